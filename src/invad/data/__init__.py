@@ -1,0 +1,1 @@
+"""Images, masks and folders of them: reading, listing, and turning pixels into network input."""

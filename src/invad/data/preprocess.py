@@ -1,0 +1,152 @@
+"""From pixels to the network's input and from maps back to an image's own frame.
+
+The way there is value scaling, one clamp and one linear resize. Antialiased bilinear resizing is
+separable: each channel becomes A_h @ channel @ A_w.T with two constant matrices, which any other
+inference engine can reproduce.
+"""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from invad.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import torch
+
+MAX_ASPECT = 4.0
+WINDOW_IMAGES = 64
+WINDOW_MARGIN = 0.05
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How images become network input. Belongs to the model: it is saved with the weights.
+
+    input_hw: height and width of the network's input in pixels. Images are stretched to it, whatever
+        their aspect ratio: `choose_input_hw` takes the median ratio of the training images, so normal
+        images are hardly distorted and nothing is cropped or padded.
+    window: (low, high) as fractions of 65535, 0 <= low < high <= 1. Grey levels of 16-bit images from
+        low to high are stretched to 0..1 and clamped, as sensors often use 12 bits of 16. 8-bit and
+        float images always keep their full range.
+
+    Raises ConfigError when a value is out of range.
+    """
+
+    input_hw: tuple[int, int]
+    window: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self) -> None:
+        # PyTorch's antialiasing on the CPU leaves out the vertical filter when the result is 1 wide.
+        if len(self.input_hw) != 2 or min(self.input_hw) < 2:
+            raise ConfigError(f"input_hw is {self.input_hw}; give height and width of at least 2 pixels")
+        if len(self.window) != 2 or not 0 <= self.window[0] < self.window[1] <= 1:
+            raise ConfigError(f"window is {self.window}; give (low, high) with 0 <= low < high <= 1")
+
+    def __call__(self, pixels: NDArray[Any]) -> "torch.Tensor":
+        """float32 3 x H x W in [0, 1], on the CPU, (H, W) = input_hw.
+
+        pixels: H x W x 3 of any size, uint8, uint16 or float32 in [0, 1], as `read_image` gives them.
+        Raises DataError for another shape or dtype.
+        """
+        import torch
+
+        if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.size == 0:
+            raise DataError(
+                f"<array>: shape {pixels.shape} is no H x W x 3 image; pass it through read_image"
+            )
+        values = self._unit_range(pixels)
+        x_3HW = torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
+        resized = torch.nn.functional.interpolate(
+            x_3HW[None], size=self.input_hw, mode="bilinear", antialias=True, align_corners=False
+        )
+        return resized[0].clamp(0, 1)
+
+    def _unit_range(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        if pixels.dtype == np.uint8:
+            return pixels.astype(np.float32) / np.float32(255)
+        if pixels.dtype == np.uint16:
+            low, high = (np.float32(65535 * edge) for edge in self.window)
+            stretched: NDArray[np.float32] = (pixels.astype(np.float32) - low) / (high - low)
+            return stretched.clip(0, 1)
+        if pixels.dtype == np.float32:
+            return pixels.astype(np.float32)
+        raise DataError(f"<array>: dtype {pixels.dtype} is no pixel type; pass the image through read_image")
+
+
+def choose_input_hw(
+    sizes_hw: Sequence[tuple[int, int]], area_side: int = 256, multiple: int = 32, square: bool = False
+) -> tuple[int, int]:
+    """Input size (height, width) in pixels for images of these sizes.
+
+    The aspect ratio is the median of the images' (in logarithms, so that turning all images by 90
+    degrees turns the answer), clipped to [1/4, 4], or 1 if `square`. The area is about area_side**2
+    pixels and both sides are rounded to a multiple of `multiple`, at least one.
+
+    Raises DataError without sizes or with an empty one, ConfigError when area_side or multiple < 1.
+    """
+    if area_side < 1 or multiple < 1:
+        raise ConfigError(f"area_side {area_side} and multiple {multiple} must be at least 1 pixel")
+    if not sizes_hw or min(map(min, sizes_hw)) < 1:
+        raise DataError("no image sizes to choose the input size from; give at least one image with pixels")
+    limit = math.log(MAX_ASPECT)
+    aspect = statistics.median(math.log(width) - math.log(height) for height, width in sizes_hw)
+    aspect = 0.0 if square else max(-limit, min(limit, aspect))
+    height, width = (area_side * math.exp(sign * aspect / 2) for sign in (-1, 1))
+    return _to_multiple(height, multiple), _to_multiple(width, multiple)
+
+
+def choose_window(images: Iterable[NDArray[Any]]) -> tuple[float, float]:
+    """Window (low, high) of `Preprocess` for these images, fractions of 65535.
+
+    Without uint16 images, and when theirs are all of one level, the full range (0, 1). Otherwise the
+    lowest and the highest level of the uint16 images among the first 64, and 5 % of their distance
+    beyond on either side, within [0, 1].
+    """
+    first = islice(images, WINDOW_IMAGES)
+    levels = [(int(image.min()), int(image.max())) for image in first if image.dtype == np.uint16]
+    low = min((level for level, _ in levels), default=0)
+    high = max((level for _, level in levels), default=0)
+    if low == high:
+        return 0.0, 1.0
+    margin = WINDOW_MARGIN * (high - low)
+    return max(0.0, (low - margin) / 65535), min(1.0, (high + margin) / 65535)
+
+
+def resize_map(map_hw: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray[np.float32]:
+    """Anomaly map h x w float32 -> H x W float32 in the frame of an image of size_hw, bilinear.
+
+    Pixel centres are aligned by area (align_corners=False) and no smoothing is added, so the result
+    stays within the range of the map.
+    """
+    import torch
+
+    grid = torch.from_numpy(np.array(map_hw, np.float32))
+    resized = torch.nn.functional.interpolate(
+        grid[None, None], size=tuple(size_hw), mode="bilinear", align_corners=False
+    )
+    result: NDArray[np.float32] = resized[0, 0].numpy()
+    return result
+
+
+def resize_mask(mask: NDArray[np.bool_], size_hw: tuple[int, int]) -> NDArray[np.bool_]:
+    """Mask h x w bool -> H x W bool: the value at the nearest pixel centre ("nearest-exact").
+
+    In integers, where floats would round ties to either side. Made smaller, a mask can lose lines
+    thinner than one target pixel.
+    """
+    rows, columns = (
+        (2 * np.arange(after) + 1) * before // (2 * after)
+        for before, after in zip(mask.shape, size_hw, strict=True)
+    )
+    return np.asarray(mask, np.bool_)[np.ix_(rows, columns)]
+
+
+def _to_multiple(side: float, multiple: int) -> int:
+    return max(1, math.floor(side / multiple + 0.5)) * multiple

@@ -1,0 +1,8 @@
+"""Pictures the package draws itself: inspection scenes with exact defect masks, and random mixtures."""
+
+from invad.data.synthetic.categories import CATEGORIES, Category, Flaw, defects_of
+from invad.data.synthetic.drawing import draw
+from invad.data.synthetic.folders import write_dataset
+from invad.data.synthetic.mixtures import random_picture
+
+__all__ = ["CATEGORIES", "Category", "Flaw", "defects_of", "draw", "random_picture", "write_dataset"]
