@@ -1,0 +1,122 @@
+"""The contract of a noise predictor, its configuration, and the table of ready sizes."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from invad.diffusion.dit import DiT
+from invad.diffusion.mlp import TokenMLP
+from invad.errors import ConfigError
+
+
+class Denoiser(Protocol):
+    """Anything that predicts the noise in noisy features."""
+
+    def predict_noise(self, x_BChw: Tensor, t_B: Tensor) -> Tensor:
+        """x_BChw float features at levels t_B (int64, B entries, 0..T-1); returns noise of the same shape.
+
+        Images of a batch do not influence each other.
+        """
+        ...
+
+
+DenoiserModule = TokenMLP | DiT
+"""What build_denoiser returns: a torch module whose forward is predict_noise."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenoiserConfig:
+    """Architecture as plain data. Raises ConfigError when made with values no network can have.
+
+    kind: a name of DENOISERS. width: values per token, a multiple of 4. depth: residual blocks.
+    heads: attention heads, a divisor of width (dit). mlp_ratio: hidden values per width in a block.
+    positional: whether a cell knows its place on the grid. patch: side of a token in cells (dit).
+    """
+
+    kind: str
+    width: int
+    depth: int
+    heads: int = 8
+    mlp_ratio: float = 4.0
+    positional: bool = True
+    patch: int = 1
+
+    def __post_init__(self) -> None:
+        self.validate()
+
+    def validate(self) -> None:
+        """Raises ConfigError naming the key, its value and what to write instead."""
+        if not isinstance(self.kind, str) or self.kind not in DENOISERS:
+            raise ConfigError(f"denoiser.kind = {self.kind!r} is unknown; choose one of {sorted(DENOISERS)}")
+        for key in ("width", "depth", "heads", "patch"):
+            value = getattr(self, key)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"denoiser.{key} = {value!r}: give an integer of at least 1")
+        if self.width % 4:
+            raise ConfigError(f"denoiser.width = {self.width}: give a multiple of 4 (positions need it)")
+        if isinstance(self.mlp_ratio, bool) or not isinstance(self.mlp_ratio, int | float):
+            raise ConfigError(f"denoiser.mlp_ratio = {self.mlp_ratio!r}: give a number such as 4.0")
+        if not 1.0 <= self.mlp_ratio * self.width < float("inf"):
+            raise ConfigError(f"denoiser.mlp_ratio = {self.mlp_ratio!r}: give a positive number such as 4.0")
+        if not isinstance(self.positional, bool):
+            raise ConfigError(f"denoiser.positional = {self.positional!r}: give true or false")
+        if self.kind == "dit" and self.width % self.heads:
+            raise ConfigError(
+                f"denoiser.heads = {self.heads}: give a divisor of denoiser.width = {self.width}"
+            )
+        if self.kind == "mlp" and self.patch != 1:
+            raise ConfigError(f"denoiser.patch = {self.patch}: the mlp works cell by cell; give 1")
+
+
+def build_denoiser(config: DenoiserConfig, channels: int, grid_hw: tuple[int, int]) -> DenoiserModule:
+    """An untrained network for B x channels x h x w features, predicting zero noise.
+
+    Weights are drawn from torch's global generator. Raises ConfigError when the grid does not divide into
+    patches.
+    """
+    if channels < 1 or min(grid_hw) < 1:
+        raise ConfigError(f"channels = {channels}, grid = {grid_hw}: both must be positive")
+    if any(side % config.patch for side in grid_hw):
+        raise ConfigError(
+            f"denoiser.patch = {config.patch}: give a divisor of the {grid_hw[0]} x {grid_hw[1]} grid's sides"
+        )
+    return DENOISERS[config.kind](config, channels)
+
+
+def preset(name: str) -> DenoiserConfig:
+    """The configuration called `name` in PRESETS. Raises ConfigError listing the names otherwise."""
+    if name not in PRESETS:
+        raise ConfigError(f"denoiser = {name!r} is unknown; choose one of {list(PRESETS)}")
+    return PRESETS[name]
+
+
+def _mlp(config: DenoiserConfig, channels: int) -> TokenMLP:
+    options = asdict(config)
+    for foreign in ("kind", "heads", "patch"):
+        del options[foreign]
+    return TokenMLP(channels, **options)
+
+
+def _dit(config: DenoiserConfig, channels: int) -> DiT:
+    options = asdict(config)
+    del options["kind"]
+    return DiT(channels, **options)
+
+
+DENOISERS: dict[str, Callable[[DenoiserConfig, int], DenoiserModule]] = {
+    "mlp": _mlp,
+    "dit": _dit,
+}
+
+DEFAULT_PRESET = "mlp-s"
+
+# Parameters are counted for 192 channels, those of dit-paper for its 272.
+PRESETS: dict[str, DenoiserConfig] = {
+    "mlp-s": DenoiserConfig(kind="mlp", width=384, depth=4, mlp_ratio=1.0),  # 1.9 M
+    "dit-s": DenoiserConfig(kind="dit", width=256, depth=4),  # 5.1 M
+    "dit-b": DenoiserConfig(kind="dit", width=512, depth=8),  # 38.9 M
+    "dit-l": DenoiserConfig(kind="dit", width=1024, depth=12, heads=16),  # 230.5 M
+    "dit-paper": DenoiserConfig(kind="dit", width=2048, depth=16),  # 1,222.7 M
+}

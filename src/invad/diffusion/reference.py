@@ -1,0 +1,249 @@
+"""Import of published InvAD checkpoints (DiT denoisers) into dit.DiT.
+
+A published file is a bare state dict of the training wrapper: `net.` holds the DiT, `cls_embed` and two
+embedders are never used by the unconditional path. Files are read without running any code in them.
+"""
+
+import json
+import math
+import os
+import pickle
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from invad.diffusion.denoiser import DenoiserConfig
+from invad.diffusion.dit import DiT
+from invad.errors import ConfigError, WeightsError
+
+WRAPPER_KEYS = ("ema", "model_ema", "state_dict", "model", "denoiser")
+PREFIXES = ("module.", "_orig_mod.", "net.")
+UNUSED = ("x_embedder_linear.", "y_embedder.", "cls_embed.")
+FOREIGN = {"res_blocks.": "an MLP", "input_blocks.": "a UNet", "middle_block.": "a UNet"}
+DEFAULT_HEADS = 8
+FORMAT = "invad-denoiser-1"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReferenceInfo:
+    """What a checkpoint turned out to hold. grid_hw: cells of the feature grid it was trained on."""
+
+    config: DenoiserConfig
+    channels: int
+    grid_hw: tuple[int, int]
+
+
+def load_reference(
+    path: str | Path, *, heads: int | None = None, grid_hw: tuple[int, int] | None = None
+) -> tuple[DiT, ReferenceInfo]:
+    """Read a `.pth`, `.pt`, `.ckpt`, `.bin` or `.safetensors` checkpoint into an evaluation-mode float32 DiT.
+
+    Depth, width, channels and patch follow from the shapes of the tensors. The number of heads leaves no
+    trace in them: it is `heads`, else what a JSON file of the same name says, else 8. The grid is grid_hw,
+    else the JSON's, else taken as square. Of several state dicts in one file the averaged one (`ema`) wins.
+    Raises WeightsError when the file is unreadable, unsafe, of another architecture, or does not fit.
+    """
+    path = Path(path)
+    state = _clean(_read(path), path)
+    beside = _read_beside(path)
+    config = _infer_config(state, beside["heads"] if heads is None else heads, path)
+    channels = state["x_embedder.proj.weight"].shape[1]
+    tokens_hw = _token_grid(state, config.patch, beside["grid_hw"] if grid_hw is None else grid_hw, path)
+    options = asdict(config)
+    del options["kind"]
+    # Without storage: initialising a billion weights only to overwrite them takes seconds and doubles memory.
+    with torch.device("meta"):
+        network = DiT(channels, stored_grid_hw=tokens_hw, **options)
+    _require_fit(network, state, path)
+    network.load_state_dict(state, assign=True)
+    cells_hw = (tokens_hw[0] * config.patch, tokens_hw[1] * config.patch)
+    return network.eval(), ReferenceInfo(config=config, channels=channels, grid_hw=cells_hw)
+
+
+def convert_reference(
+    path: str | Path,
+    output_dir: str | Path,
+    *,
+    heads: int | None = None,
+    grid_hw: tuple[int, int] | None = None,
+) -> ReferenceInfo:
+    """Write `denoiser.safetensors` and `denoiser.json` into output_dir; load_reference reads the pair back.
+
+    Each file appears whole or not at all. Raises WeightsError as load_reference does, or when output_dir
+    cannot be written.
+    """
+    network, info = load_reference(path, heads=heads, grid_hw=grid_hw)
+    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    record = {
+        "format": FORMAT,
+        "source": Path(path).name,
+        "channels": info.channels,
+        "grid_hw": list(info.grid_hw),
+        "config": asdict(info.config),
+    }
+    folder = Path(output_dir)
+    weights_temp, record_temp = (
+        folder / f".denoiser.{kind}.{os.getpid()}.tmp" for kind in ("weights", "json")
+    )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(weights, weights_temp)
+        record_temp.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+        weights_temp.replace(folder / "denoiser.safetensors")
+        record_temp.replace(folder / "denoiser.json")
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(
+            f"{folder}: cannot write the converted denoiser ({error}); check the folder"
+        ) from None
+    finally:
+        for temp in (weights_temp, record_temp):
+            if temp.is_file():
+                temp.unlink()
+    return info
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    if not path.is_file():
+        raise WeightsError(f"{path}: no such file; give the path of a checkpoint")
+    if path.suffix not in READERS:
+        raise WeightsError(f"{path}: unknown kind of file {path.suffix!r}; give one of {', '.join(READERS)}")
+    try:
+        return _unwrap(READERS[path.suffix](path), path)
+    except (WeightsError, MemoryError):
+        raise
+    except Exception as error:  # The unpickler fails on damaged bytes with almost any class.
+        if isinstance(error, pickle.UnpicklingError) and "unsupported global" in str(error).lower():
+            raise WeightsError(
+                f"{path}: refused, it holds objects other than tensors, and loading them could run code; "
+                "save its state_dict alone"
+            ) from None
+        short = str(error).splitlines()[0].split(". ")[0] if str(error) else "ends early"
+        raise WeightsError(f"{path}: not a readable checkpoint ({short}); fetch it again") from None
+
+
+def _read_pickle(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _unwrap(content: Any, path: Path) -> Mapping[str, Any]:
+    while isinstance(content, Mapping):
+        inner = [content[key] for key in WRAPPER_KEYS if isinstance(content.get(key), Mapping)]
+        if not inner:
+            break
+        content = inner[0]
+    if isinstance(content, Mapping) and any(isinstance(value, Tensor) for value in content.values()):
+        return content
+    raise WeightsError(f"{path}: holds no state dict (looked under {', '.join(WRAPPER_KEYS)}); save one")
+
+
+def _clean(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+    """Plain names of dit.DiT, float32 tensors, without the parts the unconditional path never uses."""
+    state = {}
+    for name, tensor in content.items():
+        while name.startswith(PREFIXES):
+            name = name.split(".", 1)[1]
+        if isinstance(tensor, Tensor) and not name.startswith(UNUSED):
+            state[name] = tensor.float()
+    for mark, kind in FOREIGN.items():
+        if any(mark in name for name in state):
+            raise WeightsError(
+                f"{path}: holds {kind} denoiser, which cannot be imported; only DiT checkpoints can"
+            )
+    return state
+
+
+def _read_beside(path: Path) -> dict[str, Any]:
+    """heads and grid_hw from the JSON file of the same name, if there is one."""
+    beside = path.with_suffix(".json")
+    if not beside.is_file():
+        return {"heads": DEFAULT_HEADS, "grid_hw": None}
+    try:
+        record = json.loads(beside.read_text(encoding="utf-8"))
+        heads = record["config"]["heads"]
+        grid = record.get("grid_hw")
+        return {"heads": heads, "grid_hw": None if grid is None else (int(grid[0]), int(grid[1]))}
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+        raise WeightsError(
+            f'{beside}: does not say {{"config": {{"heads": ...}}}}; correct or remove it, and give heads'
+        ) from None
+
+
+def _infer_config(state: Mapping[str, Tensor], heads: Any, path: Path) -> DenoiserConfig:
+    needed = {"x_embedder.proj.weight": 4, "blocks.0.mlp.fc1.weight": 2, "pos_embed": 3}
+    lacking = [name for name, axes in needed.items() if name not in state or state[name].ndim != axes]
+    if lacking:
+        raise WeightsError(
+            f"{path}: is no DiT denoiser, it lacks {_first(lacking)}; give a published checkpoint"
+        )
+    width, _, patch, _ = state["x_embedder.proj.weight"].shape
+    blocks = {int(match[1]) for name in state if (match := re.match(r"blocks\.(\d+)\.", name))}
+    try:
+        return DenoiserConfig(
+            kind="dit",
+            width=width,
+            depth=len(blocks),
+            heads=heads,
+            mlp_ratio=state["blocks.0.mlp.fc1.weight"].shape[0] / width,
+            patch=patch,
+        )
+    except ConfigError as error:
+        raise WeightsError(f"{path}: {error}") from None
+
+
+def _token_grid(
+    state: Mapping[str, Tensor], patch: int, grid_hw: tuple[int, int] | None, path: Path
+) -> tuple[int, int]:
+    tokens = state["pos_embed"].shape[1]
+    if grid_hw is None:
+        side = math.isqrt(tokens)
+        if side * side != tokens:
+            raise WeightsError(f"{path}: its {tokens} positions form no square; give the grid (h, w)")
+        return side, side
+    h, w = grid_hw[0] // patch, grid_hw[1] // patch
+    if h * w != tokens or (h * patch, w * patch) != tuple(grid_hw):
+        raise WeightsError(
+            f"{path}: has {tokens} positions of {patch} x {patch} cells, not a {grid_hw[0]} x {grid_hw[1]} "
+            "grid; use the input size it was trained with"
+        )
+    return h, w
+
+
+def _require_fit(network: DiT, state: Mapping[str, Tensor], path: Path) -> None:
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    mis_shaped = [
+        f"{name} {found[name]} instead of {wanted[name]}"
+        for name in wanted
+        if name in found and found[name] != wanted[name]
+    ]
+    problems = {
+        "missing": [name for name in wanted if name not in found],
+        "unexpected": [name for name in found if name not in wanted],
+        "mis-shaped": mis_shaped,
+    }
+    said = "; ".join(f"{kind}: {_first(names)}" for kind, names in problems.items() if names)
+    if said:
+        raise WeightsError(
+            f"{path}: does not fit the DiT it seems to be ({said}); give a published checkpoint"
+        )
+
+
+def _first(names: list[str], count: int = 3) -> str:
+    rest = len(names) - count
+    return ", ".join(names[:count]) + (f" and {rest} more" if rest > 0 else "")
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    ".pth": _read_pickle,
+    ".pt": _read_pickle,
+    ".ckpt": _read_pickle,
+    ".bin": _read_pickle,
+    ".safetensors": load_file,
+}
