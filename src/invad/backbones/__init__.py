@@ -1,0 +1,1 @@
+"""Frozen feature extractors: one file per family, registered in `registry.py`."""

@@ -1,0 +1,81 @@
+"""Weights from the Hugging Face hub's local cache, and whether the hub can be reached at all.
+
+A PC on a line has no network. The hub's client would try again for most of a minute before it says so,
+and its time limits can be set only before it is imported; a connection of our own says it at once.
+"""
+
+import socket
+import threading
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import torch
+
+from invad.errors import WeightsError
+
+PATIENCE = 4.0
+"""Seconds to wait for a connection."""
+
+OFFLINE_WAYS = (
+    "offline, use one of: the backbone 'invad-s' (needs nothing); --weights FILE with a checkpoint of this "
+    "network; or a Hugging Face cache filled on another machine (set HF_HOME to it)"
+)
+
+FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def cached_weights(config: Mapping[str, Any]) -> Path | None:
+    """The file of a timm pretrained config in the local cache of the hub (or of torch), if it is there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    if not config.get("hf_hub_id"):
+        plain = Path(torch.hub.get_dir()) / "checkpoints" / Path(str(config.get("url"))).name
+        return plain if plain.is_file() else None
+    repository, _, revision = str(config["hf_hub_id"]).partition("@")
+    own = config.get("hf_hub_filename")
+    for file in (own,) if own else FILES:
+        found = try_to_load_from_cache(repository, file, revision=revision or None)
+        if isinstance(found, str):
+            return Path(found)
+    return None
+
+
+def require_hub(name: str, config: Mapping[str, Any]) -> None:
+    """Raises WeightsError within a few seconds when the server of these weights does not answer."""
+    from huggingface_hub import constants
+
+    address = constants.ENDPOINT if config.get("hf_hub_id") else config.get("url")
+    if not address:
+        raise WeightsError(f"backbone {name}: timm knows no weights for it; give --weights FILE")
+    url = urlsplit(str(address))
+    if constants.HF_HUB_OFFLINE:
+        reason = "HF_HUB_OFFLINE is set"
+    elif url.scheme in urllib.request.getproxies() or _answers(str(url.hostname), url.port or 443):
+        return  # behind a proxy only the client itself can tell
+    else:
+        reason = f"{url.hostname} cannot be reached"
+    raise WeightsError(
+        f"backbone {name}: its weights are not in the local cache and {reason}; {OFFLINE_WAYS}"
+    )
+
+
+def _answers(host: str, port: int) -> bool:
+    answered = threading.Event()
+
+    def connect() -> None:
+        try:
+            socket.create_connection((host, port), timeout=PATIENCE).close()
+            answered.set()
+        except OSError:
+            pass
+        finally:
+            done.set()
+
+    done = threading.Event()
+    # A thread, because looking up a name has no time limit of its own.
+    threading.Thread(target=connect, daemon=True).start()
+    done.wait(PATIENCE)
+    return answered.is_set()

@@ -1,0 +1,59 @@
+"""Backbones by name: the one that ships, and all of timm."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from invad.backbones.base import Backbone
+from invad.backbones.invad_s import NAME as INVAD_S
+from invad.backbones.invad_s import empty_invad_s, load_invad_s
+from invad.backbones.timm_backbone import DEFAULT_STRIDES, load_timm
+from invad.errors import WeightsError
+
+SUGGESTED = {
+    "invad-s": "ships with the package, needs no network; strides 4/8/16; about 10 ms an image on 2 cores",
+    "resnet50": "the classic of PatchCore-like detectors; strides 4/8/16",
+    "wide_resnet50_2": "what most published results use; heavy",
+    "efficientnet_b4": "the paper's backbone (it taps strides 2/4/8/16)",
+    "mobilenetv3_large_100": "light, for small CPUs",
+    "vit_small_patch14_dinov2": "self-supervised transformer, one stride of 14",
+    "vit_base_patch14_reg4_dinov2": "the backbone of Dinomaly",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How a backbone is made: with weights (from a file, or its own for None), or empty from its shape."""
+
+    load: Callable[[Path | None], Backbone]
+    empty: Callable[[Mapping[str, Any]], Backbone]
+
+
+def load_backbone(
+    name: str,
+    *,
+    weights: Path | None = None,
+    strides: Sequence[int] = DEFAULT_STRIDES,
+    pretrained: bool = True,
+    image_size: int = 256,
+    shape: Mapping[str, Any] | None = None,
+) -> Backbone:
+    """A frozen backbone by name.
+
+    pretrained=False makes it empty, for a saved model to fill: `shape` is then its BackboneInfo.shape.
+    Raises ConfigError or WeightsError with what to do (see `load_timm`).
+    """
+    if name not in BACKBONES:
+        return load_timm(
+            name, weights=weights, strides=strides, pretrained=pretrained, image_size=image_size
+        ).freeze()
+    if pretrained or weights is not None:
+        return BACKBONES[name].load(weights).freeze()
+    try:
+        return BACKBONES[name].empty(shape or {}).freeze()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"backbone {name}: cannot be built in the shape {shape} ({error})") from None
+
+
+BACKBONES: dict[str, Family] = {INVAD_S: Family(load_invad_s, empty_invad_s)}

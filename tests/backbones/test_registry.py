@@ -1,0 +1,38 @@
+import pytest
+import timm
+import torch
+
+from invad.backbones.base import Backbone
+from invad.backbones.registry import BACKBONES, SUGGESTED, load_backbone
+from invad.errors import ConfigError, WeightsError
+
+
+@pytest.mark.parametrize("name", [*BACKBONES, "resnet18", "vit_tiny_patch16_224"])
+def test_the_contract(name):
+    backbone = load_backbone(name, pretrained=False, image_size=64)
+    assert isinstance(backbone, Backbone)
+    assert not any(m.training for m in backbone.modules())
+    assert not any(p.requires_grad for p in backbone.parameters())
+    hw = (4 * backbone.size_multiple, 6 * backbone.size_multiple)
+    x = torch.rand(2, 3, *hw)
+    maps = backbone(x)
+    assert [tuple(m.shape[1:]) for m in maps] == list(backbone.probe(hw))
+    assert {m.dtype for m in maps} == {torch.float32}
+    for together, alone in zip(maps, backbone(x[1:]), strict=True):
+        torch.testing.assert_close(together[1:], alone, rtol=1e-4, atol=1e-5)
+    again = load_backbone(name, pretrained=False, image_size=64, shape=backbone.info.shape)
+    again.load_state_dict(backbone.state_dict())
+    for a, b in zip(again(x), maps, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_what_is_suggested_exists():
+    assert all(name in BACKBONES or timm.is_model(name) for name in SUGGESTED)
+    assert set(BACKBONES) <= set(SUGGESTED)
+
+
+def test_names_and_shapes_that_do_not_exist():
+    with pytest.raises(ConfigError, match="backbone 'invad_s' is unknown"):
+        load_backbone("invad_s", pretrained=False)
+    with pytest.raises(WeightsError, match="backbone invad-s: cannot be built in the shape"):
+        load_backbone("invad-s", pretrained=False, shape={"leaves": 3})
