@@ -7,6 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from invad.diffusion.dit import DiT
+from invad.diffusion.gaussian import GaussianPreconditioned
 from invad.diffusion.mlp import TokenMLP
 from invad.errors import ConfigError
 
@@ -22,7 +23,7 @@ class Denoiser(Protocol):
         ...
 
 
-DenoiserModule = TokenMLP | DiT
+DenoiserModule = TokenMLP | DiT | GaussianPreconditioned
 """What build_denoiser returns: a torch module whose forward is predict_noise."""
 
 
@@ -32,7 +33,8 @@ class DenoiserConfig:
 
     kind: a name of DENOISERS. width: values per token, a multiple of 4. depth: residual blocks.
     heads: attention heads, a divisor of width (dit). mlp_ratio: hidden values per width in a block.
-    positional: whether a cell knows its place on the grid. patch: side of a token in cells (dit).
+    positional: whether a cell knows its place on the grid. patch: side of a token in cells (dit). gaussian:
+    whether the network learns only what the Gaussian predictor of the features leaves over (see gaussian.py).
     """
 
     kind: str
@@ -42,6 +44,7 @@ class DenoiserConfig:
     mlp_ratio: float = 4.0
     positional: bool = True
     patch: int = 1
+    gaussian: bool = False
 
     def __post_init__(self) -> None:
         self.validate()
@@ -60,8 +63,9 @@ class DenoiserConfig:
             raise ConfigError(f"denoiser.mlp_ratio = {self.mlp_ratio!r}: give a number such as 4.0")
         if not 1.0 <= self.mlp_ratio * self.width < float("inf"):
             raise ConfigError(f"denoiser.mlp_ratio = {self.mlp_ratio!r}: give a positive number such as 4.0")
-        if not isinstance(self.positional, bool):
-            raise ConfigError(f"denoiser.positional = {self.positional!r}: give true or false")
+        for key in ("positional", "gaussian"):
+            if not isinstance(getattr(self, key), bool):
+                raise ConfigError(f"denoiser.{key} = {getattr(self, key)!r}: give true or false")
         if self.kind == "dit" and self.width % self.heads:
             raise ConfigError(
                 f"denoiser.heads = {self.heads}: give a divisor of denoiser.width = {self.width}"
@@ -82,7 +86,8 @@ def build_denoiser(config: DenoiserConfig, channels: int, grid_hw: tuple[int, in
         raise ConfigError(
             f"denoiser.patch = {config.patch}: give a divisor of the {grid_hw[0]} x {grid_hw[1]} grid's sides"
         )
-    return DENOISERS[config.kind](config, channels)
+    network = DENOISERS[config.kind](config, channels)
+    return GaussianPreconditioned(network, channels) if config.gaussian else network
 
 
 def preset(name: str) -> DenoiserConfig:
@@ -94,14 +99,14 @@ def preset(name: str) -> DenoiserConfig:
 
 def _mlp(config: DenoiserConfig, channels: int) -> TokenMLP:
     options = asdict(config)
-    for foreign in ("kind", "heads", "patch"):
+    for foreign in ("kind", "heads", "patch", "gaussian"):
         del options[foreign]
     return TokenMLP(channels, **options)
 
 
 def _dit(config: DenoiserConfig, channels: int) -> DiT:
     options = asdict(config)
-    del options["kind"]
+    del options["kind"], options["gaussian"]
     return DiT(channels, **options)
 
 
@@ -114,9 +119,9 @@ DEFAULT_PRESET = "mlp-s"
 
 # Parameters are counted for 192 channels, those of dit-paper for its 272.
 PRESETS: dict[str, DenoiserConfig] = {
-    "mlp-s": DenoiserConfig(kind="mlp", width=384, depth=4, mlp_ratio=1.0),  # 1.9 M
-    "dit-s": DenoiserConfig(kind="dit", width=256, depth=4),  # 5.1 M
-    "dit-b": DenoiserConfig(kind="dit", width=512, depth=8),  # 38.9 M
-    "dit-l": DenoiserConfig(kind="dit", width=1024, depth=12, heads=16),  # 230.5 M
+    "mlp-s": DenoiserConfig(kind="mlp", width=384, depth=4, mlp_ratio=1.0, gaussian=True),  # 1.9 M
+    "dit-s": DenoiserConfig(kind="dit", width=256, depth=4, gaussian=True),  # 5.1 M
+    "dit-b": DenoiserConfig(kind="dit", width=512, depth=8, gaussian=True),  # 38.9 M
+    "dit-l": DenoiserConfig(kind="dit", width=1024, depth=12, heads=16, gaussian=True),  # 230.5 M
     "dit-paper": DenoiserConfig(kind="dit", width=2048, depth=16),  # 1,222.7 M
 }

@@ -7,7 +7,6 @@ embedders are never used by the unconditional path. Files are read without runni
 import json
 import math
 import os
-import pickle
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -119,7 +118,7 @@ def _read(path: Path) -> Mapping[str, Any]:
     except (WeightsError, MemoryError):
         raise
     except Exception as error:  # The unpickler fails on damaged bytes with almost any class.
-        if isinstance(error, pickle.UnpicklingError) and "unsupported global" in str(error).lower():
+        if type(error).__name__ == "UnpicklingError" and "unsupported global" in str(error).lower():
             raise WeightsError(
                 f"{path}: refused, it holds objects other than tensors, and loading them could run code; "
                 "save its state_dict alone"

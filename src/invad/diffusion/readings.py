@@ -1,0 +1,70 @@
+"""What is read off the denoiser for one feature map: norms of predicted noise at chosen levels.
+
+The statistic is a norm per cell of the feature grid, || eps_theta(x, t) ||_2 over channels. By Tweedie's
+formula the ideal predictor is eps* = -sqrt(1 - abar_t) * score of the noised density, so its norm says how
+far from the bulk of the normal data, at that noise level, a cell lies.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from invad.diffusion.ddim import PredictNoise, invert
+from invad.diffusion.schedule import NoiseSchedule
+from invad.diffusion.schedule import timesteps as checked_timesteps
+from invad.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadingConfig:
+    """How a feature map is read. kind: a name of READINGS. timesteps: the noise levels, rising, 0..999."""
+
+    kind: str = "early"
+    timesteps: tuple[int, ...] = (100, 200, 300)
+
+    def __post_init__(self) -> None:
+        if self.kind not in READINGS:
+            raise ConfigError(f"reading.kind = {self.kind!r} is unknown; choose one of {sorted(READINGS)}")
+        checked_timesteps(self.timesteps)
+
+
+def norms(x_BChw: Tensor) -> Tensor:
+    """Euclidean norm over channels: B x C x h x w -> B x h x w."""
+    length: Tensor = torch.linalg.vector_norm(x_BChw, dim=1)
+    return length
+
+
+def read(
+    config: ReadingConfig, predict_noise: PredictNoise, z_BChw: Tensor, schedule: NoiseSchedule
+) -> Tensor:
+    """Norm maps of standardised features: B x L x h x w float32, L the number of levels."""
+    return READINGS[config.kind](predict_noise, z_BChw, schedule, config.timesteps)
+
+
+def early(
+    predict_noise: PredictNoise, z_BChw: Tensor, schedule: NoiseSchedule, timesteps: tuple[int, ...]
+) -> Tensor:
+    """The noise predicted on the clean features, one network evaluation per level, no steps in between."""
+    del schedule
+    levels = [
+        torch.full((1,), t, dtype=torch.int64, device=z_BChw.device).expand(len(z_BChw)) for t in timesteps
+    ]
+    return torch.stack([norms(predict_noise(z_BChw, t_B)) for t_B in levels], dim=1)
+
+
+def inversion(
+    predict_noise: PredictNoise, z_BChw: Tensor, schedule: NoiseSchedule, timesteps: tuple[int, ...]
+) -> Tensor:
+    """The noise predicted along the DDIM inversion.
+
+    The last map is the norm of the terminal latent (Eq. 8), because the last step ends at abar = 0.
+    """
+    trajectory = invert(predict_noise, z_BChw, schedule, timesteps)
+    return torch.stack([norms(noise) for noise in trajectory.noises], dim=1)
+
+
+Reading = Callable[[PredictNoise, Tensor, NoiseSchedule, tuple[int, ...]], Tensor]
+
+READINGS: dict[str, Reading] = {"early": early, "inversion": inversion}

@@ -1,0 +1,97 @@
+"""The Gaussian predictor against its closed form, and the network that learns what it leaves over."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+
+from invad.diffusion.ddim import invert, q_sample
+from invad.diffusion.denoiser import DenoiserConfig, build_denoiser
+from invad.diffusion.gaussian import GaussianPreconditioned
+from invad.diffusion.schedule import linear_schedule, timesteps
+
+SCHEDULE = linear_schedule()
+CONFIG = DenoiserConfig(kind="mlp", width=32, depth=1, mlp_ratio=2.0, gaussian=True)
+
+
+def preconditioned(mean, covariance):
+    torch.manual_seed(0)
+    net = build_denoiser(CONFIG, len(mean), (2, 3))
+    assert isinstance(net, GaussianPreconditioned)
+    net.set_gaussian(mean, covariance)
+    return net
+
+
+def some_gaussian(channels=5):
+    generator = torch.Generator().manual_seed(1)
+    root = torch.randn(channels, channels, generator=generator, dtype=torch.float64)
+    mean = torch.randn(channels, generator=generator, dtype=torch.float64)
+    return mean, root @ root.T / channels + 0.05 * torch.eye(channels, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("t", [0, 200, 999])
+def test_untrained_it_is_the_posterior_mean_of_the_noise(t):
+    mean, covariance = some_gaussian()
+    x = torch.randn(2, 5, 2, 3, generator=torch.Generator().manual_seed(2))
+    a = SCHEDULE.abar(t)
+    total = a * covariance + (1 - a) * torch.eye(5, dtype=torch.float64)
+    centred = x.double() - math.sqrt(a) * mean.view(1, -1, 1, 1)
+    wanted = math.sqrt(1 - a) * torch.einsum("ij,bjhw->bihw", torch.linalg.inv(total), centred)
+    made = preconditioned(mean, covariance).predict_noise(x, torch.full((2,), t))
+    torch.testing.assert_close(made.double(), wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_inversion_of_unit_gaussian_data_turns_by_the_angles_of_the_schedule():
+    net = preconditioned(torch.zeros(4), torch.eye(4))
+    x = torch.randn(1, 4, 2, 3, generator=torch.Generator().manual_seed(3))
+    levels = timesteps("reference", 4)
+    angles = [math.acos(math.sqrt(SCHEDULE.abar(t))) for t in levels] + [math.pi / 2]
+    factor = math.prod(math.cos(b - a) for a, b in pairwise(angles))
+    with torch.no_grad():
+        latent = invert(net.predict_noise, x, SCHEDULE, levels).latent
+    torch.testing.assert_close(latent, factor * x, rtol=1e-4, atol=1e-6)
+
+
+def test_far_from_the_data_the_norm_keeps_growing():
+    mean, covariance = some_gaussian()
+    net = preconditioned(mean, covariance)
+    torch.nn.init.normal_(net.net.output.weight)  # a network that says anything
+    direction = torch.ones(1, 5, 2, 3)
+    with torch.no_grad():
+        norms = [net.predict_noise(s * direction, torch.tensor([200])).norm().item() for s in (1e2, 1e3, 1e4)]
+    assert norms[1] > 5 * norms[0]
+    assert norms[2] > 9 * norms[1]
+
+
+def test_training_learns_what_a_gaussian_cannot():
+    generator = torch.Generator().manual_seed(4)
+    signs = torch.randint(0, 2, (4096, 1, 1, 1), generator=generator) * 2.0 - 1
+    z = signs * torch.ones(1, 5, 1, 1) + 0.1 * torch.randn(4096, 5, 1, 1, generator=generator)
+    cells = z.flatten(1)
+    net = preconditioned(cells.mean(0), torch.cov(cells.T))
+    t = torch.full((4096,), 300)
+    noise = torch.randn(z.shape, generator=generator)
+    x = q_sample(z, noise, t, SCHEDULE)
+
+    def loss():
+        return (net(x, t) - noise).square().mean()
+
+    before = loss().item()
+    optimizer = torch.optim.Adam(net.parameters(), 1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        made = loss()
+        made.backward()
+        optimizer.step()
+    assert loss().item() < 0.8 * before
+
+
+def test_the_gaussian_is_saved_with_the_weights_and_not_trained():
+    mean, covariance = some_gaussian()
+    net = preconditioned(mean, covariance)
+    other = build_denoiser(CONFIG, 5, (2, 3))
+    other.load_state_dict(net.state_dict())
+    x, t = torch.randn(1, 5, 2, 3), torch.tensor([100])
+    assert torch.equal(net(x, t), other(x, t))
+    assert {n.split(".")[0] for n, _ in net.named_parameters()} == {"net"}
