@@ -1,0 +1,153 @@
+"""From the scores of held-out normal images to p-values, limits and decisions.
+
+Split conformal prediction: if a new normal image is exchangeable with the n held-out ones, its p-value
+(1 + #{s_i >= s}) / (n + 1) is at most `a` with probability at most `a`, whatever the distribution. That is a
+statement about *normal images like those held out*; new lighting or a new supplier breaks it.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from invad.errors import ConfigError, NotCalibratedError
+from invad.records import Decision
+
+POOLED = ""
+"""Key of the calibration over all categories, which needs no label at run time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rates:
+    """False-alarm rates asked for: shares of normal images at or above the `review` and the `bad` limit."""
+
+    review: float = 0.05
+    bad: float = 0.01
+
+    def __post_init__(self) -> None:
+        for name, rate in (("review", self.review), ("bad", self.bad)):
+            if not 0 < rate < 1:
+                raise ConfigError(
+                    f"{name} false-alarm rate = {rate}: give a share between 0 and 1, such as 0.01"
+                )
+        if self.bad > self.review:
+            raise ConfigError(
+                f"bad rate {self.bad} > review rate {self.review}: the review band needs review >= bad"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Sorted cross-fitted scores of n held-out normals, the peaks of their maps, and the rates asked."""
+
+    scores: tuple[float, ...]
+    peaks: tuple[float, ...]
+    rates: Rates = Rates()
+
+    def __post_init__(self) -> None:
+        if len(self.scores) < 1 or len(self.scores) != len(self.peaks):
+            raise NotCalibratedError(
+                "calibration: no held-out normal images; run 'invad calibrate MODEL NORMALS'"
+            )
+        if not np.isfinite([*self.scores, *self.peaks]).all():
+            raise NotCalibratedError("calibration: a score is not a finite number; train or calibrate again")
+
+    @property
+    def n(self) -> int:
+        return len(self.scores)
+
+    def p_value(self, score: float) -> float:
+        """(1 + #{s_i >= score}) / (n + 1), in (0, 1]."""
+        at_least = self.n - int(np.searchsorted(np.sort(self.scores), score, side="left"))
+        return (1 + at_least) / (self.n + 1)
+
+    def limit(self, rate: float) -> float:
+        """A score above this is called at `rate`."""
+        return upper_limit(np.asarray(self.scores), rate)
+
+    def map_limits(self) -> tuple[float, float]:
+        """(review, bad) limits of the anomaly map: the rates then hold for its largest value in an image."""
+        peaks = np.asarray(self.peaks)
+        return upper_limit(peaks, self.rates.review), upper_limit(peaks, self.rates.bad)
+
+    def score_limits(self) -> tuple[float, float]:
+        """(review, bad) limits of the image score."""
+        return self.limit(self.rates.review), self.limit(self.rates.bad)
+
+    def decide(self, score: float) -> Decision:
+        """`bad` above the bad limit, `review` above the review limit, else `good`."""
+        review, bad = self.score_limits()
+        if not score <= bad:  # so that a score that is not a number never passes
+            return "bad"
+        return "review" if score > review else "good"
+
+    def warnings(self) -> tuple[str, ...]:
+        """One line per rate that n normal images are too few to guarantee."""
+        return tuple(
+            f"the {name} limit for a false-alarm rate of {rate:.2%} is extrapolated from {self.n} normal "
+            f"images; a guarantee needs at least {normals_needed(rate)}"
+            for name, rate in (("review", self.rates.review), ("bad", self.rates.bad))
+            if self.n < normals_needed(rate)
+        )
+
+
+def normals_needed(rate: float) -> int:
+    """Smallest n for which a conformal p-value can reach `rate`: 1 / (n + 1) <= rate."""
+    return int(np.ceil(1 / rate - 1e-9)) - 1
+
+
+def upper_limit(scores_N: NDArray[np.floating], rate: float) -> float:
+    """The value that a new normal score exceeds with probability at most `rate`.
+
+    With n >= 1/rate - 1 scores it is the k-th largest, k = floor(rate (n + 1)): `score > limit` is then the
+    same as `p_value <= rate`. With fewer no score can reach that p-value, and a detector that can never
+    say "bad" helps nobody: the upper quarter is continued by an exponential tail, P(s > u + x) =
+    (m / n) exp(-x / beta), beta the mean excess of the m scores above u. That is an estimate, not a guarantee
+    (`Calibration.warnings` says so), and never below the largest score seen.
+    """
+    ordered = np.sort(np.asarray(scores_N, dtype=np.float64))[::-1]
+    n = len(ordered)
+    k = int(np.floor(rate * (n + 1) + 1e-9))
+    if k >= 1:
+        return float(ordered[k - 1])
+    m = min(max(4, n // 4), n - 1)
+    if m < 1:
+        return float(ordered[0])
+    excess = float(np.mean(ordered[:m] - ordered[m]))
+    return float(max(ordered[0], ordered[m] + excess * np.log(m / n / rate)))
+
+
+def for_category(calibrations: Mapping[str, Calibration], category: str | None) -> Calibration:
+    """The calibration of a category, or the pooled one for None or a category never calibrated."""
+    if not calibrations:
+        raise NotCalibratedError(
+            "the detector has seen no held-out normals; run 'invad calibrate MODEL NORMALS'"
+        )
+    return calibrations.get(category or POOLED, calibrations[POOLED])
+
+
+def folds(
+    groups: Sequence[str], count: int, seed: int
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
+    """(rest, fold) index pairs: a seeded shuffle dealt into `count` near-equal folds (at most one per item).
+
+    groups: the category of each item; every category is spread over as many folds as it can fill.
+    """
+    order = np.random.default_rng(seed).permutation(len(groups))
+    order = order[np.argsort(np.asarray(groups)[order], kind="stable")]
+    for first in range(min(count, len(groups))):
+        part = order[first::count]
+        yield np.sort(np.setdiff1d(order, part)), np.sort(part)
+
+
+def hold_out(
+    n: int, seed: int, *, share: float = 0.2, minimum: int = 8
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """(kept, held) indices of n images: a seeded random `share`, at least `minimum`, is held out.
+
+    Of fewer than twice the minimum it is half: a category has to be learned, too.
+    """
+    held = min(max(minimum, round(share * n)), n // 2)
+    order = np.random.default_rng(seed).permutation(n)
+    return np.sort(order[held:]), np.sort(order[:held])

@@ -1,0 +1,93 @@
+"""From norm maps to an anomaly map and an image score. Pure functions, image by image.
+
+A raw norm depends on the noise level and on the place (edges of a part are harder than its middle), therefore
+it is compared, cell by cell, with its distribution over normal images that were held out from training.
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+SHRINKAGE = 20
+"""Images that the statistics over all cells count for against those of one cell."""
+
+
+@dataclass(frozen=True, slots=True)
+class PositionStats:
+    """Median and robust scale of each norm, per level and cell, over held-out normals: L x h x w each."""
+
+    median_Lhw: Tensor
+    scale_Lhw: Tensor
+
+
+def fit_position_stats(maps_NLhw: Tensor) -> PositionStats:
+    """Median and 1.4826 MAD over the images, per level and cell; N >= 1.
+
+    With few images a cell's own statistics are noisy, so both are drawn towards those of their level's
+    cells together, with the weight of SHRINKAGE images (of squares, for the scale): a cell has to earn its
+    own norm. One image shows no spread at all; that of its cells stands in.
+    """
+    # numpy: torch refuses quantiles of more than 2^24 numbers.
+    maps = maps_NLhw.double().numpy()
+    median = np.median(maps, axis=0)
+    if len(maps) > 1:
+        scale = 1.4826 * np.median(np.abs(maps - median), axis=0)
+    else:
+        middle = np.median(median, axis=(1, 2), keepdims=True)
+        scale = np.broadcast_to(
+            1.4826 * np.median(np.abs(median - middle), axis=(1, 2), keepdims=True), median.shape
+        )
+    own = len(maps) / (len(maps) + SHRINKAGE)
+    middle = np.median(maps, axis=(0, 2, 3), keepdims=False)[:, None, None]
+    typical = np.square(scale).mean(axis=(1, 2), keepdims=True)
+    floor = 1e-6 * np.abs(median).mean() + 1e-12
+    return PositionStats(
+        _float32(own * median + (1 - own) * middle),
+        _float32(np.sqrt(own * np.square(scale) + (1 - own) * typical) + floor),
+    )
+
+
+def _float32(values: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(values.astype(np.float32))
+
+
+def typicality_map(maps_BLhw: Tensor, stats: PositionStats) -> Tensor:
+    """Robust z-scores averaged over the levels: B x h x w, about zero on normals, larger is less typical."""
+    return ((maps_BLhw - stats.median_Lhw) / stats.scale_Lhw).mean(dim=1)
+
+
+def image_scores(map_Bhw: Tensor, top_fraction: float) -> Tensor:
+    """Mean of the largest `top_fraction` of the cells (at least one): B."""
+    cells_BN = map_Bhw.flatten(1)
+    k = max(1, round(top_fraction * cells_BN.shape[1]))
+    return cells_BN.topk(k, dim=1).values.mean(dim=1)
+
+
+def paper_terms(latent_BChw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The paper's readings of the terminal latent: norm map B x h x w (Eq. 8), NLL B, Diff B.
+
+    NLL = sum of 0.5 (z^2 + log 2 pi), Diff = max - min of the norm map.
+    """
+    # Double: next to the constant the squares of a small latent would be lost.
+    z_BN = latent_BChw.flatten(1).double()
+    nll_B = 0.5 * (z_BN.square() + math.log(2 * math.pi)).sum(dim=1)
+    map_Bhw = torch.linalg.vector_norm(latent_BChw, dim=1)
+    cells_BN = map_Bhw.flatten(1)
+    return map_Bhw, nll_B, cells_BN.amax(dim=1) - cells_BN.amin(dim=1)
+
+
+def paper_fusion(nll_N: Tensor, diff_N: Tensor) -> Tensor:
+    """NLL and Diff, each scaled to [0, 1] over *all images given*, added.
+
+    The published evaluation scales over the labelled test set, so an image alone has no such score and no
+    decision may rest on it; it serves only the evaluation protocol named `paper`.
+    """
+
+    def scaled(x: Tensor) -> Tensor:
+        return (x - x.min()) / (x.max() - x.min()).clamp_min(1e-12)
+
+    return scaled(nll_N.double()) + scaled(diff_N.double())
