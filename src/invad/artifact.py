@@ -1,0 +1,138 @@
+"""The saved model: one folder with `model.safetensors`, `config.json`, `calibration.json` and `README.md`.
+
+No pickle. `config.json` names the format and holds a SHA-256 of the other two data files and of its own
+content; it is written last, so a folder that has it is complete. The README is for people and may be edited.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from invad.errors import ArtifactError
+
+FORMAT = 1
+TENSORS, CONFIG, CALIBRATION, CARD = "model.safetensors", "config.json", "calibration.json", "README.md"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A saved model as plain data. content_hash: hexadecimal SHA-256 over config, calibration, tensors."""
+
+    tensors: dict[str, Tensor]
+    config: dict[str, Any]
+    calibration: dict[str, Any]
+    content_hash: str
+
+
+def write_bundle(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    calibration: Mapping[str, Any],
+    card: str,
+) -> str:
+    """Write a model; returns its content hash. An older model there is replaced only when all is written.
+
+    Raises ArtifactError when the folder cannot be written (rights, disk full); nothing half-written stays.
+    """
+    staging: Path | None = None
+    new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
+        (staging / CALIBRATION).write_text(_dump(calibration), encoding="utf-8")
+        (staging / CARD).write_text(card, encoding="utf-8")
+        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, staging / TENSORS)
+        # safetensors makes files that their owner alone can read.
+        shutil.copymode(staging / CALIBRATION, staging / TENSORS)
+        files = {name: _sha256(staging / name) for name in (TENSORS, CALIBRATION)}
+        content = _content_hash(config, files)
+        whole = {"format": FORMAT, **config, "files": files, "content_hash": content}
+        (staging / CONFIG).write_text(_dump(whole), encoding="utf-8")
+        (folder / CONFIG).unlink(missing_ok=True)
+        for name in (TENSORS, CALIBRATION, CARD, CONFIG):
+            (staging / name).replace(folder / name)
+    except (OSError, SafetensorError) as error:
+        raise ArtifactError(
+            f"{folder}: the model could not be written ({error}); free space or choose another folder"
+        ) from None
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+        if new and folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+    return content
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read and verify a model. Raises ArtifactError naming the file that is missing, altered or too new."""
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: no such model folder; 'invad train DATA --output {folder}' makes one")
+    for name in (CONFIG, TENSORS, CALIBRATION):
+        if not (folder / name).is_file():
+            raise ArtifactError(
+                f"{folder}: {name} is missing, this is not a complete model; copy or train it again"
+            )
+    config = _load_json(folder / CONFIG)
+    found = config.pop("format", None)
+    if not isinstance(found, int) or found < 1:
+        raise ArtifactError(f"{folder / CONFIG}: no model format number; this is not an invad model")
+    if found > FORMAT:
+        raise ArtifactError(
+            f"{folder}: model format {found} is newer than this invad reads ({FORMAT}); update invad"
+        )
+    files, content = config.pop("files", None), config.pop("content_hash", None)
+    if not isinstance(files, dict) or not isinstance(content, str):
+        raise ArtifactError(f"{folder / CONFIG}: altered since it was saved; copy the model again")
+    for name in (TENSORS, CALIBRATION):
+        if _sha256(folder / name) != files.get(name):
+            raise ArtifactError(
+                f"{folder / name}: altered or truncated since it was saved; copy the model again"
+            )
+    if _content_hash(config, files) != content:
+        raise ArtifactError(f"{folder / CONFIG}: altered since it was saved; copy the model again")
+    try:
+        tensors = load_file(folder / TENSORS)
+    except (SafetensorError, OSError) as error:
+        raise ArtifactError(f"{folder / TENSORS}: unreadable ({error}); copy the model again") from None
+    return Bundle(tensors, config, _load_json(folder / CALIBRATION), content)
+
+
+def _dump(plain: Mapping[str, Any]) -> str:
+    return json.dumps(plain, indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+
+def _load_json(path: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path}: unreadable ({error}); copy the model again") from None
+    if not isinstance(data, dict):
+        raise ArtifactError(f"{path}: expected an object; copy the model again")
+    return data
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _content_hash(config: Mapping[str, Any], files: Mapping[str, str]) -> str:
+    plain = json.dumps([config, files], sort_keys=True, allow_nan=False)
+    return hashlib.sha256(plain.encode()).hexdigest()

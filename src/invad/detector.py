@@ -1,0 +1,311 @@
+"""The detector: what a newcomer reads first.
+
+pixels -> features -> norms of predicted noise -> z-scores against held-out normals -> map, score, p-value
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from invad._version import __version__
+from invad.backbones.base import Backbone
+from invad.backbones.registry import load_backbone
+from invad.bundle import DetectorInfo, Parts, load_parts, save_parts
+from invad.calibration import POOLED, Calibration, Rates, folds, for_category
+from invad.card import model_card
+from invad.data.datasets import load_dataset, normal_images
+from invad.data.images import ImageSource, read_image
+from invad.data.preprocess import resize_map
+from invad.errors import ConfigError, DataError, NotCalibratedError
+from invad.fitting import Observer, Silent, fit
+from invad.model import Model
+from invad.presets import Preset, named
+from invad.records import Prediction, Sample
+from invad.scoring import PositionStats, fit_position_stats, image_scores, typicality_map
+
+CROSS_FITS = 5
+DEFAULT_RATES = Rates()
+
+
+class Detector:
+    """A trained and calibrated detector. Make one with `Detector.fit` or `Detector.load`."""
+
+    def __init__(
+        self,
+        model: Model,
+        info: DetectorInfo,
+        stats: Mapping[str, PositionStats],
+        calibrations: Mapping[str, Calibration],
+    ):
+        self.model = model
+        self.info = info
+        self.stats = dict(stats)
+        self.calibrations = dict(calibrations)
+        self.content_hash: str | None = None
+
+    # ------------------------------------------------------------------ making one
+
+    @classmethod
+    def fit(
+        cls,
+        data: str | Path | Sequence[Sample],
+        *,
+        preset: str | Preset = "standard",
+        backbone: str | Backbone | None = None,
+        weights: str | Path | None = None,
+        categories: Sequence[str] | None = None,
+        steps: int | None = None,
+        seed: int | None = None,
+        rates: Rates = DEFAULT_RATES,
+        strict: bool = False,
+        device: str | None = None,
+        work_dir: str | Path | None = None,
+        observer: Observer | None = None,
+    ) -> "Detector":
+        """Train and calibrate on normal images.
+
+        data: a folder (see `load_dataset`; only its normal training images are used) or samples.
+        backbone, steps, seed override the preset; weights: a file for a backbone given by name. work_dir:
+        where checkpoints are kept while training, so that the same call continues an interrupted one.
+        strict: fail on an unreadable image. device: a torch device, by default a CUDA GPU if there is one.
+        Raises DataError, ConfigError, WeightsError, TrainingError with one line that says what to do.
+        """
+        observer = observer or Silent()
+        samples = load_dataset(data, categories=categories).train if isinstance(data, str | Path) else data
+        settings = named(preset) if isinstance(preset, str) else preset
+        settings = _override(settings, backbone, steps, seed)
+        net = _backbone(settings, backbone, weights).freeze().to(_device(device))
+        fitted = fit(
+            samples,
+            settings,
+            net,
+            strict=strict,
+            work_dir=Path(work_dir) if work_dir is not None else None,
+            observer=observer,
+        )
+        extract = fitted.model.extract
+        info = DetectorInfo(
+            preset=preset if isinstance(preset, str) else "custom",
+            settings=settings,
+            input_hw=extract.preprocess.input_hw,
+            window=extract.preprocess.window,
+            grid_hw=extract.grid_hw,
+            channels=fitted.model.standardiser.mean_C.numel(),
+            backbone_source=net.info.source,
+            backbone_licence=net.info.licence,
+            backbone_shape=dict(net.info.shape),
+            fit=fitted.record,
+            created=_now(),
+            invad_version=__version__,
+        )
+        detector = cls(fitted.model, info, {}, {})
+        detector._calibrate(fitted.held_maps_NLhw, fitted.held_categories, rates)
+        for warning in detector.warnings():
+            observer.note(warning)
+        return detector
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, *, device: str | None = None, backbone: Backbone | None = None
+    ) -> "Detector":
+        """Read a saved detector. backbone: one built as for `fit`, if it was fitted on one without a name.
+
+        Raises ArtifactError when it is missing, altered, truncated or too new.
+        """
+        parts, content_hash = load_parts(Path(folder), _device(device), backbone)
+        detector = cls(parts.model, parts.info, parts.stats, parts.calibrations)
+        detector.content_hash = content_hash
+        return detector
+
+    def save(self, folder: str | Path, card: str = "") -> str:
+        """Write the model folder; returns its content hash. Raises ArtifactError when it cannot be written.
+
+        card: the README.md in place of the one that `model_card` makes.
+        """
+        self._require_calibrated()
+        parts = Parts(self.info, self.model, self.stats, self.calibrations)
+        card = card or model_card(self.info, self.calibrations, self.warnings())
+        self.content_hash = save_parts(Path(folder), parts, card)
+        return self.content_hash
+
+    # ------------------------------------------------------------------ using one
+
+    # A str is an iterable of str, too; the first overload takes it, as `_is_one_image` does.
+    @overload
+    def predict(  # type: ignore[overload-overlap]
+        self, x: ImageSource, *, category: str | None = None
+    ) -> Prediction: ...
+    @overload
+    def predict(self, x: Iterable[ImageSource], *, category: str | None = None) -> list[Prediction]: ...
+    def predict(self, x: Any, *, category: str | None = None) -> Prediction | list[Prediction]:
+        """Score one image, or each of an iterable of images.
+
+        x: a path, encoded bytes, a PIL image, an array H x W (x 3) of uint8, uint16 or float in [0, 1], or a
+        tensor C x H x W. category: judge by that category's normals; None by those of all categories.
+        The result does not depend on what else is scored. Raises DataError naming an unreadable image.
+        """
+        if _is_one_image(x):
+            return self._predict(x, category)
+        return [self._predict(one, category) for one in x]
+
+    def _predict(self, x: ImageSource, category: str | None) -> Prediction:
+        pixels = read_image(x)
+        score, map_hw = self.score(self.read(pixels), category)
+        calibration = for_category(self.calibrations, category)
+        return Prediction(
+            path=str(x) if isinstance(x, str | Path) else None,
+            category=category,
+            score=score,
+            p_value=calibration.p_value(score),
+            decision=calibration.decide(score),
+            anomaly_map=resize_map(map_hw, (pixels.shape[0], pixels.shape[1])),
+        )
+
+    def read(self, pixels: NDArray[Any]) -> torch.Tensor:
+        """Norm maps L x h x w of one image's pixels, before any comparison with normals."""
+        return self.model.read(self.model.extract(pixels))
+
+    def score(self, maps_Lhw: torch.Tensor, category: str | None = None) -> tuple[float, NDArray[np.float32]]:
+        """Image score and h x w map of z-scores on the feature grid, from norm maps."""
+        self._require_calibrated()
+        stats = self.stats.get(category or POOLED, self.stats[POOLED])
+        map_1hw = typicality_map(maps_Lhw[None], stats)
+        score = image_scores(map_1hw, self.info.settings.top_fraction)
+        return float(score), map_1hw[0].numpy().astype(np.float32)
+
+    # ------------------------------------------------------------------ calibrating one
+
+    def calibrate(
+        self,
+        normals: str | Path | Sequence[Sample],
+        *,
+        rates: Rates | None = None,
+        strict: bool = False,
+        observer: Observer | None = None,
+    ) -> tuple[str, ...]:
+        """Fit statistics and limits anew on other normal images; the networks stay. Returns warnings.
+
+        normals: a folder, an image or samples, none of which may have been trained on. Each of their
+        categories gets its own calibration, and all together the pooled one; what was calibrated before is
+        replaced. rates: as before unless given. Raises DataError when fewer than two images can be read.
+        """
+        observer = observer or Silent()
+        samples = normal_images(normals) if isinstance(normals, str | Path) else normals
+        observer.stage("calibration", len(samples))
+        maps, categories = [], []
+        for sample in samples:
+            if sample.is_anomalous:
+                raise DataError(f"{sample.path}: is {sample.defect}; calibration takes normal images only")
+            try:
+                maps.append(self.read(read_image(sample.path)))
+                categories.append(sample.category)
+            except DataError as error:
+                if strict:
+                    raise
+                observer.note(f"skipped: {error}")
+            observer.advance()
+        if len(maps) < 2:
+            raise DataError(
+                f"{len(maps)} readable normal images: calibration needs at least 2, 99 for a 1 % limit"
+            )
+        self._calibrate(torch.stack(maps), categories, rates or self.rates)
+        self.info = replace(self.info, recalibrated=_now())
+        return self.warnings()
+
+    @property
+    def rates(self) -> Rates:
+        self._require_calibrated()
+        return self.calibrations[POOLED].rates
+
+    def warnings(self) -> tuple[str, ...]:
+        """What the calibration cannot promise, one line each."""
+        lines: list[str] = []
+        for category, calibration in self.calibrations.items():
+            if len(self.calibrations) > 2 or category == POOLED:
+                prefix = f"{category}: " if category else ""
+                lines += [prefix + line for line in calibration.warnings()]
+        return tuple(lines)
+
+    def _calibrate(self, maps_NLhw: torch.Tensor, categories: Sequence[str], rates: Rates) -> None:
+        stats, calibrations = {}, {}
+        for category in (POOLED, *sorted(set(categories))):
+            index = [i for i, c in enumerate(categories) if category in (POOLED, c)]
+            if len(index) < 2:
+                continue
+            maps = maps_NLhw[index]
+            stats[category] = fit_position_stats(maps)
+            groups = [categories[i] for i in index]
+            scores, peaks = cross_fit(maps, self.info.settings.top_fraction, groups)
+            calibrations[category] = Calibration(scores=scores, peaks=peaks, rates=rates)
+        self.stats, self.calibrations = stats, calibrations
+        self.content_hash = None
+
+    def _require_calibrated(self) -> None:
+        if POOLED not in self.calibrations:
+            raise NotCalibratedError("the detector has seen no held-out normals; calibrate it first")
+
+
+def cross_fit(
+    maps_NLhw: torch.Tensor, top_fraction: float, groups: Sequence[str]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Sorted scores and map peaks of held-out normals, each judged by statistics it did not help to fit.
+
+    groups: the category of each image.
+    """
+    scores = torch.empty(len(maps_NLhw), dtype=torch.float64)
+    peaks = torch.empty_like(scores)
+    for rest, fold in folds(groups, CROSS_FITS, seed=0):
+        map_Bhw = typicality_map(maps_NLhw[fold], fit_position_stats(maps_NLhw[rest]))
+        scores[fold] = image_scores(map_Bhw, top_fraction).double()
+        peaks[fold] = map_Bhw.flatten(1).amax(dim=1).double()
+    return tuple(sorted(scores.tolist())), tuple(sorted(peaks.tolist()))
+
+
+def _override(
+    settings: Preset, backbone: str | Backbone | None, steps: int | None, seed: int | None
+) -> Preset:
+    train = settings.train
+    train = train if steps is None else replace(train, steps=steps)
+    train = train if seed is None else replace(train, seed=seed)
+    name = backbone.info.name if isinstance(backbone, Backbone) else backbone or settings.backbone
+    return replace(settings, backbone=name, train=train)
+
+
+def _backbone(settings: Preset, given: str | Backbone | None, weights: str | Path | None) -> Backbone:
+    if isinstance(given, Backbone):
+        if weights is not None:
+            raise ConfigError(f"weights = {weights}: the backbone given has its own; name it to load others")
+        return given
+    return load_backbone(
+        settings.backbone,
+        weights=Path(weights) if weights is not None else None,
+        strides=settings.strides,
+        image_size=settings.area_side,
+    )
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ConfigError(f"device {name!r} cannot be used here; give cpu, or cuda with a GPU") from None
+    return device
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def _is_one_image(x: Any) -> bool:
+    from PIL.Image import Image
+
+    return isinstance(x, str | Path | bytes | Image | np.ndarray | torch.Tensor)

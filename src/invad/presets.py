@@ -1,0 +1,84 @@
+"""Ready settings by name: what a user chooses with `--preset`, one row each."""
+
+from dataclasses import dataclass, field, replace
+
+from invad.diffusion.denoiser import PRESETS as DENOISER_PRESETS
+from invad.diffusion.denoiser import DenoiserConfig
+from invad.diffusion.readings import ReadingConfig
+from invad.diffusion.schedule import timesteps
+from invad.errors import ConfigError
+from invad.training import TrainConfig
+
+POOLINGS = ("area", "bilinear")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """All settings of a detector that do not depend on the images.
+
+    backbone: a name (see `invad backbones`). strides: taps of a convolutional backbone. grid_stride: pixels
+    per cell of the feature grid. area_side: the input has about area_side^2 pixels. square: ignore the
+    images' aspect ratio. pooling: how finer maps reach the grid, `area` (antialiased) or `bilinear` (the
+    paper's). standardise: per-channel statistics of the training features. top_fraction: share of the most
+    atypical cells whose mean is the image score.
+    """
+
+    backbone: str = "invad-s"
+    strides: tuple[int, ...] = (4, 8, 16)
+    grid_stride: int = 16
+    area_side: int = 256
+    square: bool = False
+    pooling: str = "area"
+    standardise: bool = True
+    denoiser: DenoiserConfig = field(default_factory=lambda: DENOISER_PRESETS["mlp-s"])
+    reading: ReadingConfig = field(default_factory=ReadingConfig)
+    top_fraction: float = 0.02
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        rules = {
+            "strides": (bool(self.strides) and min(self.strides) >= 1, "strides such as 4, 8, 16"),
+            "grid_stride": (self.grid_stride >= 1, "an integer of at least 1"),
+            "area_side": (self.area_side >= 16, "pixels, at least 16"),
+            "pooling": (self.pooling in POOLINGS, " or ".join(POOLINGS)),
+            "top_fraction": (0 < self.top_fraction <= 1, "a share above 0, at most 1"),
+        }
+        for name, (holds, wanted) in rules.items():
+            if not holds:
+                raise ConfigError(f"{name} = {getattr(self, name)!r}: give {wanted}")
+
+
+def named(name: str) -> Preset:
+    """The preset called `name`. Raises ConfigError listing the names otherwise."""
+    if name not in PRESETS:
+        raise ConfigError(f"preset {name!r} is unknown; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+_STANDARD = Preset()
+
+PRESETS: dict[str, Preset] = {
+    # Three evaluations of a token-wise network on the shipped backbone: for CPUs.
+    "standard": _STANDARD,
+    # The same network read once.
+    "fast": replace(_STANDARD, reading=ReadingConfig(timesteps=(200,))),
+    # Attention over the grid: for parts whose places matter; wants a GPU to train.
+    "dit": replace(
+        _STANDARD,
+        denoiser=DENOISER_PRESETS["dit-s"],
+        train=TrainConfig(steps=3000, batch=16, lr=5e-4, warmup=200, ema=0.999),
+    ),
+    # The paper's setting; 1,223 M parameters, for a data-centre GPU.
+    "paper": Preset(
+        backbone="efficientnet_b4",
+        strides=(2, 4, 8, 16),
+        square=True,
+        pooling="bilinear",
+        standardise=False,
+        denoiser=DENOISER_PRESETS["dit-paper"],
+        reading=ReadingConfig(kind="inversion", timesteps=timesteps("reference", 3)),
+        train=TrainConfig(
+            steps=10_000, batch=8, lr=5e-5, weight_decay=0.01, warmup=1300, ema=0.999, early_share=0.0
+        ),
+    ),
+}

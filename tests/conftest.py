@@ -1,0 +1,86 @@
+"""A detector small enough to train in a test: 64-pixel images, a random backbone, a one-block denoiser."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from invad.backbones.invad_s import empty_invad_s
+from invad.detector import Detector
+from invad.diffusion.denoiser import DenoiserConfig
+from invad.presets import Preset
+from invad.records import Sample
+from invad.training import TrainConfig
+
+
+@pytest.fixture(scope="session")
+def make_backbone():
+    """make_backbone(seed): a frozen student with random weights, which a saved model can name."""
+
+    def make(seed=0):
+        shape = {"stem": 8, "widths": [8, 12, 16], "blocks": [0, 1, 1], "heads": [4, 6, 8]}
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            backbone = empty_invad_s(shape)
+        backbone.info = replace(backbone.info, source=f"random, seed {seed}", licence="none")
+        return backbone.freeze()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_preset():
+    return Preset(
+        area_side=64,
+        denoiser=DenoiserConfig(kind="mlp", width=16, depth=1, mlp_ratio=1.0),
+        train=TrainConfig(steps=4, batch=4, warmup=1),
+    )
+
+
+@pytest.fixture(scope="session")
+def draw():
+    """draw(seed, defect=False, size=(w, h)): uint8 H x W x 3, a disc with noise, perhaps a bright spot."""
+
+    def picture(seed, defect=False, size=(64, 64)):
+        rng = np.random.default_rng(seed)
+        y, x = np.mgrid[: size[1], : size[0]] / (size[1], size[0])[0]
+        disc = (np.hypot(x - 0.5, y - 0.5) < 0.35) * 90.0
+        grey = 70 + disc + 20 * x + rng.normal(0, 4, (size[1], size[0]))
+        if defect:
+            grey[size[1] // 2 : size[1] // 2 + 12, size[0] // 2 : size[0] // 2 + 12] = 255 * rng.random(
+                (12, 12)
+            )
+        return np.repeat(grey.clip(0, 255).round().astype(np.uint8)[..., None], 3, axis=2)
+
+    return picture
+
+
+@pytest.fixture(scope="session")
+def write_parts(draw):
+    """write_parts(folder, count, first=0): PNG files of good parts; returns their samples."""
+
+    def write(folder, count, first=0, category="part", size=(64, 64), defect=False):
+        folder.mkdir(parents=True, exist_ok=True)
+        samples = []
+        for i in range(first, first + count):
+            path = folder / f"{i:03d}.png"
+            Image.fromarray(draw(i, defect, size)).save(path)
+            kind = "spot" if defect else "good"
+            samples.append(Sample(path=path, category=category, defect=kind))
+        return samples
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def good_parts(write_parts, tmp_path_factory):
+    """64 samples of one category. Not to be written to."""
+    return write_parts(tmp_path_factory.mktemp("good"), 64)
+
+
+@pytest.fixture(scope="session")
+def detector(good_parts, tiny_preset, make_backbone):
+    """Fitted on `good_parts`. Not to be calibrated."""
+    return Detector.fit(good_parts, preset=tiny_preset, backbone=make_backbone(), device="cpu")

@@ -1,0 +1,72 @@
+from dataclasses import replace
+
+import pytest
+
+from invad.diffusion.denoiser import build_denoiser
+from invad.diffusion.schedule import timesteps
+from invad.errors import ConfigError
+from invad.presets import PRESETS, Preset, named
+from invad.training import TrainConfig
+
+
+@pytest.mark.parametrize("name", ["standard", "fast", "dit"])
+def test_a_preset_builds_its_denoiser(name):
+    assert build_denoiser(named(name).denoiser, 8, (4, 6)) is not None
+
+
+def test_the_paper_is_the_paper():
+    paper = named("paper")
+    assert paper.reading.timesteps == timesteps("reference", 3) == (0, 500, 999)
+    assert (paper.backbone, paper.strides, paper.pooling) == ("efficientnet_b4", (2, 4, 8, 16), "bilinear")
+    assert not paper.standardise
+    assert (paper.train.lr, paper.train.batch, paper.train.ema) == (5e-5, 8, 0.999)
+
+
+def test_fast_differs_in_its_one_reading_only():
+    assert replace(PRESETS["fast"], reading=PRESETS["standard"].reading) == PRESETS["standard"]
+    assert len(PRESETS["fast"].reading.timesteps) == 1
+
+
+def test_an_unknown_name_lists_the_names():
+    with pytest.raises(ConfigError, match="'slow' is unknown; choose one of standard, fast"):
+        named("slow")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("strides", ()),
+        ("strides", (0,)),
+        ("grid_stride", 0),
+        ("area_side", 8),
+        ("pooling", "max"),
+        ("top_fraction", 0.0),
+        ("top_fraction", 1.1),
+        ("top_fraction", float("nan")),
+    ],
+)
+def test_values_out_of_range_are_named(option, value):
+    with pytest.raises(ConfigError, match=f"^{option} = "):
+        Preset(**{option: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("steps", 0),
+        ("batch", 0),
+        ("lr", 0.0),
+        ("lr", float("inf")),
+        ("lr", float("nan")),
+        ("weight_decay", -1.0),
+        ("warmup", -1),
+        ("ema", 1.0),
+        ("ema", -0.1),
+        ("grad_clip", 0.0),
+        ("seed", -1),
+        ("seed", 2**32),
+    ],
+)
+def test_training_values_out_of_range_are_named(option, value):
+    with pytest.raises(ConfigError, match=f"^train.{option} = "):
+        TrainConfig(**{option: value})
