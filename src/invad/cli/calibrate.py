@@ -1,0 +1,72 @@
+"""invad calibrate"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from invad.calibration import POOLED, Rates
+from invad.cli.options import BAD_HELP, REVIEW_HELP, DeviceOption, JsonOption, ModelArgument, StrictOption
+from invad.cli.progress import observing
+from invad.cli.voice import Voice
+
+
+def calibrate(
+    model: ModelArgument,
+    normals: Annotated[
+        Path,
+        typer.Argument(
+            metavar="NORMALS", help="Folder of good images (or one per category) that were not trained on."
+        ),
+    ],
+    false_alarm_rate: Annotated[
+        float | None, typer.Option(help=f"{BAD_HELP}. Default: as the model has it (0.01 when trained).")
+    ] = None,
+    review_rate: Annotated[
+        float | None, typer.Option(help=f"{REVIEW_HELP}. Default: as the model has it (0.05 when trained).")
+    ] = None,
+    strict: StrictOption = False,
+    device: DeviceOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Set the limits anew from other good images, after a change of light, camera, supplier or of the rates.
+
+    The networks stay; the model folder is rewritten once everything is known.
+    """
+    voice = Voice(json)
+    with observing(voice.err) as observer:
+        from invad.detector import Detector
+
+        detector = Detector.load(model, device=device)
+        before = detector.calibrations
+        rates = Rates(
+            review=detector.rates.review if review_rate is None else review_rate,
+            bad=detector.rates.bad if false_alarm_rate is None else false_alarm_rate,
+        )
+        warnings = list(detector.calibrate(normals, rates=rates, strict=strict, observer=observer))
+        lost = sorted(set(before) - set(detector.calibrations))
+        if lost:
+            warnings.append(
+                f"no limits of their own any more, because fewer than 2 good images of them were given: "
+                f"{', '.join(lost)}; they are judged by the limits over all categories"
+            )
+        content_hash = detector.save(model)
+    pooled = detector.calibrations[POOLED]
+    review, bad = pooled.score_limits()
+    voice.say(
+        f"Calibrated on {pooled.n} good images: review above score {review:.4g} ({rates.review:.2%} of good "
+        f"images), bad above {bad:.4g} ({rates.bad:.2%}).",
+        f"Model: {model}",
+    )
+    voice.warn(*warnings)
+    result: dict[str, Any] = {
+        "model": str(model),
+        "n": pooled.n,
+        "review_rate": rates.review,
+        "false_alarm_rate": rates.bad,
+        "score_limits": {"review": review, "bad": bad},
+        "categories": {name: {"n": c.n} for name, c in detector.calibrations.items() if name != POOLED},
+        "warnings": warnings,
+        "content_hash": content_hash,
+    }
+    voice.hand_over(result)

@@ -1,0 +1,102 @@
+"""invad info, invad backbones: look at a model, look at what features there are."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from invad.calibration import POOLED, Calibration
+from invad.cli.options import JsonOption, ModelArgument
+from invad.cli.voice import Voice
+
+if TYPE_CHECKING:
+    from invad.detector import Detector
+
+
+def info(model: ModelArgument, json: JsonOption = None) -> None:
+    """Say what a model is: settings, what it learned from, limits, licence, content hash."""
+    voice = Voice(json)
+    from invad.detector import Detector
+
+    detector = Detector.load(model, device="cpu")
+    made, pooled = detector.info, detector.calibrations[POOLED]
+    review, bad = pooled.score_limits()
+    voice.facts(
+        {
+            "model": model,
+            "made": f"{made.created} by invad {made.invad_version}",
+            "preset": f"{made.preset}, seed {_seed(detector)}",
+            "learned from": ", ".join(f"{name} {count}" for name, count in made.fit.normals.items()),
+            "calibrated on": f"{pooled.n} good images",
+            "review above": f"score {review:.4g}, for {pooled.rates.review:.2%} of good images",
+            "bad above": f"score {bad:.4g}, for {pooled.rates.bad:.2%} of good images",
+            "input": "{} x {} pixels, grid {} x {}".format(*made.input_hw, *made.grid_hw),
+            "backbone": f"{made.settings.backbone} ({made.backbone_source}); {made.backbone_licence}",
+            "parameters": f"{_count(detector):,}",
+            "content hash": detector.content_hash,
+        }
+    )
+    voice.warn(*detector.warnings())
+    voice.hand_over(_described(detector, str(model)))
+
+
+def _described(detector: "Detector", model: str) -> dict[str, Any]:
+    from invad.config import to_plain
+
+    own = sorted(name for name in detector.calibrations if name != POOLED)
+    return {
+        "model": model,
+        **to_plain(detector.info),
+        "seed": _seed(detector),
+        "parameters": _count(detector),
+        "calibration": _limits(detector.calibrations[POOLED]),
+        "categories": {name: _limits(detector.calibrations[name]) for name in own},
+        "warnings": list(detector.warnings()),
+        "content_hash": detector.content_hash,
+    }
+
+
+def _limits(calibration: Calibration) -> dict[str, Any]:
+    review, bad = calibration.score_limits()
+    return {
+        "n": calibration.n,
+        "review_rate": calibration.rates.review,
+        "false_alarm_rate": calibration.rates.bad,
+        "score_limits": {"review": review, "bad": bad},
+    }
+
+
+def _seed(detector: "Detector") -> int:
+    return detector.info.settings.train.seed
+
+
+def _count(detector: "Detector") -> int:
+    parts = (detector.model.extract.backbone, detector.model.denoiser)
+    return sum(p.numel() for part in parts for p in part.parameters())
+
+
+def backbones(
+    match: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="List the timm networks whose name contains this.")
+    ] = None,
+    json: JsonOption = None,
+) -> None:
+    """List feature networks for 'train --backbone': the one that ships, well-tried ones, or all of timm."""
+    voice = Voice(json)
+    from invad.backbones.registry import SUGGESTED
+
+    rows = [{"name": name, "description": said} for name, said in SUGGESTED.items()]
+    if match is not None:
+        import timm
+
+        rows = [row for row in rows if match in row["name"]]
+        known = {row["name"] for row in rows}
+        found = timm.list_models(f"*{match}*")
+        rows += [{"name": name, "description": "timm"} for name in found if name not in known]
+    if rows:
+        voice.table([(row["name"], row["description"]) for row in rows])
+    else:
+        voice.say(f"No backbone has {match!r} in its name.")
+    if match is None:
+        voice.say("", "Any other timm network works too: invad backbones --match convnext")
+        voice.say("Weights come from the hub or its local cache, or from a file with --weights.")
+    voice.hand_over({"backbones": rows})

@@ -1,0 +1,207 @@
+"""invad predict"""
+
+import csv as csv_format
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from invad.cli.options import DeviceOption, JsonOption, ModelArgument, StrictOption, written_file
+from invad.cli.progress import observing
+from invad.cli.voice import Voice
+from invad.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from invad.detector import Detector
+    from invad.records import Prediction
+
+FOUND_BAD = 3
+FIELDS = ("path", "score", "p_value", "decision", "error")
+
+
+class FailOn(str, Enum):
+    """From which decision on the exit status is 3."""
+
+    bad = "bad"
+    review = "review"
+
+
+FAILING = {FailOn.bad: ("bad",), FailOn.review: ("review", "bad")}
+
+
+def predict(
+    model: ModelArgument,
+    path: Annotated[
+        list[Path],
+        typer.Argument(metavar="PATH", help="Images, or folders, taken with all their sub-folders."),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Write every image with its heat map and verdict as PNG into DIR."),
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", callback=written_file, help="Write the rows as CSV."),
+    ] = None,
+    category: Annotated[
+        str | None,
+        typer.Option(help="Judge by this category's limits. Default: the limits over all categories."),
+    ] = None,
+    fail_on: Annotated[
+        FailOn | None,
+        typer.Option(help="Exit with status 3 when an image is bad (or, with review, is not good)."),
+    ] = None,
+    strict: StrictOption = False,
+    device: DeviceOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Score images: good, review or bad, with a p-value and a heat map.
+
+    The p-value is the share of good images expected to look at least this unusual. An unreadable image gets a
+    row that says why, and the rest goes on.
+    """
+    voice = Voice(json)
+    images = list(expand(path, output))
+    with observing(voice.err) as observer:
+        from invad.detector import Detector
+
+        detector = Detector.load(model, device=device)
+        _require_known(detector, category, model)
+        if output is not None:
+            _make(output)
+        observer.stage("images", len(images))
+        names = overlay_names(images)
+        rows: list[dict[str, Any]] = []
+        for (image, _), name in zip(images, names, strict=True):
+            target = output / name if output is not None else None
+            rows.append(_row(detector, image, category, target, strict))
+            observer.advance()
+    voice.say(*(_line(row) for row in rows))
+    unreadable = [row for row in rows if "error" in row]
+    voice.say(_total(rows))
+    if csv is not None:
+        _write_csv(csv, rows)
+    voice.hand_over({"model": str(model), "content_hash": detector.content_hash, "images": rows})
+    if len(unreadable) == len(rows):
+        raise DataError(f"none of {len(rows)} images could be read; the first: {rows[0]['error']}")
+    if fail_on is not None and any(row.get("decision") in FAILING[fail_on] for row in rows):
+        raise typer.Exit(FOUND_BAD)
+
+
+def expand(paths: Sequence[Path], output: Path | None) -> Iterator[tuple[Path, Path]]:
+    """(image, its path below the folder that was named) of files and folders, without repetition.
+
+    Overlays of an earlier run in `output` are no input. Raises DataError for a folder without images,
+    ConfigError when `output` is a folder of the images themselves.
+    """
+    from invad.data.images import list_images
+
+    own = output.resolve() if output is not None else None
+    seen: set[Path] = set()
+    for path in paths:
+        found: Iterable[Path] = (path,)
+        if path.is_dir():
+            root = path.resolve()
+            if own is not None and own in (root, *root.parents):
+                raise ConfigError(f"--output {output} holds the images of {path}; give it another folder")
+            found = [p for p in list_images(path) if own is None or own not in p.resolve().parents]
+            if not found:
+                raise DataError(f"{path}: no images in it; give images or folders of images")
+        for image in found:
+            if image.absolute() not in seen:
+                seen.add(image.absolute())
+                yield image, image.relative_to(path) if path.is_dir() else Path(image.name)
+
+
+def overlay_names(images: Sequence[tuple[Path, Path]]) -> list[str]:
+    """A name for each overlay: `sub/007.png` becomes `sub_007_overlay.png`, numbered where names meet."""
+    taken: set[str] = set()
+    names = []
+    for _, below in images:
+        stem = "_".join(below.with_suffix("").parts)
+        name, number = f"{stem}_overlay.png", 1
+        while name.casefold() in taken:
+            number += 1
+            name = f"{stem}_{number}_overlay.png"
+        taken.add(name.casefold())
+        names.append(name)
+    return names
+
+
+def _row(
+    detector: "Detector", image: Path, category: str | None, target: Path | None, strict: bool
+) -> dict[str, Any]:
+    from invad.data.images import read_image
+
+    try:
+        pixels = read_image(image)
+        prediction = detector.predict(pixels, category=category)
+    except DataError as error:
+        if strict:
+            raise
+        return {"path": str(image), "score": None, "p_value": None, "decision": None, "error": str(error)}
+    if target is not None:
+        _save(detector, target, pixels, prediction)
+    return {
+        "path": str(image),
+        "score": prediction.score,
+        "p_value": prediction.p_value,
+        "decision": prediction.decision,
+    }
+
+
+def _save(detector: "Detector", target: Path, pixels: Any, prediction: "Prediction") -> None:
+    from invad.calibration import for_category
+    from invad.report import save_overlay
+
+    save_overlay(
+        target,
+        pixels,
+        prediction.anomaly_map,
+        for_category(detector.calibrations, prediction.category).map_limits(),
+        decision=prediction.decision,
+        score=prediction.score,
+        p_value=prediction.p_value,
+    )
+
+
+def _require_known(detector: "Detector", category: str | None, model: Path) -> None:
+    known = sorted(filter(None, detector.calibrations))
+    if category is not None and category not in known:
+        raise ConfigError(f"{model}: no category {category!r}; choose from {', '.join(known)}")
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be made ({error.strerror}); give --output another folder"
+        ) from None
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    if "error" in row:
+        return f"unreadable  {row['error']}"
+    return f"{row['decision']:<10}  p {row['p_value']:<8.2g}  score {row['score']:<9.4g}  {row['path']}"
+
+
+def _total(rows: Sequence[Mapping[str, Any]]) -> str:
+    counts = {name: sum(row["decision"] == name for row in rows) for name in ("good", "review", "bad")}
+    unreadable = sum("error" in row for row in rows)
+    said = ", ".join(f"{count} {name}" for name, count in counts.items())
+    noun = "image" if len(rows) == 1 else "images"
+    return f"{len(rows)} {noun}: {said}" + (f", {unreadable} unreadable" if unreadable else "")
+
+
+def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    from invad.report.files import write_atomically
+
+    text = io.StringIO(newline="")
+    writer = csv_format.DictWriter(text, FIELDS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode("utf-8", "replace"))

@@ -1,0 +1,127 @@
+"""How a long job goes: a bar with loss and time left on a terminal, plain lines elsewhere."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+class Shown(Protocol):
+    """What `fitting.Observer` asks for; repeated here because that module imports torch."""
+
+    def stage(self, name: str, total: int) -> None: ...
+    def advance(self, detail: str = "") -> None: ...
+    def note(self, text: str) -> None: ...
+
+
+class Bar:
+    """One rich progress bar per stage."""
+
+    def __init__(self, progress: Progress):
+        self.progress = progress
+        self.task: TaskID | None = None
+
+    def stage(self, name: str, total: int) -> None:
+        self.task = self.progress.add_task(name, total=total, detail="")
+
+    def advance(self, detail: str = "") -> None:
+        if self.task is not None:
+            self.progress.update(self.task, advance=1, detail=detail)
+
+    def note(self, text: str) -> None:
+        self.progress.console.print(text, markup=False, highlight=False, soft_wrap=True, emoji=False)
+
+
+class Lines:
+    """A line when a stage begins and every ten seconds after."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.name, self.total, self.done = "", 0, 0
+        self.started = self.spoke = 0.0
+
+    def stage(self, name: str, total: int) -> None:
+        self.name, self.total, self.done = name, total, 0
+        self.started = self.spoke = time.monotonic()
+        self.note(f"{name}: {total}")
+
+    def advance(self, detail: str = "") -> None:
+        self.done += 1
+        now = time.monotonic()
+        if now - self.spoke < SECONDS_BETWEEN_LINES:
+            return
+        self.spoke = now
+        left = (now - self.started) / self.done * (self.total - self.done)
+        said = f", {detail}" if detail else ""
+        self.note(f"{self.name}: {self.done} of {self.total}{said}, about {left:.0f} s left")
+
+    def note(self, text: str) -> None:
+        clean = text.encode("utf-8", "replace").decode("utf-8")
+        self.console.print(clean, markup=False, highlight=False, soft_wrap=True, emoji=False)
+
+
+class Interruptible:
+    """Passes on to another observer, and turns Ctrl-C into an exception between two steps, never inside one.
+
+    A checkpoint written halfway through a step would not continue to the same result. A second Ctrl-C
+    does not wait.
+    """
+
+    def __init__(self, inner: Shown):
+        self.inner = inner
+        self.working = self.asked = False
+
+    def stage(self, name: str, total: int) -> None:
+        self.inner.stage(name, total)
+        self.working = total > 0
+
+    def advance(self, detail: str = "") -> None:
+        self.inner.advance(detail)
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def note(self, text: str) -> None:
+        self.inner.note(text)
+
+    def on_signal(self, *_: Any) -> None:
+        if self.asked or not self.working:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+@contextmanager
+def observing(console: Console) -> Iterator[Shown]:
+    """An observer that shows progress on `console` and makes Ctrl-C safe."""
+    if not console.is_terminal:
+        with _safe_interrupt(Lines(console)) as observer:
+            yield observer
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[detail]}", markup=False),
+    )
+    with Progress(*columns, console=console) as progress, _safe_interrupt(Bar(progress)) as observer:
+        yield observer
+
+
+@contextmanager
+def _safe_interrupt(inner: Shown) -> Iterator[Interruptible]:
+    observer = Interruptible(inner)
+    if threading.current_thread() is not threading.main_thread():
+        yield observer
+        return
+    before = signal.signal(signal.SIGINT, observer.on_signal)
+    try:
+        yield observer
+    finally:
+        signal.signal(signal.SIGINT, before)

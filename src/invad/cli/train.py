@@ -1,0 +1,152 @@
+"""invad train"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from invad.calibration import Rates
+from invad.cli.folder import has_checkpoint, training_folder
+from invad.cli.options import (
+    BAD_HELP,
+    REVIEW_HELP,
+    CategoriesOption,
+    DeviceOption,
+    JsonOption,
+    SeedOption,
+    StrictOption,
+    split_names,
+)
+from invad.cli.progress import observing
+from invad.cli.voice import Voice, complain
+
+if TYPE_CHECKING:
+    from invad.detector import Detector
+
+INTERRUPTED = 130
+DEFAULT_RATES = Rates()
+
+
+def train(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DATA",
+            help="Folder of good images, or of categories as in MVTec AD (train/good); of a folder with "
+            "defects only the good training images are used.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option(metavar="DIR", help="New or empty folder for the model, made if it is missing.")
+    ],
+    preset: Annotated[
+        str, typer.Option(help="standard, fast (read once), dit (for a GPU) or paper.")
+    ] = "standard",
+    backbone: Annotated[
+        str | None, typer.Option(help="Feature network, see 'invad backbones'. Default: the preset's.")
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Weights of the backbone from a file instead of the hub."),
+    ] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Training steps. Default: the preset's, by the number of images."),
+    ] = None,
+    seed: SeedOption = 0,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Continue what an interrupted run with the same options left in DIR."),
+    ] = False,
+    categories: CategoriesOption = None,
+    strict: StrictOption = False,
+    device: DeviceOption = None,
+    review_rate: Annotated[float, typer.Option(help=f"{REVIEW_HELP}.")] = DEFAULT_RATES.review,
+    false_alarm_rate: Annotated[float, typer.Option(help=f"{BAD_HELP}.")] = DEFAULT_RATES.bad,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic", help="One thread and exact kernels: the same seed gives the same bits. Slower."
+        ),
+    ] = False,
+    json: JsonOption = None,
+) -> None:
+    """Learn what good images look like and write a calibrated model.
+
+    Some of the good images are held out to set the limits. Ctrl-C saves; --resume continues to the same
+    result.
+    """
+    rates = Rates(review=review_rate, bad=false_alarm_rate)
+    voice = Voice(json)
+    if deterministic:
+        _make_deterministic()
+    try:
+        with training_folder(output, resume) as work, observing(voice.err) as observer:
+            from invad.detector import Detector
+
+            detector = Detector.fit(
+                data,
+                preset=preset,
+                backbone=backbone,
+                weights=weights,
+                categories=split_names(categories),
+                steps=steps,
+                seed=seed,
+                rates=rates,
+                strict=strict,
+                device=device,
+                work_dir=work,
+                observer=observer,
+            )
+            detector.save(output)
+    except KeyboardInterrupt:
+        kept = has_checkpoint(output)
+        complain(
+            "interrupted; repeat the command with --resume to continue"
+            if kept
+            else "interrupted before the first training step; nothing is left behind"
+        )
+        raise typer.Exit(INTERRUPTED) from None
+    result = summary(detector, output)
+    normals, held = sum(result["normals"].values()), sum(result["held_out"].values())
+    voice.say(
+        f"Learned from {normals} good images in {result['train_seconds']:.0f} s; "
+        f"{held} of them, held out, set the limits.",
+        *([f"Skipped as unreadable: {len(result['skipped'])}, named above."] if result["skipped"] else []),
+        f"Model: {output}",
+        f"Next: invad predict {output} IMAGES, or invad evaluate {output} FOLDER_WITH_DEFECTS",
+    )
+    voice.hand_over(result)
+
+
+def summary(detector: "Detector", output: Path) -> dict[str, Any]:
+    """What `--json` says of a training."""
+    info = detector.info
+    return {
+        "output": str(output),
+        "preset": info.preset,
+        "backbone": info.settings.backbone,
+        "seed": info.settings.train.seed,
+        "steps": info.fit.steps,
+        "normals": info.fit.normals,
+        "held_out": info.fit.held_out,
+        "folds": info.fit.folds,
+        "skipped": list(info.fit.skipped),
+        "train_seconds": info.fit.seconds,
+        "final_loss": info.fit.final_loss,
+        "device": info.fit.device,
+        "threads": info.fit.threads,
+        "warnings": list(detector.warnings()),
+        "content_hash": detector.content_hash,
+    }
+
+
+def _make_deterministic() -> None:
+    import os
+
+    # Read by CUDA's libraries when they start, so it has to be set before.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    import torch
+
+    torch.use_deterministic_algorithms(True)
+    torch.set_num_threads(1)
