@@ -1,0 +1,106 @@
+"""The import rows of the package, and a few things that must never appear in it."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).resolve().parents[1] / "src"
+PACKAGE = SRC / "invad"
+ROWS = (  # a module imports only from rows above its own
+    {"errors", "records", "_version"},
+    {"config", "data", "backbones", "diffusion", "scoring", "calibration", "metrics"},
+    {"training", "artifact", "distill"},
+    {"presets"},
+    {"model"},
+    {"fitting"},
+    {"bundle"},
+    {"card"},
+    {"detector"},
+    {"evaluation", "report"},
+    {"demo"},
+    {"cli"},
+    {"__main__"},
+)
+ROW = {name: number for number, names in enumerate(ROWS) for name in names}
+SUBPACKAGES = {"data", "backbones", "diffusion", "report", "cli"}  # each imports its own modules freely
+MODULES = sorted(PACKAGE.rglob("*.py"))
+PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "shelve"}
+each_module = pytest.mark.parametrize(
+    "path", MODULES, ids=[path.relative_to(SRC).as_posix() for path in MODULES]
+)
+
+
+def imported(path: Path) -> set[str]:
+    """Dotted names of everything that `path` imports, inside functions too; relative ones made absolute."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parents = path.relative_to(SRC).parts[: -node.level] if node.level else ()
+            base = ".".join((*parents, *([node.module] if node.module else [])))
+            names |= {f"{base}.{alias.name}" for alias in node.names}
+    return names
+
+
+def unit(path: Path) -> str:
+    """The module or subpackage of invad that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def names_used(path: Path) -> set[str]:
+    """Names and dotted `a.b` expressions in the code of `path`."""
+    nodes = (
+        node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Name | ast.Attribute)
+    )
+    return {ast.unparse(node) for node in nodes}
+
+
+@each_module
+def test_modules_import_only_from_rows_above(path: Path) -> None:
+    if path == PACKAGE / "__init__.py":
+        return
+    own = unit(path)
+    assert own in ROW, f"{own} has no row; add it to ROWS"
+    for name in sorted(imported(path)):
+        top, *rest = name.split(".")
+        if top != "invad" or (own in SUBPACKAGES and rest[:1] == [own]):
+            continue
+        assert rest, "imports invad itself"
+        assert rest[0] in ROW, f"imports {name}, which has no row"
+        assert ROW[rest[0]] < ROW[own], f"{own} (row {ROW[own]}) imports {name} (row {ROW[rest[0]]})"
+
+
+@each_module
+def test_nothing_unwanted_in_a_module(path: Path) -> None:
+    where, roots = path.relative_to(PACKAGE).as_posix(), {name.split(".")[0] for name in imported(path)}
+    assert len(path.read_text().splitlines()) <= 400
+    assert path.name not in ("utils.py", "util.py", "helpers.py")
+    assert "print" not in names_used(path) or unit(path) == "cli"
+    assert not roots & PICKLES
+    loads = "torch.load" in names_used(path) | imported(path)
+    assert not loads or where == "diffusion/reference.py" or unit(path) == "backbones"
+
+
+LIGHT = """
+import sys
+opened = []
+sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
+import invad
+assert invad.__file__, "invad has no __init__.py"
+heavy = {"torch", "torchvision", "timm", "matplotlib", "scipy", "sklearn", "typer"} & set(sys.modules)
+own = [name for name in opened if name.startswith(sys.argv[1])]
+print(sorted(heavy), [name for name in own if not name.endswith((".py", ".pyc"))])
+"""
+
+
+def test_import_is_light() -> None:
+    """It loads no heavy library, and opens no file of the package but its own sources."""
+    environment = {**os.environ, "PYTHONPATH": str(SRC), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", LIGHT, str(PACKAGE)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("[] []\n", "")
