@@ -56,7 +56,7 @@ def load_reference(
     channels = state["x_embedder.proj.weight"].shape[1]
     tokens_hw = _token_grid(state, config.patch, beside["grid_hw"] if grid_hw is None else grid_hw, path)
     options = asdict(config)
-    del options["kind"]
+    del options["kind"], options["gaussian"]
     # Without storage: initialising a billion weights only to overwrite them takes seconds and doubles memory.
     with torch.device("meta"):
         network = DiT(channels, stored_grid_hw=tokens_hw, **options)
