@@ -5,19 +5,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-
-def greedy_coreset(x_ND: Tensor, share: float, seed: int, projected: int = 64) -> Tensor:
-    """Indices of a k-centre greedy selection (PatchCore, arXiv 2106.08265), on a random projection."""
-    generator = torch.Generator().manual_seed(seed)
-    n = max(1, round(share * len(x_ND)))
-    y = x_ND @ (torch.randn(x_ND.shape[1], projected, generator=generator) / projected**0.5)
-    chosen = torch.empty(n, dtype=torch.int64)
-    chosen[0] = torch.randint(len(y), (1,), generator=generator)
-    nearest = (y - y[chosen[0]]).square().sum(1)
-    for i in range(1, n):
-        chosen[i] = nearest.argmax()
-        nearest = torch.minimum(nearest, (y - y[chosen[i]]).square().sum(1))
-    return chosen
+from invad.diffusion.ddim import q_sample, sample
+from invad.diffusion.empirical import greedy_coreset
+from invad.model import Model
 
 
 def nearest_neighbour_maps(
@@ -27,9 +17,48 @@ def nearest_neighbour_maps(
     train = torch.from_numpy(train_NChw)
     mean, std = train.mean((0, 2, 3), keepdim=True), train.std((0, 2, 3), keepdim=True).clamp_min(1e-6)
     bank = ((train - mean) / std).permute(0, 2, 3, 1).reshape(-1, train.shape[1])
-    bank = bank[greedy_coreset(bank, share, seed)]
+    size = max(1, round(share * len(bank)))
+    bank = bank[greedy_coreset(bank, size, torch.Generator().manual_seed(seed))]
     maps = []
     for one in test_NChw:
         z = ((torch.from_numpy(one)[None] - mean) / std)[0].flatten(1).T
         maps.append(torch.cdist(z, bank).min(dim=1).values.view(one.shape[1:]))
+    return torch.stack(maps)
+
+
+def padim_maps(
+    train_NChw: NDArray[np.float32], test_NChw: NDArray[np.float32], channels: int, seed: int = 0
+) -> Tensor:
+    """Mahalanobis distance to a Gaussian per cell, on randomly chosen channels (PaDiM, arXiv 2011.08785)."""
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.randperm(train_NChw.shape[1], generator=generator)[:channels]
+    train = torch.from_numpy(train_NChw)[:, chosen].permute(2, 3, 0, 1)  # h x w x N x C
+    mean = train.mean(2, keepdim=True)
+    centred = train - mean
+    covariance = centred.transpose(2, 3) @ centred / max(1, train.shape[2] - 1) + 0.01 * torch.eye(
+        len(chosen)
+    )
+    root = torch.linalg.cholesky(covariance)
+    offset = torch.from_numpy(test_NChw)[:, chosen].permute(2, 3, 1, 0) - mean.transpose(
+        2, 3
+    )  # h x w x C x N
+    solved = torch.linalg.solve_triangular(root, offset, upper=False)
+    return solved.square().sum(2).sqrt().permute(2, 0, 1)
+
+
+@torch.inference_mode()
+def reconstruction_maps(model: Model, test_NChw: NDArray[np.float32], level: int, steps: int) -> Tensor:
+    """Length of the difference between features and what is left of them after noise and DDIM, N x h x w.
+
+    They are noised to `level` and denoised in `steps` steps, which is what inversion replaces.
+    """
+    levels = tuple(int(t) for t in np.linspace(level, 0, steps + 1).round()[:-1])
+    generator = torch.Generator().manual_seed(0)
+    predict = model.learned.denoiser.predict_noise
+    maps = []
+    for one in test_NChw:
+        x = model.learned.space(torch.from_numpy(one[None]))
+        noised = q_sample(x, torch.randn(x.shape, generator=generator), level, model.schedule)
+        back = sample(predict, noised, model.schedule, levels).latent
+        maps.append(torch.linalg.vector_norm(x - back, dim=1)[0])
     return torch.stack(maps)

@@ -34,6 +34,7 @@ def make_backbone():
 def tiny_preset():
     return Preset(
         area_side=64,
+        scales=(1.0, 0.5),
         denoiser=DenoiserConfig(kind="mlp", width=16, depth=1, mlp_ratio=1.0),
         train=TrainConfig(steps=4, batch=4, warmup=1),
     )

@@ -12,7 +12,7 @@ SRC = Path(__file__).resolve().parents[1] / "src"
 PACKAGE = SRC / "invad"
 ROWS = (  # a module imports only from rows above its own
     {"errors", "records", "_version"},
-    {"config", "data", "backbones", "diffusion", "scoring", "calibration", "metrics"},
+    {"config", "data", "backbones", "diffusion", "features", "scoring", "calibration", "metrics"},
     {"training", "artifact", "distill"},
     {"presets"},
     {"model"},

@@ -121,6 +121,13 @@ def test_no_json_at_all(folder, text):
         read_bundle(folder)
 
 
+def test_an_older_format_asks_to_train_again(folder):
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps({**config, "format": FORMAT - 1}))
+    with pytest.raises(ArtifactError, match=r"older than this invad reads .*; train the model again"):
+        read_bundle(folder)
+
+
 def test_a_newer_format_asks_for_an_update(folder):
     config = json.loads((folder / CONFIG).read_text())
     (folder / CONFIG).write_text(json.dumps({**config, "format": FORMAT + 1}))

@@ -44,7 +44,7 @@ class Notes(Silent):
 
 
 def assert_same(fitted, other):
-    ours, theirs = fitted.model.denoiser.state_dict(), other.model.denoiser.state_dict()
+    ours, theirs = fitted.model.learned.denoiser.state_dict(), other.model.learned.denoiser.state_dict()
     assert all(torch.equal(v, theirs[k]) for k, v in ours.items())
     assert torch.equal(fitted.held_maps_NLhw, other.held_maps_NLhw)
     assert fitted.record.final_loss == other.record.final_loss
@@ -161,7 +161,7 @@ def test_sixty_normals_hold_a_fifth_out(good_parts, tiny_preset, make_backbone):
         {"part": 13},
         1,
     )
-    assert fitted.held_maps_NLhw.shape == (13, 3, 4, 4)
+    assert fitted.held_maps_NLhw.shape == (13, 5, 4, 4)
     assert fitted.held_categories == ("part",) * 13
     assert notes.stages == [("features", 64), ("denoiser", 4)]
     assert notes.steps == 68
@@ -176,9 +176,11 @@ def test_the_held_out_images_do_not_train(write_parts, tmp_path, tiny_preset, ma
     for i in held:
         Image.fromarray(np.full((64, 64, 3), 255, np.uint8)).save(samples[i].path)
     second = fit(samples, tiny_preset, make_backbone())
-    ours, theirs = first.model.denoiser.state_dict(), second.model.denoiser.state_dict()
+    ours, theirs = first.model.learned.denoiser.state_dict(), second.model.learned.denoiser.state_dict()
     assert all(torch.equal(v, theirs[k]) for k, v in ours.items())
-    assert torch.equal(first.model.standardiser.mean_C, second.model.standardiser.mean_C)
+    assert torch.equal(
+        first.model.learned.space.standardiser.mean_C, second.model.learned.space.standardiser.mean_C
+    )
     assert not torch.equal(first.held_maps_NLhw, second.held_maps_NLhw)
 
 

@@ -1,14 +1,18 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from invad.backbones.base import pool_to_grid
 from invad.data.preprocess import Preprocess
 from invad.diffusion.ddim import invert
 from invad.diffusion.denoiser import DenoiserConfig, build_denoiser
 from invad.diffusion.readings import norms
-from invad.model import SCHEDULE, FeatureExtractor, Model
-from invad.training import Standardiser
+from invad.features import FeatureSpace, SpaceConfig, Standardiser
+from invad.model import SCHEDULE, FeatureExtractor, Model, Reader, fit_closed_form
+from invad.presets import ClosedFormConfig
 
 HW = (64, 96)
 
@@ -24,7 +28,8 @@ def model(extract, tiny_preset):
     net = build_denoiser(DenoiserConfig(kind="mlp", width=16, depth=1), 36, (4, 6)).eval()
     torch.nn.init.normal_(net.output.weight)
     standardiser = Standardiser(torch.linspace(-1, 1, 36), torch.linspace(0.5, 2, 36))
-    return Model(extract, standardiser, net, tiny_preset)
+    learned = Reader(FeatureSpace(standardiser), net, tiny_preset.reading)
+    return Model(extract, learned, (), tiny_preset)
 
 
 def test_features_are_the_backbones_averaged_over_each_cell(extract, draw):
@@ -47,10 +52,10 @@ def test_the_papers_pooling_is_bilinear(extract, draw):
 def test_reading_is_norms_of_the_noise_on_standardised_features(model, draw):
     z = model.extract(draw(1))
     maps = model.read(z)
-    white = (z - model.standardiser.mean_C.view(1, -1, 1, 1)) / model.standardiser.std_C.view(1, -1, 1, 1)
+    white = model.learned.space.standardiser(z)
     levels = model.settings.reading.timesteps
     with torch.inference_mode():
-        expected = [norms(model.denoiser.predict_noise(white, torch.tensor([t])))[0] for t in levels]
+        expected = [norms(model.learned.denoiser.predict_noise(white, torch.tensor([t])))[0] for t in levels]
     torch.testing.assert_close(maps, torch.stack(expected))
     assert maps.device.type == "cpu"
 
@@ -59,10 +64,70 @@ def test_inversion_keeps_the_whole_walk(model, draw):
     z = model.extract(draw(1))
     walk = model.invert(z, (0, 500, 999))
     with torch.inference_mode():
-        expected = invert(model.denoiser.predict_noise, model.standardiser(z), SCHEDULE, (0, 500, 999))
+        expected = invert(
+            model.learned.denoiser.predict_noise, model.learned.space(z), SCHEDULE, (0, 500, 999)
+        )
     torch.testing.assert_close(walk.latent, expected.latent)
     assert len(walk.latents) == 4
 
 
 def test_nothing_is_left_to_differentiate(model, draw):
     assert not model.read(model.extract(draw(0))).requires_grad
+
+
+def test_every_scale_adds_its_maps(extract, draw):
+    pixels = draw(2, size=(96, 64))
+    both = replace(extract, scales=(1.0, 0.5))
+    z = both(pixels)
+    assert z.shape == (1, 72, 4, 6)
+    assert both.channels == 72
+    torch.testing.assert_close(z[:, :36], extract(pixels))
+    half = F.interpolate(extract.preprocess(pixels)[None], (32, 48), mode="bilinear", antialias=True)
+    torch.testing.assert_close(z[:, 36:], pool_to_grid(extract.backbone(half), (4, 6)), rtol=1e-4, atol=1e-5)
+
+
+def test_a_small_scale_keeps_a_whole_number_of_the_backbones_steps(extract, draw):
+    sides = []
+
+    def spy(x):
+        sides.append(tuple(x.shape[2:]))
+        return extract.backbone(x)
+
+    wanted = replace(extract, scales=(1.0, 0.7, 0.1), backbone=Spy(extract.backbone, spy))
+    wanted(draw(3))
+    assert sides == [(64, 96), (44, 68), (16, 16)]
+
+
+class Spy:
+    def __init__(self, backbone, call):
+        self.call, self.size_multiple, self.mean = call, backbone.size_multiple, backbone.mean
+
+    def __call__(self, x):
+        return self.call(x)
+
+
+def test_closed_forms_read_beside_the_network(extract, draw, tiny_preset):
+    z = np.concatenate([extract(draw(i)).numpy() for i in range(6)])
+    index = np.arange(6)
+    learned = FeatureSpace.fit(SpaceConfig(contrast=1.0, components=8), z, index)
+    readers = []
+    for config in (
+        ClosedFormConfig(kind="gaussian", space=SpaceConfig(contrast=0.5), timesteps=(20,)),
+        ClosedFormConfig(
+            kind="empirical",
+            space=SpaceConfig(contrast=1.0, components=8),
+            timesteps=(20,),
+            cells=50,
+        ),
+    ):
+        readers.append(fit_closed_form(config, FeatureSpace.fit(config.space, z, index), z, index, seed=0))
+    net = build_denoiser(tiny_preset.denoiser, 8, (4, 6)).eval()
+    made = Model(extract, Reader(learned, net, tiny_preset.reading), tuple(readers), tiny_preset)
+    maps = made.read(torch.from_numpy(z[:1]))
+    assert maps.shape == (5, 4, 6)
+    gaussian, empirical = readers
+    assert gaussian.space.channels == 36
+    assert empirical.denoiser.bank.shape == (50, 8)
+    for reader, found in zip(readers, maps[3:], strict=True):
+        x = reader.space(torch.from_numpy(z[:1]))
+        torch.testing.assert_close(found, norms(reader.denoiser.predict_noise(x, torch.tensor([20])))[0])

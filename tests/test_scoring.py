@@ -149,3 +149,11 @@ def test_paper_fusion_of_one_image_or_equal_ones_is_zero():
 
 def test_stats_are_plain_data():
     assert set(PositionStats.__slots__) == {"median_Lhw", "scale_Lhw"}
+
+
+def test_maps_are_weighted():
+    maps, stats = maps_of(3), fit_position_stats(maps_of(9, seed=1))
+    weights = [0.7, *[0.3 / (maps.shape[1] - 1)] * (maps.shape[1] - 1)]
+    z = ((maps - stats.median_Lhw) / stats.scale_Lhw).double().numpy()
+    expected = np.tensordot(z, np.array(weights), axes=(1, 0))
+    np.testing.assert_allclose(typicality_map(maps, stats, weights), expected, rtol=1e-5, atol=1e-6)

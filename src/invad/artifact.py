@@ -19,7 +19,7 @@ from torch import Tensor
 
 from invad.errors import ArtifactError
 
-FORMAT = 1
+FORMAT = 2
 TENSORS, CONFIG, CALIBRATION, CARD = "model.safetensors", "config.json", "calibration.json", "README.md"
 
 
@@ -86,6 +86,10 @@ def read_bundle(folder: Path) -> Bundle:
     found = config.pop("format", None)
     if not isinstance(found, int) or found < 1:
         raise ArtifactError(f"{folder / CONFIG}: no model format number; this is not an invad model")
+    if found < FORMAT:
+        raise ArtifactError(
+            f"{folder}: model format {found} is older than this invad reads ({FORMAT}); train the model again"
+        )
     if found > FORMAT:
         raise ArtifactError(
             f"{folder}: model format {found} is newer than this invad reads ({FORMAT}); update invad"

@@ -16,11 +16,11 @@ from invad.config import from_plain, to_plain
 from invad.data.preprocess import Preprocess
 from invad.diffusion.denoiser import build_denoiser
 from invad.errors import ArtifactError, InvadError
+from invad.features import FeatureSpace, SpaceConfig
 from invad.fitting import FitRecord
-from invad.model import FeatureExtractor, Model
+from invad.model import FeatureExtractor, Model, Reader, empty_closed_form
 from invad.presets import Preset
 from invad.scoring import PositionStats
-from invad.training import Standardiser
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,12 +58,14 @@ class Parts:
 
 def save_parts(folder: Path, parts: Parts, card: str) -> str:
     """Write a model folder; returns its content hash. Raises ArtifactError when it cannot be written."""
-    tensors = {
-        **{f"backbone.{k}": v for k, v in parts.model.extract.backbone.state_dict().items()},
-        **{f"denoiser.{k}": v for k, v in parts.model.denoiser.state_dict().items()},
-        "standardiser.mean": parts.model.standardiser.mean_C,
-        "standardiser.std": parts.model.standardiser.std_C,
-    }
+    model = parts.model
+    tensors = {f"backbone.{k}": v for k, v in model.extract.backbone.state_dict().items()}
+    for number, space in enumerate(_spaces(model.settings)):
+        owner = next(r for r in _readers(model) if r[0] == space)[1]
+        tensors |= {f"space.{number}.{k}": v for k, v in owner.space.tensors().items()}
+    tensors |= {f"denoiser.{k}": v for k, v in model.learned.denoiser.state_dict().items()}
+    for number, reader in enumerate(model.closed_form):
+        tensors |= {f"closed_form.{number}.{k}": v for k, v in reader.denoiser.state_dict().items()}
     plain: dict[str, Any] = {}
     for number, (category, stats) in enumerate(sorted(parts.stats.items())):
         tensors[f"calibration.{number}.median"] = stats.median_Lhw
@@ -108,9 +110,29 @@ def _model(
     denoiser = build_denoiser(settings.denoiser, info.channels, info.grid_hw)
     denoiser.load_state_dict(_part(tensors, "denoiser."))
     preprocess = Preprocess(info.input_hw, info.window)
-    extract = FeatureExtractor(preprocess, backbone.freeze().to(device), info.grid_hw, settings.pooling)
-    standardiser = Standardiser(tensors["standardiser.mean"], tensors["standardiser.std"]).to(device)
-    return Model(extract, standardiser, denoiser.to(device).eval(), settings)
+    extract = FeatureExtractor(
+        preprocess, backbone.freeze().to(device), info.grid_hw, settings.pooling, settings.scales
+    )
+    spaces = {
+        config: FeatureSpace.from_tensors(config, _part(tensors, f"space.{number}."))
+        for number, config in enumerate(_spaces(settings))
+    }
+    closed_form = tuple(
+        empty_closed_form(c, spaces[c.space], _part(tensors, f"closed_form.{number}.")).to(device)
+        for number, c in enumerate(settings.closed_form)
+    )
+    learned = Reader(spaces[settings.space], denoiser, settings.reading).to(device)
+    return Model(extract, learned, closed_form, settings)
+
+
+def _spaces(settings: Preset) -> list[SpaceConfig]:
+    """The feature spaces of a detector, each once."""
+    return list(dict.fromkeys((settings.space, *(c.space for c in settings.closed_form))))
+
+
+def _readers(model: Model) -> list[tuple[SpaceConfig, Reader]]:
+    configs = (model.settings.space, *(c.space for c in model.settings.closed_form))
+    return list(zip(configs, (model.learned, *model.closed_form), strict=True))
 
 
 def _calibration(

@@ -68,7 +68,7 @@ def run_demo(
         _require_outside(Path(data), output)
         train, test = _split(Path(data), seed)
         _claim(output)
-    detector = Detector.fit(train, steps=steps, seed=seed, device=device, observer=observer)
+    detector = Detector.fit(train, preset="fast", steps=steps, seed=seed, device=device, observer=observer)
     detector.save(output / "model")
     evaluation = evaluate(detector, test, observer=observer)
     overlays = _overlays(detector, evaluation, output / "overlays")

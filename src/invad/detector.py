@@ -96,7 +96,7 @@ class Detector:
             input_hw=extract.preprocess.input_hw,
             window=extract.preprocess.window,
             grid_hw=extract.grid_hw,
-            channels=fitted.model.standardiser.mean_C.numel(),
+            channels=fitted.model.learned.space.channels,
             backbone_source=net.info.source,
             backbone_licence=net.info.licence,
             backbone_shape=dict(net.info.shape),
@@ -175,7 +175,7 @@ class Detector:
         """Image score and h x w map of z-scores on the feature grid, from norm maps."""
         self._require_calibrated()
         stats = self.stats.get(category or POOLED, self.stats[POOLED])
-        map_1hw = typicality_map(maps_Lhw[None], stats)
+        map_1hw = typicality_map(maps_Lhw[None], stats, self.info.settings.map_weights)
         score = image_scores(map_1hw, self.info.settings.top_fraction)
         return float(score), map_1hw[0].numpy().astype(np.float32)
 
@@ -233,6 +233,7 @@ class Detector:
         return tuple(lines)
 
     def _calibrate(self, maps_NLhw: torch.Tensor, categories: Sequence[str], rates: Rates) -> None:
+        settings = self.info.settings
         stats, calibrations = {}, {}
         for category in (POOLED, *sorted(set(categories))):
             index = [i for i, c in enumerate(categories) if category in (POOLED, c)]
@@ -241,7 +242,7 @@ class Detector:
             maps = maps_NLhw[index]
             stats[category] = fit_position_stats(maps)
             groups = [categories[i] for i in index]
-            scores, peaks = cross_fit(maps, self.info.settings.top_fraction, groups)
+            scores, peaks = cross_fit(maps, settings.top_fraction, groups, settings.map_weights)
             calibrations[category] = Calibration(scores=scores, peaks=peaks, rates=rates)
         self.stats, self.calibrations = stats, calibrations
         self.content_hash = None
@@ -252,16 +253,20 @@ class Detector:
 
 
 def cross_fit(
-    maps_NLhw: torch.Tensor, top_fraction: float, groups: Sequence[str]
+    maps_NLhw: torch.Tensor,
+    top_fraction: float,
+    groups: Sequence[str],
+    weights: Sequence[float] | None = None,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Sorted scores and map peaks of held-out normals, each judged by statistics it did not help to fit.
 
-    groups: the category of each image.
+    groups: the category of each image. weights: of the maps, see `typicality_map`.
     """
     scores = torch.empty(len(maps_NLhw), dtype=torch.float64)
     peaks = torch.empty_like(scores)
     for rest, fold in folds(groups, CROSS_FITS, seed=0):
-        map_Bhw = typicality_map(maps_NLhw[fold], fit_position_stats(maps_NLhw[rest]))
+        stats = fit_position_stats(maps_NLhw[rest])
+        map_Bhw = typicality_map(maps_NLhw[fold], stats, weights)
         scores[fold] = image_scores(map_Bhw, top_fraction).double()
         peaks[fold] = map_Bhw.flatten(1).amax(dim=1).double()
     return tuple(sorted(scores.tolist())), tuple(sorted(peaks.tolist()))

@@ -22,10 +22,11 @@ from invad.data.preprocess import Preprocess, choose_input_hw, choose_window
 from invad.diffusion.denoiser import DenoiserModule, build_denoiser
 from invad.diffusion.gaussian import GaussianPreconditioned
 from invad.errors import DataError, TrainingError
-from invad.model import SCHEDULE, FeatureExtractor, Model
+from invad.features import FeatureSpace, SpaceConfig
+from invad.model import SCHEDULE, FeatureExtractor, Model, Reader, fit_closed_form, gaussian_of
 from invad.presets import Preset
 from invad.records import Sample
-from invad.training import Checkpoint, Standardiser, fingerprint, train_denoiser
+from invad.training import Checkpoint, fingerprint, train_denoiser
 
 LARGEST_MULTIPLE = 64
 """Pixels; an input is not stretched further than this only to fit the grid to the backbone."""
@@ -164,7 +165,9 @@ def plan(
             "give a folder of good images"
         )
     input_hw, grid_hw = _sizes(sizes, settings, backbone)
-    return FeatureExtractor(Preprocess(input_hw, choose_window(windows)), backbone, grid_hw, settings.pooling)
+    return FeatureExtractor(
+        Preprocess(input_hw, choose_window(windows)), backbone, grid_hw, settings.pooling, settings.scales
+    )
 
 
 def _sizes(
@@ -189,8 +192,7 @@ def cache_features(
     stack: ExitStack,
 ) -> Features:
     """Features of all readable images, computed once; others are skipped and named, or fail if strict."""
-    channels = sum(c for c, _, _ in extract.backbone.probe(extract.preprocess.input_hw))
-    shape = (len(samples), channels, *extract.grid_hw)
+    shape = (len(samples), extract.channels, *extract.grid_hw)
     size = 4 * math.prod(shape)
     place = "on disk" if size > MEMORY_LIMIT else "in memory"
     observer.note(f"features: {len(samples)} images, {size / 2**20:,.0f} MB {place}")
@@ -262,27 +264,34 @@ class _Job:
         return model, torch.cat(maps), held, loss
 
     def train(self, name: str, index: NDArray[np.intp]) -> tuple[Model, float]:
-        config = self.settings.train
-        z = self.features.z_NChw
-        standardiser = (
-            Standardiser.fit(z, index) if self.settings.standardise else Standardiser.identity(z.shape[1])
-        )
-        denoiser = _fresh_denoiser(self.settings, z.shape[1], self.extract.grid_hw)
+        config, z = self.settings.train, self.features.z_NChw
+        spaces: dict[SpaceConfig, FeatureSpace] = {}
+        for space_config in (self.settings.space, *(c.space for c in self.settings.closed_form)):
+            if space_config not in spaces:
+                spaces[space_config] = FeatureSpace.fit(space_config, z, index)
+        space = spaces[self.settings.space]
+        denoiser = _fresh_denoiser(self.settings, space.channels, self.extract.grid_hw)
         if isinstance(denoiser, GaussianPreconditioned):
-            denoiser.set_gaussian(*standardiser.covariance(z, index))
+            denoiser.set_gaussian(*gaussian_of(space, z, index))
         self.observer.stage(name, config.steps_for(len(index)))
-        loss = train_denoiser(
-            denoiser,
-            z,
-            index,
-            standardiser,
-            SCHEDULE,
-            config,
-            device=self.extract.device,
-            on_step=lambda step, loss: self.observer.advance(f"loss {loss:.3f}"),
-            checkpoint=self._checkpoint(name, index),
-        )
-        return Model(self.extract, standardiser.to(self.extract.device), denoiser, self.settings), loss
+        with ExitStack() as stack:
+            loss = train_denoiser(
+                denoiser,
+                _in_space(space, z, index, stack),
+                np.arange(len(index)),
+                SCHEDULE,
+                config,
+                device=self.extract.device,
+                on_step=lambda step, loss: self.observer.advance(f"loss {loss:.3f}"),
+                checkpoint=self._checkpoint(name, index),
+            )
+        closed_form = [
+            fit_closed_form(c, spaces[c.space], z, index, config.seed) for c in self.settings.closed_form
+        ]
+        device = self.extract.device
+        learned = Reader(space, denoiser, self.settings.reading).to(device)
+        model = Model(self.extract, learned, tuple(r.to(device) for r in closed_form), self.settings)
+        return model, loss
 
     def read(self, model: Model, index: Sequence[int]) -> torch.Tensor:
         z = self.features.z_NChw
@@ -295,6 +304,17 @@ class _Job:
         weights = _digest(self.extract.backbone)
         mark = fingerprint(repr(self.settings), repr(self.extract.preprocess), weights, files, index.tolist())
         return Checkpoint(self.work_dir / f"{name.replace(' ', '-')}.safetensors", mark)
+
+
+def _in_space(
+    space: FeatureSpace, z_NChw: NDArray[np.float32], index: NDArray[np.intp], stack: ExitStack
+) -> NDArray[np.float32]:
+    """The images `index` in the space of the network, computed once."""
+    shape = (len(index), space.channels, *z_NChw.shape[2:])
+    x_NKhw = _allocate(shape, 4 * math.prod(shape), stack)
+    for row, i in enumerate(index):
+        x_NKhw[row] = space(torch.from_numpy(np.ascontiguousarray(z_NChw[i : i + 1])))[0].numpy()
+    return x_NKhw
 
 
 def _fresh_denoiser(settings: Preset, channels: int, grid_hw: tuple[int, int]) -> DenoiserModule:

@@ -6,10 +6,46 @@ from invad.diffusion.denoiser import PRESETS as DENOISER_PRESETS
 from invad.diffusion.denoiser import DenoiserConfig
 from invad.diffusion.readings import ReadingConfig
 from invad.diffusion.schedule import timesteps
+from invad.diffusion.schedule import timesteps as checked_timesteps
 from invad.errors import ConfigError
+from invad.features import SpaceConfig
 from invad.training import TrainConfig
 
 POOLINGS = ("area", "bilinear")
+
+
+CLOSED_FORMS = ("gaussian", "empirical")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClosedFormConfig:
+    """A noise predictor that is computed, not trained, and read beside the network.
+
+    kind: `gaussian` (diffusion/gaussian.py) or `empirical` (diffusion/empirical.py). space: where it works.
+    timesteps: the levels read. cells: size of the bank (empirical).
+    """
+
+    kind: str
+    space: SpaceConfig
+    timesteps: tuple[int, ...]
+    cells: int = 2000
+
+    def __post_init__(self) -> None:
+        if self.kind not in CLOSED_FORMS:
+            raise ConfigError(f"closed_form.kind = {self.kind!r}: give {' or '.join(CLOSED_FORMS)}")
+        if self.cells < 1:
+            raise ConfigError(f"closed_form.cells = {self.cells!r}: give an integer of at least 1")
+        checked_timesteps(self.timesteps)
+
+
+DIRECTIONS = SpaceConfig(contrast=1.0, components=128)
+"""What a cell shows, whatever its contrast, in the directions that normals vary in."""
+
+WHOLE = SpaceConfig(contrast=0.5)
+"""All channels, those in which normals hardly vary too, at the root of the cell's contrast."""
+
+MAIN = SpaceConfig(contrast=0.5, components=256)
+"""The same without the directions in which normals hardly vary: distances in it are cheap."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,9 +54,11 @@ class Preset:
 
     backbone: a name (see `invad backbones`). strides: taps of a convolutional backbone. grid_stride: pixels
     per cell of the feature grid. area_side: the input has about area_side^2 pixels. square: ignore the
-    images' aspect ratio. pooling: how finer maps reach the grid, `area` (antialiased) or `bilinear` (the
-    paper's). standardise: per-channel statistics of the training features. top_fraction: share of the most
-    atypical cells whose mean is the image score.
+    images' aspect ratio. scales: sizes, relative to the input, at which the backbone sees the image; the
+    maps of all are brought to one grid. pooling: how finer maps reach the grid, `area` (antialiased) or
+    `bilinear` (the paper's). space: what the network learns to denoise. closed_form: predictors read beside
+    it; the network and each of them count alike. top_fraction: share of the most atypical cells whose mean
+    is the image score.
     """
 
     backbone: str = "invad-s"
@@ -29,9 +67,14 @@ class Preset:
     area_side: int = 256
     square: bool = False
     pooling: str = "area"
-    standardise: bool = True
+    scales: tuple[float, ...] = (1.0, 0.5, 0.25)
+    space: SpaceConfig = DIRECTIONS
     denoiser: DenoiserConfig = field(default_factory=lambda: DENOISER_PRESETS["mlp-s"])
-    reading: ReadingConfig = field(default_factory=ReadingConfig)
+    reading: ReadingConfig = field(default_factory=lambda: ReadingConfig(timesteps=(50, 100, 200)))
+    closed_form: tuple[ClosedFormConfig, ...] = (
+        ClosedFormConfig(kind="gaussian", space=WHOLE, timesteps=(100,)),
+        ClosedFormConfig(kind="empirical", space=MAIN, timesteps=(20,)),
+    )
     top_fraction: float = 0.02
     train: TrainConfig = field(default_factory=TrainConfig)
 
@@ -40,12 +83,22 @@ class Preset:
             "strides": (bool(self.strides) and min(self.strides) >= 1, "strides such as 4, 8, 16"),
             "grid_stride": (self.grid_stride >= 1, "an integer of at least 1"),
             "area_side": (self.area_side >= 16, "pixels, at least 16"),
+            "scales": (
+                bool(self.scales) and all(0.1 <= s <= 1 for s in self.scales),
+                "sizes from 0.1 to 1, such as 1, 0.5, 0.25",
+            ),
             "pooling": (self.pooling in POOLINGS, " or ".join(POOLINGS)),
             "top_fraction": (0 < self.top_fraction <= 1, "a share above 0, at most 1"),
         }
         for name, (holds, wanted) in rules.items():
             if not holds:
                 raise ConfigError(f"{name} = {getattr(self, name)!r}: give {wanted}")
+
+    @property
+    def map_weights(self) -> tuple[float, ...]:
+        """Weight of each norm map, in the order of `Model.read`: the same for each predictor."""
+        counts = (len(self.reading.timesteps), *(len(c.timesteps) for c in self.closed_form))
+        return tuple(1 / (len(counts) * count) for count in counts for _ in range(count))
 
 
 def named(name: str) -> Preset:
@@ -61,7 +114,7 @@ PRESETS: dict[str, Preset] = {
     # Three evaluations of a token-wise network on the shipped backbone: for CPUs.
     "standard": _STANDARD,
     # The same network read once.
-    "fast": replace(_STANDARD, reading=ReadingConfig(timesteps=(200,))),
+    "fast": replace(_STANDARD, reading=ReadingConfig(timesteps=(100,))),
     # Attention over the grid: for parts whose places matter; wants a GPU to train.
     "dit": replace(
         _STANDARD,
@@ -74,7 +127,9 @@ PRESETS: dict[str, Preset] = {
         strides=(2, 4, 8, 16),
         square=True,
         pooling="bilinear",
-        standardise=False,
+        scales=(1.0,),
+        space=SpaceConfig(standardise=False),
+        closed_form=(),
         denoiser=DENOISER_PRESETS["dit-paper"],
         reading=ReadingConfig(kind="inversion", timesteps=timesteps("reference", 3)),
         train=TrainConfig(

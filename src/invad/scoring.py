@@ -5,6 +5,7 @@ it is compared, cell by cell, with its distribution over normal images that were
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,9 +56,15 @@ def _float32(values: NDArray[np.float64]) -> Tensor:
     return torch.from_numpy(values.astype(np.float32))
 
 
-def typicality_map(maps_BLhw: Tensor, stats: PositionStats) -> Tensor:
-    """Robust z-scores averaged over the levels: B x h x w, about zero on normals, larger is less typical."""
-    return ((maps_BLhw - stats.median_Lhw) / stats.scale_Lhw).mean(dim=1)
+def typicality_map(maps_BLhw: Tensor, stats: PositionStats, weights: Sequence[float] | None = None) -> Tensor:
+    """Robust z-scores averaged over the maps: B x h x w, about zero on normals, larger is less typical.
+
+    weights: one per map, summing to one; None for equal ones.
+    """
+    z_BLhw = (maps_BLhw - stats.median_Lhw) / stats.scale_Lhw
+    if weights is None:
+        return z_BLhw.mean(dim=1)
+    return torch.einsum("blhw,l->bhw", z_BLhw, torch.tensor(weights, dtype=z_BLhw.dtype))
 
 
 def image_scores(map_Bhw: Tensor, top_fraction: float) -> Tensor:

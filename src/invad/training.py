@@ -79,51 +79,6 @@ class TrainConfig:
 
 
 @dataclass(frozen=True, slots=True)
-class Standardiser:
-    """Per-channel mean and standard deviation of training features, C each."""
-
-    mean_C: Tensor
-    std_C: Tensor
-
-    def __call__(self, z_BChw: Tensor) -> Tensor:
-        return (z_BChw - self.mean_C.view(1, -1, 1, 1)) / self.std_C.view(1, -1, 1, 1)
-
-    @staticmethod
-    def fit(z_NChw: NDArray[np.float32], index: NDArray[np.intp]) -> "Standardiser":
-        """Statistics of the images `index`, accumulated image by image in float64."""
-        total = np.zeros(z_NChw.shape[1])
-        squares = np.zeros(z_NChw.shape[1])
-        for i in index:
-            z = z_NChw[i].astype(np.float64)
-            total += z.mean((1, 2))
-            squares += np.square(z).mean((1, 2))
-        mean = total / len(index)
-        std = np.sqrt(np.maximum(squares / len(index) - mean**2, 0))
-        # A dead channel would turn rounding noise into features.
-        std = np.maximum(std, 1e-4 * max(float(np.median(std)), 1e-12))
-        return Standardiser(torch.from_numpy(mean).float(), torch.from_numpy(std).float())
-
-    @staticmethod
-    def identity(channels: int) -> "Standardiser":
-        return Standardiser(torch.zeros(channels), torch.ones(channels))
-
-    def covariance(self, z_NChw: NDArray[np.float32], index: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
-        """Mean C and covariance C x C of the standardised cells of the images `index`, float64."""
-        channels = z_NChw.shape[1]
-        total, products, cells = np.zeros(channels), np.zeros((channels, channels)), 0
-        for i in index:
-            x = self(torch.from_numpy(np.ascontiguousarray(z_NChw[i : i + 1])))[0].flatten(1).double().numpy()
-            total += x.sum(axis=1)
-            products += x @ x.T
-            cells += x.shape[1]
-        mean = total / cells
-        return torch.from_numpy(mean), torch.from_numpy(products / cells - np.outer(mean, mean))
-
-    def to(self, device: torch.device) -> "Standardiser":
-        return Standardiser(self.mean_C.to(device), self.std_C.to(device))
-
-
-@dataclass(frozen=True, slots=True)
 class Checkpoint:
     """Where the state of an unfinished training lies, and the fingerprint of what it belongs to."""
 
@@ -139,7 +94,6 @@ def train_denoiser(
     net: nn.Module,
     z_NChw: NDArray[np.float32],
     index: NDArray[np.intp],
-    standardiser: Standardiser,
     schedule: NoiseSchedule,
     config: TrainConfig,
     *,
@@ -147,7 +101,7 @@ def train_denoiser(
     on_step: OnStep = lambda step, loss: None,
     checkpoint: Checkpoint | None = None,
 ) -> float:
-    """Train `net` in place on the images `index` of z_NChw (raw features); returns its last loss.
+    """Train `net` in place on the images `index` of the features z_NChw; returns its last loss.
 
     That is the mean over the last tenth of the steps. In the end `net` holds the averaged weights, in
     evaluation mode. An existing checkpoint is continued; one is written every minute, on Ctrl-C (which waits
@@ -159,7 +113,6 @@ def train_denoiser(
     state = _State(net, config, steps)
     if checkpoint is not None:
         state.load(checkpoint)
-    standardiser = standardiser.to(device)
     abar = torch.tensor(schedule.alphas_cumprod, dtype=torch.float32)
     saved = time.monotonic()
     try:
@@ -167,7 +120,7 @@ def train_denoiser(
             while state.step < steps:
                 z, t, noise = draw(z_NChw, index, schedule.T, config, state.step)
                 loss = state.update(
-                    _loss(net, standardiser(z.to(device)), t.to(device), noise.to(device), abar[t].to(device))
+                    _loss(net, z.to(device), t.to(device), noise.to(device), abar[t].to(device))
                 )
                 on_step(state.step, loss)
                 if interrupted():
@@ -211,7 +164,7 @@ def _interrupts_kept() -> Iterator[Callable[[], bool]]:
 def draw(
     z_NChw: NDArray[np.float32], index: NDArray[np.intp], levels: int, config: TrainConfig, step: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The batch of a step, a function of (seed, step): raw features, levels B, noise B x C x h x w."""
+    """The batch of a step, a function of (seed, step): features, levels B, noise B x C x h x w."""
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
     chosen = index[torch.randint(len(index), (config.batch,), generator=generator).numpy()]
     z = torch.from_numpy(np.ascontiguousarray(z_NChw[chosen]))

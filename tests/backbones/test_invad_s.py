@@ -22,7 +22,7 @@ def test_the_shipped_one():
     assert SHIPPED.stat().st_size < 12_000_000
     backbone = load_invad_s().freeze()
     assert [hw for _, *hw in backbone.probe((64, 96))] == [[16, 24], [8, 12], [4, 6]]
-    assert (backbone.info.name, backbone.size_multiple) == ("invad-s", 16)
+    assert (backbone.info.name, backbone.size_multiple) == ("invad-s", 4)
     assert "shipped" in backbone.info.source
     assert all(torch.isfinite(m).all() for m in backbone(torch.rand(1, 3, 64, 64)))
 

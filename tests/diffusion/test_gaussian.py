@@ -8,7 +8,7 @@ import torch
 
 from invad.diffusion.ddim import invert, q_sample
 from invad.diffusion.denoiser import DenoiserConfig, build_denoiser
-from invad.diffusion.gaussian import GaussianPreconditioned
+from invad.diffusion.gaussian import GaussianDenoiser, GaussianPreconditioned, shrunk
 from invad.diffusion.schedule import linear_schedule, timesteps
 
 SCHEDULE = linear_schedule()
@@ -95,3 +95,49 @@ def test_the_gaussian_is_saved_with_the_weights_and_not_trained():
     x, t = torch.randn(1, 5, 2, 3), torch.tensor([100])
     assert torch.equal(net(x, t), other(x, t))
     assert {n.split(".")[0] for n, _ in net.named_parameters()} == {"net"}
+
+
+def test_the_closed_form_alone_is_the_untrained_network():
+    mean, covariance = some_gaussian()
+    alone = GaussianDenoiser(5)
+    alone.set_gaussian(mean, covariance)
+    x, t = torch.randn(1, 5, 2, 3, generator=torch.Generator().manual_seed(5)), torch.tensor([20])
+    torch.testing.assert_close(
+        alone.predict_noise(x, t), preconditioned(mean, covariance).predict_noise(x, t)
+    )
+    assert not list(alone.parameters())
+
+
+def test_shrinkage_fades_with_the_number_of_cells():
+    _, covariance = some_gaussian()
+    assert torch.allclose(shrunk(covariance, 1_000_000), covariance, atol=1e-4)
+    few = shrunk(covariance, 2)
+    spread = torch.linalg.eigvalsh(few)
+    assert float(few.diagonal().sum()) == pytest.approx(float(covariance.diagonal().sum()))
+    assert spread.max() / spread.min() < 0.3 * (
+        torch.linalg.eigvalsh(covariance).max() / torch.linalg.eigvalsh(covariance).min()
+    )
+    eye = torch.eye(5, dtype=torch.float64)
+    assert torch.equal(shrunk(eye, 10), eye)
+
+
+def test_shrinkage_comes_closer_to_the_truth_than_the_sample():
+    """What it is for: fewer cells than channels."""
+    generator = torch.Generator().manual_seed(6)
+    truth = torch.diag(torch.linspace(0.5, 2, 40, dtype=torch.float64))
+    errors = []
+    for _ in range(20):
+        cells = torch.randn(25, 40, generator=generator, dtype=torch.float64) * truth.diagonal().sqrt()
+        sample = cells.T @ cells / 25
+        errors.append((float((shrunk(sample, 25) - truth).norm()), float((sample - truth).norm())))
+    assert all(ours < 0.5 * theirs for ours, theirs in errors)
+
+
+def test_the_length_needs_no_rotation_back():
+    net = preconditioned(*some_gaussian())
+    torch.nn.init.normal_(net.net.output.weight)
+    x, t = torch.randn(2, 5, 2, 3, generator=torch.Generator().manual_seed(7)), torch.tensor([50, 300])
+    with torch.no_grad():
+        torch.testing.assert_close(
+            net.in_eigenbasis(x, t).norm(dim=1), net(x, t).norm(dim=1), rtol=1e-4, atol=1e-4
+        )

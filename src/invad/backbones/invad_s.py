@@ -20,7 +20,7 @@ class StudentBackbone(Backbone):
     """A distilled student; strides 4, 8, 16."""
 
     def __init__(self, info: BackboneInfo, student: Student):
-        super().__init__(info, size_multiple=16)
+        super().__init__(info, size_multiple=4)
         self.student = student
 
     def features(self, x_B3HW: Tensor) -> list[Tensor]:

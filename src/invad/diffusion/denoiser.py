@@ -7,7 +7,8 @@ from typing import Protocol
 from torch import Tensor
 
 from invad.diffusion.dit import DiT
-from invad.diffusion.gaussian import GaussianPreconditioned
+from invad.diffusion.empirical import EmpiricalDenoiser
+from invad.diffusion.gaussian import GaussianDenoiser, GaussianPreconditioned
 from invad.diffusion.mlp import TokenMLP
 from invad.errors import ConfigError
 
@@ -23,8 +24,8 @@ class Denoiser(Protocol):
         ...
 
 
-DenoiserModule = TokenMLP | DiT | GaussianPreconditioned
-"""What build_denoiser returns: a torch module whose forward is predict_noise."""
+DenoiserModule = TokenMLP | DiT | GaussianDenoiser | EmpiricalDenoiser
+"""A torch module whose forward is predict_noise."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

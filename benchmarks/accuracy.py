@@ -1,0 +1,402 @@
+"""Configurations x data sets x seeds: the seven metrics, false alarms and time, beside baselines.
+
+    python benchmarks/accuracy.py DATA/* --seeds 0,1,2 --output benchmarks/results/accuracy.json
+    python benchmarks/accuracy.py DATA/* --robustness --output benchmarks/results/robustness.json
+    python benchmarks/accuracy.py DATA/* --unified --output benchmarks/results/unified.json
+
+Any folder in MVTec layout. One network is trained per set and seed, with the preset `standard`; the
+configurations are what is read off it, each calibrated on the held-out normals for itself. `fast` differs
+from `standard` only in its reading, so its row is that of its own training. Baselines work on the same
+features (those of `standard`, standardised per channel, no contrast step) of *all* training images. Rows
+already in the output are kept. A Markdown table is written beside the JSON.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from baselines import nearest_neighbour_maps, padim_maps, reconstruction_maps
+from perturbations import PERTURBATIONS
+from torch import Tensor
+
+import invad
+from invad.backbones.registry import load_backbone
+from invad.calibration import Calibration, Rates
+from invad.config import to_plain
+from invad.data.datasets import Dataset, load_dataset
+from invad.data.images import read_image, read_mask
+from invad.data.preprocess import resize_map, resize_mask
+from invad.detector import cross_fit
+from invad.diffusion.schedule import timesteps
+from invad.features import FeatureSpace, SpaceConfig
+from invad.fitting import Fitted, fit
+from invad.metrics import (
+    SEVEN_METRICS,
+    binomial_interval,
+    bootstrap_interval,
+    image_metrics,
+    mean_ad,
+    pixel_metrics,
+)
+from invad.model import Model
+from invad.presets import Preset, named
+from invad.records import Sample
+from invad.scoring import fit_position_stats, image_scores, paper_fusion, paper_terms, typicality_map
+
+STANDARD = named("standard")
+UNIFIED = "standard, one model for all sets"
+
+
+def parts(learned: tuple[int, ...], *closed: int) -> dict[int, float]:
+    """Weights of the maps of `standard`: levels 50, 100, 200, then the closed forms."""
+    count = bool(learned) + len(closed)
+    return {**{i: 1 / (count * len(learned)) for i in learned}, **dict.fromkeys(closed, 1 / count)}
+
+
+CONFIGURATIONS = {
+    "standard": parts((0, 1, 2), 3, 4),
+    "fast": parts((1,), 3, 4),
+    "network alone": parts((0, 1, 2)),
+    "network at t = 100 alone": parts((1,)),
+    "Gaussian alone": parts((), 3),
+    "empirical alone": parts((), 4),
+    "network + Gaussian": parts((0, 1, 2), 3),
+    "network + empirical": parts((0, 1, 2), 4),
+    "Gaussian + empirical": parts((), 3, 4),
+}
+
+
+def read_maps(model: Model, samples: tuple[Sample, ...], change: Callable[[Any], Any] | None = None) -> Any:
+    """Raw features N x C x h x w and norm maps N x L x h x w of test images."""
+    features, maps = [], []
+    for sample in samples:
+        pixels = read_image(sample.path)
+        z = model.extract(pixels if change is None else change(pixels))
+        features.append(z.cpu().numpy())
+        maps.append(model.read(z))
+    return np.concatenate(features), torch.stack(maps)
+
+
+def masks_of(dataset: Dataset, hw: tuple[int, int]) -> dict[int, Any]:
+    """Masks in the input frame, of normal images and of defects that have one; {} where no defect has one."""
+    if not any(s.mask_path for s in dataset.test):
+        return {}
+    return {
+        i: resize_mask(read_mask(s.mask_path), hw) if s.mask_path else np.zeros(hw, bool)
+        for i, s in enumerate(dataset.test)
+        if s.mask_path or not s.is_anomalous
+    }
+
+
+def seven(scores_N: Tensor, map_Nhw: Tensor, labels: Any, masks: dict[int, Any], hw: Any) -> dict[str, Any]:
+    row: dict[str, Any] = dict.fromkeys(SEVEN_METRICS)
+    row |= image_metrics(scores_N.double().numpy(), labels)
+    if masks:
+        maps = [resize_map(map_Nhw[i].numpy().astype(np.float32), hw) for i in masks]
+        row |= pixel_metrics(maps, list(masks.values()))
+    low_high = bootstrap_interval(scores_N.double().numpy(), labels)
+    return {**row, "mad": mean_ad(row), "image_auroc_95": low_high}
+
+
+def calibrated(
+    weights: dict[int, float], fitted: Fitted, maps_NLhw: Tensor, top: float
+) -> tuple[Tensor, Tensor, Calibration]:
+    """Test maps and scores of one configuration, and its calibration."""
+    chosen, shares = list(weights), list(weights.values())
+    held = fitted.held_maps_NLhw[:, chosen]
+    stats = fit_position_stats(held)
+    scores, peaks = cross_fit(held, top, fitted.held_categories, shares)
+    map_Nhw = typicality_map(maps_NLhw[:, chosen], stats, shares)
+    return map_Nhw, image_scores(map_Nhw, top), Calibration(scores=scores, peaks=peaks, rates=Rates())
+
+
+def false_alarms(scores_N: Tensor, labels: Any, calibration: Calibration) -> dict[str, Any]:
+    """At the 5 % and 1 % settings: normal test images called, the count to expect (95 %), whether within."""
+    decisions = [calibration.decide(float(s)) for s, bad in zip(scores_N, labels, strict=True) if not bad]
+    made = {}
+    for name, rate, called in (("5 %", 0.05, ("review", "bad")), ("1 %", 0.01, ("bad",))):
+        count, (low, high) = sum(d in called for d in decisions), binomial_interval(len(decisions), rate)
+        made[name] = {
+            "count": count,
+            "of": len(decisions),
+            "expected": [low, high],
+            "within": low <= count <= high,
+        }
+    return made
+
+
+def baselines(model: Model, train: Any, test: Any, seed: int) -> dict[str, tuple[Tensor, float]]:
+    """Test maps and top fractions by name, on per-channel standardised features of all training images."""
+    space = FeatureSpace.fit(SpaceConfig(), train, np.arange(len(train)))
+    x_train, x_test = (space(torch.from_numpy(x)).numpy() for x in (train, test))
+    nearest = nearest_neighbour_maps(x_train, x_test, 0.1, seed)
+    single = x_train.shape[1] // len(model.extract.scales)
+    first = nearest_neighbour_maps(x_train[:, :single], x_test[:, :single], 0.1, seed)
+    maps = {
+        "nearest neighbour, largest cell": (nearest, 1e-9),
+        "nearest neighbour, top 2 %": (nearest, 0.02),
+        "nearest neighbour, one scale, largest cell": (first, 1e-9),
+        "nearest neighbour, one scale, top 2 %": (first, 0.02),
+        "PaDiM, 100 channels, largest cell": (padim_maps(x_train, x_test, 100, seed), 1e-9),
+    }
+    for level, steps in ((200, 3), (200, 10), (500, 3), (500, 10)):
+        name = f"DDIM reconstruction, level {level}, {steps} steps, largest cell"
+        maps[name] = (reconstruction_maps(model, test, level, steps), 1e-9)
+    return maps
+
+
+def paper(model: Model, test: Any) -> tuple[Tensor, Tensor]:
+    """Maps and test-set fused scores of the published scoring, on the trained network."""
+    maps, nll, diff = [], [], []
+    with torch.inference_mode():
+        for z in test:
+            latent = model.invert(torch.from_numpy(z[None]), timesteps("reference", 3)).latent.float().cpu()
+            one, a, b = paper_terms(latent)
+            maps.append(one[0])
+            nll.append(a)
+            diff.append(b)
+    return torch.stack(maps), paper_fusion(torch.cat(nll), torch.cat(diff))
+
+
+def train(dataset: Dataset, preset: Preset, seed: int) -> Fitted:
+    settings = replace(preset, train=replace(preset.train, seed=seed))
+    net = load_backbone(settings.backbone, strides=settings.strides, image_size=settings.area_side).freeze()
+    return fit(dataset.train, settings, net)
+
+
+def latency(model: Model, preset: str) -> float:
+    """Median milliseconds from the pixels of a 256 x 256 image to its norm maps."""
+    model = replace(model, learned=replace(model.learned, config=named(preset).reading))
+    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
+    times = []
+    for _ in range(25):
+        started = time.perf_counter()
+        model.read(model.extract(image))
+        times.append(time.perf_counter() - started)
+    return round(1000 * statistics.median(times[5:]), 2)
+
+
+def digest(plain: Any) -> str:
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def data_hash(dataset: Dataset) -> str:
+    whole = hashlib.sha256()
+    for sample in (*dataset.train, *dataset.test):
+        whole.update(sample.path.read_bytes())
+    return whole.hexdigest()[:12]
+
+
+def run(folder: Path, seed: int, with_baselines: bool) -> list[dict[str, Any]]:
+    """All rows of one set and seed."""
+    dataset = load_dataset(folder)
+    fitted = train(dataset, STANDARD, seed)
+    model, labels = fitted.model, np.array([s.is_anomalous for s in dataset.test])
+    test, maps = read_maps(model, dataset.test)
+    hw = model.extract.preprocess.input_hw
+    masks = masks_of(dataset, hw)
+    common = {
+        "set": folder.name,
+        "seed": seed,
+        "n_normal": int((~labels).sum()),
+        "n_anomalous": int(labels.sum()),
+        "data": data_hash(dataset),
+        "settings": digest(to_plain(STANDARD)),
+    }
+    rows = []
+    for name, weights in CONFIGURATIONS.items():
+        map_Nhw, scores, calibration = calibrated(weights, fitted, maps, STANDARD.top_fraction)
+        rows.append(
+            {**common, "configuration": name, **seven(scores, map_Nhw, labels, masks, hw)}
+            | {"false_alarms": false_alarms(scores, labels, calibration), "calibration_n": calibration.n}
+        )
+        if name in ("standard", "fast"):
+            rows[-1] |= {"train_seconds": fitted.record.seconds, "latency_ms": latency(model, name)}
+    map_Nhw, scores = paper(model, test)
+    rows.append(
+        {**common, "configuration": "paper's scoring, same network"}
+        | seven(scores, map_Nhw, labels, masks, hw)
+    )
+    if with_baselines:
+        features = np.concatenate([model.extract(read_image(s.path)).cpu().numpy() for s in dataset.train])
+        for name, (map_Nhw, top) in baselines(model, features, test, seed).items():
+            row = seven(image_scores(map_Nhw, top), map_Nhw, labels, masks, hw)
+            rows.append({**common, "configuration": name, **row})
+    return rows
+
+
+def unified(folders: list[Path], seed: int) -> list[dict[str, Any]]:
+    """One model over all the sets, each judged by its own held-out normals."""
+    sets = {folder.name: load_dataset(folder) for folder in folders}
+    together = [replace(s, category=name) for name, dataset in sets.items() for s in dataset.train]
+    first = next(iter(sets.values()))
+    fitted = train(replace(first, train=tuple(together), test=()), STANDARD, seed)
+    rows = []
+    for name, dataset in sets.items():
+        own = [i for i, category in enumerate(fitted.held_categories) if category == name]
+        judged = replace(fitted, held_maps_NLhw=fitted.held_maps_NLhw[own], held_categories=("",) * len(own))
+        labels = np.array([s.is_anomalous for s in dataset.test])
+        _, maps = read_maps(fitted.model, dataset.test)
+        hw = fitted.model.extract.preprocess.input_hw
+        masks = masks_of(dataset, hw)
+        for configuration in ("standard", "fast"):
+            weights = CONFIGURATIONS[configuration]
+            map_Nhw, scores, calibration = calibrated(weights, judged, maps, STANDARD.top_fraction)
+            rows.append(
+                {"set": name, "seed": seed, "configuration": configuration + UNIFIED.removeprefix("standard")}
+                | {"train_seconds": fitted.record.seconds, "input_hw": hw, "calibration_n": calibration.n}
+                | seven(scores, map_Nhw, labels, masks, hw)
+                | {"false_alarms": false_alarms(scores, labels, calibration)}
+            )
+    return rows
+
+
+def robustness(folder: Path, seed: int) -> list[dict[str, Any]]:
+    """Image AUROC and false alarms of the same model and baseline on changed test images."""
+    dataset = load_dataset(folder)
+    fitted = train(dataset, STANDARD, seed)
+    model, labels = fitted.model, np.array([s.is_anomalous for s in dataset.test])
+    features = np.concatenate([model.extract(read_image(s.path)).cpu().numpy() for s in dataset.train])
+    space = FeatureSpace.fit(SpaceConfig(), features, np.arange(len(features)))
+    rows = []
+    for change, apply in PERTURBATIONS.items():
+        test, maps = read_maps(model, dataset.test, apply)
+        for name in ("standard", "fast", "network alone", "Gaussian alone", "empirical alone"):
+            _, scores, calibration = calibrated(CONFIGURATIONS[name], fitted, maps, STANDARD.top_fraction)
+            rows.append(
+                {
+                    "set": folder.name,
+                    "seed": seed,
+                    "configuration": name,
+                    "change": change,
+                    "image_auroc": image_metrics(scores.double().numpy(), labels)["image_auroc"],
+                    "false_alarms": false_alarms(scores, labels, calibration),
+                }
+            )
+        x_train, x_test = (space(torch.from_numpy(x)).numpy() for x in (features, test))
+        nearest = image_scores(nearest_neighbour_maps(x_train, x_test, 0.02, seed), 1e-9).double().numpy()
+        rows.append(
+            {"set": folder.name, "seed": seed, "configuration": "nearest neighbour, 2 % coreset"}
+            | {"change": change, "image_auroc": image_metrics(nearest, labels)["image_auroc"]}
+        )
+    return rows
+
+
+def summary(rows: list[dict[str, Any]], column: str) -> dict[str, Any]:
+    """Mean image AUROC (and pixel figures) per configuration, set and `column`; `std` is over seeds."""
+    table: dict[str, Any] = {}
+    for key in dict.fromkeys((r["configuration"], r.get(column)) for r in rows):
+        own = [r for r in rows if (r["configuration"], r.get(column)) == key]
+        sets: dict[str, Any] = {}
+        for name in sorted({r["set"] for r in own}):
+            here = [r for r in own if r["set"] == name]
+            sets[name] = {}
+            for metric in ("image_auroc", "pixel_auroc", "pixel_aupro"):
+                values = [r[metric] for r in here if r.get(metric) is not None]
+                if values:
+                    spread = statistics.stdev(values) if len(values) > 1 else 0.0
+                    sets[name][metric] = [round(statistics.mean(values), 4), round(spread, 4)]
+        entry: dict[str, Any] = {"sets": sets}
+        for metric in ("image_auroc", "pixel_auroc", "pixel_aupro"):
+            means = [s[metric][0] for s in sets.values() if metric in s]
+            if means:
+                entry[metric] = round(statistics.mean(means), 4)
+        alarms = [r["false_alarms"] for r in own if "false_alarms" in r]
+        for rate in ("5 %", "1 %") if alarms else ():
+            entry[f"false alarms {rate}"] = {
+                "rate": round(sum(a[rate]["count"] for a in alarms) / sum(a[rate]["of"] for a in alarms), 4),
+                "within": f"{sum(a[rate]['within'] for a in alarms)} of {len(alarms)}",
+            }
+        table[" | ".join(k for k in key if k)] = entry
+    return table
+
+
+def markdown(table: dict[str, Any]) -> str:
+    """The summary as a table: mean image AUROC per set and over the sets, pixel means, false alarms."""
+    sets = sorted({s for entry in table.values() for s in entry["sets"]})
+    lines = [
+        f"| | {' | '.join(sets)} | mean | pixel AUROC / AUPRO | false alarms at 5 % | at 1 % |",
+        "|" + "---|" * (len(sets) + 5),
+    ]
+    for name, entry in table.items():
+        cells = [
+            f"{entry['sets'][s]['image_auroc'][0]:.3f} ± {entry['sets'][s]['image_auroc'][1]:.3f}"
+            if s in entry["sets"]
+            else "-"
+            for s in sets
+        ]
+        pixel = f"{entry['pixel_auroc']:.3f} / {entry['pixel_aupro']:.3f}" if "pixel_auroc" in entry else "-"
+        rates = [
+            f"{entry[k]['rate']:.1%} ({entry[k]['within']})" if k in entry else "-"
+            for k in ("false alarms 5 %", "false alarms 1 %")
+        ]
+        lines.append(
+            f"| {name} | {' | '.join(cells)} | {entry['image_auroc']:.3f} | {pixel} | {' | '.join(rates)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--baseline-seeds", default="0")
+    parser.add_argument("--robustness", action="store_true")
+    parser.add_argument("--unified", action="store_true")
+    parser.add_argument("--output", type=Path, required=True)
+    args = parser.parse_args()
+    rows = json.loads(args.output.read_text())["rows"] if args.output.exists() else []
+    with_baselines = {int(s) for s in args.baseline_seeds.split(",")}
+    for seed in (int(s) for s in args.seeds.split(",")):
+        folders = [f for f in args.folders if f.is_dir()]
+        for folder in folders:
+            done = {r["configuration"] for r in rows if (r["set"], r["seed"]) == (folder.name, seed)}
+            plain = not (args.robustness or args.unified)
+            compare = plain and seed in with_baselines and not any("neighbour" in name for name in done)
+            if not compare and not done.isdisjoint({"standard", UNIFIED}):
+                continue
+            started = time.perf_counter()
+            if args.unified:
+                new = unified(folders, seed)
+            elif args.robustness:
+                new = robustness(folder, seed)
+            else:
+                new = run(folder, seed, compare)
+            rows += new
+            revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+            table = summary(rows, "change")
+            document = {
+                "what": __doc__.strip().splitlines()[0],
+                "date": date.today().isoformat(),
+                "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+                "threads": torch.get_num_threads(),
+                "versions": {"invad": invad.__version__, "torch": torch.__version__},
+                "revision": revision.stdout.strip(),
+                "settings": asdict(STANDARD.train),
+                "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+                "summary": table,
+                "rows": rows,
+            }
+            args.output.write_text(json.dumps(document, indent=1) + "\n")
+            args.output.with_suffix(".md").write_text(markdown(table))
+            shown = {r["configuration"]: round(r["image_auroc"], 4) for r in new[:12]}
+            print(f"{folder.name} seed {seed}: {time.perf_counter() - started:.0f} s {shown}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

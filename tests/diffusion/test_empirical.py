@@ -1,0 +1,83 @@
+"""The predictor that knows its cells by heart, against its closed form and the nearest neighbour."""
+
+import math
+
+import pytest
+import torch
+
+from invad.diffusion.ddim import q_sample
+from invad.diffusion.empirical import CANDIDATES, EmpiricalDenoiser, greedy_coreset
+from invad.diffusion.schedule import linear_schedule
+
+SCHEDULE = linear_schedule()
+
+
+def cells(n, channels=4, seed=0):
+    return torch.randn(n, channels, generator=torch.Generator().manual_seed(seed))
+
+
+def filled(bank, size=None):
+    net = EmpiricalDenoiser(bank.shape[1], size or len(bank))
+    net.set_bank(bank, seed=0)
+    return net
+
+
+@pytest.mark.parametrize("t", [20, 300, 999])
+def test_it_is_the_posterior_mean_of_the_noise(t):
+    bank, a = cells(7), SCHEDULE.abar(t)
+    x = q_sample(
+        cells(12, seed=1).T.reshape(1, 4, 3, 4), cells(12, seed=2).T.reshape(1, 4, 3, 4), t, SCHEDULE
+    )
+    made = filled(bank).predict_noise(x, torch.tensor([t]))
+    for i in range(3):
+        for j in range(4):
+            point = x[0, :, i, j].double()
+            logs = [-float((point - math.sqrt(a) * c).square().sum()) / (2 * (1 - a)) for c in bank.double()]
+            weights = torch.softmax(torch.tensor(logs, dtype=torch.float64), 0)
+            noise = (point - math.sqrt(a) * (weights @ bank.double())) / math.sqrt(1 - a)
+            torch.testing.assert_close(made[0, :, i, j].double(), noise, rtol=1e-4, atol=1e-4)
+
+
+def test_at_an_early_level_its_length_is_the_distance_to_the_nearest_cell():
+    bank, a = cells(50, 8), SCHEDULE.abar(20)
+    x = 2 * cells(6, 8, seed=1)
+    made = filled(bank).predict_noise(x.T.reshape(1, 8, 2, 3), torch.tensor([20])).norm(dim=1).flatten()
+    nearest = torch.cdist(x, math.sqrt(a) * bank).amin(dim=1) / math.sqrt(1 - a)
+    torch.testing.assert_close(made, nearest, rtol=1e-3, atol=1e-3)
+
+
+def test_images_of_a_batch_and_their_levels_do_not_mix():
+    net, x = filled(cells(9)), torch.randn(2, 4, 2, 2, generator=torch.Generator().manual_seed(3))
+    both = net.predict_noise(x, torch.tensor([20, 400]))
+    for i, t in enumerate((20, 400)):
+        torch.testing.assert_close(both[i : i + 1], net.predict_noise(x[i : i + 1], torch.tensor([t])))
+
+
+def test_a_small_set_is_kept_whole_and_a_large_one_thinned():
+    few = cells(5)
+    assert torch.equal(filled(few, 10).bank, few)
+    many = cells(CANDIDATES + 500, 2)
+    first, again = filled(many, 30).bank, filled(many, 30).bank
+    assert first.shape == (30, 2)
+    assert torch.equal(first, again)
+
+
+def test_the_coreset_covers_better_than_chance():
+    """Every cell is nearer to a chosen one: the largest gap is smaller than with a random choice."""
+    points = cells(2000, 3)
+    generator = torch.Generator().manual_seed(0)
+    chosen = points[greedy_coreset(points, 100, generator)]
+    random = points[torch.randperm(2000, generator=generator)[:100]]
+
+    def gap(bank):
+        return float(torch.cdist(points, bank).amin(dim=1).max())
+
+    assert gap(chosen) < 0.7 * gap(random)
+
+
+def test_it_is_saved_with_its_bank():
+    net = filled(cells(6))
+    other = EmpiricalDenoiser(4, 6)
+    other.load_state_dict(net.state_dict())
+    x = torch.ones(1, 4, 2, 2)
+    assert torch.equal(net(x, torch.tensor([20])), other(x, torch.tensor([20])))
