@@ -137,6 +137,15 @@ def test_a_finished_training_is_not_repeated(checkpoint):
     assert loss == repeated
 
 
+@pytest.fixture
+def listens_to_ctrl_c():
+    """A shell starts background jobs deaf to it, and the suite may be one."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("listens_to_ctrl_c")
 def test_a_real_ctrl_c_waits_for_the_end_of_the_step(checkpoint, monkeypatch):
     """Pressed in the middle of an update, which a plain interrupt would tear."""
     clip = torch.nn.utils.clip_grad_norm_
@@ -157,6 +166,7 @@ def test_a_real_ctrl_c_waits_for_the_end_of_the_step(checkpoint, monkeypatch):
     assert_same(train()[0], train(checkpoint=checkpoint)[0])
 
 
+@pytest.mark.usefixtures("listens_to_ctrl_c")
 def test_a_second_ctrl_c_does_not_save_a_torn_step(checkpoint, monkeypatch):
     def twice(*arguments):
         signal.raise_signal(signal.SIGINT)
