@@ -308,7 +308,7 @@ def test_the_papers_fusion_by_hand(detector, parts):
         spread.append(norm.max() - norm.min())
         maps.append(resize_map(norm.astype(np.float32), detector.info.input_hw))
     fused = sum((np.array(x) - min(x)) / (max(x) - min(x)) for x in (nll, spread))
-    np.testing.assert_allclose([s.score for s in done.scored], fused, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose([s.score for s in done.scored], fused, rtol=1e-4, atol=1e-5)
     for scored, expected in zip(done.scored, maps, strict=True):
         np.testing.assert_allclose(scored.anomaly_map, expected, rtol=1e-4)
     labels = [s.is_anomalous for s in parts]

@@ -82,9 +82,9 @@ def paper_terms(latent_BChw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     # Double: next to the constant the squares of a small latent would be lost.
     z_BN = latent_BChw.flatten(1).double()
     nll_B = 0.5 * (z_BN.square() + math.log(2 * math.pi)).sum(dim=1)
-    map_Bhw = torch.linalg.vector_norm(latent_BChw, dim=1)
-    cells_BN = map_Bhw.flatten(1)
-    return map_Bhw, nll_B, cells_BN.amax(dim=1) - cells_BN.amin(dim=1)
+    lengths_Bhw = torch.linalg.vector_norm(latent_BChw.double(), dim=1)
+    cells_BN = lengths_Bhw.flatten(1)
+    return lengths_Bhw.to(latent_BChw.dtype), nll_B, cells_BN.amax(dim=1) - cells_BN.amin(dim=1)
 
 
 def paper_fusion(nll_N: Tensor, diff_N: Tensor) -> Tensor:
