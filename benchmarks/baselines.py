@@ -54,10 +54,10 @@ def reconstruction_maps(model: Model, test_NChw: NDArray[np.float32], level: int
     """
     levels = tuple(int(t) for t in np.linspace(level, 0, steps + 1).round()[:-1])
     generator = torch.Generator().manual_seed(0)
-    predict = model.learned.denoiser.predict_noise
+    predict = model.denoiser.predict_noise
     maps = []
     for one in test_NChw:
-        x = model.learned.space(torch.from_numpy(one[None]))
+        x = model.space(torch.from_numpy(one[None]))
         noised = q_sample(x, torch.randn(x.shape, generator=generator), level, model.schedule)
         back = sample(predict, noised, model.schedule, levels).latent
         maps.append(torch.linalg.vector_norm(x - back, dim=1)[0])

@@ -211,7 +211,7 @@ def test_fit_tells_its_warnings(good_parts, tiny_preset, make_backbone):
 
 def test_calibrate_on_new_normals(good_parts, tiny_preset, make_backbone, write_parts, tmp_path, draw):
     made = Detector.fit(good_parts, preset=tiny_preset, backbone=make_backbone())
-    weights = {k: v.clone() for k, v in made.model.learned.denoiser.state_dict().items()}
+    weights = {k: v.clone() for k, v in made.model.denoiser.state_dict().items()}
     before = made.calibrations[POOLED]
     write_parts(tmp_path / "fresh" / "good", 40, first=900)
     warnings = made.calibrate(tmp_path / "fresh", rates=Rates(review=0.1, bad=0.05))
@@ -220,7 +220,7 @@ def test_calibrate_on_new_normals(good_parts, tiny_preset, make_backbone, write_
     assert pooled.scores != before.scores
     assert set(made.calibrations) == {POOLED, "fresh"}
     assert warnings == made.warnings() == ()
-    assert all(torch.equal(v, weights[k]) for k, v in made.model.learned.denoiser.state_dict().items())
+    assert all(torch.equal(v, weights[k]) for k, v in made.model.denoiser.state_dict().items())
     assert made.info.recalibrated is not None
     maps = torch.stack([made.read(draw(i)) for i in range(900, 940)])
     np.testing.assert_array_equal(made.stats[POOLED].median_Lhw, fit_position_stats(maps).median_Lhw)

@@ -44,7 +44,7 @@ class Notes(Silent):
 
 
 def assert_same(fitted, other):
-    ours, theirs = fitted.model.learned.denoiser.state_dict(), other.model.learned.denoiser.state_dict()
+    ours, theirs = fitted.model.denoiser.state_dict(), other.model.denoiser.state_dict()
     assert all(torch.equal(v, theirs[k]) for k, v in ours.items())
     assert torch.equal(fitted.held_maps_NLhw, other.held_maps_NLhw)
     assert fitted.record.final_loss == other.record.final_loss
@@ -176,11 +176,9 @@ def test_the_held_out_images_do_not_train(write_parts, tmp_path, tiny_preset, ma
     for i in held:
         Image.fromarray(np.full((64, 64, 3), 255, np.uint8)).save(samples[i].path)
     second = fit(samples, tiny_preset, make_backbone())
-    ours, theirs = first.model.learned.denoiser.state_dict(), second.model.learned.denoiser.state_dict()
+    ours, theirs = first.model.denoiser.state_dict(), second.model.denoiser.state_dict()
     assert all(torch.equal(v, theirs[k]) for k, v in ours.items())
-    assert torch.equal(
-        first.model.learned.space.standardiser.mean_C, second.model.learned.space.standardiser.mean_C
-    )
+    assert torch.equal(first.model.space.standardiser.mean_C, second.model.space.standardiser.mean_C)
     assert not torch.equal(first.held_maps_NLhw, second.held_maps_NLhw)
 
 

@@ -9,10 +9,10 @@ from invad.backbones.base import pool_to_grid
 from invad.data.preprocess import Preprocess
 from invad.diffusion.ddim import invert
 from invad.diffusion.denoiser import DenoiserConfig, build_denoiser
+from invad.diffusion.empirical import EmpiricalConfig, EmpiricalDenoiser, draw_cells
 from invad.diffusion.readings import norms
 from invad.features import FeatureSpace, SpaceConfig, Standardiser
-from invad.model import SCHEDULE, FeatureExtractor, Model, Reader, fit_closed_form
-from invad.presets import ClosedFormConfig
+from invad.model import SCHEDULE, FeatureExtractor, Model
 
 HW = (64, 96)
 
@@ -28,8 +28,7 @@ def model(extract, tiny_preset):
     net = build_denoiser(DenoiserConfig(kind="mlp", width=16, depth=1), 36, (4, 6)).eval()
     torch.nn.init.normal_(net.output.weight)
     standardiser = Standardiser(torch.linspace(-1, 1, 36), torch.linspace(0.5, 2, 36))
-    learned = Reader(FeatureSpace(standardiser), net, tiny_preset.reading)
-    return Model(extract, learned, (), tiny_preset)
+    return Model(extract, FeatureSpace(standardiser), net, None, tiny_preset)
 
 
 def test_features_are_the_backbones_averaged_over_each_cell(extract, draw):
@@ -52,10 +51,10 @@ def test_the_papers_pooling_is_bilinear(extract, draw):
 def test_reading_is_norms_of_the_noise_on_standardised_features(model, draw):
     z = model.extract(draw(1))
     maps = model.read(z)
-    white = model.learned.space.standardiser(z)
+    white = model.space.standardiser(z)
     levels = model.settings.reading.timesteps
     with torch.inference_mode():
-        expected = [norms(model.learned.denoiser.predict_noise(white, torch.tensor([t])))[0] for t in levels]
+        expected = [norms(model.denoiser.predict_noise(white, torch.tensor([t])))[0] for t in levels]
     torch.testing.assert_close(maps, torch.stack(expected))
     assert maps.device.type == "cpu"
 
@@ -64,9 +63,7 @@ def test_inversion_keeps_the_whole_walk(model, draw):
     z = model.extract(draw(1))
     walk = model.invert(z, (0, 500, 999))
     with torch.inference_mode():
-        expected = invert(
-            model.learned.denoiser.predict_noise, model.learned.space(z), SCHEDULE, (0, 500, 999)
-        )
+        expected = invert(model.denoiser.predict_noise, model.space(z), SCHEDULE, (0, 500, 999))
     torch.testing.assert_close(walk.latent, expected.latent)
     assert len(walk.latents) == 4
 
@@ -106,28 +103,17 @@ class Spy:
         return self.call(x)
 
 
-def test_closed_forms_read_beside_the_network(extract, draw, tiny_preset):
+def test_the_empirical_predictor_is_read_beside_the_network(extract, draw, tiny_preset):
     z = np.concatenate([extract(draw(i)).numpy() for i in range(6)])
-    index = np.arange(6)
-    learned = FeatureSpace.fit(SpaceConfig(contrast=1.0, components=8), z, index)
-    readers = []
-    for config in (
-        ClosedFormConfig(kind="gaussian", space=SpaceConfig(contrast=0.5), timesteps=(20,)),
-        ClosedFormConfig(
-            kind="empirical",
-            space=SpaceConfig(contrast=1.0, components=8),
-            timesteps=(20,),
-            cells=50,
-        ),
-    ):
-        readers.append(fit_closed_form(config, FeatureSpace.fit(config.space, z, index), z, index, seed=0))
+    space = FeatureSpace.fit(SpaceConfig(contrast=0.5, components=8), z, np.arange(6))
+    settings = replace(tiny_preset, empirical=EmpiricalConfig(cells=50, timesteps=(20, 100)))
+    x = space(torch.from_numpy(z))
+    empirical = EmpiricalDenoiser(8, 50)
+    empirical.set_bank(draw_cells(x.numpy(), seed=0), seed=0)
     net = build_denoiser(tiny_preset.denoiser, 8, (4, 6)).eval()
-    made = Model(extract, Reader(learned, net, tiny_preset.reading), tuple(readers), tiny_preset)
-    maps = made.read(torch.from_numpy(z[:1]))
+    maps = Model(extract, space, net, empirical, settings).read(torch.from_numpy(z[:1]))
     assert maps.shape == (5, 4, 6)
-    gaussian, empirical = readers
-    assert gaussian.space.channels == 36
-    assert empirical.denoiser.bank.shape == (50, 8)
-    for reader, found in zip(readers, maps[3:], strict=True):
-        x = reader.space(torch.from_numpy(z[:1]))
-        torch.testing.assert_close(found, norms(reader.denoiser.predict_noise(x, torch.tensor([20])))[0])
+    for t, found in zip((20, 100), maps[3:], strict=True):
+        torch.testing.assert_close(found, norms(empirical.predict_noise(x[:1], torch.tensor([t])))[0])
+    alone = Model(extract, space, net, None, replace(settings, empirical=None))
+    assert torch.equal(alone.read(torch.from_numpy(z[:1])), maps[:3])

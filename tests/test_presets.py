@@ -5,8 +5,7 @@ import pytest
 from invad.diffusion.denoiser import build_denoiser
 from invad.diffusion.schedule import timesteps
 from invad.errors import ConfigError
-from invad.features import SpaceConfig
-from invad.presets import PRESETS, ClosedFormConfig, Preset, named
+from invad.presets import PRESETS, Preset, named
 from invad.training import TrainConfig
 
 
@@ -20,10 +19,10 @@ def test_the_paper_is_the_paper():
     assert paper.reading.timesteps == timesteps("reference", 3) == (0, 500, 999)
     assert (paper.backbone, paper.strides, paper.pooling) == ("efficientnet_b4", (2, 4, 8, 16), "bilinear")
     assert not paper.space.standardise
-    assert (paper.space.components, paper.space.contrast, paper.closed_form, paper.scales) == (
+    assert (paper.space.components, paper.space.contrast, paper.empirical, paper.scales) == (
         None,
         0.0,
-        (),
+        None,
         (1.0,),
     )
     assert (paper.train.lr, paper.train.batch, paper.train.ema) == (5e-5, 8, 0.999)
@@ -83,13 +82,6 @@ def test_training_values_out_of_range_are_named(option, value):
 
 
 def test_every_predictor_counts_alike_whatever_its_levels():
-    weights = PRESETS["standard"].map_weights
-    assert weights == pytest.approx((1 / 9, 1 / 9, 1 / 9, 1 / 3, 1 / 3))
-    assert PRESETS["fast"].map_weights == pytest.approx((1 / 3, 1 / 3, 1 / 3))
-    assert sum(PRESETS["paper"].map_weights) == pytest.approx(1)
-
-
-@pytest.mark.parametrize(("option", "value"), [("kind", "magic"), ("cells", 0), ("timesteps", (20, 10))])
-def test_closed_forms_out_of_range_are_named(option, value):
-    with pytest.raises(ConfigError, match=option):
-        ClosedFormConfig(**{"kind": "gaussian", "space": SpaceConfig(), "timesteps": (20,), option: value})
+    assert PRESETS["standard"].map_weights == pytest.approx((1 / 6, 1 / 6, 1 / 6, 1 / 2))
+    assert PRESETS["fast"].map_weights == pytest.approx((1 / 2, 1 / 2))
+    assert PRESETS["paper"].map_weights == pytest.approx((1 / 3, 1 / 3, 1 / 3))

@@ -15,10 +15,11 @@ from invad.calibration import POOLED, Calibration
 from invad.config import from_plain, to_plain
 from invad.data.preprocess import Preprocess
 from invad.diffusion.denoiser import build_denoiser
+from invad.diffusion.empirical import EmpiricalDenoiser
 from invad.errors import ArtifactError, InvadError
-from invad.features import FeatureSpace, SpaceConfig
+from invad.features import FeatureSpace
 from invad.fitting import FitRecord
-from invad.model import FeatureExtractor, Model, Reader, empty_closed_form
+from invad.model import FeatureExtractor, Model
 from invad.presets import Preset
 from invad.scoring import PositionStats
 
@@ -60,12 +61,10 @@ def save_parts(folder: Path, parts: Parts, card: str) -> str:
     """Write a model folder; returns its content hash. Raises ArtifactError when it cannot be written."""
     model = parts.model
     tensors = {f"backbone.{k}": v for k, v in model.extract.backbone.state_dict().items()}
-    for number, space in enumerate(_spaces(model.settings)):
-        owner = next(r for r in _readers(model) if r[0] == space)[1]
-        tensors |= {f"space.{number}.{k}": v for k, v in owner.space.tensors().items()}
-    tensors |= {f"denoiser.{k}": v for k, v in model.learned.denoiser.state_dict().items()}
-    for number, reader in enumerate(model.closed_form):
-        tensors |= {f"closed_form.{number}.{k}": v for k, v in reader.denoiser.state_dict().items()}
+    tensors |= {f"space.{k}": v for k, v in model.space.tensors().items()}
+    tensors |= {f"denoiser.{k}": v for k, v in model.denoiser.state_dict().items()}
+    if model.empirical is not None:
+        tensors |= {f"empirical.{k}": v for k, v in model.empirical.state_dict().items()}
     plain: dict[str, Any] = {}
     for number, (category, stats) in enumerate(sorted(parts.stats.items())):
         tensors[f"calibration.{number}.median"] = stats.median_Lhw
@@ -113,26 +112,12 @@ def _model(
     extract = FeatureExtractor(
         preprocess, backbone.freeze().to(device), info.grid_hw, settings.pooling, settings.scales
     )
-    spaces = {
-        config: FeatureSpace.from_tensors(config, _part(tensors, f"space.{number}."))
-        for number, config in enumerate(_spaces(settings))
-    }
-    closed_form = tuple(
-        empty_closed_form(c, spaces[c.space], _part(tensors, f"closed_form.{number}.")).to(device)
-        for number, c in enumerate(settings.closed_form)
-    )
-    learned = Reader(spaces[settings.space], denoiser, settings.reading).to(device)
-    return Model(extract, learned, closed_form, settings)
-
-
-def _spaces(settings: Preset) -> list[SpaceConfig]:
-    """The feature spaces of a detector, each once."""
-    return list(dict.fromkeys((settings.space, *(c.space for c in settings.closed_form))))
-
-
-def _readers(model: Model) -> list[tuple[SpaceConfig, Reader]]:
-    configs = (model.settings.space, *(c.space for c in model.settings.closed_form))
-    return list(zip(configs, (model.learned, *model.closed_form), strict=True))
+    space = FeatureSpace.from_tensors(settings.space, _part(tensors, "space."))
+    empirical = None
+    if settings.empirical is not None:
+        empirical = EmpiricalDenoiser(space.channels, len(tensors["empirical.bank"]))
+        empirical.load_state_dict(_part(tensors, "empirical."))
+    return Model(extract, space, denoiser, empirical, settings).to_device()
 
 
 def _calibration(

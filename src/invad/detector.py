@@ -96,7 +96,7 @@ class Detector:
             input_hw=extract.preprocess.input_hw,
             window=extract.preprocess.window,
             grid_hw=extract.grid_hw,
-            channels=fitted.model.learned.space.channels,
+            channels=fitted.model.space.channels,
             backbone_source=net.info.source,
             backbone_licence=net.info.licence,
             backbone_shape=dict(net.info.shape),

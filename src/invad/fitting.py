@@ -20,10 +20,11 @@ from invad.calibration import folds, hold_out
 from invad.data.images import read_image
 from invad.data.preprocess import Preprocess, choose_input_hw, choose_window
 from invad.diffusion.denoiser import DenoiserModule, build_denoiser
+from invad.diffusion.empirical import EmpiricalDenoiser, draw_cells
 from invad.diffusion.gaussian import GaussianPreconditioned
 from invad.errors import DataError, TrainingError
-from invad.features import FeatureSpace, SpaceConfig
-from invad.model import SCHEDULE, FeatureExtractor, Model, Reader, fit_closed_form, gaussian_of
+from invad.features import FeatureSpace
+from invad.model import SCHEDULE, FeatureExtractor, Model
 from invad.presets import Preset
 from invad.records import Sample
 from invad.training import Checkpoint, fingerprint, train_denoiser
@@ -264,34 +265,29 @@ class _Job:
         return model, torch.cat(maps), held, loss
 
     def train(self, name: str, index: NDArray[np.intp]) -> tuple[Model, float]:
-        config, z = self.settings.train, self.features.z_NChw
-        spaces: dict[SpaceConfig, FeatureSpace] = {}
-        for space_config in (self.settings.space, *(c.space for c in self.settings.closed_form)):
-            if space_config not in spaces:
-                spaces[space_config] = FeatureSpace.fit(space_config, z, index)
-        space = spaces[self.settings.space]
-        denoiser = _fresh_denoiser(self.settings, space.channels, self.extract.grid_hw)
-        if isinstance(denoiser, GaussianPreconditioned):
-            denoiser.set_gaussian(*gaussian_of(space, z, index))
-        self.observer.stage(name, config.steps_for(len(index)))
+        settings, z = self.settings, self.features.z_NChw
+        space = FeatureSpace.fit(settings.space, z, index)
+        denoiser = _fresh_denoiser(settings, space.channels, self.extract.grid_hw)
         with ExitStack() as stack:
+            x_NKhw = _in_space(space, z, index, stack)
+            if isinstance(denoiser, GaussianPreconditioned):
+                denoiser.set_gaussian(*_moments(x_NKhw))
+            self.observer.stage(name, settings.train.steps_for(len(index)))
             loss = train_denoiser(
                 denoiser,
-                _in_space(space, z, index, stack),
+                x_NKhw,
                 np.arange(len(index)),
                 SCHEDULE,
-                config,
+                settings.train,
                 device=self.extract.device,
                 on_step=lambda step, loss: self.observer.advance(f"loss {loss:.3f}"),
                 checkpoint=self._checkpoint(name, index),
             )
-        closed_form = [
-            fit_closed_form(c, spaces[c.space], z, index, config.seed) for c in self.settings.closed_form
-        ]
-        device = self.extract.device
-        learned = Reader(space, denoiser, self.settings.reading).to(device)
-        model = Model(self.extract, learned, tuple(r.to(device) for r in closed_form), self.settings)
-        return model, loss
+            empirical = None
+            if settings.empirical is not None:
+                empirical = EmpiricalDenoiser(space.channels, settings.empirical.cells)
+                empirical.set_bank(draw_cells(x_NKhw, settings.train.seed), settings.train.seed)
+        return Model(self.extract, space, denoiser, empirical, settings).to_device(), loss
 
     def read(self, model: Model, index: Sequence[int]) -> torch.Tensor:
         z = self.features.z_NChw
@@ -309,12 +305,20 @@ class _Job:
 def _in_space(
     space: FeatureSpace, z_NChw: NDArray[np.float32], index: NDArray[np.intp], stack: ExitStack
 ) -> NDArray[np.float32]:
-    """The images `index` in the space of the network, computed once."""
+    """The images `index` in the space that is noised, computed once."""
     shape = (len(index), space.channels, *z_NChw.shape[2:])
     x_NKhw = _allocate(shape, 4 * math.prod(shape), stack)
     for row, i in enumerate(index):
         x_NKhw[row] = space(torch.from_numpy(np.ascontiguousarray(z_NChw[i : i + 1])))[0].numpy()
     return x_NKhw
+
+
+def _moments(x_NKhw: NDArray[np.float32]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and variance of each channel over all cells, K each, float64, image by image."""
+    cells = len(x_NKhw) * math.prod(x_NKhw.shape[2:])
+    mean = sum(x.sum((1, 2), dtype=np.float64) for x in x_NKhw) / cells
+    squares = sum(np.square(x - mean[:, None, None]).sum((1, 2), dtype=np.float64) for x in x_NKhw)
+    return torch.from_numpy(mean), torch.from_numpy(squares / cells)
 
 
 def _fresh_denoiser(settings: Preset, channels: int, grid_hw: tuple[int, int]) -> DenoiserModule:

@@ -1,10 +1,9 @@
 """The networks of a detector in the order an image passes them; no calibration, hence no decisions."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
@@ -12,14 +11,13 @@ from torch import Tensor
 
 from invad.backbones.base import Backbone, pool_to_grid
 from invad.data.preprocess import Preprocess
-from invad.diffusion.ddim import PredictNoise, Trajectory, invert
+from invad.diffusion.ddim import Trajectory, invert
 from invad.diffusion.denoiser import DenoiserModule
-from invad.diffusion.empirical import CANDIDATES, EmpiricalDenoiser
-from invad.diffusion.gaussian import GaussianDenoiser, shrunk
+from invad.diffusion.empirical import EmpiricalDenoiser
 from invad.diffusion.readings import ReadingConfig, read
 from invad.diffusion.schedule import NoiseSchedule, linear_schedule
 from invad.features import FeatureSpace
-from invad.presets import ClosedFormConfig, Preset
+from invad.presets import Preset
 
 SCHEDULE = linear_schedule()
 
@@ -70,90 +68,38 @@ class FeatureExtractor:
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
-    """A noise predictor, the feature space it works in, and how it is read."""
-
-    space: FeatureSpace
-    denoiser: DenoiserModule
-    config: ReadingConfig
-
-    def read(self, z_BChw: Tensor, schedule: NoiseSchedule) -> Tensor:
-        """Raw features to norm maps B x L x h x w."""
-        predict: PredictNoise = self.denoiser.predict_noise
-        if self.config.kind == "early" and isinstance(self.denoiser, GaussianDenoiser):
-            predict = self.denoiser.in_eigenbasis
-        return read(self.config, predict, self.space(z_BChw), schedule)
-
-    def to(self, device: torch.device) -> "Reader":
-        return Reader(self.space.to(device), self.denoiser.to(device).eval(), self.config)
-
-
-@dataclass(frozen=True, slots=True)
 class Model:
-    """Everything between pixels and norm maps. learned: the trained network; closed_form: read beside it."""
+    """Everything between pixels and norm maps. denoiser: the trained network; empirical: read beside it."""
 
     extract: FeatureExtractor
-    learned: Reader
-    closed_form: tuple[Reader, ...]
+    space: FeatureSpace
+    denoiser: DenoiserModule
+    empirical: EmpiricalDenoiser | None
     settings: Preset
     schedule: NoiseSchedule = SCHEDULE
 
     @torch.inference_mode()
     def read(self, z_1Chw: Tensor) -> Tensor:
-        """Raw features 1 x C x h x w to norm maps L x h x w, on the CPU: the learned ones first."""
-        z = z_1Chw.to(self.extract.device)
-        maps = []
-        for reader in (self.learned, *self.closed_form):
-            maps.append(reader.read(z, self.schedule)[0].float().cpu())
-        return torch.cat(maps)
+        """Raw features 1 x C x h x w to norm maps L x h x w, on the CPU: those of the network first."""
+        x = self.space(z_1Chw.to(self.extract.device))
+        maps = [read(self.settings.reading, self.denoiser.predict_noise, x, self.schedule)]
+        if self.empirical is not None and self.settings.empirical is not None:
+            levels = ReadingConfig(timesteps=self.settings.empirical.timesteps)
+            maps.append(read(levels, self.empirical.predict_noise, x, self.schedule))
+        return torch.cat(maps, dim=1)[0].float().cpu()
 
     @torch.inference_mode()
     def invert(self, z_1Chw: Tensor, timesteps: Sequence[int]) -> Trajectory:
         """The whole DDIM inversion of raw features, for evaluation protocols that need its latents."""
-        z = self.learned.space(z_1Chw.to(self.extract.device))
-        return invert(self.learned.denoiser.predict_noise, z, self.schedule, timesteps)
+        x = self.space(z_1Chw.to(self.extract.device))
+        return invert(self.denoiser.predict_noise, x, self.schedule, timesteps)
 
-
-def gaussian_of(
-    space: FeatureSpace, z_NChw: NDArray[np.float32], index: NDArray[np.intp]
-) -> tuple[Tensor, Tensor]:
-    """Mean K and shrunk covariance K x K of the raw features of the images `index` in a space, float64."""
-    mean, covariance = space.covariance(z_NChw, index)
-    return mean, shrunk(covariance, len(index) * z_NChw.shape[2] * z_NChw.shape[3])
-
-
-def fit_closed_form(
-    config: ClosedFormConfig,
-    space: FeatureSpace,
-    z_NChw: NDArray[np.float32],
-    index: NDArray[np.intp],
-    seed: int,
-) -> Reader:
-    """The closed-form predictor of the raw features of the images `index`."""
-    denoiser: GaussianDenoiser | EmpiricalDenoiser
-    if config.kind == "gaussian":
-        denoiser = GaussianDenoiser(space.channels)
-        denoiser.set_gaussian(*gaussian_of(space, z_NChw, index))
-    else:
-        # A share of the cells of every image: all of a large set would not fit in memory.
-        h, w = z_NChw.shape[2:]
-        share = min(1.0, 2 * CANDIDATES / (len(index) * h * w))
-        generator = torch.Generator().manual_seed(seed)
-        cells = []
-        for i in index:
-            x = space(torch.from_numpy(np.ascontiguousarray(z_NChw[i : i + 1])))[0].flatten(1).T
-            cells.append(x[torch.randperm(len(x), generator=generator)[: max(1, round(share * len(x)))]])
-        denoiser = EmpiricalDenoiser(space.channels, config.cells)
-        denoiser.set_bank(torch.cat(cells), seed)
-    return Reader(space, denoiser, ReadingConfig(timesteps=config.timesteps))
-
-
-def empty_closed_form(config: ClosedFormConfig, space: FeatureSpace, tensors: Mapping[str, Tensor]) -> Reader:
-    """The same from its saved tensors."""
-    denoiser = (
-        GaussianDenoiser(space.channels)
-        if config.kind == "gaussian"
-        else EmpiricalDenoiser(space.channels, len(tensors["bank"]))
-    )
-    denoiser.load_state_dict(dict(tensors))
-    return Reader(space, denoiser, ReadingConfig(timesteps=config.timesteps))
+    def to_device(self) -> "Model":
+        """All parts where the backbone is, the networks in evaluation mode."""
+        device = self.extract.device
+        return replace(
+            self,
+            space=self.space.to(device),
+            denoiser=self.denoiser.to(device).eval(),
+            empirical=None if self.empirical is None else self.empirical.to(device).eval(),
+        )

@@ -4,48 +4,17 @@ from dataclasses import dataclass, field, replace
 
 from invad.diffusion.denoiser import PRESETS as DENOISER_PRESETS
 from invad.diffusion.denoiser import DenoiserConfig
+from invad.diffusion.empirical import EmpiricalConfig
 from invad.diffusion.readings import ReadingConfig
 from invad.diffusion.schedule import timesteps
-from invad.diffusion.schedule import timesteps as checked_timesteps
 from invad.errors import ConfigError
 from invad.features import SpaceConfig
 from invad.training import TrainConfig
 
 POOLINGS = ("area", "bilinear")
 
-
-CLOSED_FORMS = ("gaussian", "empirical")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClosedFormConfig:
-    """A noise predictor that is computed, not trained, and read beside the network.
-
-    kind: `gaussian` (diffusion/gaussian.py) or `empirical` (diffusion/empirical.py). space: where it works.
-    timesteps: the levels read. cells: size of the bank (empirical).
-    """
-
-    kind: str
-    space: SpaceConfig
-    timesteps: tuple[int, ...]
-    cells: int = 2000
-
-    def __post_init__(self) -> None:
-        if self.kind not in CLOSED_FORMS:
-            raise ConfigError(f"closed_form.kind = {self.kind!r}: give {' or '.join(CLOSED_FORMS)}")
-        if self.cells < 1:
-            raise ConfigError(f"closed_form.cells = {self.cells!r}: give an integer of at least 1")
-        checked_timesteps(self.timesteps)
-
-
-DIRECTIONS = SpaceConfig(contrast=1.0, components=128)
-"""What a cell shows, whatever its contrast, in the directions that normals vary in."""
-
-WHOLE = SpaceConfig(contrast=0.5)
-"""All channels, those in which normals hardly vary too, at the root of the cell's contrast."""
-
-MAIN = SpaceConfig(contrast=0.5, components=256)
-"""The same without the directions in which normals hardly vary: distances in it are cheap."""
+SPACE = SpaceConfig(contrast=0.5, components=256)
+"""Half of a cell's contrast, in the directions that normals vary in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,9 +25,9 @@ class Preset:
     per cell of the feature grid. area_side: the input has about area_side^2 pixels. square: ignore the
     images' aspect ratio. scales: sizes, relative to the input, at which the backbone sees the image; the
     maps of all are brought to one grid. pooling: how finer maps reach the grid, `area` (antialiased) or
-    `bilinear` (the paper's). space: what the network learns to denoise. closed_form: predictors read beside
-    it; the network and each of them count alike. top_fraction: share of the most atypical cells whose mean
-    is the image score.
+    `bilinear` (the paper's). space: what is noised and denoised. empirical: the predictor read beside the
+    network, which counts as much; None for the network alone. top_fraction: share of the most atypical cells
+    whose mean is the image score.
     """
 
     backbone: str = "invad-s"
@@ -68,13 +37,10 @@ class Preset:
     square: bool = False
     pooling: str = "area"
     scales: tuple[float, ...] = (1.0, 0.5, 0.25)
-    space: SpaceConfig = DIRECTIONS
+    space: SpaceConfig = SPACE
     denoiser: DenoiserConfig = field(default_factory=lambda: DENOISER_PRESETS["mlp-s"])
-    reading: ReadingConfig = field(default_factory=lambda: ReadingConfig(timesteps=(50, 100, 200)))
-    closed_form: tuple[ClosedFormConfig, ...] = (
-        ClosedFormConfig(kind="gaussian", space=WHOLE, timesteps=(100,)),
-        ClosedFormConfig(kind="empirical", space=MAIN, timesteps=(20,)),
-    )
+    reading: ReadingConfig = field(default_factory=lambda: ReadingConfig(timesteps=(100, 200, 300)))
+    empirical: EmpiricalConfig | None = field(default_factory=EmpiricalConfig)
     top_fraction: float = 0.02
     train: TrainConfig = field(default_factory=TrainConfig)
 
@@ -97,7 +63,9 @@ class Preset:
     @property
     def map_weights(self) -> tuple[float, ...]:
         """Weight of each norm map, in the order of `Model.read`: the same for each predictor."""
-        counts = (len(self.reading.timesteps), *(len(c.timesteps) for c in self.closed_form))
+        counts = [len(self.reading.timesteps)]
+        if self.empirical is not None:
+            counts.append(len(self.empirical.timesteps))
         return tuple(1 / (len(counts) * count) for count in counts for _ in range(count))
 
 
@@ -114,7 +82,7 @@ PRESETS: dict[str, Preset] = {
     # Three evaluations of a token-wise network on the shipped backbone: for CPUs.
     "standard": _STANDARD,
     # The same network read once.
-    "fast": replace(_STANDARD, reading=ReadingConfig(timesteps=(100,))),
+    "fast": replace(_STANDARD, reading=ReadingConfig(timesteps=(200,))),
     # Attention over the grid: for parts whose places matter; wants a GPU to train.
     "dit": replace(
         _STANDARD,
@@ -129,7 +97,7 @@ PRESETS: dict[str, Preset] = {
         pooling="bilinear",
         scales=(1.0,),
         space=SpaceConfig(standardise=False),
-        closed_form=(),
+        empirical=None,
         denoiser=DENOISER_PRESETS["dit-paper"],
         reading=ReadingConfig(kind="inversion", timesteps=timesteps("reference", 3)),
         train=TrainConfig(

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-SHRINKAGE = 20
+SHRINKAGE = 100
 """Images that the statistics over all cells count for against those of one cell."""
 
 

@@ -2,12 +2,20 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from invad.diffusion.ddim import q_sample
-from invad.diffusion.empirical import CANDIDATES, EmpiricalDenoiser, greedy_coreset
+from invad.diffusion.empirical import (
+    CANDIDATES,
+    EmpiricalConfig,
+    EmpiricalDenoiser,
+    draw_cells,
+    greedy_coreset,
+)
 from invad.diffusion.schedule import linear_schedule
+from invad.errors import ConfigError
 
 SCHEDULE = linear_schedule()
 
@@ -81,3 +89,25 @@ def test_it_is_saved_with_its_bank():
     other.load_state_dict(net.state_dict())
     x = torch.ones(1, 4, 2, 2)
     assert torch.equal(net(x, torch.tensor([20])), other(x, torch.tensor([20])))
+
+
+def test_every_image_gives_as_many_cells():
+    x = np.arange(3, dtype=np.float32)[:, None, None, None] + np.zeros((3, 2, 160, 160), np.float32)
+    drawn = draw_cells(x, seed=0)
+    counts = [int((drawn[:, 0] == i).sum()) for i in range(3)]
+    assert counts[0] == counts[1] == counts[2] == round(2 * CANDIDATES / 3)
+    assert drawn.shape[1] == 2
+
+
+def test_a_few_cells_are_all_drawn():
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    drawn = draw_cells(x, seed=0).numpy()
+    cells = x.transpose(0, 2, 3, 1).reshape(-1, 3)
+    np.testing.assert_array_equal(np.sort(drawn[:, 0]), np.sort(cells[:, 0]))
+    assert {tuple(c) for c in drawn} == {tuple(c) for c in cells}
+
+
+@pytest.mark.parametrize(("option", "value"), [("cells", 0), ("timesteps", (20, 10)), ("timesteps", ())])
+def test_values_out_of_range_are_named(option, value):
+    with pytest.raises(ConfigError, match=option):
+        EmpiricalConfig(**{option: value})

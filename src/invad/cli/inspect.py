@@ -70,7 +70,7 @@ def _seed(detector: "Detector") -> int:
 
 
 def _count(detector: "Detector") -> int:
-    parts = (detector.model.extract.backbone, detector.model.learned.denoiser)
+    parts = (detector.model.extract.backbone, detector.model.denoiser)
     return sum(p.numel() for part in parts for p in part.parameters())
 
 

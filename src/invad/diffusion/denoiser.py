@@ -7,8 +7,7 @@ from typing import Protocol
 from torch import Tensor
 
 from invad.diffusion.dit import DiT
-from invad.diffusion.empirical import EmpiricalDenoiser
-from invad.diffusion.gaussian import GaussianDenoiser, GaussianPreconditioned
+from invad.diffusion.gaussian import GaussianPreconditioned
 from invad.diffusion.mlp import TokenMLP
 from invad.errors import ConfigError
 
@@ -24,7 +23,7 @@ class Denoiser(Protocol):
         ...
 
 
-DenoiserModule = TokenMLP | DiT | GaussianDenoiser | EmpiricalDenoiser
+DenoiserModule = TokenMLP | DiT | GaussianPreconditioned
 """A torch module whose forward is predict_noise."""
 
 

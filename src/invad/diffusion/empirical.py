@@ -12,17 +12,35 @@ exact where few images leave a network little to learn from.
 """
 
 import math
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from invad.diffusion.schedule import linear_schedule
+from invad.diffusion.schedule import timesteps as checked_timesteps
+from invad.errors import ConfigError
 
 CANDIDATES = 20_000
 """Cells drawn at random before the greedy selection, which costs cells x candidates distances."""
 
 SKETCH = 64
 """Dimensions of the random projection on which the selection is made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmpiricalConfig:
+    """cells: largest size of the bank. timesteps: the noise levels read, rising, 0..999."""
+
+    cells: int = 2000
+    timesteps: tuple[int, ...] = (20,)
+
+    def __post_init__(self) -> None:
+        if self.cells < 1:
+            raise ConfigError(f"empirical.cells = {self.cells!r}: give an integer of at least 1")
+        checked_timesteps(self.timesteps)
 
 
 class EmpiricalDenoiser(nn.Module):
@@ -63,6 +81,19 @@ class EmpiricalDenoiser(nn.Module):
         weights = torch.softmax(-squares / (2 * (1 - a)), dim=-1)
         noise = (x_BNC - weights @ bank) / (1 - a).sqrt()
         return noise.transpose(1, 2).reshape(x_BChw.shape)
+
+
+def draw_cells(x_NChw: NDArray[np.float32], seed: int) -> Tensor:
+    """Some 2 x CANDIDATES cells, M x C, the same share of every image: all of a large set are too many."""
+    n, _, h, w = x_NChw.shape
+    share = min(1.0, 2 * CANDIDATES / (n * h * w))
+    count = max(1, round(share * h * w))
+    generator = torch.Generator().manual_seed(seed)
+    cells = [
+        torch.from_numpy(np.array(x)).flatten(1).T[torch.randperm(h * w, generator=generator)[:count]]
+        for x in x_NChw
+    ]
+    return torch.cat(cells)
 
 
 def greedy_coreset(cells_NC: Tensor, size: int, generator: torch.Generator) -> Tensor:
