@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from invad.cli.evaluate import false_alarm_lines, rows
-from invad.cli.options import DeviceOption, JsonOption, SeedOption
+from invad.cli.options import DeviceOption, JsonOption, SeedOption, StepsOption
 from invad.cli.progress import observing
 from invad.cli.voice import Voice
 
@@ -23,10 +23,7 @@ def demo(
             help="Your own images, good ones and if possible defective ones. Default: drawn parts.",
         ),
     ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, help="Training steps. Default: the preset's, by the number of images."),
-    ] = None,
+    steps: StepsOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = None,
     json: JsonOption = None,

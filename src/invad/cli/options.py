@@ -40,6 +40,10 @@ CategoriesOption = Annotated[
     str | None,
     typer.Option(metavar="A,B", help="Only these categories of the folder, separated by commas."),
 ]
+StepsOption = Annotated[
+    int | None,
+    typer.Option(min=1, help="Training steps. Default: the preset's, by the number of images."),
+]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 REVIEW_HELP = "Share of good images that may be sent to review or called bad"
 BAD_HELP = "Share of good images that may be called bad"

@@ -14,6 +14,7 @@ from invad.cli.options import (
     DeviceOption,
     JsonOption,
     SeedOption,
+    StepsOption,
     StrictOption,
     split_names,
 )
@@ -49,10 +50,7 @@ def train(
         Path | None,
         typer.Option(metavar="FILE", help="Weights of the backbone from a file instead of the hub."),
     ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(min=1, help="Training steps. Default: the preset's, by the number of images."),
-    ] = None,
+    steps: StepsOption = None,
     seed: SeedOption = 0,
     resume: Annotated[
         bool,
@@ -108,15 +106,20 @@ def train(
         )
         raise typer.Exit(INTERRUPTED) from None
     result = summary(detector, output)
+    voice.say(*_closing_lines(result))
+    voice.hand_over(result)
+
+
+def _closing_lines(result: dict[str, Any]) -> list[str]:
     normals, held = sum(result["normals"].values()), sum(result["held_out"].values())
-    voice.say(
+    output, skipped = result["output"], len(result["skipped"])
+    return [
         f"Learned from {normals} good images in {result['train_seconds']:.0f} s; "
         f"{held} of them, held out, set the limits.",
-        *([f"Skipped as unreadable: {len(result['skipped'])}, named above."] if result["skipped"] else []),
+        *([f"Skipped as unreadable: {skipped}, named above."] if skipped else []),
         f"Model: {output}",
         f"Next: invad predict {output} IMAGES, or invad evaluate {output} FOLDER_WITH_DEFECTS",
-    )
-    voice.hand_over(result)
+    ]
 
 
 def summary(detector: "Detector", output: Path) -> dict[str, Any]:
