@@ -87,6 +87,23 @@ def test_components_are_the_principal_directions_at_a_mean_variance_of_one():
     torch.testing.assert_close(covariance.diagonal(), kept / kept.mean(), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("whitening", [0.5, 1.0])
+def test_whitening_evens_out_the_directions(whitening):
+    z = features(n=200)
+    plain, white = fitted(z, components=4), fitted(z, components=4, whitening=whitening)
+    before, after = (space.covariance(z, np.arange(len(z)))[1].diagonal() for space in (plain, white))
+    expected = before ** (1 - whitening)
+    torch.testing.assert_close(after, expected / expected.mean(), rtol=1e-3, atol=1e-4)
+
+
+def test_a_direction_without_variance_is_not_blown_up():
+    z = features(n=50, channels=6)
+    z[:, 5] = z[:, 4]
+    space = fitted(z, components=6, whitening=1.0)
+    assert space.basis_CK.abs().max() < 200
+    assert torch.isfinite(space(torch.from_numpy(z))).all()
+
+
 def test_no_more_components_than_channels():
     z = features()
     space = fitted(z, components=99)
@@ -115,7 +132,17 @@ def test_it_comes_back_from_its_tensors(options):
     assert torch.equal(again(torch.from_numpy(z)), space(torch.from_numpy(z)))
 
 
-@pytest.mark.parametrize(("key", "value"), [("contrast", -0.1), ("contrast", 1.1), ("components", 0)])
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("contrast", -0.1),
+        ("contrast", 1.1),
+        ("components", 0),
+        ("whitening", -0.1),
+        ("whitening", 1.5),
+        ("whitening", 0.5),
+    ],
+)
 def test_values_out_of_range_are_named(key, value):
     with pytest.raises(ConfigError, match=f"^{key} = "):
         SpaceConfig(**{key: value})

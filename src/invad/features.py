@@ -4,7 +4,9 @@
 
 rms(s) is the root mean square over the channels of one cell: how strong a structure is, as against what it
 is. Light and contrast scale it. contrast = 1 keeps the direction alone, 0.5 takes the root of the strength,
-0 keeps it. W holds the leading principal directions of the training cells, scaled to a mean variance of one.
+0 keeps it. W holds the leading principal directions v_k of the training cells, each divided by its standard
+deviation to the power of `whitening`, and all by one number, for a mean variance of one. whitening = 0 keeps
+distances as they are, 1 makes a deviation count by how rare it is in its direction.
 """
 
 from dataclasses import dataclass, replace
@@ -20,21 +22,31 @@ SMALLEST_RMS = 0.05
 """Of a cell, in standard deviations: below it a cell has no contrast, and its direction is noise."""
 
 
+SMALLEST_SHARE = 1e-4
+"""Of the mean variance of the directions kept: whitening must not blow up one that has less."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpaceConfig:
     """standardise: use per-channel statistics. contrast: exponent in [0, 1]. components: principal directions
-    kept, at most the channels; None keeps the channels themselves.
+    kept, at most the channels; None keeps the channels themselves. whitening: exponent in [0, 1], of
+    principal directions only.
     """
 
     standardise: bool = True
     contrast: float = 0.0
     components: int | None = None
+    whitening: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.contrast <= 1:
             raise ConfigError(f"contrast = {self.contrast!r}: give a number from 0 to 1")
         if self.components is not None and self.components < 1:
             raise ConfigError(f"components = {self.components!r}: give an integer of at least 1, or null")
+        if not 0 <= self.whitening <= 1:
+            raise ConfigError(f"whitening = {self.whitening!r}: give a number from 0 to 1")
+        if self.whitening and self.components is None:
+            raise ConfigError(f"whitening = {self.whitening!r}: needs components, the directions to whiten")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,10 +121,12 @@ class FeatureSpace:
         mean, covariance = space.covariance(z_NChw, index)
         values, vectors = torch.linalg.eigh(covariance)
         kept = min(config.components, channels)
-        scale = values[-kept:].mean().clamp_min(1e-12).sqrt()
-        return replace(
-            space, offset_C=mean.float(), basis_CK=(vectors[:, -kept:].flip(1) / scale).float().contiguous()
-        )
+        v = values.flip(0)[:kept]
+        v = v.clamp_min(SMALLEST_SHARE * max(float(v.mean()), 1e-12))
+        factors = v ** (-config.whitening / 2)
+        factors /= (v * factors**2).mean().sqrt()
+        basis = vectors.flip(1)[:, :kept] * factors
+        return replace(space, offset_C=mean.float(), basis_CK=basis.float().contiguous())
 
     def covariance(self, z_NChw: NDArray[np.float32], index: NDArray[np.intp]) -> tuple[Tensor, Tensor]:
         """Mean K and covariance K x K of the cells of the images `index` in this space, float64."""

@@ -13,8 +13,8 @@ from invad.training import TrainConfig
 
 POOLINGS = ("area", "bilinear")
 
-SPACE = SpaceConfig(contrast=0.5, components=256)
-"""Half of a cell's contrast, in the directions that normals vary in."""
+SPACE = SpaceConfig(contrast=0.5, components=256, whitening=0.5)
+"""Half of a cell's contrast, in the directions that normals vary in, half whitened."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ class Preset:
     scales: tuple[float, ...] = (1.0, 0.5, 0.25)
     space: SpaceConfig = SPACE
     denoiser: DenoiserConfig = field(default_factory=lambda: DENOISER_PRESETS["mlp-s"])
-    reading: ReadingConfig = field(default_factory=lambda: ReadingConfig(timesteps=(100, 200, 300)))
+    reading: ReadingConfig = field(default_factory=lambda: ReadingConfig(timesteps=(200, 300, 400)))
     empirical: EmpiricalConfig | None = field(default_factory=EmpiricalConfig)
     top_fraction: float = 0.02
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -82,7 +82,7 @@ PRESETS: dict[str, Preset] = {
     # Three evaluations of a token-wise network on the shipped backbone: for CPUs.
     "standard": _STANDARD,
     # The same network read once.
-    "fast": replace(_STANDARD, reading=ReadingConfig(timesteps=(200,))),
+    "fast": replace(_STANDARD, reading=ReadingConfig(timesteps=(300,))),
     # Attention over the grid: for parts whose places matter; wants a GPU to train.
     "dit": replace(
         _STANDARD,
