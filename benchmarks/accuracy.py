@@ -1,8 +1,10 @@
 """Configurations x data sets x seeds: the seven metrics, false alarms and time, beside baselines.
 
     python benchmarks/accuracy.py DATA/* --seeds 0,1,2 --output benchmarks/results/accuracy.json
-    python benchmarks/accuracy.py DATA/* --robustness --output benchmarks/results/robustness.json
-    python benchmarks/accuracy.py DATA/* --unified --output benchmarks/results/unified.json
+    python benchmarks/accuracy.py DATA/* --study robustness --output benchmarks/results/robustness.json
+    python benchmarks/accuracy.py DATA/* --study unified --output benchmarks/results/unified.json
+    python benchmarks/accuracy.py DATA/* --study sizes --output benchmarks/results/sizes.json
+    python benchmarks/accuracy.py DATA/* --study teacher --teachers FOLDER --output .../teacher.json
 
 Any folder in MVTec layout. One network is trained per set and seed, with the preset `standard`; the
 configurations are what is read off it, each calibrated on the held-out normals for itself. `fast` differs
@@ -29,6 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 from baselines import nearest_neighbour_maps, padim_maps, reconstruction_maps
+from distill_invad_s import load_teachers
 from perturbations import PERTURBATIONS
 from torch import Tensor
 
@@ -42,7 +45,7 @@ from invad.data.preprocess import resize_map, resize_mask
 from invad.detector import cross_fit
 from invad.diffusion.schedule import timesteps
 from invad.features import FeatureSpace, SpaceConfig
-from invad.fitting import Fitted, fit
+from invad.fitting import Fitted, fit, plan
 from invad.metrics import (
     SEVEN_METRICS,
     binomial_interval,
@@ -51,12 +54,14 @@ from invad.metrics import (
     mean_ad,
     pixel_metrics,
 )
-from invad.model import Model
+from invad.model import FeatureExtractor, Model
 from invad.presets import Preset, named
 from invad.records import Sample
 from invad.scoring import fit_position_stats, image_scores, paper_fusion, paper_terms, typicality_map
 
+STUDIES = ("accuracy", "robustness", "sizes", "unified", "teacher")
 STANDARD = named("standard")
+SIZES = (10, 20, 50, 100)
 UNIFIED = "standard, one model for all sets"
 
 
@@ -227,7 +232,7 @@ def run(folder: Path, seed: int, with_baselines: bool) -> list[dict[str, Any]]:
         | seven(scores, map_Nhw, labels, masks, hw)
     )
     if with_baselines:
-        features = np.concatenate([model.extract(read_image(s.path)).cpu().numpy() for s in dataset.train])
+        features = features_of(model.extract, dataset.train)
         for name, (map_Nhw, top) in baselines(model, features, test, seed).items():
             row = seven(image_scores(map_Nhw, top), map_Nhw, labels, masks, hw)
             rows.append({**common, "configuration": name, **row})
@@ -260,35 +265,103 @@ def unified(folders: list[Path], seed: int) -> list[dict[str, Any]]:
     return rows
 
 
+def brief(
+    fitted: Fitted, maps_NLhw: Tensor, labels: Any, names: tuple[str, ...], **common: Any
+) -> list[dict[str, Any]]:
+    """Image AUROC and false alarms alone, a row per configuration."""
+    rows = []
+    for name in names:
+        _, scores, calibration = calibrated(CONFIGURATIONS[name], fitted, maps_NLhw, STANDARD.top_fraction)
+        auroc = image_metrics(scores.double().numpy(), labels)["image_auroc"]
+        alarms = false_alarms(scores, labels, calibration)
+        rows.append({**common, "configuration": name, "image_auroc": auroc, "false_alarms": alarms})
+    return rows
+
+
+def nearest(train: Any, test: Any, labels: Any, share: float, seed: int) -> float:
+    """Image AUROC of the nearest-neighbour baseline, largest cell."""
+    space = FeatureSpace.fit(SpaceConfig(), train, np.arange(len(train)))
+    x_train, x_test = (space(torch.from_numpy(x)).numpy() for x in (train, test))
+    scores = image_scores(nearest_neighbour_maps(x_train, x_test, share, seed), 1e-9)
+    return image_metrics(scores.double().numpy(), labels)["image_auroc"]
+
+
+def features_of(extract: FeatureExtractor, samples: tuple[Sample, ...]) -> Any:
+    return np.concatenate([extract(read_image(s.path)).cpu().numpy() for s in samples])
+
+
 def robustness(folder: Path, seed: int) -> list[dict[str, Any]]:
-    """Image AUROC and false alarms of the same model and baseline on changed test images."""
+    """The same model and baseline on changed test images."""
     dataset = load_dataset(folder)
     fitted = train(dataset, STANDARD, seed)
     model, labels = fitted.model, np.array([s.is_anomalous for s in dataset.test])
-    features = np.concatenate([model.extract(read_image(s.path)).cpu().numpy() for s in dataset.train])
-    space = FeatureSpace.fit(SpaceConfig(), features, np.arange(len(features)))
+    features = features_of(model.extract, dataset.train)
     rows = []
     for change, apply in PERTURBATIONS.items():
         test, maps = read_maps(model, dataset.test, apply)
-        for name in ("standard", "fast", "network alone", "empirical alone"):
-            _, scores, calibration = calibrated(CONFIGURATIONS[name], fitted, maps, STANDARD.top_fraction)
-            rows.append(
-                {
-                    "set": folder.name,
-                    "seed": seed,
-                    "configuration": name,
-                    "change": change,
-                    "image_auroc": image_metrics(scores.double().numpy(), labels)["image_auroc"],
-                    "false_alarms": false_alarms(scores, labels, calibration),
-                }
-            )
-        x_train, x_test = (space(torch.from_numpy(x)).numpy() for x in (features, test))
-        nearest = image_scores(nearest_neighbour_maps(x_train, x_test, 0.02, seed), 1e-9).double().numpy()
-        rows.append(
-            {"set": folder.name, "seed": seed, "configuration": "nearest neighbour, 2 % coreset"}
-            | {"change": change, "image_auroc": image_metrics(nearest, labels)["image_auroc"]}
-        )
+        common = {"set": folder.name, "seed": seed, "variant": change}
+        rows += brief(fitted, maps, labels, ("standard", "fast", "empirical alone"), **common)
+        auroc = nearest(features, test, labels, 0.02, seed)
+        rows.append({**common, "configuration": "nearest neighbour, 2 % coreset", "image_auroc": auroc})
     return rows
+
+
+def sizes(folder: Path, seed: int) -> list[dict[str, Any]]:
+    """Trained on the first 10, 20, 50 and 100 normals of a random order, and on all."""
+    dataset = load_dataset(folder)
+    labels = np.array([s.is_anomalous for s in dataset.test])
+    order = np.random.default_rng(seed).permutation(len(dataset.train))
+    rows = []
+    for size in (*(n for n in SIZES if n < len(order)), len(order)):
+        part = replace(dataset, train=tuple(dataset.train[i] for i in order[:size]))
+        fitted = train(part, STANDARD, seed)
+        test, maps = read_maps(fitted.model, dataset.test)
+        variant = f"{size} normals" if size in SIZES else "all normals"
+        common = {"set": folder.name, "seed": seed, "variant": variant, "normals": size}
+        rows += brief(fitted, maps, labels, ("standard", "fast", "empirical alone"), **common)
+        auroc = nearest(features_of(fitted.model.extract, part.train), test, labels, 0.1, seed)
+        rows.append({**common, "configuration": "nearest neighbour, 10 % coreset", "image_auroc": auroc})
+    return rows
+
+
+def teacher(folder: Path, seed: int, teachers: Path) -> list[dict[str, Any]]:
+    """Nearest neighbours on the features of a teacher, ResNet-50 from the stem to the third stage."""
+    dataset = load_dataset(folder)
+    labels = np.array([s.is_anomalous for s in dataset.test])
+    backbone = load_teachers(teachers, ["resnet50"])[0]
+    extract = plan(dataset.train, replace(STANDARD, scales=(1.0,)), backbone, strict=True)
+    features = [features_of(extract, samples) for samples in (dataset.train, dataset.test)]
+    map_Nhw = nearest_neighbour_maps(*features, 0.1, seed)
+    hw = extract.preprocess.input_hw
+    masks = masks_of(dataset, hw)
+    rows = []
+    for name, top in (("largest cell", 1e-9), ("top 2 %", 0.02)):
+        row = seven(image_scores(map_Nhw, top), map_Nhw, labels, masks, hw)
+        rows.append(
+            {"set": folder.name, "seed": seed, "configuration": f"nearest neighbour on ResNet-50, {name}"}
+            | row
+        )
+    rows[-1]["milliseconds"] = times_beside(dataset, extract, features[0])
+    return rows
+
+
+def times_beside(dataset: Dataset, extract: FeatureExtractor, features: Any) -> dict[str, float]:
+    """Median milliseconds from pixels to maps: the teacher with its neighbours, and `standard`, in turns."""
+    one_step = replace(STANDARD, train=replace(STANDARD.train, steps=1))
+    model = train(dataset, one_step, 0).model
+    cells = round(0.1 * len(features) * features.shape[2] * features.shape[3])
+    bank = torch.from_numpy(features).permute(0, 2, 3, 1).reshape(-1, features.shape[1])[:cells].contiguous()
+    times: dict[str, list[float]] = {"teacher": [], "standard": []}
+    for sample in dataset.test[:20]:
+        pixels = read_image(sample.path)
+        started = time.perf_counter()
+        with torch.inference_mode():
+            torch.cdist(extract(pixels)[0].flatten(1).T, bank).amin(dim=1)
+        between = time.perf_counter()
+        model.read(model.extract(pixels))
+        times["teacher"].append(1000 * (between - started))
+        times["standard"].append(1000 * (time.perf_counter() - between))
+    return {name: round(statistics.median(values), 1) for name, values in times.items()}
 
 
 def summary(rows: list[dict[str, Any]], column: str) -> dict[str, Any]:
@@ -352,30 +425,32 @@ def main() -> None:
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--baseline-seeds", default="0")
-    parser.add_argument("--robustness", action="store_true")
-    parser.add_argument("--unified", action="store_true")
+    parser.add_argument("--study", choices=STUDIES, default=STUDIES[0])
+    parser.add_argument("--teachers", type=Path, help="folder of teachers.py, see distill_invad_s.py")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
+    if (args.study == "teacher") != (args.teachers is not None):
+        parser.error("--teachers goes with --study teacher, and the other way round")
     rows = json.loads(args.output.read_text())["rows"] if args.output.exists() else []
     with_baselines = {int(s) for s in args.baseline_seeds.split(",")}
     for seed in (int(s) for s in args.seeds.split(",")):
         folders = [f for f in args.folders if f.is_dir()]
         for folder in folders:
             done = {r["configuration"] for r in rows if (r["set"], r["seed"]) == (folder.name, seed)}
-            plain = not (args.robustness or args.unified)
-            compare = plain and seed in with_baselines and not any("neighbour" in name for name in done)
-            if not compare and not done.isdisjoint({"standard", UNIFIED}):
+            if done:
                 continue
             started = time.perf_counter()
-            if args.unified:
+            if args.study == "accuracy":
+                new = run(folder, seed, seed in with_baselines)
+            elif args.study == "unified":
                 new = unified(folders, seed)
-            elif args.robustness:
-                new = robustness(folder, seed)
+            elif args.study == "teacher":
+                new = teacher(folder, seed, args.teachers)
             else:
-                new = run(folder, seed, compare)
+                new = {"robustness": robustness, "sizes": sizes}[args.study](folder, seed)
             rows += new
             revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-            table = summary(rows, "change")
+            table = summary(rows, "variant")
             document = {
                 "what": __doc__.strip().splitlines()[0],
                 "date": date.today().isoformat(),
@@ -390,7 +465,9 @@ def main() -> None:
             }
             args.output.write_text(json.dumps(document, indent=1) + "\n")
             args.output.with_suffix(".md").write_text(markdown(table))
-            shown = {r["configuration"]: round(r["image_auroc"], 4) for r in new[:12]}
+            shown = {
+                r["configuration"]: round(r["image_auroc"], 4) for r in new[:12] if r["set"] == folder.name
+            }
             print(f"{folder.name} seed {seed}: {time.perf_counter() - started:.0f} s {shown}", flush=True)
 
 
