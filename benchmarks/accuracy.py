@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from baselines import nearest_neighbour_maps, padim_maps, reconstruction_maps
 from distill_invad_s import load_teachers
 from perturbations import PERTURBATIONS
@@ -66,13 +67,16 @@ UNIFIED = "standard, one model for all sets"
 
 
 CONFIGURATIONS = {
-    "standard": {0: 1 / 6, 1: 1 / 6, 2: 1 / 6, 3: 1 / 2},
-    "fast": {1: 1 / 2, 3: 1 / 2},
+    "standard": {0: 1 / 9, 1: 1 / 9, 2: 1 / 9, 3: 1 / 3, 4: 1 / 3},
+    "fast": {1: 1 / 3, 3: 1 / 3, 4: 1 / 3},
+    "standard without the fine grid": {0: 1 / 6, 1: 1 / 6, 2: 1 / 6, 3: 1 / 2},
     "network alone": {0: 1 / 3, 1: 1 / 3, 2: 1 / 3},
     "network at t = 300 alone": {1: 1.0},
-    "empirical alone": {3: 1.0},
+    "empirical alone": {3: 1 / 2, 4: 1 / 2},
+    "empirical on the grid alone": {3: 1.0},
+    "empirical on the fine grid alone": {4: 1.0},
 }
-"""Weights of the maps of `standard`: the network at 200, 300, 400, then the empirical predictor."""
+"""Weights of the maps of `standard`: the network at 200, 300, 400, the empirical predictor, the fine one."""
 
 
 def read_maps(model: Model, samples: tuple[Sample, ...], change: Callable[[Any], Any] | None = None) -> Any:
@@ -136,11 +140,14 @@ def false_alarms(scores_N: Tensor, labels: Any, calibration: Calibration) -> dic
 
 def baselines(model: Model, train: Any, test: Any, seed: int) -> dict[str, tuple[Tensor, float]]:
     """Test maps and top fractions by name, on per-channel standardised features of all training images."""
+    (train, train_fine), (test, test_fine) = model.extract.split(train), model.extract.split(test)
     space = FeatureSpace.fit(SpaceConfig(), train, np.arange(len(train)))
     x_train, x_test = (space(torch.from_numpy(x)).numpy() for x in (train, test))
     nearest = nearest_neighbour_maps(x_train, x_test, 0.1, seed)
     single = x_train.shape[1] // len(model.extract.scales)
     first = nearest_neighbour_maps(x_train[:, :single], x_test[:, :single], 0.1, seed)
+    # In blocks, not in rows: its largest cell does not mind.
+    fine = nearest_neighbour_maps(train_fine, test_fine, 0.02, seed)
     # Fully whitened, because the baseline standardises whatever it is given.
     noised = FeatureSpace.fit(STANDARD.space, train, np.arange(len(train)))
     own = nearest_neighbour_maps(*(noised(torch.from_numpy(x)).numpy() for x in (train, test)), 0.1, seed)
@@ -149,6 +156,7 @@ def baselines(model: Model, train: Any, test: Any, seed: int) -> dict[str, tuple
         "nearest neighbour, top 2 %": (nearest, 0.02),
         "nearest neighbour, one scale, largest cell": (first, 1e-9),
         "nearest neighbour, one scale, top 2 %": (first, 0.02),
+        "nearest neighbour, one scale, fine grid, 2 % coreset, largest cell": (unblock(fine, model), 1e-9),
         "nearest neighbour in the detector's space, whitened, largest cell": (own, 1e-9),
         "nearest neighbour in the detector's space, whitened, top 2 %": (own, 0.02),
         "PaDiM, 100 channels, largest cell": (padim_maps(x_train, x_test, 100, seed), 1e-9),
@@ -157,6 +165,11 @@ def baselines(model: Model, train: Any, test: Any, seed: int) -> dict[str, tuple
         name = f"DDIM reconstruction, level {level}, {steps} steps, largest cell"
         maps[name] = (reconstruction_maps(model, test, level, steps), 1e-9)
     return maps
+
+
+def unblock(map_Nhw: Tensor, model: Model) -> Tensor:
+    """The fine map N x (fine^2 h) x w, blocks below each other, as N x (fine h) x (fine w)."""
+    return F.pixel_shuffle(map_Nhw.unflatten(1, (-1, model.extract.grid_hw[0])), model.extract.fine)[:, 0]
 
 
 def paper(model: Model, test: Any) -> tuple[Tensor, Tensor]:
@@ -278,8 +291,9 @@ def brief(
     return rows
 
 
-def nearest(train: Any, test: Any, labels: Any, share: float, seed: int) -> float:
-    """Image AUROC of the nearest-neighbour baseline, largest cell."""
+def nearest(extract: FeatureExtractor, train: Any, test: Any, labels: Any, share: float, seed: int) -> float:
+    """Image AUROC of the nearest-neighbour baseline on the grid, largest cell."""
+    train, test = extract.split(train)[0], extract.split(test)[0]
     space = FeatureSpace.fit(SpaceConfig(), train, np.arange(len(train)))
     x_train, x_test = (space(torch.from_numpy(x)).numpy() for x in (train, test))
     scores = image_scores(nearest_neighbour_maps(x_train, x_test, share, seed), 1e-9)
@@ -301,7 +315,7 @@ def robustness(folder: Path, seed: int) -> list[dict[str, Any]]:
         test, maps = read_maps(model, dataset.test, apply)
         common = {"set": folder.name, "seed": seed, "variant": change}
         rows += brief(fitted, maps, labels, ("standard", "fast", "empirical alone"), **common)
-        auroc = nearest(features, test, labels, 0.02, seed)
+        auroc = nearest(model.extract, features, test, labels, 0.02, seed)
         rows.append({**common, "configuration": "nearest neighbour, 2 % coreset", "image_auroc": auroc})
     return rows
 
@@ -315,11 +329,12 @@ def sizes(folder: Path, seed: int) -> list[dict[str, Any]]:
     for size in (*(n for n in SIZES if n < len(order)), len(order)):
         part = replace(dataset, train=tuple(dataset.train[i] for i in order[:size]))
         fitted = train(part, STANDARD, seed)
+        extract = fitted.model.extract
         test, maps = read_maps(fitted.model, dataset.test)
         variant = f"{size} normals" if size in SIZES else "all normals"
         common = {"set": folder.name, "seed": seed, "variant": variant, "normals": size}
         rows += brief(fitted, maps, labels, ("standard", "fast", "empirical alone"), **common)
-        auroc = nearest(features_of(fitted.model.extract, part.train), test, labels, 0.1, seed)
+        auroc = nearest(extract, features_of(extract, part.train), test, labels, 0.1, seed)
         rows.append({**common, "configuration": "nearest neighbour, 10 % coreset", "image_auroc": auroc})
     return rows
 
@@ -329,7 +344,7 @@ def teacher(folder: Path, seed: int, teachers: Path) -> list[dict[str, Any]]:
     dataset = load_dataset(folder)
     labels = np.array([s.is_anomalous for s in dataset.test])
     backbone = load_teachers(teachers, ["resnet50"])[0]
-    extract = plan(dataset.train, replace(STANDARD, scales=(1.0,)), backbone, strict=True)
+    extract = plan(dataset.train, replace(STANDARD, scales=(1.0,), fine=None), backbone, strict=True)
     features = [features_of(extract, samples) for samples in (dataset.train, dataset.test)]
     map_Nhw = nearest_neighbour_maps(*features, 0.1, seed)
     hw = extract.preprocess.input_hw

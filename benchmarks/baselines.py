@@ -57,7 +57,7 @@ def reconstruction_maps(model: Model, test_NChw: NDArray[np.float32], level: int
     predict = model.denoiser.predict_noise
     maps = []
     for one in test_NChw:
-        x = model.space(torch.from_numpy(one[None]))
+        x = model.space(model.extract.split(torch.from_numpy(one[None]))[0])
         noised = q_sample(x, torch.randn(x.shape, generator=generator), level, model.schedule)
         back = sample(predict, noised, model.schedule, levels).latent
         maps.append(torch.linalg.vector_norm(x - back, dim=1)[0])

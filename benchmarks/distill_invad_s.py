@@ -2,6 +2,7 @@
 
     python benchmarks/distill_invad_s.py --teachers ../shared/teachers --images ../shared/images/natural \
         --output runs/invad_s
+    ... --start runs/invad_s --output runs/invad_s_2 --pools 12 --lr 0.002     # goes on from there
 
 The teachers are given as a folder with a `teachers.py` that has `load_teacher(name)`, for machines that
 cannot reach a model hub; with a hub, `invad distill --teacher resnet50 --images FOLDER` does the same
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from invad.backbones.base import Backbone, BackboneInfo
-from invad.backbones.student import save_student
+from invad.backbones.student import load_student, save_student
 from invad.distill import DistillConfig, distill, load_pictures
 
 LICENCES = {
@@ -56,9 +57,15 @@ def main() -> None:
     parser.add_argument("--pool", type=int, default=DistillConfig().pool)
     parser.add_argument("--reuse", type=int, default=DistillConfig().reuse)
     parser.add_argument("--crop", type=int, default=DistillConfig().crop)
+    parser.add_argument("--lr", type=float, default=DistillConfig().lr)
+    parser.add_argument("--seed", type=int, default=DistillConfig().seed)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--start", type=Path, help="a student to go on from: its path without .safetensors")
     args = parser.parse_args()
-    torch.set_num_threads(2)
-    config = DistillConfig(pools=args.pools, pool=args.pool, reuse=args.reuse, crop=args.crop)
+    torch.set_num_threads(args.threads)
+    config = DistillConfig(
+        pools=args.pools, pool=args.pool, reuse=args.reuse, crop=args.crop, lr=args.lr, seed=args.seed
+    )
     started, window = time.perf_counter(), []
 
     def log(step: int, loss: float) -> None:
@@ -68,7 +75,10 @@ def main() -> None:
             print(f"{step}/{config.steps} loss {mean:.4f} {time.perf_counter() - started:.0f} s", flush=True)
 
     teachers = load_teachers(args.teachers, args.names.split(","))
-    student, record = distill(teachers, load_pictures(args.images), config, log)
+    start, before = load_student(args.start) if args.start else (None, None)
+    student, record = distill(teachers, load_pictures(args.images), config, log, start)
+    if before is not None:
+        record["start"] = before
     save_student(args.output, student, record)
     print(record["explained_variance"], record["seconds"])
 

@@ -63,6 +63,8 @@ def rewrite(folder, *, config=None, calibration=None, tensors=None):
         ({"tensors": lambda t: t.pop("space.mean")}, "'mean'"),
         ({"tensors": lambda t: t.pop("space.basis")}, "'basis'"),
         ({"tensors": lambda t: t.pop("empirical.bank")}, "'empirical.bank'"),
+        ({"tensors": lambda t: t.pop("fine.empirical.bank")}, "'fine.empirical.bank'"),
+        ({"tensors": lambda t: t.pop("fine.space.basis")}, "'basis'"),
         ({"tensors": lambda t: t.pop("space.basis")}, "basis"),
         ({"tensors": lambda t: t.pop("denoiser.output.weight")}, "output.weight"),
         ({"tensors": lambda t: t.update({"denoiser.more": torch.ones(1)})}, "more"),

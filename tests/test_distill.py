@@ -177,6 +177,24 @@ def test_the_record_is_plain(distilled, tmp_path):
         torch.testing.assert_close(a, b, rtol=0.02, atol=0.02)  # kept in half precision
 
 
+def test_it_goes_on_from_a_student(distilled, pictures):
+    """Two more steps at a rate of almost nothing keep the trunk; without a start it is somewhere else."""
+    teachers, student, _, _ = distilled
+    still = config(pools=1, pool=8, reuse=2, lr=1e-9, weight_decay=0.0)
+    further, _ = distill(teachers, pictures, still, start=student)
+    anew, _ = distill(teachers, pictures, still)
+    kept = [k for k, v in student.state_dict().items() if v.ndim == 4 and not k.startswith("heads.")]
+    for name in kept:
+        torch.testing.assert_close(further.state_dict()[name], student.state_dict()[name])
+    assert not torch.allclose(anew.state_dict()[kept[0]], student.state_dict()[kept[0]], atol=1e-3)
+
+
+def test_a_start_of_another_shape(distilled, pictures):
+    other = config(student=StudentConfig(stem=8, widths=(8, 12, 20), blocks=(0, 0, 0)))
+    with pytest.raises(ConfigError, match=r"^start: is StudentConfig"):
+        distill([Teacher()], pictures, other, start=distilled[1])
+
+
 def test_it_repeats(pictures):
     short = config(pools=1, reuse=1)
     first, _ = distill([Teacher()], pictures, short)

@@ -12,7 +12,7 @@ from invad.diffusion.denoiser import DenoiserConfig, build_denoiser
 from invad.diffusion.empirical import EmpiricalConfig, EmpiricalDenoiser, draw_cells
 from invad.diffusion.readings import norms
 from invad.features import FeatureSpace, SpaceConfig, Standardiser
-from invad.model import SCHEDULE, FeatureExtractor, Model
+from invad.model import SCHEDULE, FeatureExtractor, FineReader, Model
 
 HW = (64, 96)
 
@@ -115,5 +115,43 @@ def test_the_empirical_predictor_is_read_beside_the_network(extract, draw, tiny_
     assert maps.shape == (5, 4, 6)
     for t, found in zip((20, 100), maps[3:], strict=True):
         torch.testing.assert_close(found, norms(empirical.predict_noise(x[:1], torch.tensor([t])))[0])
-    alone = Model(extract, space, net, None, replace(settings, empirical=None))
+    alone = Model(extract, space, net, None, replace(settings, empirical=None, fine=None))
     assert torch.equal(alone.read(torch.from_numpy(z[:1])), maps[:3])
+
+
+def test_the_fine_grid_is_packed_into_the_grid(extract, draw):
+    """Its cells are the backbone's maps averaged over smaller cells, whatever order they come in."""
+    pixels = draw(4, size=(96, 64))
+    both = replace(extract, scales=(1.0, 0.5), fine=2)
+    z = both(pixels)
+    assert z.shape == (1, 36 * (2 + 4), 4, 6)
+    assert both.channels == 36 * 6
+    coarse, fine = both.split(z)
+    assert torch.equal(coarse, replace(both, fine=None)(pixels))
+    maps = extract.backbone(torch.from_numpy(pixels / np.float32(255)).permute(2, 0, 1)[None])
+    finer = pool_to_grid(maps, (8, 12))
+    for block, (dy, dx) in zip(fine.split(4, dim=2), [(0, 0), (0, 1), (1, 0), (1, 1)], strict=True):
+        torch.testing.assert_close(block, finer[:, :, dy::2, dx::2], rtol=1e-4, atol=1e-5)
+    as_array = both.split(z.numpy())
+    assert all(np.shares_memory(part, z.numpy()) for part in as_array)
+    np.testing.assert_array_equal(as_array[1], fine.numpy())
+
+
+def test_the_fine_map_is_the_noise_in_all_the_fine_cells_of_a_cell(extract, draw, tiny_preset):
+    extract = replace(extract, fine=2)
+    z = np.concatenate([extract(draw(i)).numpy() for i in range(6)])
+    coarse, fine = extract.split(z)
+    spaces = [
+        FeatureSpace.fit(SpaceConfig(contrast=0.5, components=8), part, np.arange(6))
+        for part in (coarse, fine)
+    ]
+    banks = [EmpiricalDenoiser(8, 20) for _ in spaces]
+    for bank, space, part in zip(banks, spaces, (coarse, fine), strict=True):
+        bank.set_bank(draw_cells(space(torch.from_numpy(part)).numpy(), seed=0), seed=0)
+    net = build_denoiser(tiny_preset.denoiser, 8, (4, 6)).eval()
+    model = Model(extract, spaces[0], net, banks[0], tiny_preset, FineReader(spaces[1], banks[1]))
+    maps = model.read(torch.from_numpy(z[:1]))
+    assert maps.shape == (5, 4, 6)
+    noise = banks[1].predict_noise(spaces[1](torch.from_numpy(fine[:1])), torch.tensor([20]))
+    whole = noise.view(1, 8, 4, 4, 6).permute(0, 2, 1, 3, 4).reshape(1, 32, 4, 6)
+    torch.testing.assert_close(maps[4], norms(whole)[0])

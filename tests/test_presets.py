@@ -82,6 +82,6 @@ def test_training_values_out_of_range_are_named(option, value):
 
 
 def test_every_predictor_counts_alike_whatever_its_levels():
-    assert PRESETS["standard"].map_weights == pytest.approx((1 / 6, 1 / 6, 1 / 6, 1 / 2))
-    assert PRESETS["fast"].map_weights == pytest.approx((1 / 2, 1 / 2))
+    assert PRESETS["standard"].map_weights == pytest.approx((1 / 9, 1 / 9, 1 / 9, 1 / 3, 1 / 3))
+    assert PRESETS["fast"].map_weights == pytest.approx((1 / 3, 1 / 3, 1 / 3))
     assert PRESETS["paper"].map_weights == pytest.approx((1 / 3, 1 / 3, 1 / 3))

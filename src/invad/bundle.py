@@ -19,7 +19,7 @@ from invad.diffusion.empirical import EmpiricalDenoiser
 from invad.errors import ArtifactError, InvadError
 from invad.features import FeatureSpace
 from invad.fitting import FitRecord
-from invad.model import FeatureExtractor, Model
+from invad.model import FeatureExtractor, FineReader, Model
 from invad.presets import Preset
 from invad.scoring import PositionStats
 
@@ -65,6 +65,9 @@ def save_parts(folder: Path, parts: Parts, card: str) -> str:
     tensors |= {f"denoiser.{k}": v for k, v in model.denoiser.state_dict().items()}
     if model.empirical is not None:
         tensors |= {f"empirical.{k}": v for k, v in model.empirical.state_dict().items()}
+    if model.fine is not None:
+        tensors |= {f"fine.space.{k}": v for k, v in model.fine.space.tensors().items()}
+        tensors |= {f"fine.empirical.{k}": v for k, v in model.fine.empirical.state_dict().items()}
     plain: dict[str, Any] = {}
     for number, (category, stats) in enumerate(sorted(parts.stats.items())):
         tensors[f"calibration.{number}.median"] = stats.median_Lhw
@@ -110,14 +113,28 @@ def _model(
     denoiser.load_state_dict(_part(tensors, "denoiser."))
     preprocess = Preprocess(info.input_hw, info.window)
     extract = FeatureExtractor(
-        preprocess, backbone.freeze().to(device), info.grid_hw, settings.pooling, settings.scales
+        preprocess,
+        backbone.freeze().to(device),
+        info.grid_hw,
+        settings.pooling,
+        settings.scales,
+        settings.fine,
     )
     space = FeatureSpace.from_tensors(settings.space, _part(tensors, "space."))
     empirical = None
     if settings.empirical is not None:
-        empirical = EmpiricalDenoiser(space.channels, len(tensors["empirical.bank"]))
-        empirical.load_state_dict(_part(tensors, "empirical."))
-    return Model(extract, space, denoiser, empirical, settings).to_device()
+        empirical = _empirical(space, tensors, "empirical.")
+    fine = None
+    if settings.fine is not None:
+        space_fine = FeatureSpace.from_tensors(settings.space, _part(tensors, "fine.space."))
+        fine = FineReader(space_fine, _empirical(space_fine, tensors, "fine.empirical."))
+    return Model(extract, space, denoiser, empirical, settings, fine).to_device()
+
+
+def _empirical(space: FeatureSpace, tensors: Mapping[str, Tensor], prefix: str) -> EmpiricalDenoiser:
+    empirical = EmpiricalDenoiser(space.channels, len(tensors[f"{prefix}bank"]))
+    empirical.load_state_dict(_part(tensors, prefix))
+    return empirical
 
 
 def _calibration(

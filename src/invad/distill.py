@@ -217,16 +217,24 @@ def distill(
     pictures: Sequence[NDArray[np.uint8]],
     config: DistillConfig,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
+    start: Student | None = None,
 ) -> tuple[Student, dict[str, object]]:
     """Train a student; returns it in evaluation mode with a record of what was done.
 
-    `on_step(step, loss)` observes. The record holds the config, seconds, and the share of target variance
-    explained per stride on a fresh pool of 512 crops.
+    `on_step(step, loss)` observes. start: a student of the same shape to go on from; its heads, which are not
+    saved, are learned anew. The record holds the config, seconds, and the share of target variance explained
+    per stride on a fresh pool of 512 crops. Raises ConfigError when `start` has another shape, TrainingError
+    for a loss that is not a number.
     """
     torch.manual_seed(config.seed)
     projections = fit_projections(teachers, crops(pictures, config, 10**6, 512), config)
     heads = tuple(sum(p[level].rotation_CK.shape[1] for p in projections) for level in range(len(STRIDES)))
     student = Student(replace(config.student, heads=heads))
+    if start is not None:
+        if replace(start.config, heads=()) != replace(config.student, heads=()):
+            raise ConfigError(f"start: is {start.config}; go on from a student of shape {config.student}")
+        own = {k: v for k, v in start.state_dict().items() if not k.startswith("heads.")}
+        student.load_state_dict(own, strict=False)
     student.to(memory_format=torch.channels_last).train()
     mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
     std = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)

@@ -24,7 +24,7 @@ from invad.diffusion.empirical import EmpiricalDenoiser, draw_cells
 from invad.diffusion.gaussian import GaussianPreconditioned
 from invad.errors import DataError, TrainingError
 from invad.features import FeatureSpace
-from invad.model import SCHEDULE, FeatureExtractor, Model
+from invad.model import SCHEDULE, FeatureExtractor, FineReader, Model
 from invad.presets import Preset
 from invad.records import Sample
 from invad.training import Checkpoint, fingerprint, train_denoiser
@@ -167,7 +167,12 @@ def plan(
         )
     input_hw, grid_hw = _sizes(sizes, settings, backbone)
     return FeatureExtractor(
-        Preprocess(input_hw, choose_window(windows)), backbone, grid_hw, settings.pooling, settings.scales
+        Preprocess(input_hw, choose_window(windows)),
+        backbone,
+        grid_hw,
+        settings.pooling,
+        settings.scales,
+        settings.fine,
     )
 
 
@@ -265,7 +270,8 @@ class _Job:
         return model, torch.cat(maps), held, loss
 
     def train(self, name: str, index: NDArray[np.intp]) -> tuple[Model, float]:
-        settings, z = self.settings, self.features.z_NChw
+        settings = self.settings
+        z, z_fine = self.extract.split(self.features.z_NChw)
         space = FeatureSpace.fit(settings.space, z, index)
         denoiser = _fresh_denoiser(settings, space.channels, self.extract.grid_hw)
         with ExitStack() as stack:
@@ -283,11 +289,23 @@ class _Job:
                 on_step=lambda step, loss: self.observer.advance(f"loss {loss:.3f}"),
                 checkpoint=self._checkpoint(name, index),
             )
-            empirical = None
-            if settings.empirical is not None:
-                empirical = EmpiricalDenoiser(space.channels, settings.empirical.cells)
-                empirical.set_bank(draw_cells(x_NKhw, settings.train.seed), settings.train.seed)
-        return Model(self.extract, space, denoiser, empirical, settings).to_device(), loss
+            empirical = self.remember(x_NKhw)
+        fine = None
+        if z_fine is not None:
+            with ExitStack() as stack:
+                space_fine = FeatureSpace.fit(settings.space, z_fine, index)
+                bank = self.remember(_in_space(space_fine, z_fine, index, stack))
+            fine = None if bank is None else FineReader(space_fine, bank)
+        return Model(self.extract, space, denoiser, empirical, settings, fine).to_device(), loss
+
+    def remember(self, x_NKhw: NDArray[np.float32]) -> EmpiricalDenoiser | None:
+        """The predictor without training of these cells."""
+        config, seed = self.settings.empirical, self.settings.train.seed
+        if config is None:
+            return None
+        empirical = EmpiricalDenoiser(x_NKhw.shape[1], config.cells)
+        empirical.set_bank(draw_cells(x_NKhw, seed), seed)
+        return empirical
 
     def read(self, model: Model, index: Sequence[int]) -> torch.Tensor:
         z = self.features.z_NChw

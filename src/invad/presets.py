@@ -24,10 +24,11 @@ class Preset:
     backbone: a name (see `invad backbones`). strides: taps of a convolutional backbone. grid_stride: pixels
     per cell of the feature grid. area_side: the input has about area_side^2 pixels. square: ignore the
     images' aspect ratio. scales: sizes, relative to the input, at which the backbone sees the image; the
-    maps of all are brought to one grid. pooling: how finer maps reach the grid, `area` (antialiased) or
-    `bilinear` (the paper's). space: what is noised and denoised. empirical: the predictor read beside the
-    network, which counts as much; None for the network alone. top_fraction: share of the most atypical cells
-    whose mean is the image score.
+    maps of all are brought to one grid. fine: how many times finer a second grid is, on which the first of
+    the scales alone is compared with an empirical predictor of its own; None for no such grid. pooling: how
+    finer maps reach a grid, `area` (antialiased) or `bilinear` (the paper's). space: what is noised and
+    denoised. empirical: the predictor read beside the network; None for the network alone. All predictors
+    count the same. top_fraction: share of the most atypical cells whose mean is the image score.
     """
 
     backbone: str = "invad-s"
@@ -37,6 +38,7 @@ class Preset:
     square: bool = False
     pooling: str = "area"
     scales: tuple[float, ...] = (1.0, 0.5, 0.25)
+    fine: int | None = 2
     space: SpaceConfig = SPACE
     denoiser: DenoiserConfig = field(default_factory=lambda: DENOISER_PRESETS["mlp-s"])
     reading: ReadingConfig = field(default_factory=lambda: ReadingConfig(timesteps=(200, 300, 400)))
@@ -53,6 +55,10 @@ class Preset:
                 bool(self.scales) and all(0.1 <= s <= 1 for s in self.scales),
                 "sizes from 0.1 to 1, such as 1, 0.5, 0.25",
             ),
+            "fine": (
+                self.fine is None or (self.fine >= 2 and self.empirical is not None),
+                "an integer of at least 2 and an empirical predictor, or null",
+            ),
             "pooling": (self.pooling in POOLINGS, " or ".join(POOLINGS)),
             "top_fraction": (0 < self.top_fraction <= 1, "a share above 0, at most 1"),
         }
@@ -65,7 +71,7 @@ class Preset:
         """Weight of each norm map, in the order of `Model.read`: the same for each predictor."""
         counts = [len(self.reading.timesteps)]
         if self.empirical is not None:
-            counts.append(len(self.empirical.timesteps))
+            counts += [len(self.empirical.timesteps)] * (1 if self.fine is None else 2)
         return tuple(1 / (len(counts) * count) for count in counts for _ in range(count))
 
 
@@ -96,6 +102,7 @@ PRESETS: dict[str, Preset] = {
         square=True,
         pooling="bilinear",
         scales=(1.0,),
+        fine=None,
         space=SpaceConfig(standardise=False),
         empirical=None,
         denoiser=DENOISER_PRESETS["dit-paper"],

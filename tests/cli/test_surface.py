@@ -21,7 +21,7 @@ SURFACE = {
     "backbones": "--match --json",
     "doctor": "--json",
     "demo": "--output --data --steps --seed --device --json",
-    "distill": "--teacher --images --output --weights --pools --pool-size --seed --json",
+    "distill": "--teacher --images --output --weights --start --pools --pool-size --seed --json",
     "import-reference": "FILE --output --heads --json",
 }
 VERBS = get_command(app).commands

@@ -69,6 +69,8 @@ def test_distill_checks_before_it_works(run, parts, tmp_path, one_line):
     result = run("distill", *options, "--teacher", "resnet18", "--weights", "a", "--images", parts)
     assert result.exit_code == 2
     one_line(result, "1 --weights for 2 --teacher")
+    missing = run("distill", *options, "--images", parts, "--start", tmp_path / "no.safetensors")
+    one_line(missing, "no.safetensors", "no such file")
     (tmp_path / "mine.json").write_text("{}")
     result = run("distill", *options, "--images", parts)
     assert result.exit_code == 1

@@ -31,6 +31,10 @@ def distill(
         list[Path] | None,
         typer.Option(metavar="FILE", help="Weights of the teacher; one file per teacher, in order."),
     ] = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A .safetensors that distill wrote, to go on from."),
+    ] = None,
     pools: Annotated[int, typer.Option(min=1, help="How long to train, in pools of crops.")] = 10,
     pool_size: Annotated[int, typer.Option(min=32, help="Crops in a pool.")] = 4096,
     seed: SeedOption = 0,
@@ -46,17 +50,20 @@ def distill(
     if weights and len(weights) != len(teacher):
         raise ConfigError(f"{len(weights)} --weights for {len(teacher)} --teacher; give one for each or none")
     with observing(voice.err) as observer:
-        from invad.backbones.student import save_student
+        from invad.backbones.student import load_student, save_student
         from invad.distill import DistillConfig, load_pictures
         from invad.distill import distill as teach
 
         config = DistillConfig(pools=pools, pool=pool_size, seed=seed)
+        begun, before = load_student(start.with_suffix("")) if start else (None, None)
         pictures = load_pictures(images)
         teachers = _teachers(teacher, weights)
         observer.stage("distillation", config.steps)
         student, record = teach(
-            teachers, pictures, config, lambda step, loss: observer.advance(f"loss {loss:.3f}")
+            teachers, pictures, config, lambda step, loss: observer.advance(f"loss {loss:.3f}"), begun
         )
+        if before is not None:
+            record["start"] = before
         save_student(output, student, record)
     voice.say(
         f"Learned from {len(pictures)} pictures in {record['seconds']} s; share of the teachers' variance "
