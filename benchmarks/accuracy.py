@@ -112,14 +112,18 @@ def seven(scores_N: Tensor, map_Nhw: Tensor, labels: Any, masks: dict[int, Any],
 
 
 def calibrated(
-    weights: dict[int, float], fitted: Fitted, maps_NLhw: Tensor, top: float
+    weights: dict[int, float],
+    fitted: Fitted,
+    maps_NLhw: Tensor,
+    top: float = STANDARD.top_fraction,
+    floor: float = STANDARD.floor,
 ) -> tuple[Tensor, Tensor, Calibration]:
     """Test maps and scores of one configuration, and its calibration."""
     chosen, shares = list(weights), list(weights.values())
     held = fitted.held_maps_NLhw[:, chosen]
     stats = fit_position_stats(held)
-    scores, peaks = cross_fit(held, top, fitted.held_categories, shares)
-    map_Nhw = typicality_map(maps_NLhw[:, chosen], stats, shares)
+    scores, peaks = cross_fit(held, top, fitted.held_categories, shares, floor)
+    map_Nhw = typicality_map(maps_NLhw[:, chosen], stats, shares, floor)
     return map_Nhw, image_scores(map_Nhw, top), Calibration(scores=scores, peaks=peaks, rates=Rates())
 
 
@@ -232,13 +236,18 @@ def run(folder: Path, seed: int, with_baselines: bool) -> list[dict[str, Any]]:
     }
     rows = []
     for name, weights in CONFIGURATIONS.items():
-        map_Nhw, scores, calibration = calibrated(weights, fitted, maps, STANDARD.top_fraction)
+        map_Nhw, scores, calibration = calibrated(weights, fitted, maps)
         rows.append(
             {**common, "configuration": name, **seven(scores, map_Nhw, labels, masks, hw)}
             | {"false_alarms": false_alarms(scores, labels, calibration), "calibration_n": calibration.n}
         )
         if name in ("standard", "fast"):
             rows[-1] |= {"train_seconds": fitted.record.seconds, "latency_ms": latency(model, name)}
+    map_Nhw, scores, _ = calibrated(CONFIGURATIONS["standard"], fitted, maps, floor=0.0)
+    rows.append(
+        {**common, "configuration": "standard with its whole floor"}
+        | seven(scores, map_Nhw, labels, masks, hw)
+    )
     map_Nhw, scores = paper(model, test)
     rows.append(
         {**common, "configuration": "paper's scoring, same network"}
@@ -268,7 +277,7 @@ def unified(folders: list[Path], seed: int) -> list[dict[str, Any]]:
         masks = masks_of(dataset, hw)
         for configuration in ("standard", "fast"):
             weights = CONFIGURATIONS[configuration]
-            map_Nhw, scores, calibration = calibrated(weights, judged, maps, STANDARD.top_fraction)
+            map_Nhw, scores, calibration = calibrated(weights, judged, maps)
             rows.append(
                 {"set": name, "seed": seed, "configuration": configuration + UNIFIED.removeprefix("standard")}
                 | {"train_seconds": fitted.record.seconds, "input_hw": hw, "calibration_n": calibration.n}
@@ -284,7 +293,7 @@ def brief(
     """Image AUROC and false alarms alone, a row per configuration."""
     rows = []
     for name in names:
-        _, scores, calibration = calibrated(CONFIGURATIONS[name], fitted, maps_NLhw, STANDARD.top_fraction)
+        _, scores, calibration = calibrated(CONFIGURATIONS[name], fitted, maps_NLhw)
         auroc = image_metrics(scores.double().numpy(), labels)["image_auroc"]
         alarms = false_alarms(scores, labels, calibration)
         rows.append({**common, "configuration": name, "image_auroc": auroc, "false_alarms": alarms})

@@ -134,7 +134,9 @@ def test_an_unreadable_image_is_named(detector, good_parts, tmp_path):
 def test_score_is_image_score_of_typicality(detector, draw):
     maps = detector.read(draw(3))
     score, map_hw = detector.score(maps)
-    expected = typicality_map(maps[None], detector.stats[POOLED], detector.info.settings.map_weights)
+    expected = typicality_map(
+        maps[None], detector.stats[POOLED], detector.info.settings.map_weights, detector.info.settings.floor
+    )
     np.testing.assert_array_equal(map_hw, expected[0])
     assert score == float(image_scores(expected, detector.info.settings.top_fraction))
 

@@ -157,3 +157,24 @@ def test_maps_are_weighted():
     z = ((maps - stats.median_Lhw) / stats.scale_Lhw).double().numpy()
     expected = np.tensordot(z, np.array(weights), axes=(1, 0))
     np.testing.assert_allclose(typicality_map(maps, stats, weights), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_share_of_the_floor_is_taken_away():
+    """The mean of the lowest fifth of the cells, image by image."""
+    maps = maps_of(3, levels=2, h=5, w=4)
+    stats = fit_position_stats(maps_of(9, h=5, w=4, seed=1))
+    plain = typicality_map(maps, stats)
+    for share in (0.25, 1.0):
+        found = typicality_map(maps, stats, floor=share)
+        for before, after in zip(plain, found, strict=True):
+            lowest = sorted(before.flatten().tolist())[:4]
+            np.testing.assert_allclose(after, before - share * statistics.mean(lowest), rtol=1e-5, atol=1e-6)
+
+
+def test_with_all_of_the_floor_gone_a_common_offset_is_gone():
+    maps = maps_of(2, levels=1)
+    stats = PositionStats(torch.ones(1, 3, 4), torch.full((1, 3, 4), 2.0))
+    moved = typicality_map(maps + 6, stats, floor=1.0)
+    torch.testing.assert_close(moved, typicality_map(maps, stats, floor=1.0))
+    half = typicality_map(maps + 6, stats, floor=0.5) - typicality_map(maps, stats, floor=0.5)
+    torch.testing.assert_close(half, torch.full_like(half, 1.5))

@@ -175,8 +175,9 @@ class Detector:
         """Image score and h x w map of z-scores on the feature grid, from norm maps."""
         self._require_calibrated()
         stats = self.stats.get(category or POOLED, self.stats[POOLED])
-        map_1hw = typicality_map(maps_Lhw[None], stats, self.info.settings.map_weights)
-        score = image_scores(map_1hw, self.info.settings.top_fraction)
+        settings = self.info.settings
+        map_1hw = typicality_map(maps_Lhw[None], stats, settings.map_weights, settings.floor)
+        score = image_scores(map_1hw, settings.top_fraction)
         return float(score), map_1hw[0].numpy().astype(np.float32)
 
     # ------------------------------------------------------------------ calibrating one
@@ -242,7 +243,9 @@ class Detector:
             maps = maps_NLhw[index]
             stats[category] = fit_position_stats(maps)
             groups = [categories[i] for i in index]
-            scores, peaks = cross_fit(maps, settings.top_fraction, groups, settings.map_weights)
+            scores, peaks = cross_fit(
+                maps, settings.top_fraction, groups, settings.map_weights, settings.floor
+            )
             calibrations[category] = Calibration(scores=scores, peaks=peaks, rates=rates)
         self.stats, self.calibrations = stats, calibrations
         self.content_hash = None
@@ -257,16 +260,17 @@ def cross_fit(
     top_fraction: float,
     groups: Sequence[str],
     weights: Sequence[float] | None = None,
+    floor: float = 0.0,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Sorted scores and map peaks of held-out normals, each judged by statistics it did not help to fit.
 
-    groups: the category of each image. weights: of the maps, see `typicality_map`.
+    groups: the category of each image. weights, floor: see `typicality_map`.
     """
     scores = torch.empty(len(maps_NLhw), dtype=torch.float64)
     peaks = torch.empty_like(scores)
     for rest, fold in folds(groups, CROSS_FITS, seed=0):
         stats = fit_position_stats(maps_NLhw[rest])
-        map_Bhw = typicality_map(maps_NLhw[fold], stats, weights)
+        map_Bhw = typicality_map(maps_NLhw[fold], stats, weights, floor)
         scores[fold] = image_scores(map_Bhw, top_fraction).double()
         peaks[fold] = map_Bhw.flatten(1).amax(dim=1).double()
     return tuple(sorted(scores.tolist())), tuple(sorted(peaks.tolist()))

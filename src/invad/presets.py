@@ -28,7 +28,8 @@ class Preset:
     the scales alone is compared with an empirical predictor of its own; None for no such grid. pooling: how
     finer maps reach a grid, `area` (antialiased) or `bilinear` (the paper's). space: what is noised and
     denoised. empirical: the predictor read beside the network; None for the network alone. All predictors
-    count the same. top_fraction: share of the most atypical cells whose mean is the image score.
+    count the same. floor: share of an image's own floor that is taken away from its map (see
+    `typicality_map`). top_fraction: share of the most atypical cells whose mean is the image score.
     """
 
     backbone: str = "invad-s"
@@ -43,6 +44,7 @@ class Preset:
     denoiser: DenoiserConfig = field(default_factory=lambda: DENOISER_PRESETS["mlp-s"])
     reading: ReadingConfig = field(default_factory=lambda: ReadingConfig(timesteps=(200, 300, 400)))
     empirical: EmpiricalConfig | None = field(default_factory=EmpiricalConfig)
+    floor: float = 0.5
     top_fraction: float = 0.02
     train: TrainConfig = field(default_factory=TrainConfig)
 
@@ -60,6 +62,7 @@ class Preset:
                 "an integer of at least 2 and an empirical predictor, or null",
             ),
             "pooling": (self.pooling in POOLINGS, " or ".join(POOLINGS)),
+            "floor": (0 <= self.floor <= 1, "a share from 0 to 1"),
             "top_fraction": (0 < self.top_fraction <= 1, "a share above 0, at most 1"),
         }
         for name, (holds, wanted) in rules.items():

@@ -17,6 +17,10 @@ SHRINKAGE = 100
 """Images that the statistics over all cells count for against those of one cell."""
 
 
+FLOOR_CELLS = 0.2
+"""Share of the cells of an image, its most typical ones, whose mean is its floor."""
+
+
 @dataclass(frozen=True, slots=True)
 class PositionStats:
     """Median and robust scale of each norm, per level and cell, over held-out normals: L x h x w each."""
@@ -56,15 +60,26 @@ def _float32(values: NDArray[np.float64]) -> Tensor:
     return torch.from_numpy(values.astype(np.float32))
 
 
-def typicality_map(maps_BLhw: Tensor, stats: PositionStats, weights: Sequence[float] | None = None) -> Tensor:
+def typicality_map(
+    maps_BLhw: Tensor, stats: PositionStats, weights: Sequence[float] | None = None, floor: float = 0.0
+) -> Tensor:
     """Robust z-scores averaged over the maps: B x h x w, about zero on normals, larger is less typical.
 
-    weights: one per map, summing to one; None for equal ones.
+    weights: one per map, summing to one; None for equal ones. floor: share of the image's own floor, the
+    mean of its most typical cells, that is taken away from all of its cells. What lifts every cell alike is
+    more often light, focus or the sensor than a defect; with less than the whole of it taken away, an image
+    that is untypical throughout still shows.
     """
     z_BLhw = (maps_BLhw - stats.median_Lhw) / stats.scale_Lhw
     if weights is None:
-        return z_BLhw.mean(dim=1)
-    return torch.einsum("blhw,l->bhw", z_BLhw, torch.tensor(weights, dtype=z_BLhw.dtype))
+        map_Bhw = z_BLhw.mean(dim=1)
+    else:
+        map_Bhw = torch.einsum("blhw,l->bhw", z_BLhw, torch.tensor(weights, dtype=z_BLhw.dtype))
+    if not floor:
+        return map_Bhw
+    cells_BN = map_Bhw.flatten(1)
+    lowest = cells_BN.topk(max(1, round(FLOOR_CELLS * cells_BN.shape[1])), dim=1, largest=False).values
+    return map_Bhw - floor * lowest.mean(dim=1)[:, None, None]
 
 
 def image_scores(map_Bhw: Tensor, top_fraction: float) -> Tensor:
