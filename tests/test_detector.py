@@ -144,16 +144,17 @@ def test_score_is_image_score_of_typicality(detector, draw):
 # Calibration
 
 
-def test_cross_fit_by_brute_force():
+@pytest.mark.parametrize(("weights", "floor"), [(None, 0.0), ((0.25, 0.75), 0.5)])
+def test_cross_fit_by_brute_force(weights, floor):
     maps = torch.rand(13, 2, 3, 3, generator=torch.Generator().manual_seed(0))
     groups = ["a"] * 8 + ["b"] * 5
     scores, peaks = [], []
     for rest, fold in folds(groups, 5, seed=0):
         for i in fold:
-            map_1hw = typicality_map(maps[i : i + 1], fit_position_stats(maps[rest]))
+            map_1hw = typicality_map(maps[i : i + 1], fit_position_stats(maps[rest]), weights, floor)
             scores.append(float(image_scores(map_1hw, 0.3)))
             peaks.append(float(map_1hw.max()))
-    found = cross_fit(maps, 0.3, groups)
+    found = cross_fit(maps, 0.3, groups, weights, floor)
     np.testing.assert_allclose(found, [sorted(scores), sorted(peaks)], rtol=1e-6)
 
 
