@@ -11,6 +11,7 @@ from torch import nn
 
 import invad.fitting
 from invad.backbones.base import Backbone, BackboneInfo
+from invad.diffusion.empirical import EmpiricalConfig
 from invad.errors import DataError, TrainingError
 from invad.fitting import FOLDS, Silent, cache_features, fit, plan
 from invad.presets import Preset
@@ -216,6 +217,15 @@ def test_several_categories_share_one_model(write_parts, tmp_path, tiny_preset, 
     assert fitted.record.held_out == {"other": 8, "part": 9}
     assert ("denoiser", 4) in notes.stages
     assert sorted(fitted.held_categories) == ["other"] * 8 + ["part"] * 9
+
+
+def test_the_banks_of_several_categories_are_larger(write_parts, tmp_path, tiny_preset, make_backbone):
+    small = replace(tiny_preset, empirical=EmpiricalConfig(cells=20))
+    one = write_parts(tmp_path / "a", 12)
+    several = [*one, *(s for c in "bcd" for s in write_parts(tmp_path / c, 12, category=c))]
+    for samples, size in ((one, 20), (several, 40)):
+        model = fit(samples, small, make_backbone()).model
+        assert (len(model.empirical.bank), len(model.fine.empirical.bank)) == (size, size)
 
 
 def test_few_of_several_categories(write_parts, tmp_path, tiny_preset, make_backbone):

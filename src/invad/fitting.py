@@ -303,8 +303,9 @@ class _Job:
         config, seed = self.settings.empirical, self.settings.train.seed
         if config is None:
             return None
-        empirical = EmpiricalDenoiser(x_NKhw.shape[1], config.cells)
-        empirical.set_bank(draw_cells(x_NKhw, seed), seed)
+        size = config.cells_for(len(set(self.categories)))
+        empirical = EmpiricalDenoiser(x_NKhw.shape[1], size)
+        empirical.set_bank(draw_cells(x_NKhw, size, seed), seed)
         return empirical
 
     def read(self, model: Model, index: Sequence[int]) -> torch.Tensor:

@@ -64,7 +64,7 @@ def test_images_of_a_batch_and_their_levels_do_not_mix():
 def test_a_small_set_is_kept_whole_and_a_large_one_thinned():
     few = cells(5)
     assert torch.equal(filled(few, 10).bank, few)
-    many = cells(CANDIDATES + 500, 2)
+    many = cells(30 * CANDIDATES + 500, 2)
     first, again = filled(many, 30).bank, filled(many, 30).bank
     assert first.shape == (30, 2)
     assert torch.equal(first, again)
@@ -93,18 +93,22 @@ def test_it_is_saved_with_its_bank():
 
 def test_every_image_gives_as_many_cells():
     x = np.arange(3, dtype=np.float32)[:, None, None, None] + np.zeros((3, 2, 160, 160), np.float32)
-    drawn = draw_cells(x, seed=0)
+    drawn = draw_cells(x, 1000, seed=0)
     counts = [int((drawn[:, 0] == i).sum()) for i in range(3)]
-    assert counts[0] == counts[1] == counts[2] == round(2 * CANDIDATES / 3)
+    assert counts[0] == counts[1] == counts[2] == round(2000 * CANDIDATES / 3)
     assert drawn.shape[1] == 2
 
 
 def test_a_few_cells_are_all_drawn():
     x = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
-    drawn = draw_cells(x, seed=0).numpy()
+    drawn = draw_cells(x, 2, seed=0).numpy()
     cells = x.transpose(0, 2, 3, 1).reshape(-1, 3)
     np.testing.assert_array_equal(np.sort(drawn[:, 0]), np.sort(cells[:, 0]))
     assert {tuple(c) for c in drawn} == {tuple(c) for c in cells}
+
+
+def test_a_bank_grows_with_the_root_of_the_categories():
+    assert [EmpiricalConfig(cells=100).cells_for(n) for n in (1, 4, 15)] == [100, 200, 387]
 
 
 @pytest.mark.parametrize(("option", "value"), [("cells", 0), ("timesteps", (20, 10)), ("timesteps", ())])

@@ -23,8 +23,8 @@ from invad.diffusion.schedule import linear_schedule
 from invad.diffusion.schedule import timesteps as checked_timesteps
 from invad.errors import ConfigError
 
-CANDIDATES = 20_000
-"""Cells drawn at random before the greedy selection, which costs cells x candidates distances."""
+CANDIDATES = 10
+"""For each cell of the bank, drawn at random before the greedy selection, which costs their product."""
 
 SKETCH = 64
 """Dimensions of the random projection on which the selection is made."""
@@ -32,10 +32,18 @@ SKETCH = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmpiricalConfig:
-    """cells: largest size of the bank. timesteps: the noise levels read, rising, 0..999."""
+    """cells: largest size of the bank of one category. timesteps: the noise levels read, rising, 0..999."""
 
     cells: int = 2000
     timesteps: tuple[int, ...] = (20,)
+
+    def cells_for(self, categories: int) -> int:
+        """Largest size of the bank of a model of several categories.
+
+        It grows with their root: each gets less than a bank of its own, and the time an image takes grows
+        less than the number of models that one replaces.
+        """
+        return round(self.cells * math.sqrt(categories))
 
     def __post_init__(self) -> None:
         if self.cells < 1:
@@ -58,8 +66,8 @@ class EmpiricalDenoiser(nn.Module):
         """The bank from clean cells N x C float32: all of them, or a greedy coreset of a random part."""
         size = len(self.bank)
         generator = torch.Generator().manual_seed(seed)
-        if len(cells_NC) > CANDIDATES:
-            cells_NC = cells_NC[torch.randperm(len(cells_NC), generator=generator)[:CANDIDATES]]
+        if len(cells_NC) > CANDIDATES * size:
+            cells_NC = cells_NC[torch.randperm(len(cells_NC), generator=generator)[: CANDIDATES * size]]
         if len(cells_NC) > size:
             cells_NC = cells_NC[greedy_coreset(cells_NC, size, generator)]
         self.bank = cells_NC.clone()
@@ -83,10 +91,13 @@ class EmpiricalDenoiser(nn.Module):
         return noise.transpose(1, 2).reshape(x_BChw.shape)
 
 
-def draw_cells(x_NChw: NDArray[np.float32], seed: int) -> Tensor:
-    """Some 2 x CANDIDATES cells, M x C, the same share of every image: all of a large set are too many."""
+def draw_cells(x_NChw: NDArray[np.float32], size: int, seed: int) -> Tensor:
+    """Twice the candidates for a bank of `size` cells, M x C, the same share of every image.
+
+    All cells of a large set are too many.
+    """
     n, _, h, w = x_NChw.shape
-    share = min(1.0, 2 * CANDIDATES / (n * h * w))
+    share = min(1.0, 2 * CANDIDATES * size / (n * h * w))
     count = max(1, round(share * h * w))
     generator = torch.Generator().manual_seed(seed)
     cells = [
