@@ -195,18 +195,6 @@ def train(dataset: Dataset, preset: Preset, seed: int) -> Fitted:
     return fit(dataset.train, settings, net)
 
 
-def latency(model: Model, preset: str) -> float:
-    """Median milliseconds from the pixels of a 256 x 256 image to its norm maps."""
-    model = replace(model, settings=named(preset))
-    image = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
-    times = []
-    for _ in range(25):
-        started = time.perf_counter()
-        model.read(model.extract(image))
-        times.append(time.perf_counter() - started)
-    return round(1000 * statistics.median(times[5:]), 2)
-
-
 def digest(plain: Any) -> str:
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:12]
 
@@ -242,7 +230,7 @@ def run(folder: Path, seed: int, with_baselines: bool) -> list[dict[str, Any]]:
             | {"false_alarms": false_alarms(scores, labels, calibration), "calibration_n": calibration.n}
         )
         if name in ("standard", "fast"):
-            rows[-1] |= {"train_seconds": fitted.record.seconds, "latency_ms": latency(model, name)}
+            rows[-1] |= {"train_seconds": fitted.record.seconds}
     map_Nhw, scores, _ = calibrated(CONFIGURATIONS["standard"], fitted, maps, floor=0.0)
     rows.append(
         {**common, "configuration": "standard with its whole floor"}
