@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from baselines import nearest_neighbour_maps, padim_maps, reconstruction_maps
+from baselines import NearestNeighbour, padim_maps, reconstruction_maps
 from distill_invad_s import load_teachers
 from perturbations import PERTURBATIONS
 from torch import Tensor
@@ -147,20 +147,20 @@ def baselines(model: Model, train: Any, test: Any, seed: int) -> dict[str, tuple
     (train, train_fine), (test, test_fine) = model.extract.split(train), model.extract.split(test)
     space = FeatureSpace.fit(SpaceConfig(), train, np.arange(len(train)))
     x_train, x_test = (space(torch.from_numpy(x)).numpy() for x in (train, test))
-    nearest = nearest_neighbour_maps(x_train, x_test, 0.1, seed)
+    nearest = NearestNeighbour(x_train, 0.1, seed)(x_test)
     single = x_train.shape[1] // len(model.extract.scales)
-    first = nearest_neighbour_maps(x_train[:, :single], x_test[:, :single], 0.1, seed)
-    # In blocks, not in rows: its largest cell does not mind.
-    fine = nearest_neighbour_maps(train_fine, test_fine, 0.02, seed)
+    first = NearestNeighbour(x_train[:, :single], 0.1, seed)(x_test[:, :single])
+    fine = unblock(NearestNeighbour(train_fine, 0.01, seed)(test_fine), model)
     # Fully whitened, because the baseline standardises whatever it is given.
     noised = FeatureSpace.fit(STANDARD.space, train, np.arange(len(train)))
-    own = nearest_neighbour_maps(*(noised(torch.from_numpy(x)).numpy() for x in (train, test)), 0.1, seed)
+    own_train, own_test = (noised(torch.from_numpy(x)).numpy() for x in (train, test))
+    own = NearestNeighbour(own_train, 0.1, seed)(own_test)
     maps = {
         "nearest neighbour, largest cell": (nearest, 1e-9),
         "nearest neighbour, top 2 %": (nearest, 0.02),
         "nearest neighbour, one scale, largest cell": (first, 1e-9),
         "nearest neighbour, one scale, top 2 %": (first, 0.02),
-        "nearest neighbour, one scale, fine grid, 2 % coreset, largest cell": (unblock(fine, model), 1e-9),
+        "nearest neighbour, one scale, fine grid, 1 % coreset, largest cell": (fine, 1e-9),
         "nearest neighbour in the detector's space, whitened, largest cell": (own, 1e-9),
         "nearest neighbour in the detector's space, whitened, top 2 %": (own, 0.02),
         "PaDiM, 100 channels, largest cell": (padim_maps(x_train, x_test, 100, seed), 1e-9),
@@ -288,15 +288,6 @@ def brief(
     return rows
 
 
-def nearest(extract: FeatureExtractor, train: Any, test: Any, labels: Any, share: float, seed: int) -> float:
-    """Image AUROC of the nearest-neighbour baseline on the grid, largest cell."""
-    train, test = extract.split(train)[0], extract.split(test)[0]
-    space = FeatureSpace.fit(SpaceConfig(), train, np.arange(len(train)))
-    x_train, x_test = (space(torch.from_numpy(x)).numpy() for x in (train, test))
-    scores = image_scores(nearest_neighbour_maps(x_train, x_test, share, seed), 1e-9)
-    return image_metrics(scores.double().numpy(), labels)["image_auroc"]
-
-
 def features_of(extract: FeatureExtractor, samples: tuple[Sample, ...]) -> Any:
     return np.concatenate([extract(read_image(s.path)).cpu().numpy() for s in samples])
 
@@ -306,15 +297,24 @@ def robustness(folder: Path, seed: int) -> list[dict[str, Any]]:
     dataset = load_dataset(folder)
     fitted = train(dataset, STANDARD, seed)
     model, labels = fitted.model, np.array([s.is_anomalous for s in dataset.test])
-    features = features_of(model.extract, dataset.train)
+    nearest = NearestNeighbour(on_grid(model, features_of(model.extract, dataset.train)), 0.02, seed)
     rows = []
     for change, apply in PERTURBATIONS.items():
         test, maps = read_maps(model, dataset.test, apply)
         common = {"set": folder.name, "seed": seed, "variant": change}
-        rows += brief(fitted, maps, labels, ("standard", "fast", "empirical alone"), **common)
-        auroc = nearest(model.extract, features, test, labels, 0.02, seed)
+        rows += brief(fitted, maps, labels, ("standard", "fast"), **common)
+        auroc = largest_cell_auroc(nearest(on_grid(model, test)), labels)
         rows.append({**common, "configuration": "nearest neighbour, 2 % coreset", "image_auroc": auroc})
     return rows
+
+
+def on_grid(model: Model, features: Any) -> Any:
+    """Those of the grid, without the fine one."""
+    return np.ascontiguousarray(model.extract.split(features)[0])
+
+
+def largest_cell_auroc(map_Nhw: Tensor, labels: Any) -> float:
+    return image_metrics(image_scores(map_Nhw, 1e-9).double().numpy(), labels)["image_auroc"]
 
 
 def sizes(folder: Path, seed: int) -> list[dict[str, Any]]:
@@ -326,12 +326,13 @@ def sizes(folder: Path, seed: int) -> list[dict[str, Any]]:
     for size in (*(n for n in SIZES if n < len(order)), len(order)):
         part = replace(dataset, train=tuple(dataset.train[i] for i in order[:size]))
         fitted = train(part, STANDARD, seed)
-        extract = fitted.model.extract
-        test, maps = read_maps(fitted.model, dataset.test)
+        model = fitted.model
+        test, maps = read_maps(model, dataset.test)
         variant = f"{size} normals" if size in SIZES else "all normals"
         common = {"set": folder.name, "seed": seed, "variant": variant, "normals": size}
-        rows += brief(fitted, maps, labels, ("standard", "fast", "empirical alone"), **common)
-        auroc = nearest(extract, features_of(extract, part.train), test, labels, 0.1, seed)
+        rows += brief(fitted, maps, labels, ("standard", "fast"), **common)
+        nearest = NearestNeighbour(on_grid(model, features_of(model.extract, part.train)), 0.1, seed)
+        auroc = largest_cell_auroc(nearest(on_grid(model, test)), labels)
         rows.append({**common, "configuration": "nearest neighbour, 10 % coreset", "image_auroc": auroc})
     return rows
 
@@ -343,7 +344,7 @@ def teacher(folder: Path, seed: int, teachers: Path) -> list[dict[str, Any]]:
     backbone = load_teachers(teachers, ["resnet50"])[0]
     extract = plan(dataset.train, replace(STANDARD, scales=(1.0,), fine=None), backbone, strict=True)
     features = [features_of(extract, samples) for samples in (dataset.train, dataset.test)]
-    map_Nhw = nearest_neighbour_maps(*features, 0.1, seed)
+    map_Nhw = NearestNeighbour(features[0], 0.1, seed)(features[1])
     hw = extract.preprocess.input_hw
     masks = masks_of(dataset, hw)
     rows = []

@@ -127,7 +127,9 @@ def main() -> None:
             rows.append(run(folder, backbone, name, args.seed))
             print(rows[-1], flush=True)
             means = {
-                model: round(statistics.mean(r["image_auroc"] for r in rows if r["configuration"] == model), 4)
+                model: round(
+                    statistics.mean(r["image_auroc"] for r in rows if r["configuration"] == model), 4
+                )
                 for model in dict.fromkeys(r["configuration"] for r in rows)
             }
             document = {

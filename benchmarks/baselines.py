@@ -10,20 +10,24 @@ from invad.diffusion.empirical import greedy_coreset
 from invad.model import Model
 
 
-def nearest_neighbour_maps(
-    train_NChw: NDArray[np.float32], test_NChw: NDArray[np.float32], share: float = 0.1, seed: int = 0
-) -> Tensor:
-    """Distance of every test cell to its nearest coreset cell, standardised features: N x h x w."""
-    train = torch.from_numpy(train_NChw)
-    mean, std = train.mean((0, 2, 3), keepdim=True), train.std((0, 2, 3), keepdim=True).clamp_min(1e-6)
-    bank = ((train - mean) / std).permute(0, 2, 3, 1).reshape(-1, train.shape[1])
-    size = max(1, round(share * len(bank)))
-    bank = bank[greedy_coreset(bank, size, torch.Generator().manual_seed(seed))]
-    maps = []
-    for one in test_NChw:
-        z = ((torch.from_numpy(one)[None] - mean) / std)[0].flatten(1).T
-        maps.append(torch.cdist(z, bank).min(dim=1).values.view(one.shape[1:]))
-    return torch.stack(maps)
+class NearestNeighbour:
+    """Distance to the nearest cell of a greedy coreset, on features standardised per channel."""
+
+    def __init__(self, train_NChw: NDArray[np.float32], share: float = 0.1, seed: int = 0):
+        train = torch.from_numpy(train_NChw)
+        self.mean = train.mean((0, 2, 3), keepdim=True)
+        self.std = train.std((0, 2, 3), keepdim=True).clamp_min(1e-6)
+        bank = ((train - self.mean) / self.std).permute(0, 2, 3, 1).reshape(-1, train.shape[1])
+        size = max(1, round(share * len(bank)))
+        self.bank = bank[greedy_coreset(bank, size, torch.Generator().manual_seed(seed))]
+
+    def __call__(self, test_NChw: NDArray[np.float32]) -> Tensor:
+        """N x h x w."""
+        maps = []
+        for one in test_NChw:
+            z = ((torch.from_numpy(one)[None] - self.mean) / self.std)[0].flatten(1).T
+            maps.append(torch.cdist(z, self.bank).min(dim=1).values.view(one.shape[1:]))
+        return torch.stack(maps)
 
 
 def padim_maps(
@@ -57,7 +61,7 @@ def reconstruction_maps(model: Model, test_NChw: NDArray[np.float32], level: int
     predict = model.denoiser.predict_noise
     maps = []
     for one in test_NChw:
-        x = model.space(model.extract.split(torch.from_numpy(one[None]))[0])
+        x = model.space(torch.from_numpy(one[None]))
         noised = q_sample(x, torch.randn(x.shape, generator=generator), level, model.schedule)
         back = sample(predict, noised, model.schedule, levels).latent
         maps.append(torch.linalg.vector_norm(x - back, dim=1)[0])
