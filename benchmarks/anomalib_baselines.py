@@ -1,6 +1,6 @@
-"""anomalib's own PatchCore and PaDiM on the same images, with a feature extractor that is available offline.
+"""anomalib's own PatchCore and PaDiM on the same images, with an extractor that is available offline.
 
-    python -m venv OTHER && OTHER/bin/pip install anomalib pydantic tifffile      # not into invad's environment
+    python -m venv OTHER && OTHER/bin/pip install anomalib pydantic tifffile  # not into invad's environment
     PYTHONPATH=src OTHER/bin/python benchmarks/anomalib_baselines.py DATA/* --teachers FOLDER \
         --output benchmarks/results/anomalib.json
 
@@ -94,9 +94,7 @@ def run(folder: Path, backbone: Backbone, name: str, seed: int) -> dict[str, Any
     for x in images(dataset.test):
         started = time.perf_counter()
         with torch.inference_mode():
-            score = model(x).pred_score
-            # PaDiM leaves the score to its map when it is not there.
-        scores.append(float(score.max()) if score is not None else float("nan"))
+            scores.append(float(model(x).pred_score.max()))
         times.append(time.perf_counter() - started)
     labels = np.array([s.is_anomalous for s in dataset.test])
     return {
@@ -126,12 +124,10 @@ def main() -> None:
                 continue
             rows.append(run(folder, backbone, name, args.seed))
             print(rows[-1], flush=True)
-            means = {
-                model: round(
-                    statistics.mean(r["image_auroc"] for r in rows if r["configuration"] == model), 4
-                )
-                for model in dict.fromkeys(r["configuration"] for r in rows)
-            }
+            means = {}
+            for model in MODELS:
+                values = [r["image_auroc"] for r in rows if r["configuration"] == model]
+                means[model] = round(statistics.mean(values), 4) if values else None
             document = {
                 "what": __doc__.strip().splitlines()[0],
                 "date": date.today().isoformat(),
