@@ -14,6 +14,7 @@ from PIL import Image
 from scipy.stats import binom
 
 from invad.calibration import POOLED, Calibration, Rates, folds
+from invad.data.images import read_image
 from invad.detector import Detector, cross_fit
 from invad.errors import ConfigError, DataError, NotCalibratedError
 from invad.fitting import Silent
@@ -156,6 +157,17 @@ def test_cross_fit_by_brute_force(weights, floor):
             peaks.append(float(map_1hw.max()))
     found = cross_fit(maps, 0.3, groups, weights, floor)
     np.testing.assert_allclose(found, [sorted(scores), sorted(peaks)], rtol=1e-6)
+
+
+def test_held_out_and_new_images_are_judged_by_the_same_rules(detector, good_parts):
+    """The limits come from scores with the settings' weights and floor, as new images get them."""
+    own = Detector(detector.model, detector.info, detector.stats, detector.calibrations)
+    own.calibrate(good_parts[:12])
+    maps = torch.stack([own.read(read_image(s.path)) for s in good_parts[:12]])
+    settings, groups = own.info.settings, [s.category for s in good_parts[:12]]
+    assert settings.floor > 0
+    scores, peaks = cross_fit(maps, settings.top_fraction, groups, settings.map_weights, settings.floor)
+    assert (own.calibrations[POOLED].scores, own.calibrations[POOLED].peaks) == (scores, peaks)
 
 
 @pytest.mark.parametrize("i", range(0, 12, 3))
