@@ -212,6 +212,17 @@ def _batches(count: int, config: DistillConfig, seed: int) -> Iterator[Tensor]:
         yield from order[: count // config.batch * config.batch].split(config.batch)  # type: ignore[no-untyped-call]
 
 
+def _student(config: StudentConfig, start: Student | None) -> Student:
+    """A fresh student, or one with the trunk of `start` and fresh heads."""
+    student = Student(config)
+    if start is not None:
+        if replace(start.config, heads=()) != replace(config, heads=()):
+            raise ConfigError(f"start: is {start.config}; go on from a student of shape {config}")
+        trunk = {k: v for k, v in start.state_dict().items() if not k.startswith("heads.")}
+        student.load_state_dict(trunk, strict=False)
+    return student
+
+
 def distill(
     teachers: Sequence[Backbone],
     pictures: Sequence[NDArray[np.uint8]],
@@ -229,12 +240,7 @@ def distill(
     torch.manual_seed(config.seed)
     projections = fit_projections(teachers, crops(pictures, config, 10**6, 512), config)
     heads = tuple(sum(p[level].rotation_CK.shape[1] for p in projections) for level in range(len(STRIDES)))
-    student = Student(replace(config.student, heads=heads))
-    if start is not None:
-        if replace(start.config, heads=()) != replace(config.student, heads=()):
-            raise ConfigError(f"start: is {start.config}; go on from a student of shape {config.student}")
-        own = {k: v for k, v in start.state_dict().items() if not k.startswith("heads.")}
-        student.load_state_dict(own, strict=False)
+    student = _student(replace(config.student, heads=heads), start)
     student.to(memory_format=torch.channels_last).train()
     mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
     std = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
