@@ -44,10 +44,10 @@ def assert_equal(found, expected):
 
 @pytest.fixture(scope="module")
 def two_categories(write_parts, tmp_path_factory, tiny_preset, make_backbone):
-    """60 parts and 30 of another category, which are brighter and larger."""
+    """60 parts and 30 of another category, which are brighter and of another shape."""
     root = tmp_path_factory.mktemp("two")
     samples = write_parts(root / "part", 60)
-    samples += write_parts(root / "wide", 30, first=100, category="wide", size=(96, 64))
+    samples += write_parts(root / "wide", 30, first=100, category="wide", size=(128, 64))
     return Detector.fit(samples, preset=tiny_preset, backbone=make_backbone(), device="cpu")
 
 
@@ -201,8 +201,21 @@ def test_pooled_calibration_uses_all_and_each_category_its_own(two_categories):
     assert set(two_categories.stats) == {POOLED, "part", "wide"}
 
 
+def test_an_image_is_stretched_to_the_nearest_shape(two_categories, draw):
+    extract = two_categories.model.extract
+    assert extract.preprocess.other_hw == ((48, 96),)
+    seen = []
+    watch = extract.backbone.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape[2:])))
+    try:
+        for size in ((64, 64), (140, 64)):
+            two_categories.predict(draw(1, size=size))
+    finally:
+        watch.remove()
+    assert seen[::2] == [(64, 64), (48, 96)]
+
+
 def test_a_category_is_judged_by_its_own_normals(two_categories, draw):
-    pixels = draw(700, size=(96, 64))
+    pixels = draw(700, size=(128, 64))
     own, pooled = two_categories.predict(pixels, category="wide"), two_categories.predict(pixels)
     calibration = two_categories.calibrations["wide"]
     assert own.p_value == calibration.p_value(own.score)

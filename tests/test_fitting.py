@@ -11,9 +11,10 @@ from torch import nn
 
 import invad.fitting
 from invad.backbones.base import Backbone, BackboneInfo
+from invad.data.images import read_image
 from invad.diffusion.empirical import EmpiricalConfig
 from invad.errors import DataError, TrainingError
-from invad.fitting import FOLDS, Silent, cache_features, fit, plan
+from invad.fitting import FOLDS, Silent, balance, cache_features, fit, plan
 from invad.presets import Preset
 from invad.records import Sample
 from invad.training import TrainConfig
@@ -92,6 +93,24 @@ def test_square_ignores_the_aspect(write_parts, tmp_path, tiny_preset, make_back
     assert made.preprocess.input_hw == (64, 64)
 
 
+def test_categories_of_very_different_shapes_get_input_sizes_of_their_own(
+    write_parts, tmp_path, tiny_preset, make_backbone
+):
+    samples = write_parts(tmp_path / "square", 3, category="square")
+    samples += write_parts(tmp_path / "wide", 3, category="wide", size=(80, 64))
+    samples += write_parts(tmp_path / "tall", 2, category="tall", size=(64, 192))
+    made = plan(samples, tiny_preset, make_backbone(), strict=False)
+    assert (made.preprocess.input_hw, made.preprocess.other_hw) == ((64, 64), ((112, 32),))
+    assert made.grid_hw == (4, 4)
+    shapes = {s.category: made(read_image(s.path)).shape for s in samples}
+    assert len(set(shapes.values())) == 1
+
+
+def test_a_category_of_mixed_shapes_has_one_input_size(write_parts, tmp_path, tiny_preset, make_backbone):
+    samples = write_parts(tmp_path / "a", 3) + write_parts(tmp_path / "b", 2, size=(64, 192))
+    assert plan(samples, tiny_preset, make_backbone(), strict=False).preprocess.other_hw == ()
+
+
 def test_images_are_probed_over_the_whole_set(write_parts, tmp_path, tiny_preset, make_backbone):
     """The first 64 of 100 are square; the last ones, of another category, have 16 bits."""
     samples = write_parts(tmp_path / "a", 80)
@@ -112,6 +131,23 @@ def test_no_readable_image(tmp_path, tiny_preset, make_backbone):
         plan(samples, tiny_preset, make_backbone(), strict=True)
     with pytest.raises(DataError, match="no readable image"):
         plan([], tiny_preset, make_backbone(), strict=False)
+
+
+# Categories
+
+
+def test_small_categories_are_repeated_until_all_count_the_same():
+    groups = ["a", "b", "b", "b", "a", "b", "c", "c"]
+    made = balance(groups)
+    assert [sum(groups[i] == name for i in made) for name in "abc"] == [4, 4, 4]
+    assert sorted(set(made.tolist())) == list(range(8))
+    assert balance(["a"] * 5).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_lone_image_is_not_repeated_beyond_all_measure():
+    made = balance(["a"] * 99 + ["b", "c"])
+    assert len(made) <= 2 * 101
+    assert (made == 99).sum() == (made == 100).sum() == 51
 
 
 # Features

@@ -109,7 +109,7 @@ def test_the_empirical_predictor_is_read_beside_the_network(extract, draw, tiny_
     settings = replace(tiny_preset, empirical=EmpiricalConfig(cells=50, timesteps=(20, 100)))
     x = space(torch.from_numpy(z))
     empirical = EmpiricalDenoiser(8, 50)
-    empirical.set_bank(draw_cells(x.numpy(), 50, seed=0), seed=0)
+    empirical.set_bank(draw_cells(x.numpy(), np.arange(len(x)), 50, seed=0), seed=0)
     net = build_denoiser(tiny_preset.denoiser, 8, (4, 6)).eval()
     maps = Model(extract, space, net, empirical, settings).read(torch.from_numpy(z[:1]))
     assert maps.shape == (5, 4, 6)
@@ -147,7 +147,9 @@ def test_the_fine_map_is_the_noise_in_all_the_fine_cells_of_a_cell(extract, draw
     ]
     banks = [EmpiricalDenoiser(8, 20) for _ in spaces]
     for bank, space, part in zip(banks, spaces, (coarse, fine), strict=True):
-        bank.set_bank(draw_cells(space(torch.from_numpy(part)).numpy(), 20, seed=0), seed=0)
+        bank.set_bank(
+            draw_cells(space(torch.from_numpy(part)).numpy(), np.arange(len(part)), 20, seed=0), seed=0
+        )
     net = build_denoiser(tiny_preset.denoiser, 8, (4, 6)).eval()
     model = Model(extract, spaces[0], net, banks[0], tiny_preset, FineReader(spaces[1], banks[1]))
     maps = model.read(torch.from_numpy(z[:1]))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from invad.errors import ArtifactError
 
-FORMAT = 4
+FORMAT = 5
 TENSORS, CONFIG, CALIBRATION, CARD = "model.safetensors", "config.json", "calibration.json", "README.md"
 
 

@@ -35,6 +35,7 @@ class DetectorInfo:
     preset: str
     settings: Preset
     input_hw: tuple[int, int]
+    other_hw: tuple[tuple[int, int], ...] = ()
     window: tuple[float, float]
     grid_hw: tuple[int, int]
     channels: int
@@ -111,7 +112,7 @@ def _model(
     backbone.load_state_dict(_part(tensors, "backbone."))
     denoiser = build_denoiser(settings.denoiser, info.channels, info.grid_hw)
     denoiser.load_state_dict(_part(tensors, "denoiser."))
-    preprocess = Preprocess(info.input_hw, info.window)
+    preprocess = Preprocess(info.input_hw, info.window, info.other_hw)
     extract = FeatureExtractor(
         preprocess,
         backbone.freeze().to(device),

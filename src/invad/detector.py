@@ -94,6 +94,7 @@ class Detector:
             preset=preset if isinstance(preset, str) else "custom",
             settings=settings,
             input_hw=extract.preprocess.input_hw,
+            other_hw=extract.preprocess.other_hw,
             window=extract.preprocess.window,
             grid_hw=extract.grid_hw,
             channels=fitted.model.space.channels,

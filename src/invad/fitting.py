@@ -3,11 +3,12 @@
 import hashlib
 import math
 import shutil
+import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +19,13 @@ from numpy.typing import NDArray
 from invad.backbones.base import Backbone
 from invad.calibration import folds, hold_out
 from invad.data.images import read_image
-from invad.data.preprocess import Preprocess, choose_input_hw, choose_window
+from invad.data.preprocess import (
+    Preprocess,
+    choose_input_hw,
+    choose_window,
+    group_aspects,
+    log_aspect,
+)
 from invad.diffusion.denoiser import DenoiserModule, build_denoiser
 from invad.diffusion.empirical import EmpiricalDenoiser, draw_cells
 from invad.diffusion.gaussian import GaussianPreconditioned
@@ -39,6 +46,10 @@ FEW_IMAGES = 60
 """Below this many normals, holding a fifth out would leave too few: every image is held out once instead."""
 
 FOLDS = 4
+
+ALIKE = 1.5
+"""Largest ratio between the aspect ratios of categories that share an input size."""
+
 MEMORY_LIMIT = 1 << 30
 """Features larger than this many bytes are kept in a memory-mapped temporary file."""
 
@@ -149,31 +160,52 @@ def plan(
     samples: Sequence[Sample], settings: Preset, backbone: Backbone, *, strict: bool
 ) -> FeatureExtractor:
     """Choose input size and 16-bit window from a spread of the images, the grid from the input size."""
-    spread = np.linspace(0, len(samples) - 1, min(len(samples), PROBED_IMAGES)).round().astype(int)
-    sizes, windows = [], []
-    for i in spread:
+    sizes: dict[str, list[tuple[int, int]]] = {}
+    windows = []
+    for sample in _spread(samples):
         try:
-            pixels = read_image(samples[i].path)
+            pixels = read_image(sample.path)
         except DataError:
             if strict:
                 raise
             continue
-        sizes.append((pixels.shape[0], pixels.shape[1]))
+        sizes.setdefault(sample.category, []).append((pixels.shape[0], pixels.shape[1]))
         windows.append(_extremes(pixels))
     if not sizes:
         raise DataError(
             f"{samples[0].path.parent if samples else 'data'}: no readable image among the normals; "
             "give a folder of good images"
         )
-    input_hw, grid_hw = _sizes(sizes, settings, backbone)
+    (input_hw, grid_hw), *others = (_sizes(group, settings, backbone) for group in _shapes(sizes))
     return FeatureExtractor(
-        Preprocess(input_hw, choose_window(windows)),
+        Preprocess(input_hw, choose_window(windows), tuple(hw for hw, _ in others if hw != input_hw)),
         backbone,
         grid_hw,
         settings.pooling,
         settings.scales,
         settings.fine,
     )
+
+
+def _spread(samples: Sequence[Sample]) -> list[Sample]:
+    """PROBED_IMAGES of the samples at equal distances, the same share of each category, one at least."""
+    categories: dict[str, list[Sample]] = {}
+    for sample in samples:
+        categories.setdefault(sample.category, []).append(sample)
+    share = max(1, PROBED_IMAGES // max(1, len(categories)))
+    return [
+        own[i]
+        for own in categories.values()
+        for i in np.linspace(0, len(own) - 1, min(len(own), share)).round().astype(int)
+    ]
+
+
+def _shapes(sizes: Mapping[str, Sequence[tuple[int, int]]]) -> list[list[tuple[int, int]]]:
+    """Image sizes of the categories whose median aspect ratios are alike, the largest group first."""
+    own = list(sizes.values())
+    medians = [statistics.median(log_aspect(size_hw) for size_hw in category) for category in own]
+    groups = [[hw for i in group for hw in own[i]] for group in group_aspects(medians, ALIKE)]
+    return sorted(groups, key=len, reverse=True)
 
 
 def _sizes(
@@ -270,42 +302,46 @@ class _Job:
         return model, torch.cat(maps), held, loss
 
     def train(self, name: str, index: NDArray[np.intp]) -> tuple[Model, float]:
+        """A model of the images `index`, in which every category counts the same (see `balance`)."""
         settings = self.settings
+        steps = settings.train.steps_for(len(index))
         z, z_fine = self.extract.split(self.features.z_NChw)
-        space = FeatureSpace.fit(settings.space, z, index)
+        balanced = index[balance([self.categories[i] for i in index])]
+        index, rows = np.unique(balanced, return_inverse=True)
+        space = FeatureSpace.fit(settings.space, z, balanced)
         denoiser = _fresh_denoiser(settings, space.channels, self.extract.grid_hw)
         with ExitStack() as stack:
             x_NKhw = _in_space(space, z, index, stack)
             if isinstance(denoiser, GaussianPreconditioned):
-                denoiser.set_gaussian(*_moments(x_NKhw))
-            self.observer.stage(name, settings.train.steps_for(len(index)))
+                denoiser.set_gaussian(*_moments(x_NKhw, rows))
+            self.observer.stage(name, steps)
             loss = train_denoiser(
                 denoiser,
                 x_NKhw,
-                np.arange(len(index)),
+                rows,
                 SCHEDULE,
-                settings.train,
+                replace(settings.train, steps=steps),
                 device=self.extract.device,
                 on_step=lambda step, loss: self.observer.advance(f"loss {loss:.3f}"),
-                checkpoint=self._checkpoint(name, index),
+                checkpoint=self._checkpoint(name, balanced),
             )
-            empirical = self.remember(x_NKhw)
+            empirical = self.remember(x_NKhw, rows)
         fine = None
         if z_fine is not None:
             with ExitStack() as stack:
-                space_fine = FeatureSpace.fit(settings.space, z_fine, index)
-                bank = self.remember(_in_space(space_fine, z_fine, index, stack))
+                space_fine = FeatureSpace.fit(settings.space, z_fine, balanced)
+                bank = self.remember(_in_space(space_fine, z_fine, index, stack), rows)
             fine = None if bank is None else FineReader(space_fine, bank)
         return Model(self.extract, space, denoiser, empirical, settings, fine).to_device(), loss
 
-    def remember(self, x_NKhw: NDArray[np.float32]) -> EmpiricalDenoiser | None:
-        """The predictor without training of these cells."""
+    def remember(self, x_NKhw: NDArray[np.float32], index: NDArray[np.intp]) -> EmpiricalDenoiser | None:
+        """The predictor without training of the cells of the images `index`."""
         config, seed = self.settings.empirical, self.settings.train.seed
         if config is None:
             return None
         size = config.cells_for(len(set(self.categories)))
         empirical = EmpiricalDenoiser(x_NKhw.shape[1], size)
-        empirical.set_bank(draw_cells(x_NKhw, size, seed), seed)
+        empirical.set_bank(draw_cells(x_NKhw, index, size, seed), seed)
         return empirical
 
     def read(self, model: Model, index: Sequence[int]) -> torch.Tensor:
@@ -321,6 +357,19 @@ class _Job:
         return Checkpoint(self.work_dir / f"{name.replace(' ', '-')}.safetensors", mark)
 
 
+def balance(groups: Sequence[str]) -> NDArray[np.intp]:
+    """Indices of the items, those of smaller groups repeated: up to the size of the largest group, or as far
+    as the whole at most doubles. A single group stays as it is.
+    """
+    own: dict[str, list[int]] = {}
+    for i, group in enumerate(groups):
+        own.setdefault(group, []).append(i)
+    wanted = max(map(len, own.values()))
+    while sum(max(wanted, len(index)) for index in own.values()) > 2 * len(groups):
+        wanted -= 1
+    return np.concatenate([np.resize(index, max(wanted, len(index))) for index in own.values()])
+
+
 def _in_space(
     space: FeatureSpace, z_NChw: NDArray[np.float32], index: NDArray[np.intp], stack: ExitStack
 ) -> NDArray[np.float32]:
@@ -332,11 +381,11 @@ def _in_space(
     return x_NKhw
 
 
-def _moments(x_NKhw: NDArray[np.float32]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and variance of each channel over all cells, K each, float64, image by image."""
-    cells = len(x_NKhw) * math.prod(x_NKhw.shape[2:])
-    mean = sum(x.sum((1, 2), dtype=np.float64) for x in x_NKhw) / cells
-    squares = sum(np.square(x - mean[:, None, None]).sum((1, 2), dtype=np.float64) for x in x_NKhw)
+def _moments(x_NKhw: NDArray[np.float32], index: NDArray[np.intp]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and variance of each channel over the cells of the images `index`, K each, float64."""
+    cells = len(index) * math.prod(x_NKhw.shape[2:])
+    mean = sum(x_NKhw[i].sum((1, 2), dtype=np.float64) for i in index) / cells
+    squares = sum(np.square(x_NKhw[i] - mean[:, None, None]).sum((1, 2), dtype=np.float64) for i in index)
     return torch.from_numpy(mean), torch.from_numpy(squares / cells)
 
 

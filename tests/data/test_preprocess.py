@@ -8,7 +8,14 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image
 
-from invad.data.preprocess import Preprocess, choose_input_hw, choose_window, resize_map, resize_mask
+from invad.data.preprocess import (
+    Preprocess,
+    choose_input_hw,
+    choose_window,
+    group_aspects,
+    resize_map,
+    resize_mask,
+)
 from invad.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)
@@ -160,6 +167,29 @@ def test_wrong_window(window):
 def test_choose_input_hw(sizes_hw, expected):
     assert choose_input_hw(sizes_hw) == expected
     assert choose_input_hw(sizes_hw, square=True) == (256, 256)
+
+
+@pytest.mark.parametrize(
+    ("size_hw", "expected"),
+    [
+        ((64, 64), (32, 32)),
+        ((10, 10_000), (16, 64)),
+        ((300, 100), (64, 16)),
+        ((90, 160), (32, 32)),
+        ((80, 170), (16, 64)),
+        ((200, 100), (32, 32)),  # half way in logarithms: the first
+    ],
+)
+def test_an_image_takes_the_size_of_the_nearest_aspect(size_hw, expected):
+    preprocess = Preprocess((32, 32), other_hw=((16, 64), (64, 16)))
+    assert preprocess.size_for(size_hw) == expected
+    assert preprocess(np.zeros((*size_hw, 3), np.uint8)).shape == (3, *expected)
+
+
+def test_aspects_are_grouped_within_a_factor():
+    aspects = [math.log(a) for a in (1.0, 2.5, 1.4, 0.9, 1.36, 2.0)]
+    assert group_aspects(aspects, 1.5) == [[3, 0], [4, 2, 5], [1]]
+    assert group_aspects([0.3], 1.5) == [[0]]
 
 
 def test_choose_input_hw_options():

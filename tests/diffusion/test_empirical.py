@@ -93,7 +93,7 @@ def test_it_is_saved_with_its_bank():
 
 def test_every_image_gives_as_many_cells():
     x = np.arange(3, dtype=np.float32)[:, None, None, None] + np.zeros((3, 2, 160, 160), np.float32)
-    drawn = draw_cells(x, 1000, seed=0)
+    drawn = draw_cells(x, np.arange(len(x)), 1000, seed=0)
     counts = [int((drawn[:, 0] == i).sum()) for i in range(3)]
     assert counts[0] == counts[1] == counts[2] == round(2000 * CANDIDATES / 3)
     assert drawn.shape[1] == 2
@@ -101,7 +101,7 @@ def test_every_image_gives_as_many_cells():
 
 def test_a_few_cells_are_all_drawn():
     x = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
-    drawn = draw_cells(x, 2, seed=0).numpy()
+    drawn = draw_cells(x, np.arange(len(x)), 2, seed=0).numpy()
     cells = x.transpose(0, 2, 3, 1).reshape(-1, 3)
     np.testing.assert_array_equal(np.sort(drawn[:, 0]), np.sort(cells[:, 0]))
     assert {tuple(c) for c in drawn} == {tuple(c) for c in cells}

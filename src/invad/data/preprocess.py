@@ -32,6 +32,8 @@ class Preprocess:
     input_hw: height and width of the network's input in pixels. Images are stretched to it, whatever
         their aspect ratio: `choose_input_hw` takes the median ratio of the training images, so normal
         images are hardly distorted and nothing is cropped or padded.
+    other_hw: further input sizes, of a model of products of very different shapes. An image is stretched
+        to the size whose aspect ratio is nearest to its own.
     window: (low, high) as fractions of 65535, 0 <= low < high <= 1. Grey levels of 16-bit images from
         low to high are stretched to 0..1 and clamped, as sensors often use 12 bits of 16. 8-bit and
         float images always keep their full range.
@@ -41,16 +43,23 @@ class Preprocess:
 
     input_hw: tuple[int, int]
     window: tuple[float, float] = (0.0, 1.0)
+    other_hw: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         # PyTorch's antialiasing on the CPU leaves out the vertical filter when the result is 1 wide.
-        if len(self.input_hw) != 2 or min(self.input_hw) < 2:
-            raise ConfigError(f"input_hw is {self.input_hw}; give height and width of at least 2 pixels")
+        for size_hw in (self.input_hw, *self.other_hw):
+            if len(size_hw) != 2 or min(size_hw) < 2:
+                raise ConfigError(f"input_hw is {size_hw}; give height and width of at least 2 pixels")
         if len(self.window) != 2 or not 0 <= self.window[0] < self.window[1] <= 1:
             raise ConfigError(f"window is {self.window}; give (low, high) with 0 <= low < high <= 1")
 
+    def size_for(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+        """The input size for an image of this height and width; `input_hw` where two are as near."""
+        own = log_aspect(size_hw)
+        return min((self.input_hw, *self.other_hw), key=lambda input_hw: abs(log_aspect(input_hw) - own))
+
     def __call__(self, pixels: NDArray[Any]) -> "torch.Tensor":
-        """float32 3 x H x W in [0, 1], on the CPU, (H, W) = input_hw.
+        """float32 3 x H x W in [0, 1], on the CPU, (H, W) = `size_for` the image.
 
         pixels: H x W x 3 of any size, uint8, uint16 or float32 in [0, 1], as `read_image` gives them.
         Raises DataError for another shape or dtype.
@@ -61,10 +70,11 @@ class Preprocess:
             raise DataError(
                 f"<array>: shape {pixels.shape} is no H x W x 3 image; pass it through read_image"
             )
+        shape_hw = (pixels.shape[0], pixels.shape[1])
         values = self._unit_range(pixels)
         x_3HW = torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))
         resized = torch.nn.functional.interpolate(
-            x_3HW[None], size=self.input_hw, mode="bilinear", antialias=True, align_corners=False
+            x_3HW[None], size=self.size_for(shape_hw), mode="bilinear", antialias=True, align_corners=False
         )
         return resized[0].clamp(0, 1)
 
@@ -78,6 +88,22 @@ class Preprocess:
         if pixels.dtype == np.float32:
             return pixels.astype(np.float32)
         raise DataError(f"<array>: dtype {pixels.dtype} is no pixel type; pass the image through read_image")
+
+
+def log_aspect(size_hw: tuple[int, int]) -> float:
+    """Logarithm of width over height."""
+    return math.log(size_hw[1]) - math.log(size_hw[0])
+
+
+def group_aspects(aspects: Sequence[float], factor: float) -> list[list[int]]:
+    """Indices of log aspect ratios, grouped from the flattest on: a group spans at most `factor`."""
+    groups: list[list[int]] = []
+    for i in sorted(range(len(aspects)), key=lambda i: aspects[i]):
+        if groups and aspects[i] - aspects[groups[-1][0]] <= math.log(factor):
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
 
 
 def choose_input_hw(
@@ -96,7 +122,7 @@ def choose_input_hw(
     if not sizes_hw or min(map(min, sizes_hw)) < 1:
         raise DataError("no image sizes to choose the input size from; give at least one image with pixels")
     limit = math.log(MAX_ASPECT)
-    aspect = statistics.median(math.log(width) - math.log(height) for height, width in sizes_hw)
+    aspect = statistics.median(log_aspect(size_hw) for size_hw in sizes_hw)
     aspect = 0.0 if square else max(-limit, min(limit, aspect))
     height, width = (area_side * math.exp(sign * aspect / 2) for sign in (-1, 1))
     return _to_multiple(height, multiple), _to_multiple(width, multiple)

@@ -91,20 +91,20 @@ class EmpiricalDenoiser(nn.Module):
         return noise.transpose(1, 2).reshape(x_BChw.shape)
 
 
-def draw_cells(x_NChw: NDArray[np.float32], size: int, seed: int) -> Tensor:
-    """Twice the candidates for a bank of `size` cells, M x C, the same share of every image.
+def draw_cells(x_NChw: NDArray[np.float32], index: NDArray[np.intp], size: int, seed: int) -> Tensor:
+    """Twice the candidates for a bank of `size` cells, M x C, the same share of every image of `index`.
 
     All cells of a large set are too many.
     """
-    n, _, h, w = x_NChw.shape
-    share = min(1.0, 2 * CANDIDATES * size / (n * h * w))
-    count = max(1, round(share * h * w))
+    cells = x_NChw.shape[2] * x_NChw.shape[3]
+    share = min(1.0, 2 * CANDIDATES * size / (len(index) * cells))
+    count = max(1, round(share * cells))
     generator = torch.Generator().manual_seed(seed)
-    cells = [
-        torch.from_numpy(np.array(x)).flatten(1).T[torch.randperm(h * w, generator=generator)[:count]]
-        for x in x_NChw
+    drawn = [
+        torch.from_numpy(np.array(x_NChw[i])).flatten(1).T[torch.randperm(cells, generator=generator)[:count]]
+        for i in index
     ]
-    return torch.cat(cells)
+    return torch.cat(drawn)
 
 
 def greedy_coreset(cells_NC: Tensor, size: int, generator: torch.Generator) -> Tensor:
