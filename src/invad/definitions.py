@@ -130,7 +130,8 @@ DEFINITIONS: dict[str, Definition] = {
         told={
             "frame": "each image's own size, maps enlarged bilinearly",
             "masks": "above half of full scale, or above 0 where nothing reaches half",
-            "image AUROC, AP": f"{STRIPS_1001}; AP by the trapezoid rule",
+            "image AUROC, AP": f"{STRIPS_1001}, AP by the trapezoid rule; rounding can cut off an end of the "
+            "curve, and with it the share of one image",
             "image F1-max": "at the same thresholds (the package has none)",
             "pixel AUROC": STRIPS_1001,
             "pixel AP": "the same steps, trapezoid rule",

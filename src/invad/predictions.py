@@ -21,6 +21,7 @@ from invad.records import GOOD
 from invad.report.files import write_atomically
 
 FORMAT = 1
+NEEDED = {"category", "seed", "input_hw", "rates", "run", "machine"}
 COMPRESSION = 1
 """zlib level: masks are nearly empty, so the fastest is small enough."""
 
@@ -49,10 +50,10 @@ class PackedMask:
 class Predictions:
     """N test images of one category under one model.
 
-    meta: plain data on the run; `category`, `seed` and `input_hw` are always there. paths: below the root of
-    the data set. samples: the object that an image is a view of, "" for an image by itself. sizes_N2: height
-    and width of the images. p_values, decisions: of the calibrated score. scores, maps: by protocol, N and
-    N x h x w on the feature grid. masks: None for a normal image and for a defective one without a mask.
+    meta: plain data on the run, at least the keys NEEDED. paths: below the root of the data set. samples: the
+    object that an image is a view of, "" for an image by itself. sizes_N2: height and width of the images.
+    p_values, decisions: of the calibrated score. scores, maps: by protocol, N and N x h x w on the feature
+    grid. masks: None for a normal image and for a defective one without a mask.
     """
 
     meta: dict[str, Any]
@@ -151,12 +152,8 @@ def _from_arrays(meta: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Pr
         masks=masks,
     )
     parts: list[Any] = [masks, *predictions.scores.values(), *predictions.maps.values()]
-    if {len(part) for part in parts} != {len(predictions.paths)} or not {
-        "category",
-        "seed",
-        "input_hw",
-    } <= meta.keys():
-        raise ValueError("parts of different lengths")
+    if {len(part) for part in parts} != {len(predictions.paths)} or not meta.keys() >= NEEDED:
+        raise ValueError("parts of different lengths, or parts are missing")
     return predictions
 
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -151,15 +151,11 @@ def notes(rows: Sequence[Row], missing: int, failed: Mapping[str, str]) -> list[
     told = [f"{unit} failed: {error}" for unit, error in failed.items()]
     if missing:
         told.append(f"Unfinished: {missing} of the categories and seeds asked for are not in these tables.")
-    groups: dict[tuple[str, str], dict[str, None]] = {}
-    for row in rows:
-        for name, reason in row["undefined"].items():
-            if name != "mad":
-                groups.setdefault((row["category"], reason), {})[name] = None
-    told += [
-        f"{category}: {reason}, so no {', '.join(names)}" + _of_definitions(rows, category, tuple(names))
-        for (category, reason), names in groups.items()
-    ]
+    groups: dict[str, list[str]] = {}
+    for category in sorted({row["category"] for row in rows}):
+        for gap in _gaps([row for row in rows if row["category"] == category]):
+            groups.setdefault(gap, []).append(category)
+    told += [f"{', '.join(categories)}: {gap}" for gap, categories in groups.items()]
     if groups:
         told.append(
             "A mean is over the categories that define the metric; mAD is the mean of the seven means."
@@ -169,12 +165,18 @@ def notes(rows: Sequence[Row], missing: int, failed: Mapping[str, str]) -> list[
     return told
 
 
-def _of_definitions(rows: Sequence[Row], category: str, names: Sequence[str]) -> str:
-    """Which definitions say so, unless all do."""
-    own = [row for row in rows if row["category"] == category]
-    every = dict.fromkeys(row["definition"] for row in own)
-    saying = dict.fromkeys(row["definition"] for row in own if set(names) <= row["undefined"].keys())
-    return "" if len(saying) in (0, len(every)) else f" by the definition {', '.join(saying)}"
+def _gaps(rows: Sequence[Row]) -> Iterator[str]:
+    """Which metrics the rows of a category leave undefined, why, and by which definitions unless by all."""
+    every = dict.fromkeys(row["definition"] for row in rows)
+    reasons: dict[str, dict[str, None]] = {}
+    for row in rows:
+        for name, reason in row["undefined"].items():
+            if name != "mad":
+                reasons.setdefault(reason, {})[name] = None
+    for reason, names in reasons.items():
+        saying = dict.fromkeys(r["definition"] for r in rows if names.keys() & r["undefined"].keys())
+        which = "" if len(saying) == len(every) else f" by the definition {', '.join(saying)}"
+        yield f"{reason}, so no {', '.join(names)}{which}"
 
 
 def _over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

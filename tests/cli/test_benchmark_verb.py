@@ -29,6 +29,7 @@ def two(tmp_path_factory):
 def killed(two, command, environment, run, tmp_path_factory):
     """(output folder, prediction file before the kill, its time, result of the continued run)."""
     home = tmp_path_factory.mktemp("home")
+    images = listing(two)
     output = home / "run"
     first = output / "predictions" / "fabric-seed-0.npz"
     arguments = ("benchmark", "mvtec", two, *OPTIONS, "--output", output, "--metrics", "exact,adeval")
@@ -42,7 +43,13 @@ def killed(two, command, environment, run, tmp_path_factory):
     assert first.exists()
     assert not (output / "predictions" / "gasket-seed-0.npz").exists()
     before = first.stat().st_mtime_ns
-    return output, first, before, run(*arguments, "--json", "-")
+    result = run(*arguments, "--json", "-")
+    assert listing(two) == images  # the data set is read only
+    return output, first, before, result
+
+
+def listing(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
 def test_a_killed_run_continues_and_runs_nothing_twice(killed):
