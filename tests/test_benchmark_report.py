@@ -16,8 +16,14 @@ RUN = {
     "preset": "fast",
     "backbone": None,
     "steps": 40,
-    "invad": "0.1",
-    "machine": {"gpu": None, "cpu": "a processor", "cores": 2, "threads": 1, "date": "2026-11-24"},
+    "machine": {
+        "gpu": None,
+        "cpu": "a processor",
+        "cores": 2,
+        "threads": 1,
+        "date": "2026-11-24",
+        "versions": {"invad": "0.1"},
+    },
 }
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from invad._version import __version__
 from invad.artifact import CONFIG
 from invad.config import to_plain
 from invad.data.datasets import Dataset, load_dataset
@@ -81,7 +80,6 @@ class Plan:
             "backbone": self.backbone,
             "weights": self.weights.name if self.weights is not None else None,
             "steps": self.steps,
-            "invad": __version__,
         }
 
 
@@ -258,7 +256,7 @@ def _brief(value: Any) -> str:
 def _identity(plan: Plan, dataset: Dataset) -> dict[str, Any]:
     """What must stay the same for a run to be continued; a unified model depends on its categories."""
     preset = named_preset(plan.preset) if isinstance(plan.preset, str) else plan.preset
-    told = {key: value for key, value in plan.told().items() if key not in ("data", "invad")}
+    told = {key: value for key, value in plan.told().items() if key != "data"}
     told |= {"categories": list(dataset.categories)} if plan.setting == "unified" else {}
     plain: dict[str, Any] = json.loads(json.dumps({**told, "settings": to_plain(preset)}))
     return plain

@@ -16,7 +16,8 @@ from invad.cli.options import (
     split_names,
 )
 from invad.cli.progress import observing
-from invad.cli.voice import Voice
+from invad.cli.train import INTERRUPTED
+from invad.cli.voice import Voice, complain
 from invad.errors import ConfigError, DataError
 
 MetricsOption = Annotated[
@@ -39,7 +40,9 @@ class Setting(str, Enum):
 def benchmark(
     dataset: Annotated[
         str,
-        typer.Argument(metavar="DATASET", help="Layout of the data set: mvtec, folder or auto to find out."),
+        typer.Argument(
+            metavar="DATASET", help="Layout of the data set, such as mvtec or folder; auto finds out."
+        ),
     ],
     root: Annotated[
         Path, typer.Argument(metavar="ROOT", help="Folder of the data set; nothing is written there.")
@@ -83,25 +86,29 @@ def benchmark(
     """
     voice = Voice(json)
     output = output or Path(f"benchmark_{root.absolute().name}_{setting.value}")
-    with observing(voice.err) as observer:
-        from invad.benchmark import Plan, run
+    try:
+        with observing(voice.err) as observer:
+            from invad.benchmark import Plan, run
 
-        plan = Plan(
-            root=root,
-            layout=dataset,
-            setting=setting.value,
-            categories=split_names(categories),
-            preset=preset,
-            backbone=backbone,
-            weights=weights,
-            seeds=_numbers(seeds),
-            steps=steps,
-            definitions=split_names(metrics) or (),
-            strict=strict,
-            device=device,
-            keep_models=keep_models,
-        )
-        found = run(plan, output, observer)
+            plan = Plan(
+                root=root,
+                layout=dataset,
+                setting=setting.value,
+                categories=split_names(categories),
+                preset=preset,
+                backbone=backbone,
+                weights=weights,
+                seeds=_numbers(seeds),
+                steps=steps,
+                definitions=split_names(metrics) or (),
+                strict=strict,
+                device=device,
+                keep_models=keep_models,
+            )
+            found = run(plan, output, observer)
+    except KeyboardInterrupt:
+        complain("interrupted; repeat the command to continue")
+        raise typer.Exit(INTERRUPTED) from None
     _show(voice, found)
     voice.say(f"Tables: {output / 'benchmark'}.html, .md, .tex, .csv, .json")
     voice.hand_over({**found, "output": str(output)})

@@ -282,7 +282,7 @@ def facts(result: Result) -> dict[str, str]:
         "finished": f"{run['finished']} of {run['expected']}",
         "machine": f"{run['machine']['gpu'] or run['machine']['cpu']}, {run['machine']['cores']} cores, "
         f"{run['machine']['threads']} threads, {run['machine']['date']}",
-        "invad": str(run["invad"]),
+        "invad": run["machine"]["versions"]["invad"],
     }
 
 
