@@ -101,7 +101,7 @@ def test_html_escapes_names_and_loads_nothing():
     assert "Content-Security-Policy" in page
     assert not re.search(r"(?:src|href)=", page)
     assert "over 2 seeds" in page
-    assert "a processor, 2 cores, 1 threads, 2026-11-24" in page
+    assert "a processor, 2 cores, 1 thread, 2026-11-24" in page
 
 
 def test_nothing_finished_still_makes_every_format():

@@ -271,12 +271,14 @@ def test_notes_name_what_is_missing_and_why():
     assert notes(rows, 0, {}) == []
     rows[1]["undefined"] = {"pixel_aupro": "no masks", "pixel_ap": "no masks", "mad": "one of the seven"}
     rows[0]["skipped"] = ["a/test/x.png"]
+    rows[0]["measured_on"], rows[1]["measured_on"] = "a processor", "a GPU"
     told = notes(rows, 3, {"c-seed-0": "no images"})
     assert told == [
         "c-seed-0 failed: no images",
         "Unfinished: 3 of the categories and seeds asked for are not in these tables.",
         "b: no masks, so no pixel_aupro, pixel_ap",
         "A mean is over the categories that define the metric; mAD is the mean of the seven means.",
+        "Speed and memory were measured on several machines: a GPU; a processor.",
         "a: not read and left out: a/test/x.png",
     ]
     other = [{**row, "definition": "adeval", "undefined": {}} for row in rows]

@@ -3,6 +3,7 @@
 import os
 import platform
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
@@ -28,6 +29,12 @@ def facts() -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {"invad": __version__, **{name: _version(name) for name in PACKAGES}},
     }
+
+
+def in_words(facts: Mapping[str, Any]) -> str:
+    """`AMD EPYC, 2 cores, 1 thread` of what `facts` says."""
+    threads = facts["threads"]
+    return f"{facts['gpu'] or facts['cpu']}, {facts['cores']} cores, {threads} thread{'s' * (threads != 1)}"
 
 
 class PeakMemory:

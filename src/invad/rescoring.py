@@ -28,7 +28,14 @@ T = TypeVar("T")
 Row = dict[str, Any]
 
 SAMPLE_METRICS = tuple(name.replace("image", "sample") for name in IMAGE_METRICS)
-MEASURED = ("images_per_second", "peak_memory_mb", "train_seconds", "calibration_n", "skipped")
+MEASURED = (
+    "images_per_second",
+    "peak_memory_mb",
+    "measured_on",
+    "train_seconds",
+    "calibration_n",
+    "skipped",
+)
 """Facts of a run that prediction files carry in their meta data."""
 
 

@@ -160,6 +160,9 @@ def notes(rows: Sequence[Row], missing: int, failed: Mapping[str, str]) -> list[
         told.append(
             "A mean is over the categories that define the metric; mAD is the mean of the seven means."
         )
+    machines = sorted({row["measured_on"] for row in rows if row.get("measured_on")})
+    if len(machines) > 1:
+        told.append(f"Speed and memory were measured on several machines: {'; '.join(machines)}.")
     skipped = {(row["category"], path) for row in rows for path in row.get("skipped") or ()}
     told += [f"{category}: not read and left out: {path}" for category, path in sorted(skipped)]
     return told

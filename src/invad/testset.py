@@ -16,7 +16,7 @@ from invad.detector import Detector
 from invad.errors import DataError
 from invad.evaluation import judged_by, paper_reading
 from invad.fitting import Observer
-from invad.machine import PeakMemory
+from invad.machine import PeakMemory, facts, in_words
 from invad.predictions import PackedMask, Predictions
 from invad.records import Decision, Sample
 from invad.scoring import paper_fusion
@@ -68,6 +68,7 @@ def predict_category(
     measured = {
         "images_per_second": round(len(scored) / sum(s.seconds for s in scored), 3),
         "peak_memory_mb": memory.megabytes(),
+        "measured_on": in_words(facts()),
         "train_seconds": detector.info.fit.seconds,
         "calibration_n": for_category(detector.calibrations, judged_by(detector, samples[0])).n,
         "rates": asdict(detector.rates),

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from invad.machine import in_words
 from invad.report.files import write_atomically
 from invad.report.page import environment
 from invad.report.wording import METRICS, MISSING, NO_BREAK, number
@@ -280,8 +281,7 @@ def facts(result: Result) -> dict[str, str]:
         "preset": run["preset"] + (f", {run['steps']} steps" if run["steps"] else ""),
         "backbone": run["backbone"] or "of the preset",
         "finished": f"{run['finished']} of {run['expected']}",
-        "machine": f"{run['machine']['gpu'] or run['machine']['cpu']}, {run['machine']['cores']} cores, "
-        f"{run['machine']['threads']} threads, {run['machine']['date']}",
+        "machine": f"{in_words(run['machine'])}, {run['machine']['date']}",
         "invad": run["machine"]["versions"]["invad"],
     }
 
