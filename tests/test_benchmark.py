@@ -45,14 +45,14 @@ def own(two, tmp_path):
 
 @pytest.fixture(scope="module")
 def plan(two, tiny_preset):
-    return Plan(root=two, preset=tiny_preset, device="cpu", definitions=("exact", "adeval"))
+    return Plan(root=two, preset=tiny_preset, device="cpu")
 
 
 @pytest.fixture(scope="module")
 def unified(plan, tmp_path_factory):
     """(output folder, result) of the unified setting with its model kept."""
     output = tmp_path_factory.mktemp("runs") / "unified"
-    return output, run(replace(plan, keep_models=True), output)
+    return output, run(replace(plan, keep_models=True, definitions=("exact", "adeval")), output)
 
 
 @pytest.fixture(scope="module")
@@ -202,13 +202,48 @@ def test_a_category_that_fails_does_not_stop_the_others(own, plan, tmp_path):
     assert json.loads((tmp_path / "out" / "benchmark.json").read_text()) == result
 
 
+def test_a_unified_model_is_tested_on_what_can_be_tested_and_kept_for_the_rest(own, plan, tmp_path):
+    tests = sorted((own / "fabric" / "test").rglob("*.png"))
+    contents = [path.read_bytes() for path in tests]
+    for path, content in zip(tests, contents, strict=True):
+        path.write_bytes(bytes(len(content)))  # unreadable, of the same size
+    output, observer = tmp_path / "out", Notes()
+    result = run(replace(plan, root=own), output, observer)
+    assert list(result["failed"]) == ["fabric, seed 0"]
+    assert "none of 9 test images could be read" in result["failed"]["fabric, seed 0"]
+    assert result["run"]["categories"] == ["gasket"]
+    for path, content in zip(tests, contents, strict=True):
+        path.write_bytes(content)
+    observer = Notes()
+    result = run(replace(plan, root=own), output, observer)
+    assert observer.stages == ["test"]  # nothing is trained again
+    assert (result["failed"], result["run"]["finished"]) == ({}, 2)
+    assert not (output / "models").exists()
+
+
+def test_a_model_of_other_images_is_not_used(own, plan, tmp_path):
+    output = tmp_path / "out"
+    one = replace(plan, root=own, setting="single", categories=("gasket",), keep_models=True)
+    run(one, output)
+    (output / "predictions" / "gasket-seed-0.npz").unlink()
+    observer = Notes()
+    run(one, output, observer)
+    assert observer.stages == ["test"]
+    (output / "predictions" / "gasket-seed-0.npz").unlink()
+    next((own / "gasket" / "train" / "good").iterdir()).unlink()
+    observer = Notes()
+    run(one, output, observer)
+    assert "features" in observer.stages
+
+
 def test_a_test_set_of_one_class(own, plan, tmp_path):
     for kind in (own / "gasket" / "test").iterdir():
         if kind.name != "good":
             shutil.rmtree(kind)
     shutil.rmtree(own / "fabric" / "test" / "good")
     shutil.rmtree(own / "fabric" / "ground_truth")
-    result = run(replace(plan, root=own, setting="single"), tmp_path / "out")
+    one_class = replace(plan, root=own, setting="single", definitions=("exact", "adeval"))
+    result = run(one_class, tmp_path / "out")
     good_only = row(result, category="gasket", protocol="calibrated", definition="exact")
     assert all(good_only[name] is None for name in (*SEVEN_METRICS, "mad"))
     assert good_only["false_alarm_rate"] is not None
@@ -237,7 +272,7 @@ def test_unreadable_test_images_are_named_or_fail_when_strict(own, plan, tmp_pat
     assert "gasket: not read and left out: gasket/test/good/000.png" in result["notes"]
     assert row(result, protocol="paper", definition="exact")["n_masked"] == 4
     strict = run(replace(one, strict=True), tmp_path / "strict")
-    assert str(own / "gasket") in strict["failed"]["gasket-seed-0"]
+    assert str(own / "gasket") in strict["failed"]["gasket, seed 0"]
     assert strict["run"]["finished"] == 0
     assert "Nothing is finished" in (tmp_path / "strict" / "benchmark.html").read_text()
 

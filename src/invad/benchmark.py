@@ -8,8 +8,8 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,7 +96,7 @@ class _Unit:
 def run(plan: Plan, output: str | Path, observer: Observer | None = None) -> dict[str, Any]:
     """Run what is missing of a benchmark in `output` and write its tables; returns a `results.result`.
 
-    A model that fails is named in the result under `failed`, and the others go on. Raises DataError for a
+    A model or category that fails is named under `failed`, and the others go on. Raises DataError for a
     data set or folder that cannot be used, ConfigError for options that do not exist or differ from those
     that the folder was begun with.
     """
@@ -108,20 +108,30 @@ def run(plan: Plan, output: str | Path, observer: Observer | None = None) -> dic
     todo = [[c for c in unit.dataset.categories if not _finished(output, unit, c)] for unit in units]
     for number, (unit, missing) in enumerate(zip(units, todo, strict=True), start=1):
         observer.note(f"model {number} of {len(units)}: {unit.name}{'' if missing else ', finished before'}")
-        try:
-            for category in missing and _test_all(plan, unit, missing, output, observer):
-                observer.note(f"tested: {category}, seed {unit.seed}")
+        detector: Detector | None = None
+        with _noting(failed, unit.name, observer):
+            for category in missing:
+                detector = detector or _detector(plan, unit, output, observer)
+                with _noting(failed, f"{category}, seed {unit.seed}", observer):
+                    _test(plan, unit, category, detector, output, observer)
                 write_tables(plan, dataset, output, failed)
-        except ConfigError:
-            raise
-        except InvadError as error:
-            failed[unit.name] = str(error)
-            observer.note(f"failed: {error}")
-        if not plan.keep_models:
-            shutil.rmtree(output / MODELS / unit.name, ignore_errors=True)
-    with suppress(OSError):
-        (output / MODELS).rmdir()  # stays while a model is in it
+        if not plan.keep_models and all(
+            _file(output, c, unit.seed).exists() for c in unit.dataset.categories
+        ):
+            _discard(output, unit)
     return write_tables(plan, dataset, output, failed)
+
+
+@contextmanager
+def _noting(failed: dict[str, str], what: str, observer: Observer) -> Iterator[None]:
+    """Keep an error of the data, the training or the machine for the end; one of the options ends the run."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except InvadError as error:
+        failed[what] = str(error)
+        observer.note(f"failed: {what}: {error}")
 
 
 def write_tables(
@@ -168,42 +178,60 @@ def _units(plan: Plan, dataset: Dataset) -> Iterator[_Unit]:
             yield _Unit(_stem(category, seed), seed, part, digests)
 
 
-def _test_all(
-    plan: Plan, unit: _Unit, missing: Sequence[str], output: Path, observer: Observer
-) -> Iterator[str]:
-    """Train the model, or load it, and test it; yields each category as its prediction file is written."""
-    folder = output / MODELS / unit.name
+def _detector(plan: Plan, unit: _Unit, output: Path, observer: Observer) -> Detector:
+    """The model of a unit: trained, or loaded when it was trained before on the same images."""
+    folder, mark = _model_folder(output, unit)
+    images = " ".join(unit.digests[category] for category in unit.dataset.categories)
+    if not mark.exists() or mark.read_text() != images:
+        shutil.rmtree(folder, ignore_errors=True)
+        mark.parent.mkdir(exist_ok=True)
+        write_atomically(mark, images.encode())
     if (folder / CONFIG).exists():
-        detector = Detector.load(folder, device=plan.device)
-    else:
-        detector = Detector.fit(
-            unit.dataset.train,
-            preset=plan.preset,
-            backbone=plan.backbone,
-            weights=plan.weights,
-            steps=plan.steps,
-            seed=unit.seed,
-            strict=plan.strict,
-            device=plan.device,
-            work_dir=folder / UNFINISHED,
-            observer=observer,
-        )
-        detector.save(folder)
-        shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
-    for category in missing:
-        meta = {
-            "category": category,
-            "seed": unit.seed,
-            "run": plan.told(),
-            "machine": facts(),
-            "data_digest": unit.digests[category],
-        }
-        samples = unit.dataset.only(category).test
-        predictions = predict_category(
-            detector, samples, plan.root, meta, strict=plan.strict, observer=observer
-        )
-        write_predictions(_file(output, category, unit.seed), predictions)
-        yield category
+        return Detector.load(folder, device=plan.device)
+    detector = Detector.fit(
+        unit.dataset.train,
+        preset=plan.preset,
+        backbone=plan.backbone,
+        weights=plan.weights,
+        steps=plan.steps,
+        seed=unit.seed,
+        strict=plan.strict,
+        device=plan.device,
+        work_dir=folder / UNFINISHED,
+        observer=observer,
+    )
+    detector.save(folder)
+    shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
+    return detector
+
+
+def _test(
+    plan: Plan, unit: _Unit, category: str, detector: Detector, output: Path, observer: Observer
+) -> None:
+    meta = {
+        "category": category,
+        "seed": unit.seed,
+        "run": plan.told(),
+        "machine": facts(),
+        "data_digest": unit.digests[category],
+    }
+    samples = unit.dataset.only(category).test
+    predictions = predict_category(detector, samples, plan.root, meta, strict=plan.strict, observer=observer)
+    write_predictions(_file(output, category, unit.seed), predictions)
+    observer.note(f"tested: {category}, seed {unit.seed}")
+
+
+def _model_folder(output: Path, unit: _Unit) -> tuple[Path, Path]:
+    """Where the model is while it is needed, and the file beside it that says of which images it is."""
+    return output / MODELS / unit.name, output / MODELS / f"{unit.name}.images"
+
+
+def _discard(output: Path, unit: _Unit) -> None:
+    folder, mark = _model_folder(output, unit)
+    shutil.rmtree(folder, ignore_errors=True)
+    mark.unlink(missing_ok=True)
+    with suppress(OSError):
+        (output / MODELS).rmdir()  # stays while another model is in it
 
 
 def _finished(output: Path, unit: _Unit, category: str) -> bool:

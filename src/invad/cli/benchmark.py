@@ -114,7 +114,7 @@ def benchmark(
     voice.hand_over({**found, "output": str(output)})
     if found["failed"]:
         unit, error = next(iter(found["failed"].items()))
-        raise DataError(f"{len(found['failed'])} of the models failed, the first {unit}: {error}")
+        raise DataError(f"{len(found['failed'])} failed, the first {unit}: {error}")
 
 
 def rescore(
