@@ -16,15 +16,12 @@ training images. Rows already in the output are kept. A Markdown table is writte
 import argparse
 import hashlib
 import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +33,6 @@ from distill_invad_s import load_teachers
 from perturbations import PERTURBATIONS
 from torch import Tensor
 
-import invad
 from invad.backbones.registry import load_backbone
 from invad.calibration import Calibration, Rates
 from invad.config import to_plain
@@ -47,10 +43,11 @@ from invad.detector import cross_fit
 from invad.diffusion.schedule import timesteps
 from invad.features import FeatureSpace, SpaceConfig
 from invad.fitting import Fitted, fit, plan
+from invad.intervals import bootstrap_interval
+from invad.machine import facts
 from invad.metrics import (
     SEVEN_METRICS,
     binomial_interval,
-    bootstrap_interval,
     image_metrics,
     mean_ad,
     pixel_metrics,
@@ -466,10 +463,7 @@ def main() -> None:
             table = summary(rows, "variant")
             document = {
                 "what": __doc__.strip().splitlines()[0],
-                "date": date.today().isoformat(),
-                "machine": {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-                "threads": torch.get_num_threads(),
-                "versions": {"invad": invad.__version__, "torch": torch.__version__},
+                "machine": facts(),
                 "revision": revision.stdout.strip(),
                 "settings": asdict(STANDARD.train),
                 "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),

@@ -12,16 +12,19 @@ SRC = Path(__file__).resolve().parents[1] / "src"
 PACKAGE = SRC / "invad"
 ROWS = (  # a module imports only from rows above its own
     {"errors", "records", "_version"},
-    {"config", "data", "backbones", "diffusion", "features", "scoring", "calibration", "metrics"},
-    {"training", "artifact", "distill"},
-    {"presets"},
+    {"config", "data", "backbones", "diffusion", "features", "scoring", "calibration", "metrics", "machine"},
+    {"training", "artifact", "distill", "intervals", "sampled"},
+    {"presets", "definitions"},
     {"model"},
     {"fitting"},
     {"bundle"},
     {"card"},
     {"detector"},
     {"evaluation", "report"},
-    {"demo"},
+    {"demo", "predictions"},
+    {"rescoring", "testset"},
+    {"results"},
+    {"benchmark"},
     {"cli"},
     {"__main__"},
 )

@@ -13,6 +13,7 @@ from scipy.stats import binom
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
+from invad.intervals import bootstrap_interval
 from invad.metrics import (
     IMAGE_METRICS,
     PIXEL_METRICS,
@@ -21,7 +22,6 @@ from invad.metrics import (
     auroc,
     average_precision,
     binomial_interval,
-    bootstrap_interval,
     f1_max,
     image_metrics,
     mean_ad,
@@ -308,7 +308,6 @@ def test_inputs_are_not_modified() -> None:
     pixel_metrics(maps, masks)
     image_metrics(scores, labels)
     roc_curve(scores, labels)
-    bootstrap_interval(scores, labels, n=3)
     for array, copy in zip((*maps, *masks, scores, labels), copies, strict=True):
         np.testing.assert_array_equal(array, copy)
 
@@ -400,33 +399,11 @@ def test_binomial_interval_ends() -> None:
             binomial_interval(*arguments)
 
 
-def test_bootstrap_interval_covers_and_repeats() -> None:
-    rng = np.random.default_rng(0)
-    labels = np.repeat([False, True], [120, 80])
-    scores = rng.standard_normal(200) + labels
-    low, high = bootstrap_interval(scores, labels, n=400)
-    assert low < auroc(scores, labels) < high
-    # Hanley and McNeil's standard error of this area is 0.035; a percentile interval is about 4 of them wide.
-    assert 0.09 < high - low < 0.18
-    assert (low, high) == bootstrap_interval(scores, labels, n=400)
-    assert (low, high) != bootstrap_interval(scores, labels, n=400, seed=1)
-    narrow = bootstrap_interval(scores, labels, n=400, confidence=0.5)
-    assert low < narrow[0] < narrow[1] < high
-
-
-def test_bootstrap_keeps_class_counts_and_takes_any_metric() -> None:
-    counts = set()
-
-    def share(scores: np.ndarray, labels: np.ndarray) -> float:
-        counts.add((int(labels.sum()), labels.size))
-        assert set(scores[labels]) <= {5.0, 6.0}
-        assert set(scores[~labels]) <= {1.0, 2.0, 3.0}
-        return float(scores.mean())
-
-    low, high = bootstrap_interval([5, 1, 2, 6, 3], [1, 0, 0, 1, 0], metric=share, n=50)
-    assert counts == {(2, 5)}
-    assert 2.6 <= low < high <= 4.2
-    assert bootstrap_interval([1, 2], [0, 1], n=5) == (1.0, 1.0)
-    assert bootstrap_interval([1, 2], [0, 1], metric=lambda *_: None) is None
-    with pytest.raises(ValueError, match="n >= 1"):
-        bootstrap_interval([1, 2], [0, 1], n=0)
+def test_a_set_counted_in_parts_is_the_set_counted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    for levels in LEVELS:
+        maps, masks = random_maps(4, levels, n=5, size=9)
+        whole = pixel_metrics(maps, masks)
+        for part in (1, 7, 81, 1000):
+            monkeypatch.setattr("invad.metrics.PART", part)
+            assert pixel_metrics(maps, masks) == whole
+        monkeypatch.undo()

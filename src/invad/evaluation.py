@@ -101,7 +101,7 @@ def evaluate(
     if protocol == "paper":
         readings = _fuse([t.sample for t in tested], readings)
     scored = [
-        _scored(detector, t.sample, reading, _judge(detector, t.sample, pooled), protocol)
+        _scored(detector, t.sample, reading, judged_by(detector, t.sample, pooled), protocol)
         for t, reading in zip(tested, readings, strict=True)
     ]
     metrics = {
@@ -171,7 +171,7 @@ def _test(
         started = time.perf_counter()
         try:
             pixels = read_image(sample.path)
-            reading = read(detector, pixels, _judge(detector, sample, pooled))
+            reading = read(detector, pixels, judged_by(detector, sample, pooled))
             seconds = time.perf_counter() - started
             mask = _mask(sample, (pixels.shape[0], pixels.shape[1]), detector.info.input_hw, log)
             yield _Tested(sample, reading, mask, seconds)
@@ -192,7 +192,8 @@ def _mask(
         return None
 
 
-def _judge(detector: Detector, sample: Sample, pooled: bool) -> str | None:
+def judged_by(detector: Detector, sample: Sample, pooled: bool = False) -> str | None:
+    """The category whose calibration judges a sample: its own where there is one, else None, the pooled."""
     known = sample.category in detector.calibrations and not pooled
     return sample.category if known else None
 
@@ -205,10 +206,18 @@ def _calibrated(detector: Detector, pixels: NDArray[Any], category: str | None) 
 def _paper(detector: Detector, pixels: NDArray[Any], category: str | None) -> _Reading:
     features = detector.model.extract(pixels)
     deciding, _ = detector.score(detector.model.read(features), category)
+    map_hw, terms = paper_reading(detector, features)
+    return _Reading(map_hw, 0.0, deciding, terms)
+
+
+def paper_reading(
+    detector: Detector, features_1Chw: torch.Tensor
+) -> tuple[NDArray[np.float32], tuple[float, float]]:
+    """Norm map h x w of the inverted latent and its terms (NLL, Diff), which `paper_fusion` makes a score."""
     with torch.inference_mode():
-        trajectory = detector.model.invert(features, timesteps("reference", PAPER_STEPS))
+        trajectory = detector.model.invert(features_1Chw, timesteps("reference", PAPER_STEPS))
         map_Bhw, nll_B, diff_B = paper_terms(trajectory.latent.float().cpu())
-    return _Reading(map_Bhw[0].numpy(), 0.0, deciding, (float(nll_B), float(diff_B)))
+    return map_Bhw[0].numpy(), (float(nll_B), float(diff_B))
 
 
 def _fuse(samples: Sequence[Sample], readings: Sequence[_Reading]) -> list[_Reading]:

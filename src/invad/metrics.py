@@ -8,7 +8,7 @@ their position in the array or a number of bins. A metric that a set cannot defi
 Shapes: N images (or scores), H W pixels, T distinct scores of anomalous elements, highest first.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -23,6 +23,9 @@ SEVEN_METRICS = IMAGE_METRICS + PIXEL_METRICS
 
 PRO_LIMIT = 0.3
 """False-positive rate up to which the PRO curve is integrated by convention."""
+
+PART = 1 << 26
+"""Normal pixels that are sorted at a time, so that a large set needs no more memory than this."""
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Bools: TypeAlias = NDArray[np.bool_]
@@ -73,22 +76,29 @@ class _Curve:
     n_normal: int
 
 
-def _curve(anomalous: Floats, normal_sorted: Floats, weights: NDArray[np.float64] | None = None) -> _Curve:
-    """Count both classes at the distinct values of `anomalous` (at least one); `normal_sorted` ascends."""
+def _curve(
+    anomalous: Floats, normal_parts: Iterable[Floats], weights: NDArray[np.float64] | None = None
+) -> _Curve:
+    """Count both classes at the distinct values of `anomalous` (at least one); each part ascends."""
     order = np.argsort(anomalous, kind="stable")[::-1]
     ranked = anomalous[order]
     last_of_ties = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), ranked.size - 1)
     thresholds_T = ranked[last_of_ties]
     tp_T = last_of_ties.astype(np.int64) + 1
     mass_T = tp_T.astype(np.float64) if weights is None else np.cumsum(weights[order])[last_of_ties]
+    fp_T, fp_above_T, n_normal = np.zeros_like(tp_T), np.zeros_like(tp_T), 0
+    for part in normal_parts:
+        fp_T += part.size - np.searchsorted(part, thresholds_T, side="left")
+        fp_above_T += part.size - np.searchsorted(part, thresholds_T, side="right")
+        n_normal += part.size
     return _Curve(
         thresholds_T=thresholds_T,
         tp_T=tp_T,
-        fp_T=normal_sorted.size - np.searchsorted(normal_sorted, thresholds_T, side="left"),
-        fp_above_T=normal_sorted.size - np.searchsorted(normal_sorted, thresholds_T, side="right"),
+        fp_T=fp_T,
+        fp_above_T=fp_above_T,
         pro_T=mass_T / mass_T[-1],
         n_anomalous=anomalous.size,
-        n_normal=normal_sorted.size,
+        n_normal=n_normal,
     )
 
 
@@ -129,17 +139,28 @@ def _aupro(curve: _Curve | None, limit: float) -> float | None:
     fpr[0], fpr[1:-1:2], fpr[2:-1:2], fpr[-1] = 0, curve.fp_above_T, curve.fp_T, curve.n_normal
     fpr /= curve.n_normal
     pro = np.concatenate(([0.0, 0.0], np.repeat(curve.pro_T, 2)))
+    return area_to_limit(fpr, pro, limit)
+
+
+def area_to_limit(fpr: NDArray[np.float64], pro: NDArray[np.float64], limit: float) -> float:
+    """(1 / limit) * area under the points joined by straight lines, from the first `fpr` to `limit`.
+
+    fpr ascends and starts at or below the limit; both arrays are used up.
+    """
     inside = int(np.searchsorted(fpr, limit, side="right"))
     if inside < fpr.size:
         share = (limit - fpr[inside - 1]) / (fpr[inside] - fpr[inside - 1])
         pro[inside] = pro[inside - 1] + share * (pro[inside] - pro[inside - 1])
         fpr[inside] = limit
-    fpr, pro = fpr[: inside + 1], pro[: inside + 1]
-    area = 0.5 * float(np.dot(np.diff(fpr), pro[1:] + pro[:-1]))
-    return min(1.0, area / limit)
+    return min(1.0, area_under(fpr[: inside + 1], pro[: inside + 1]) / limit)
 
 
-def _checked(scores_N: ArrayLike, labels_N: ArrayLike) -> tuple[Floats, Bools]:
+def area_under(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
+    """Area below the points joined by straight lines."""
+    return 0.5 * float(np.dot(np.diff(x), y[1:] + y[:-1]))
+
+
+def checked_scores(scores_N: ArrayLike, labels_N: ArrayLike) -> tuple[Floats, Bools]:
     scores, labels = np.asarray(scores_N), np.asarray(labels_N)
     if scores.ndim != 1 or scores.shape != labels.shape:
         raise ValueError(
@@ -159,8 +180,8 @@ def _checked(scores_N: ArrayLike, labels_N: ArrayLike) -> tuple[Floats, Bools]:
 
 def _label_curve(scores_N: ArrayLike, labels_N: ArrayLike) -> _Curve | None:
     """Curve of a labelled list, None without an anomalous element."""
-    scores, labels = _checked(scores_N, labels_N)
-    return _curve(scores[labels], np.sort(scores[~labels])) if labels.any() else None
+    scores, labels = checked_scores(scores_N, labels_N)
+    return _curve(scores[labels], [np.sort(scores[~labels])]) if labels.any() else None
 
 
 def auroc(scores_N: ArrayLike, labels_N: ArrayLike) -> float | None:
@@ -205,7 +226,7 @@ def roc_curve(scores_N: ArrayLike, labels_N: ArrayLike) -> RocCurve | None:
     Definition: Fawcett 2006, doi:10.1016/j.patrec.2005.10.010; straight lines join the points.
     Arguments and errors as in `auroc`. None when a class is absent.
     """
-    scores, labels = _checked(scores_N, labels_N)
+    scores, labels = checked_scores(scores_N, labels_N)
     if not labels.any() or labels.all():
         return None
     thresholds = np.append(np.unique(scores), np.inf)[::-1]
@@ -231,7 +252,7 @@ def _checked_maps(maps: Sequence[Floats], masks: Sequence[Bools]) -> np.dtype[An
     return np.result_type(np.float32, *{map_HW.dtype for map_HW in maps})
 
 
-def _region_weights(mask_HW: Bools) -> NDArray[np.float64]:
+def region_weights(mask_HW: Bools) -> NDArray[np.float64]:
     """For each anomalous pixel in row order, 1 / area of its 8-connected region: regions then sum to 1."""
     regions_HW, _ = label_components(mask_HW, structure=np.ones((3, 3), dtype=np.int8))
     region_of_pixel = regions_HW[mask_HW]
@@ -242,8 +263,7 @@ def _region_weights(mask_HW: Bools) -> NDArray[np.float64]:
 def _pixel_curve(maps: Sequence[Floats], masks: Sequence[Bools]) -> _Curve | None:
     """Curve of all pixels of all images, None without an anomalous pixel.
 
-    The normal pixels, nearly all of them, are copied once and sorted in place without an index: this keeps
-    the peak near one extra copy of the maps.
+    Each map is looked at more than once, so a sequence that makes its maps on demand keeps memory small.
     """
     dtype = _checked_maps(maps, masks)
     n_anomalous = sum(int(np.count_nonzero(mask)) for mask in masks)
@@ -251,18 +271,32 @@ def _pixel_curve(maps: Sequence[Floats], masks: Sequence[Bools]) -> _Curve | Non
         return None
     anomalous = np.empty(n_anomalous, dtype)
     weights = np.empty(n_anomalous, np.float64)
-    normal = np.empty(sum(mask.size for mask in masks) - n_anomalous, dtype)
-    a = b = 0
+    a = 0
     for map_HW, mask_HW in zip(maps, masks, strict=True):
-        count = int(np.count_nonzero(mask_HW))
-        rest = mask_HW.size - count
-        if count:
+        if count := int(np.count_nonzero(mask_HW)):
             anomalous[a : a + count] = map_HW[mask_HW]
-            weights[a : a + count] = _region_weights(mask_HW)
-        normal[b : b + rest] = map_HW[~mask_HW] if count else map_HW.ravel()
-        a, b = a + count, b + rest
-    normal.sort()
-    return _curve(anomalous, normal, weights)
+            weights[a : a + count] = region_weights(mask_HW)
+            a += count
+    n_normal = sum(mask.size for mask in masks) - n_anomalous
+    return _curve(anomalous, _sorted_normals(maps, masks, np.empty(min(n_normal, PART), dtype)), weights)
+
+
+def _sorted_normals(maps: Sequence[Floats], masks: Sequence[Bools], part: Floats) -> Iterator[Floats]:
+    """The normal pixels in parts, each sorted in place in the buffer `part`."""
+    filled = 0
+    for map_HW, mask_HW in zip(maps, masks, strict=True):
+        values = map_HW[~mask_HW] if mask_HW.any() else map_HW.ravel()
+        while values.size:
+            taken, values = np.split(values, [part.size - filled])
+            part[filled : filled + taken.size] = taken
+            filled += taken.size
+            if filled == part.size:
+                part.sort()
+                yield part
+                filled = 0
+    if filled:
+        part[:filled].sort()
+        yield part[:filled]
 
 
 def aupro(maps: Sequence[Floats], masks: Sequence[Bools], limit: float = PRO_LIMIT) -> float | None:
@@ -343,39 +377,3 @@ def binomial_interval(n: int, p: float, confidence: float = 0.95) -> tuple[int, 
         raise ValueError(f"need n >= 0, p in [0, 1], confidence in (0, 1); got n={n}, p={p}, {confidence=}")
     tail = (1 - confidence) / 2
     return int(binom.ppf(tail, n, p)), int(binom.ppf(1 - tail, n, p))
-
-
-def bootstrap_interval(
-    scores_N: ArrayLike,
-    labels_N: ArrayLike,
-    metric: Callable[[Floats, Bools], float | None] = auroc,
-    n: int = 1000,
-    seed: int = 0,
-    confidence: float = 0.95,
-) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of a metric, resampling within each class.
-
-    Definition: the quantiles (1 -+ confidence) / 2 of the metric over n resamples of the set, drawn with
-    replacement, that keep both class counts (Efron and Tibshirani 1993, chapter 13). It covers the choice of
-    test images, not of training images or seeds. Same seed, same interval.
-
-    Other arguments and errors as in `auroc`. None when a class is absent or the metric is None.
-    Raises ValueError also for n < 1 or confidence outside (0, 1).
-    """
-    scores, labels = _checked(scores_N, labels_N)
-    if n < 1 or not 0 < confidence < 1:
-        raise ValueError(f"need n >= 1 and confidence in (0, 1); got n={n}, {confidence=}")
-    if not labels.any() or labels.all():
-        return None
-    normal, anomalous = scores[~labels], scores[labels]
-    drawn_labels = np.repeat([False, True], [normal.size, anomalous.size])
-    rng = np.random.default_rng(seed)
-    values = []
-    for _ in range(n):
-        draw = (rng.choice(members, members.size) for members in (normal, anomalous))
-        value = metric(np.concatenate(list(draw)), drawn_labels)
-        if value is None:
-            return None
-        values.append(value)
-    low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)

@@ -22,6 +22,9 @@ SURFACE = {
     "doctor": "--json",
     "demo": "--output --data --steps --seed --device --json",
     "distill": "--teacher --images --output --weights --start --pools --pool-size --seed --json",
+    "benchmark": "DATASET ROOT --setting --categories --preset --backbone --weights --seeds --steps "
+    "--metrics --output --keep-models --strict --device --json",
+    "rescore": "PREDICTIONS --metrics --output --json",
     "import-reference": "FILE --output --heads --json",
 }
 VERBS = get_command(app).commands

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageOps
 
-from invad.data.images import IMAGE_SUFFIXES, list_images, read_image, read_mask
+from invad.data.images import IMAGE_SUFFIXES, list_images, read_image, read_mask, read_mask_codes
 from invad.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -485,6 +485,19 @@ def write_mask(folder, levels, name="mask.png"):
 def test_label_masks_split_above_zero(levels, tmp_path):
     mask = np.resize(np.array(levels, np.uint8), (8, 8))
     np.testing.assert_array_equal(read_mask(write_mask(tmp_path, mask)), mask > 0)
+
+
+def test_codes_of_a_mask_serve_every_rule(tmp_path):
+    grey = np.arange(200, dtype=np.uint8).reshape(10, 20)
+    codes, least = read_mask_codes(write_mask(tmp_path, grey))
+    np.testing.assert_array_equal(codes >= 1, grey > 0)
+    np.testing.assert_array_equal(codes == 2, grey > 127)
+    assert (codes.dtype, codes.max(), least) == (np.uint8, 2, 2)  # many levels: antialiased
+    labels = write_mask(tmp_path, (grey // 70).astype(np.uint8), "labels.png")
+    codes, least = read_mask_codes(labels, size_hw=(10, 20))
+    assert (codes.max(), least) == (1, 1)
+    with pytest.raises(DataError, match="mask is 20 x 10 pixels"):
+        read_mask_codes(labels, size_hw=(5, 5))
 
 
 def test_soft_masks_split_at_half(tmp_path):

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from invad._version import __version__
+from invad.cli.benchmark import benchmark, rescore
 from invad.cli.calibrate import calibrate
 from invad.cli.demo import demo
 from invad.cli.distill import distill
@@ -88,6 +89,10 @@ app.command(epilog="Example: invad demo --data my_images --output demo")(demo)
 app.command(epilog="Example: invad distill --teacher resnet50 --images photographs --output my_backbone")(
     distill
 )
+app.command(epilog="Example: invad benchmark mvtec data/mvtec --setting unified --seeds 0,1,2 --output run")(
+    benchmark
+)
+app.command(epilog="Example: invad rescore run --metrics exact,adeval")(rescore)
 app.command("import-reference", epilog="Example: invad import-reference net.pth --heads 8 --output imported")(
     import_reference
 )

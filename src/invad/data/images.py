@@ -108,6 +108,17 @@ def read_mask(path: str | Path, *, size_hw: tuple[int, int] | None = None) -> ND
 
     Raises DataError when the file cannot be read or its size differs from size_hw.
     """
+    codes, least = read_mask_codes(path, size_hw=size_hw)
+    return np.asarray(codes >= least)
+
+
+def read_mask_codes(
+    path: str | Path, *, size_hw: tuple[int, int] | None = None
+) -> tuple[NDArray[np.uint8], int]:
+    """Codes H x W of a mask, 1 above level 0, 2 above half of full scale, and the least code of a defect.
+
+    For other rules of splitting a mask than that of `read_mask`; same errors.
+    """
     levels = read_image(path).max(axis=2)
     height, width = levels.shape
     if size_hw is not None and (height, width) != tuple(size_hw):
@@ -119,8 +130,8 @@ def read_mask(path: str | Path, *, size_hw: tuple[int, int] | None = None) -> ND
     if levels.dtype != np.float32:
         half = 127 if levels.max() <= 255 else 32767
     soft = Path(path).suffix.lower() in (".jpg", ".jpeg") or _count_levels(levels) > FEW_LEVELS
-    mask: NDArray[np.bool_] = levels > (half if soft and levels.max() > half else 0)
-    return mask
+    codes = (levels > 0).astype(np.uint8) + (levels > half)
+    return codes, 2 if soft and levels.max() > half else 1
 
 
 def list_images(folder: str | Path, recursive: bool = True) -> tuple[Path, ...]:

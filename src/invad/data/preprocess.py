@@ -148,17 +148,23 @@ def choose_window(images: Iterable[NDArray[Any]]) -> tuple[float, float]:
 def resize_map(map_hw: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray[np.float32]:
     """Anomaly map h x w float32 -> H x W float32 in the frame of an image of size_hw, bilinear.
 
-    Pixel centres are aligned by area (align_corners=False) and no smoothing is added, so the result
-    stays within the range of the map.
+    Pixel centres are aligned by area and no smoothing is added; a pixel is a mean of its four neighbours, so
+    the result stays within the range of the map up to rounding.
     """
-    import torch
-
-    grid = torch.from_numpy(np.array(map_hw, np.float32))
-    resized = torch.nn.functional.interpolate(
-        grid[None, None], size=tuple(size_hw), mode="bilinear", align_corners=False
-    )
-    result: NDArray[np.float32] = resized[0, 0].numpy()
+    rows, columns = (_bilinear(before, after) for before, after in zip(map_hw.shape, size_hw, strict=True))
+    result: NDArray[np.float32] = rows @ np.asarray(map_hw, np.float32) @ columns.T
     return result
+
+
+def _bilinear(before: int, after: int) -> NDArray[np.float32]:
+    """Matrix after x before that resizes one side: two weights a row, which sum to 1."""
+    place = np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0, before - 1)
+    low = np.minimum(place.astype(np.intp), max(before - 2, 0))
+    share = (place - low).astype(np.float32)
+    matrix = np.zeros((after, before), np.float32)
+    matrix[np.arange(after), low] = 1 - share
+    matrix[np.arange(after), np.minimum(low + 1, before - 1)] += share
+    return matrix
 
 
 def resize_mask(mask: NDArray[np.bool_], size_hw: tuple[int, int]) -> NDArray[np.bool_]:

@@ -83,7 +83,7 @@ def write_report(
     """
     _check(scored, max_gallery)
     check_limits(map_limits)
-    page = _environment().get_template("template.html.j2")
+    page = environment().get_template("template.html.j2")
     html = page.render(
         title=title,
         notes=notes,
@@ -115,7 +115,8 @@ def _check(scored: Sequence[ScoredSample], max_gallery: int) -> None:
         raise ConfigError(f"max_gallery is {max_gallery}: give 0 or more")
 
 
-def _environment() -> Environment:
+def environment() -> Environment:
+    """The templates of this package; whatever they are given is escaped."""
     environment = Environment(
         loader=PackageLoader("invad.report", "."),
         autoescape=True,

@@ -1,0 +1,172 @@
+"""invad benchmark, invad rescore"""
+
+from collections.abc import Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from invad.cli.options import (
+    CategoriesOption,
+    DeviceOption,
+    JsonOption,
+    StepsOption,
+    StrictOption,
+    split_names,
+)
+from invad.cli.progress import observing
+from invad.cli.train import INTERRUPTED
+from invad.cli.voice import Voice, complain
+from invad.errors import ConfigError, DataError
+
+MetricsOption = Annotated[
+    str,
+    typer.Option(
+        metavar="A,B",
+        help="Metric definitions: exact, adeval, ader200, official. They differ in frame, masks and "
+        "thresholds; every output says how.",
+    ),
+]
+
+
+class Setting(str, Enum):
+    """How many models."""
+
+    unified = "unified"
+    single = "single"
+
+
+def benchmark(
+    dataset: Annotated[
+        str,
+        typer.Argument(
+            metavar="DATASET", help="Layout of the data set, such as mvtec or folder; auto finds out."
+        ),
+    ],
+    root: Annotated[
+        Path, typer.Argument(metavar="ROOT", help="Folder of the data set; nothing is written there.")
+    ],
+    setting: Annotated[
+        Setting, typer.Option(help="unified: one model for all categories. single: one for each.")
+    ] = Setting.unified,
+    categories: CategoriesOption = None,
+    preset: Annotated[str, typer.Option(help="standard, fast, dit or paper.")] = "standard",
+    backbone: Annotated[
+        str | None, typer.Option(help="Feature network, see 'invad backbones'. Default: the preset's.")
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Weights of the backbone from a file instead of the hub."),
+    ] = None,
+    seeds: Annotated[
+        str, typer.Option(metavar="0,1,2", help="Seeds; the tables give mean and standard deviation.")
+    ] = "0",
+    steps: StepsOption = None,
+    metrics: MetricsOption = "exact",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the run. Repeat the command to continue an interrupted one. "
+            "Default: benchmark_<ROOT>_<setting> in the current folder.",
+        ),
+    ] = None,
+    keep_models: Annotated[
+        bool, typer.Option("--keep-models", help="Leave the trained models in DIR/models.")
+    ] = False,
+    strict: StrictOption = False,
+    device: DeviceOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Train, calibrate and test every category of a data set, and write the tables of a paper.
+
+    Scores are those of the calibrated, leak-free protocol and of the published one, side by side. What is
+    finished is not run again. Predictions are stored, so that 'invad rescore' can measure them anew.
+    """
+    voice = Voice(json)
+    output = output or Path(f"benchmark_{root.absolute().name}_{setting.value}")
+    try:
+        with observing(voice.err) as observer:
+            from invad.benchmark import Plan, run
+
+            plan = Plan(
+                root=root,
+                layout=dataset,
+                setting=setting.value,
+                categories=split_names(categories),
+                preset=preset,
+                backbone=backbone,
+                weights=weights,
+                seeds=_numbers(seeds),
+                steps=steps,
+                definitions=split_names(metrics) or (),
+                strict=strict,
+                device=device,
+                keep_models=keep_models,
+            )
+            found = run(plan, output, observer)
+    except KeyboardInterrupt:
+        complain("interrupted; repeat the command to continue")
+        raise typer.Exit(INTERRUPTED) from None
+    _show(voice, found)
+    voice.say(f"Tables: {output / 'benchmark'}.html, .md, .tex, .csv, .json")
+    voice.hand_over({**found, "output": str(output)})
+    if found["failed"]:
+        unit, error = next(iter(found["failed"].items()))
+        raise DataError(f"{len(found['failed'])} failed, the first {unit}: {error}")
+
+
+def rescore(
+    predictions: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PREDICTIONS", help="Output folder of 'invad benchmark', or one of its .npz files."
+        ),
+    ],
+    metrics: MetricsOption = "exact",
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the tables as five files into this folder.")
+    ] = None,
+    json: JsonOption = None,
+) -> None:
+    """Measure the stored predictions of a benchmark by other metric definitions, without the model."""
+    voice = Voice(json)
+    from invad.report.benchmark import write_outputs
+    from invad.results import rescore as measure
+
+    found = measure(predictions, split_names(metrics) or ())
+    if output is not None:
+        _make(output)
+        write_outputs(output, found)
+    _show(voice, found)
+    if output is not None:
+        voice.say(f"Tables: {output / 'benchmark'}.html, .md, .tex, .csv, .json")
+    voice.hand_over({**found, "output": None if output is None else str(output)})
+
+
+def _show(voice: Voice, found: Mapping[str, Any]) -> None:
+    from invad.report.benchmark import category_tables, cost_table, overview, terminal
+
+    tables = [*category_tables(found), cost_table(found), overview(found)] if found["rows"] else []
+    for table in tables:
+        voice.say(table.title)
+        voice.table(terminal(table))
+        voice.say("")
+    voice.warn(*found["notes"])
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in split_names(text) or ())
+    except ValueError:
+        raise ConfigError(f"seeds {text!r}: give whole numbers and commas, such as 0,1,2") from None
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder}: cannot be made ({error.strerror}); give --output another folder"
+        ) from None
