@@ -152,3 +152,9 @@ def test_a_name_that_is_no_text_does_not_end_the_run(run_outside, model, tests, 
     assert (result.returncode, "Traceback" in result.stderr) == (0, False)
     assert json.loads((tmp_path / "p.json").read_text())["images"][0]["path"] == str(odd)
     assert "part-?.png" in result.stdout
+
+
+def test_an_archive_needs_a_folder_and_one_source(run, model, tests, one_line):
+    one_line(run("predict", model, tests, "--engine", "ray"), "--output")
+    one_line(run("predict", model, tests, tests, "--engine", "ray", "--output", "x"), "not 2 paths")
+    one_line(run("predict", model, tests, "--engine", "ray", "--csv", "x.csv"), "--csv")

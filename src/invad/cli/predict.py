@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from invad.cli.archive import score
 from invad.cli.options import DeviceOption, JsonOption, ModelArgument, StrictOption, written_file
 from invad.cli.progress import observing
 from invad.cli.voice import Voice
@@ -29,18 +30,33 @@ class FailOn(str, Enum):
     review = "review"
 
 
+class Engine(str, Enum):
+    """What computes."""
+
+    auto = "auto"
+    ray = "ray"
+
+
 FAILING = {FailOn.bad: ("bad",), FailOn.review: ("review", "bad")}
 
 
 def predict(
     model: ModelArgument,
     path: Annotated[
-        list[Path],
-        typer.Argument(metavar="PATH", help="Images, or folders, taken with all their sub-folders."),
+        list[str],
+        typer.Argument(
+            metavar="PATH",
+            help="Images, or folders, taken with all their sub-folders. With --engine ray one folder, list "
+            "of images (CSV, Parquet, text) or URL such as s3://bucket/prefix.",
+        ),
     ],
     output: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Write every image with its heat map and verdict as PNG into DIR."),
+        typer.Option(
+            metavar="DIR",
+            help="Write every image with its heat map and verdict as PNG into DIR; with --engine ray the "
+            "rows, as Parquet. Repeat that command to continue an interrupted one.",
+        ),
     ] = None,
     csv: Annotated[
         Path | None,
@@ -54,6 +70,12 @@ def predict(
         FailOn | None,
         typer.Option(help="Exit with status 3 when an image is bad (or, with review, is not good)."),
     ] = None,
+    engine: Annotated[
+        Engine, typer.Option(help="ray: score an archive on Ray Data, on this machine or a cluster.")
+    ] = Engine.auto,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes of --engine ray. Default: as many as Ray has CPUs.")
+    ] = None,
     strict: StrictOption = False,
     device: DeviceOption = None,
     json: JsonOption = None,
@@ -64,7 +86,14 @@ def predict(
     row that says why, and the rest goes on.
     """
     voice = Voice(json)
-    images = list(expand(path, output))
+    if engine is Engine.ray:
+        if csv is not None or strict:
+            raise ConfigError("--csv and --strict do not go with --engine ray; its rows are Parquet")
+        decisions = score(voice, model, path, output, category, workers, device)
+        if fail_on is not None and any(decisions[name] for name in FAILING[fail_on]):
+            raise typer.Exit(FOUND_BAD)
+        return
+    images = list(expand([Path(name) for name in path], output))
     with observing(voice.err) as observer:
         from invad.detector import Detector
 

@@ -1,0 +1,86 @@
+"""What an archive consists of, and how an image of it is opened."""
+
+import csv
+import os
+from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from invad.data.images import IMAGE_SUFFIXES, list_images, natural_key
+from invad.errors import ConfigError, DataError
+
+LISTS = (".csv", ".parquet", ".txt")
+"""Endings of files that name images: one a line, or in a column `path`."""
+
+
+def list_source(source: str | Path) -> list[str]:
+    """The images of a source (see `score_archive`), each once: local paths, absolute, or URLs."""
+    text = os.fspath(source)
+    if "://" in text:
+        if urlsplit(text).password:
+            raise ConfigError(
+                "the URL holds a password, which would be written with every row; use the environment"
+            )
+        return _list_url(text)
+    path = Path(source)
+    if path.is_dir():
+        found = [os.fspath(p.absolute()) for p in list_images(path)]
+    elif path.suffix.lower() in LISTS and path.is_file():
+        found = [_absolute(path.parent, name) for name in _named(path)]
+    elif path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
+        found = [os.fspath(path.absolute())]
+    else:
+        raise DataError(f"{path}: give a folder, a list of images ({', '.join(LISTS)}) or a URL")
+    if not found:
+        raise DataError(f"{path}: no images in it; give a folder or list of images")
+    return list(dict.fromkeys(found))
+
+
+def _named(path: Path) -> list[str]:
+    """The images that a list names."""
+    try:
+        if path.suffix.lower() == ".txt":
+            lines = path.read_text(encoding="utf-8").splitlines()
+            return [line.strip() for line in lines if line.strip()]
+        if path.suffix.lower() == ".parquet":
+            import pyarrow.parquet as pq
+
+            return [str(name) for name in pq.read_table(path, columns=["path"])["path"].to_pylist()]
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            rows = csv.DictReader(file)
+            if "path" not in (rows.fieldnames or ()):
+                raise KeyError("path")
+            return [row["path"] for row in rows]
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        raise DataError(f"{path}: no list of images ({error}); give a column named path") from None
+
+
+def _absolute(folder: Path, name: str) -> str:
+    return name if "://" in name else os.fspath((folder / name).absolute())
+
+
+def _list_url(url: str) -> list[str]:
+    import pyarrow as pa
+    from pyarrow import fs
+
+    scheme = url.split("://", 1)[0]
+    try:
+        files, root = fs.FileSystem.from_uri(url)
+        found = files.get_file_info(fs.FileSelector(root, recursive=True))
+    except (OSError, ValueError, pa.ArrowException) as error:
+        line = " ".join(str(error).split())[:200]
+        raise DataError(f"{url}: cannot be listed ({line}); check the address and the access to it") from None
+    names = [f.path for f in found if f.is_file and f.path.lower().endswith(IMAGE_SUFFIXES)]
+    if not names:
+        raise DataError(f"{url}: no images; give a prefix with {', '.join(IMAGE_SUFFIXES)} files")
+    return [f"{scheme}://{quote(name)}" for name in sorted(names, key=lambda name: natural_key(Path(name)))]
+
+
+def readable(path: str) -> str | bytes:
+    """A local path as it is, the bytes behind a URL."""
+    if "://" not in path:
+        return path
+    from pyarrow import fs
+
+    files, inside = fs.FileSystem.from_uri(path)
+    with files.open_input_stream(inside) as stream:
+        return bytes(stream.read())

@@ -1,0 +1,134 @@
+"""What runs in the processes of Ray: a block of paths to a Parquet file."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from invad.archive.sources import readable
+from invad.calibration import for_category
+from invad.detector import Detector
+from invad.errors import ArtifactError, InvadError
+from invad.regions import regions
+from invad.report.files import write_atomically
+
+PARTS, ATTEMPTS = "parts", ".attempts"
+DEATHS = 2
+"""Workers that an image may kill, told apart from its block, before it gets a row that says so."""
+
+LOADING_DEATHS = 6
+"""Workers that may die while they load the model before the run stops."""
+
+
+class Worker:
+    """Holds the model in a process of Ray's."""
+
+    def __init__(self, model: str, output: Path, category: str | None, device: str | None):
+        import torch
+
+        torch.set_num_threads(1)
+        self.output, self.category = output, category
+        # Ray replaces a dead worker without end.
+        loading = output / ATTEMPTS / f"loading-{os.getpid()}"
+        loading.parent.mkdir(exist_ok=True)
+        if len(list(loading.parent.glob("loading-*"))) >= LOADING_DEATHS:
+            raise MemoryError(f"{LOADING_DEATHS} workers died while loading the model; give fewer --workers")
+        loading.touch()
+        self.detector = Detector.load(model, device=device or "cpu")
+        loading.unlink()
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        counts = []
+        for given in batch["paths"]:
+            paths = [str(path) for path in given]
+            name = part_name(paths)
+            write_part(self.output / PARTS / name, self._rows(paths, self.output / ATTEMPTS / name))
+            counts.append(len(paths))
+        return {"images": counts}
+
+    def _rows(self, paths: Sequence[str], attempt: Path) -> list[dict[str, Any]]:
+        """Rows of a block. When a worker died on it, the next notes each image before it scores it, so that
+        an image that kills its workers is found."""
+        before = attempt.read_text().splitlines() if attempt.exists() else []
+        attempt.touch()
+        again = bool(before) or attempt.stat().st_size > 0
+        with attempt.open("a") as notes:
+            notes.write("\n")
+            notes.flush()
+            rows = []
+            for path in paths:
+                mark = json.dumps(path)
+                if before.count(mark) >= DEATHS:
+                    rows.append(self._empty(path) | {"error": f"killed its worker {DEATHS} times"})
+                    continue
+                start = notes.tell()
+                if again:
+                    notes.write(mark + "\n")
+                    notes.flush()
+                rows.append(self._row(path))
+                if again:
+                    notes.truncate(start)
+                    notes.seek(start)
+        attempt.unlink()
+        return rows
+
+    def _empty(self, path: str) -> dict[str, Any]:
+        return dict.fromkeys(schema().names) | {"path": path, "category": self.category}
+
+    def _row(self, path: str) -> dict[str, Any]:
+        try:
+            made = self.detector.predict(readable(path), category=self.category)
+        except (InvadError, FileNotFoundError) as error:
+            return self._empty(path) | {"error": " ".join(str(error).split())}
+        review, _ = for_category(self.detector.calibrations, self.category).map_limits()
+        return self._empty(path) | {
+            "score": made.score,
+            "p_value": made.p_value,
+            "decision": made.decision,
+            "boxes": [asdict(region) for region in regions(made.anomaly_map, review)],
+        }
+
+
+def part_name(paths: Sequence[str]) -> str:
+    """Name of the Parquet file of a block."""
+    return f"part-{hashlib.sha256(json.dumps(list(paths)).encode()).hexdigest()[:20]}.parquet"
+
+
+def finished_paths(output: str | Path) -> set[str]:
+    """Paths that have a row. Raises ArtifactError for a damaged part."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found: set[str] = set()
+    for part in sorted((Path(output) / PARTS).glob("part-*.parquet")):
+        try:
+            found.update(pq.read_table(part, columns=["path"])["path"].to_pylist())
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise ArtifactError(
+                f"{part}: damaged ({error}); delete it, its images are scored again"
+            ) from None
+    return found
+
+
+def schema() -> Any:
+    import pyarrow as pa
+
+    box = pa.struct(
+        [(name, pa.int32()) for name in ("x", "y", "width", "height", "area")] + [("peak", pa.float32())]
+    )
+    texts = {name: pa.string() for name in ("path", "category", "decision", "error")}
+    numbers = {"score": pa.float64(), "p_value": pa.float64(), "boxes": pa.list_(box)}
+    order = ("path", "category", "score", "p_value", "decision", "boxes", "error")
+    return pa.schema([(name, {**texts, **numbers}[name]) for name in order])
+
+
+def write_part(path: Path, rows: list[dict[str, Any]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema()), sink)
+    write_atomically(path, sink.getvalue().to_pybytes())
