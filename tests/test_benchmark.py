@@ -13,8 +13,8 @@ from invad.data.synthetic import write_dataset
 from invad.detector import Detector
 from invad.errors import ConfigError, DataError
 from invad.evaluation import PROTOCOLS, evaluate
-from invad.fitting import Silent
 from invad.metrics import SEVEN_METRICS
+from invad.observer import Silent
 from invad.predictions import read_predictions
 from invad.results import PROTOCOL_NOTES, rescore
 

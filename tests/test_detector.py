@@ -17,7 +17,7 @@ from invad.calibration import POOLED, Calibration, Rates, folds
 from invad.data.images import read_image
 from invad.detector import Detector, cross_fit
 from invad.errors import ConfigError, DataError, NotCalibratedError
-from invad.fitting import Silent
+from invad.observer import Silent
 from invad.presets import named
 from invad.records import GOOD
 from invad.scoring import fit_position_stats, image_scores, typicality_map

@@ -14,8 +14,8 @@ from invad.detector import Detector
 from invad.diffusion.schedule import timesteps
 from invad.errors import ConfigError, DataError
 from invad.evaluation import NO_LIMITS, PROTOCOLS, evaluate
-from invad.fitting import Silent
 from invad.metrics import PIXEL_METRICS, SEVEN_METRICS, binomial_interval
+from invad.observer import Silent
 
 KEYS = {
     *SEVEN_METRICS,

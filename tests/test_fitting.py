@@ -9,12 +9,14 @@ import torch
 from PIL import Image
 from torch import nn
 
-import invad.fitting
+import invad.extraction
 from invad.backbones.base import Backbone, BackboneInfo
 from invad.data.images import read_image
 from invad.diffusion.empirical import EmpiricalConfig
 from invad.errors import DataError, TrainingError
-from invad.fitting import FOLDS, Silent, balance, cache_features, fit, plan
+from invad.extraction import Place, extract_features
+from invad.fitting import FOLDS, balance, fit, plan
+from invad.observer import Silent
 from invad.presets import Preset
 from invad.records import Sample
 from invad.training import TrainConfig
@@ -156,15 +158,19 @@ def test_a_lone_image_is_not_repeated_beyond_all_measure():
 def test_features_on_disk_equal_those_in_memory(good_parts, tiny_preset, make_backbone, monkeypatch):
     extract, notes = plan(good_parts, tiny_preset, make_backbone(), strict=False), Notes()
     with ExitStack() as stack:
-        memory = cache_features(good_parts[:9], extract, strict=False, observer=notes, stack=stack)
-        monkeypatch.setattr(invad.fitting, "MEMORY_LIMIT", 0)
-        disk = cache_features(good_parts[:9], extract, strict=False, observer=notes, stack=stack)
+        memory = extract_features(
+            good_parts[:9], extract, strict=False, observer=notes, place=Place(), stack=stack
+        )
+        monkeypatch.setattr(invad.extraction, "MEMORY_LIMIT", 0)
+        disk = extract_features(
+            good_parts[:9], extract, strict=False, observer=notes, place=Place(), stack=stack
+        )
         assert isinstance(disk.z_NChw, np.memmap)
-        place = disk.z_NChw.filename
+        path = disk.z_NChw.filename
         np.testing.assert_array_equal(memory.z_NChw, disk.z_NChw)
         for i in range(9):
             np.testing.assert_array_equal(memory.z_NChw[i], extract_one(extract, good_parts[i]))
-    assert not place.parent.exists()
+    assert not path.parent.exists()
     assert ["in memory" in note for note in notes.notes] == [True, False]
     assert "9 images" in notes.notes[1]
 
@@ -175,12 +181,12 @@ def extract_one(extract, sample):
 
 def test_a_fit_with_features_on_disk_is_the_same(good_parts, tiny_preset, make_backbone, monkeypatch):
     first = fit(good_parts, tiny_preset, make_backbone())
-    monkeypatch.setattr(invad.fitting, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(invad.extraction, "MEMORY_LIMIT", 0)
     assert_same(first, fit(good_parts, tiny_preset, make_backbone()))
 
 
 def test_a_disk_without_room_is_said_before(good_parts, tiny_preset, make_backbone, monkeypatch):
-    monkeypatch.setattr(invad.fitting, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(invad.extraction, "MEMORY_LIMIT", 0)
     usage = shutil.disk_usage("/")._replace(free=10)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(TrainingError, match=r"no room for .* MB of features; .*TMPDIR"):
@@ -321,14 +327,14 @@ def test_an_interrupted_fit_continues_to_the_same_result(
     """Five trainings of four steps: interrupted in the first fold, in the second, and in the last."""
     samples = good_parts[:8]
     with pytest.raises(KeyboardInterrupt):
-        fit(samples, tiny_preset, make_backbone(), work_dir=tmp_path, observer=Interrupting(step))
-    resumed = fit(samples, tiny_preset, make_backbone(), work_dir=tmp_path)
+        fit(samples, tiny_preset, make_backbone(), place=Place(work=tmp_path), observer=Interrupting(step))
+    resumed = fit(samples, tiny_preset, make_backbone(), place=Place(work=tmp_path))
     assert_same(fit(samples, tiny_preset, make_backbone()), resumed)
 
 
 def test_checkpoints_of_another_command_are_refused(good_parts, tmp_path, tiny_preset, make_backbone):
     samples = good_parts[:8]
-    fit(samples, tiny_preset, make_backbone(), work_dir=tmp_path)
+    fit(samples, tiny_preset, make_backbone(), place=Place(work=tmp_path))
     longer = replace(tiny_preset, train=replace(tiny_preset.train, steps=5))
     for changed in (
         (samples, longer, make_backbone()),
@@ -336,7 +342,7 @@ def test_checkpoints_of_another_command_are_refused(good_parts, tmp_path, tiny_p
         (samples, tiny_preset, make_backbone(1)),
     ):
         with pytest.raises(TrainingError, match="belongs to other data or options"):
-            fit(*changed, work_dir=tmp_path)
+            fit(*changed, place=Place(work=tmp_path))
 
 
 def test_a_fit_leaves_the_random_state_alone(good_parts, tiny_preset, make_backbone):

@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-import invad.training
+import invad.train_state
 from invad.diffusion.denoiser import DenoiserConfig, build_denoiser
 from invad.diffusion.schedule import linear_schedule
 from invad.errors import TrainingError
@@ -242,7 +242,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(checkpoint, monkeypatch):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(invad.training, "save_file", full)
+        patch.setattr(invad.train_state, "save_file", full)
         with pytest.raises(TrainingError, match=r"denoiser\.safetensors: .*No space left"):
             train(checkpoint=checkpoint)
     assert [p.name for p in checkpoint.path.parent.iterdir()] == [checkpoint.path.name]

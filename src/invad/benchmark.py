@@ -21,8 +21,8 @@ from invad.data.datasets import Dataset, load_dataset
 from invad.definitions import named as named_definitions
 from invad.detector import Detector
 from invad.errors import ConfigError, DataError, InvadError
-from invad.fitting import Observer, Silent
 from invad.machine import facts
+from invad.observer import Observer, Silent
 from invad.predictions import read_predictions, write_predictions
 from invad.presets import Preset
 from invad.presets import named as named_preset

@@ -14,7 +14,7 @@ from invad.data.synthetic import write_dataset
 from invad.detector import Detector
 from invad.errors import DataError
 from invad.evaluation import Evaluation, describe, evaluate
-from invad.fitting import Observer, Silent
+from invad.observer import Observer, Silent
 from invad.records import Sample, ScoredSample
 from invad.report import save_overlay, write_report
 

@@ -22,15 +22,21 @@ from invad.card import model_card
 from invad.data.datasets import load_dataset, normal_images
 from invad.data.images import ImageSource, read_image
 from invad.data.preprocess import resize_map
+from invad.distributed import Solo, Workers
 from invad.errors import ConfigError, DataError, NotCalibratedError
-from invad.fitting import Observer, Silent, fit
+from invad.extraction import Place
+from invad.fitting import fit
 from invad.model import Model
+from invad.observer import NO_RECORD, Observer, Recorder, Silent
 from invad.presets import Preset, named
 from invad.records import Prediction, Sample
 from invad.scoring import PositionStats, fit_position_stats, image_scores, typicality_map
+from invad.training import Execution
 
 CROSS_FITS = 5
 DEFAULT_RATES = Rates()
+DEFAULT_EXECUTION = Execution()
+ALONE = Solo()
 
 
 class Detector:
@@ -61,33 +67,48 @@ class Detector:
         weights: str | Path | None = None,
         categories: Sequence[str] | None = None,
         steps: int | None = None,
+        batch: int | None = None,
         seed: int | None = None,
         rates: Rates = DEFAULT_RATES,
         strict: bool = False,
         device: str | None = None,
         work_dir: str | Path | None = None,
+        cache_dir: str | Path | None = None,
+        execution: Execution = DEFAULT_EXECUTION,
+        workers: Workers = ALONE,
         observer: Observer | None = None,
+        recorder: Recorder = NO_RECORD,
     ) -> "Detector":
         """Train and calibrate on normal images.
 
         data: a folder (see `load_dataset`; only its normal training images are used) or samples.
-        backbone, steps, seed override the preset; weights: a file for a backbone given by name. work_dir:
-        where checkpoints are kept while training, so that the same call continues an interrupted one.
-        strict: fail on an unreadable image. device: a torch device, by default a CUDA GPU if there is one.
+        backbone, steps, batch, seed override the preset; weights: a file for a backbone given by name.
+        work_dir: where checkpoints are kept while training, so that the same call continues an interrupted
+        one. cache_dir: where features are kept for other trainings on the same images. strict: fail on an
+        unreadable image. device: a torch device, by default a CUDA GPU if there is one. execution: parts,
+        precision. workers: the processes that share the work (see `invad.distributed.workers`); all call
+        this with the same arguments, see the same folders, and get the same detector; one should save it.
+        recorder: told the loss of every step.
         Raises DataError, ConfigError, WeightsError, TrainingError with one line that says what to do.
         """
         observer = observer or Silent()
         samples = load_dataset(data, categories=categories).train if isinstance(data, str | Path) else data
         settings = named(preset) if isinstance(preset, str) else preset
-        settings = _override(settings, backbone, steps, seed)
-        net = _backbone(settings, backbone, weights).freeze().to(_device(device))
+        settings = _override(settings, backbone, steps, batch, seed)
+        net = _backbone(settings, backbone, weights).freeze().to(workers.device or _device(device))
         fitted = fit(
             samples,
             settings,
             net,
             strict=strict,
-            work_dir=Path(work_dir) if work_dir is not None else None,
+            place=Place(
+                work=None if work_dir is None else Path(work_dir),
+                cache=None if cache_dir is None else Path(cache_dir),
+                workers=workers,
+            ),
+            execution=execution,
             observer=observer,
+            recorder=recorder,
         )
         extract = fitted.model.extract
         info = DetectorInfo(
@@ -278,9 +299,10 @@ def cross_fit(
 
 
 def _override(
-    settings: Preset, backbone: str | Backbone | None, steps: int | None, seed: int | None
+    settings: Preset, backbone: str | Backbone | None, steps: int | None, batch: int | None, seed: int | None
 ) -> Preset:
     train = settings.train
+    train = train if batch is None else replace(train, batch=batch)
     train = train if steps is None else replace(train, steps=steps)
     train = train if seed is None else replace(train, seed=seed)
     name = backbone.info.name if isinstance(backbone, Backbone) else backbone or settings.backbone

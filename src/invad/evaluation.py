@@ -23,7 +23,6 @@ from invad.data.preprocess import resize_map, resize_mask
 from invad.detector import Detector
 from invad.diffusion.schedule import timesteps
 from invad.errors import ConfigError, DataError
-from invad.fitting import Observer, Silent
 from invad.metrics import (
     PIXEL_METRICS,
     SEVEN_METRICS,
@@ -33,6 +32,7 @@ from invad.metrics import (
     mean_over_categories,
     pixel_metrics,
 )
+from invad.observer import Observer, Silent
 from invad.records import Sample, ScoredSample
 from invad.scoring import paper_fusion, paper_terms
 

@@ -1,16 +1,13 @@
 """From normal images to a trained model and the held-out norm maps that calibrate it."""
 
-import hashlib
 import math
-import shutil
 import statistics
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,12 +26,16 @@ from invad.data.preprocess import (
 from invad.diffusion.denoiser import DenoiserModule, build_denoiser
 from invad.diffusion.empirical import EmpiricalDenoiser, draw_cells
 from invad.diffusion.gaussian import GaussianPreconditioned
-from invad.errors import DataError, TrainingError
+from invad.errors import DataError
+from invad.extraction import Features, Place, backbone_digest, extract_features
 from invad.features import FeatureSpace
 from invad.model import SCHEDULE, FeatureExtractor, FineReader, Model
+from invad.observer import NO_RECORD, Observer, Recorder, Silent
 from invad.presets import Preset
 from invad.records import Sample
-from invad.training import Checkpoint, fingerprint, train_denoiser
+from invad.training import Checkpoint, Execution, fingerprint, train_denoiser
+
+__all__ = ["FitRecord", "Fitted", "Observer", "Silent", "fit", "plan"]
 
 LARGEST_MULTIPLE = 64
 """Pixels; an input is not stretched further than this only to fit the grid to the backbone."""
@@ -50,29 +51,8 @@ FOLDS = 4
 ALIKE = 1.5
 """Largest ratio between the aspect ratios of categories that share an input size."""
 
-MEMORY_LIMIT = 1 << 30
-"""Features larger than this many bytes are kept in a memory-mapped temporary file."""
-
-
-class Observer(Protocol):
-    """Told how a long job goes."""
-
-    def stage(self, name: str, total: int) -> None:
-        """A stage of `total` items or steps begins."""
-
-    def advance(self, detail: str = "") -> None:
-        """One item or step of the stage is done."""
-
-    def note(self, text: str) -> None:
-        """Something the user should know."""
-
-
-class Silent:
-    """An observer that says nothing."""
-
-    def stage(self, name: str, total: int) -> None: ...
-    def advance(self, detail: str = "") -> None: ...
-    def note(self, text: str) -> None: ...
+PLACE = Place()
+EXECUTION = Execution()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +68,8 @@ class FitRecord:
     seconds: float
     threads: int
     device: str
+    processes: int = 1
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,29 +82,23 @@ class Fitted:
     record: FitRecord
 
 
-@dataclass(frozen=True, slots=True)
-class Features:
-    """Raw features of the readable images, N x C x h x w, their samples, and the paths that were skipped."""
-
-    z_NChw: NDArray[np.float32]
-    samples: tuple[Sample, ...]
-    skipped: tuple[str, ...] = field(default=())
-
-
 def fit(
     samples: Sequence[Sample],
     settings: Preset,
     backbone: Backbone,
     *,
     strict: bool = False,
-    work_dir: Path | None = None,
+    place: Place = PLACE,
+    execution: Execution = EXECUTION,
     observer: Observer | None = None,
+    recorder: Recorder = NO_RECORD,
 ) -> Fitted:
     """Train on normal samples, holding out what calibrates.
 
     Of 60 or more normals, a fifth (at least 8) of each category is held out for good. Of fewer, each of four
-    models is trained without a quarter, which it then reads, and a fifth model is trained on all. work_dir
-    keeps checkpoints, so that the same call continues after an interruption.
+    models is trained without a quarter, which it then reads, and a fifth model is trained on all. place: its
+    work folder keeps checkpoints, so that the same call continues after an interruption; its workers share
+    the work, and each returns the same. recorder: told of every step.
     Raises DataError when fewer than two images can be read, TrainingError as `train_denoiser`.
     """
     observer = observer or Silent()
@@ -132,13 +108,15 @@ def fit(
             raise DataError(f"{sample.path}: is {sample.defect}; training takes normal images only")
     extract = plan(samples, settings, backbone, strict=strict)
     with ExitStack() as stack:
-        features = cache_features(samples, extract, strict=strict, observer=observer, stack=stack)
+        features = extract_features(
+            samples, extract, strict=strict, observer=observer, place=place, stack=stack
+        )
         if len(features.samples) < 2:
             raise DataError(
                 f"{len(features.samples)} readable image: training needs at least 2 normal images, "
                 "60 or more for a useful calibration"
             )
-        job = _Job(extract, settings, features, work_dir, observer)
+        job = _Job(extract, settings, features, place, execution, observer, recorder)
         few = len(features.samples) < FEW_IMAGES
         model, maps, held, loss = job.k_fold() if few else job.split()
     categories = [features.samples[i].category for i in held]
@@ -151,7 +129,9 @@ def fit(
         final_loss=round(loss, 5),
         seconds=round(time.perf_counter() - started, 2),
         threads=torch.get_num_threads(),
-        device=str(extract.device),
+        device=extract.device.type if place.workers.size > 1 else str(extract.device),
+        processes=place.workers.size,
+        precision=execution.precision_on(extract.device),
     )
     return Fitted(model, maps, tuple(categories), record)
 
@@ -221,56 +201,15 @@ def _sizes(
     return (h, w), min(grids, key=lambda grid: abs(h / grid[0] - settings.grid_stride))
 
 
-def cache_features(
-    samples: Sequence[Sample],
-    extract: FeatureExtractor,
-    *,
-    strict: bool,
-    observer: Observer,
-    stack: ExitStack,
-) -> Features:
-    """Features of all readable images, computed once; others are skipped and named, or fail if strict."""
-    shape = (len(samples), extract.channels, *extract.grid_hw)
-    size = 4 * math.prod(shape)
-    place = "on disk" if size > MEMORY_LIMIT else "in memory"
-    observer.note(f"features: {len(samples)} images, {size / 2**20:,.0f} MB {place}")
-    z_NChw = _allocate(shape, size, stack)
-    observer.stage("features", len(samples))
-    kept: list[Sample] = []
-    skipped: list[str] = []
-    for sample in samples:
-        try:
-            z_NChw[len(kept)] = extract(read_image(sample.path))[0].cpu().numpy()
-            kept.append(sample)
-        except DataError as error:
-            if strict:
-                raise
-            skipped.append(str(sample.path))
-            observer.note(f"skipped: {error}")
-        observer.advance()
-    return Features(z_NChw[: len(kept)], tuple(kept), tuple(skipped))
-
-
-def _allocate(shape: tuple[int, ...], size: int, stack: ExitStack) -> NDArray[np.float32]:
-    if size <= MEMORY_LIMIT:
-        return np.empty(shape, np.float32)
-    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="invad-features-"))
-    # Asked before: a memory map that finds the disk full kills the process.
-    if shutil.disk_usage(folder).free < size:
-        raise TrainingError(
-            f"{folder}: no room for {size / 2**20:,.0f} MB of features; free space or set TMPDIR to "
-            "a folder on a larger disk"
-        )
-    return np.lib.format.open_memmap(Path(folder) / "features.npy", "w+", np.float32, shape)
-
-
 @dataclass(frozen=True, slots=True)
 class _Job:
     extract: FeatureExtractor
     settings: Preset
     features: Features
-    work_dir: Path | None
+    place: Place
+    execution: Execution
     observer: Observer
+    recorder: Recorder
 
     @property
     def categories(self) -> list[str]:
@@ -306,33 +245,41 @@ class _Job:
         settings = self.settings
         steps = settings.train.steps_for(len(index))
         z, z_fine = self.extract.split(self.features.z_NChw)
+        rows = self.features.rows
         balanced = index[balance([self.categories[i] for i in index])]
-        index, rows = np.unique(balanced, return_inverse=True)
-        space = FeatureSpace.fit(settings.space, z, balanced)
+        images, repeats = np.unique(balanced, return_inverse=True)
+        space = FeatureSpace.fit(settings.space, z, rows[balanced])
         denoiser = _fresh_denoiser(settings, space.channels, self.extract.grid_hw)
         with ExitStack() as stack:
-            x_NKhw = _in_space(space, z, index, stack)
+            x_NKhw = self._in_space(space, z, rows[images], stack)
             if isinstance(denoiser, GaussianPreconditioned):
-                denoiser.set_gaussian(*_moments(x_NKhw, rows))
+                denoiser.set_gaussian(*_moments(x_NKhw, repeats))
             self.observer.stage(name, steps)
             loss = train_denoiser(
                 denoiser,
                 x_NKhw,
-                rows,
+                repeats,
                 SCHEDULE,
                 replace(settings.train, steps=steps),
                 device=self.extract.device,
-                on_step=lambda step, loss: self.observer.advance(f"loss {loss:.3f}"),
+                on_step=partial(self._on_step, name),
                 checkpoint=self._checkpoint(name, balanced),
+                execution=self.execution,
+                workers=self.place.workers,
             )
-            empirical = self.remember(x_NKhw, rows)
+            empirical = self.remember(x_NKhw, repeats)
         fine = None
         if z_fine is not None:
             with ExitStack() as stack:
-                space_fine = FeatureSpace.fit(settings.space, z_fine, balanced)
-                bank = self.remember(_in_space(space_fine, z_fine, index, stack), rows)
+                space_fine = FeatureSpace.fit(settings.space, z_fine, rows[balanced])
+                x_fine = self._in_space(space_fine, z_fine, rows[images], stack)
+                bank = self.remember(x_fine, repeats)
             fine = None if bank is None else FineReader(space_fine, bank)
         return Model(self.extract, space, denoiser, empirical, settings, fine).to_device(), loss
+
+    def _on_step(self, name: str, step: int, loss: float) -> None:
+        self.recorder.record(name, step, {"loss": loss})
+        self.observer.advance(f"loss {loss:.3f}")
 
     def remember(self, x_NKhw: NDArray[np.float32], index: NDArray[np.intp]) -> EmpiricalDenoiser | None:
         """The predictor without training of the cells of the images `index`."""
@@ -345,16 +292,35 @@ class _Job:
         return empirical
 
     def read(self, model: Model, index: Sequence[int]) -> torch.Tensor:
-        z = self.features.z_NChw
-        return torch.stack([model.read(torch.from_numpy(np.ascontiguousarray(z[i : i + 1]))) for i in index])
+        """Norm maps of these images, each read by one of the workers, in the order of `index`."""
+        z, rows = self.features.z_NChw, self.features.rows
+        own = {}
+        for i in self.place.mine(len(index)):
+            row = rows[index[i]]
+            own[i] = model.read(torch.from_numpy(np.ascontiguousarray(z[row : row + 1])))
+        return torch.stack(list(self.place.workers.gather(own).values()))
+
+    def _in_space(
+        self, space: FeatureSpace, z_NChw: NDArray[np.float32], rows: NDArray[np.intp], stack: ExitStack
+    ) -> NDArray[np.float32]:
+        """The images `rows` in the space that is noised, computed once, by all workers together."""
+        x_NKhw = self.place.empty((len(rows), space.channels, *z_NChw.shape[2:]), stack)
+        for i in self.place.mine(len(rows)):
+            z = np.ascontiguousarray(z_NChw[rows[i] : rows[i] + 1])
+            x_NKhw[i] = space(torch.from_numpy(z))[0].numpy()
+        self.place.workers.wait()
+        return x_NKhw
 
     def _checkpoint(self, name: str, index: NDArray[np.intp]) -> Checkpoint | None:
-        if self.work_dir is None:
+        if self.place.work is None:
             return None
         files = [(s.path.name, s.category, s.path.stat().st_size) for s in self.features.samples]
-        weights = _digest(self.extract.backbone)
-        mark = fingerprint(repr(self.settings), repr(self.extract.preprocess), weights, files, index.tolist())
-        return Checkpoint(self.work_dir / f"{name.replace(' ', '-')}.safetensors", mark)
+        weights = backbone_digest(self.extract.backbone)
+        precision = self.execution.precision_on(self.extract.device)
+        mark = fingerprint(
+            repr(self.settings), repr(self.extract.preprocess), weights, files, index.tolist(), precision
+        )
+        return Checkpoint(self.place.work / f"{name.replace(' ', '-')}.safetensors", mark)
 
 
 def balance(groups: Sequence[str]) -> NDArray[np.intp]:
@@ -370,17 +336,6 @@ def balance(groups: Sequence[str]) -> NDArray[np.intp]:
     return np.concatenate([np.resize(index, max(wanted, len(index))) for index in own.values()])
 
 
-def _in_space(
-    space: FeatureSpace, z_NChw: NDArray[np.float32], index: NDArray[np.intp], stack: ExitStack
-) -> NDArray[np.float32]:
-    """The images `index` in the space that is noised, computed once."""
-    shape = (len(index), space.channels, *z_NChw.shape[2:])
-    x_NKhw = _allocate(shape, 4 * math.prod(shape), stack)
-    for row, i in enumerate(index):
-        x_NKhw[row] = space(torch.from_numpy(np.ascontiguousarray(z_NChw[i : i + 1])))[0].numpy()
-    return x_NKhw
-
-
 def _moments(x_NKhw: NDArray[np.float32], index: NDArray[np.intp]) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and variance of each channel over the cells of the images `index`, K each, float64."""
     cells = len(index) * math.prod(x_NKhw.shape[2:])
@@ -394,13 +349,6 @@ def _fresh_denoiser(settings: Preset, channels: int, grid_hw: tuple[int, int]) -
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.train.seed)
         return build_denoiser(settings.denoiser, channels, grid_hw)
-
-
-def _digest(backbone: Backbone) -> str:
-    digest = hashlib.sha256()
-    for value in backbone.state_dict().values():
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _extremes(pixels: NDArray[Any]) -> NDArray[Any]:

@@ -15,8 +15,8 @@ from invad.data.images import read_image, read_mask_codes
 from invad.detector import Detector
 from invad.errors import DataError
 from invad.evaluation import judged_by, paper_reading
-from invad.fitting import Observer
 from invad.machine import PeakMemory, facts, in_words
+from invad.observer import Observer
 from invad.predictions import PackedMask, Predictions
 from invad.records import Decision, Sample
 from invad.scoring import paper_fusion

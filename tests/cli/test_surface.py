@@ -13,7 +13,8 @@ from invad.cli.voice import Voice
 
 SURFACE = {
     "train": "DATA --output --preset --backbone --weights --steps --seed --resume --categories --strict "
-    "--device --review-rate --false-alarm-rate --deterministic --json",
+    "--device --batch --accumulate --precision --checkpointing --cache --track --review-rate "
+    "--false-alarm-rate --deterministic --json",
     "evaluate": "MODEL DATA --protocol --report --categories --pooled --strict --device --json",
     "predict": "MODEL PATH --output --csv --category --fail-on --engine --workers --strict --device --json",
     "calibrate": "MODEL NORMALS --false-alarm-rate --review-rate --strict --device --json",

@@ -41,6 +41,8 @@ def test_json_on_standard_output_is_all_there_is_on_it(trained):
         "final_loss",
         "device",
         "threads",
+        "processes",
+        "precision",
         "warnings",
         "content_hash",
     ]
@@ -53,7 +55,7 @@ def test_json_on_standard_output_is_all_there_is_on_it(trained):
 
 def test_a_finished_model_is_all_there_is_in_the_folder(trained):
     names = {path.name for path in trained[0].iterdir()}
-    assert names == {"model.safetensors", "config.json", "calibration.json", "README.md"}
+    assert names == {"model.safetensors", "config.json", "calibration.json", "README.md", "training.jsonl"}
 
 
 @pytest.mark.parametrize("resume", [[], ["--resume"]])

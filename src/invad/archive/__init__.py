@@ -22,7 +22,7 @@ from invad.archive.sources import list_source
 from invad.archive.worker import ATTEMPTS, PARTS, Worker, finished_paths
 from invad.detector import Detector
 from invad.errors import ConfigError, DataError
-from invad.fitting import Observer, Silent
+from invad.observer import Observer, Silent
 from invad.report.files import write_atomically
 
 MANIFEST = "manifest.json"

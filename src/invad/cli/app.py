@@ -24,6 +24,7 @@ from invad.cli.reference import import_reference
 from invad.cli.train import train
 from invad.cli.voice import complain
 from invad.errors import ConfigError, InvadError
+from invad.launch import first_to_fail
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -38,7 +39,8 @@ class Verbs(TyperGroup):
         try:
             return super().invoke(ctx)
         except InvadError as error:
-            complain(str(error))
+            if first_to_fail():
+                complain(str(error))
             raise typer.Exit(USAGE if isinstance(error, ConfigError) else FAILED) from None
         except OSError as error:
             if error.errno not in FULL_OR_FORBIDDEN:
@@ -46,7 +48,8 @@ class Verbs(TyperGroup):
             complain(f"{error.filename or 'writing'}: {error.strerror}; free space or choose another folder")
             raise typer.Exit(FAILED) from None
         except KeyboardInterrupt:
-            complain("interrupted")
+            if first_to_fail():
+                complain("interrupted")
             raise typer.Exit(INTERRUPTED) from None
 
 

@@ -5,8 +5,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from invad.errors import TrainingError
+
+if TYPE_CHECKING:
+    from invad.distributed import Workers
 
 UNFINISHED = ".training"
 """Where an unfinished training keeps its checkpoints, inside the output folder."""
@@ -14,18 +18,31 @@ UNFINISHED = ".training"
 FINISHED = "config.json"
 
 
+METRICS = "training.jsonl"
+"""The numbers of every step: inside UNFINISHED at first, in the end beside the model."""
+
+
 def has_checkpoint(output: Path) -> bool:
-    return any((output / UNFINISHED).glob("*.safetensors"))
+    """Whether an unfinished training left something to continue with: checkpoints, or features on disk."""
+    work = output / UNFINISHED
+    return any(work.glob("*.safetensors")) or any(work.glob("features-*/block-*.json"))
 
 
 @contextmanager
-def training_folder(output: Path, resume: bool) -> Iterator[Path]:
+def training_folder(output: Path, resume: bool, workers: "Workers | None" = None) -> Iterator[Path]:
     """The folder for checkpoints while training into `output`, which is made and proved writable.
 
     It is removed in the end, or when the training fails before there is a checkpoint; folders that were
-    made for it then go too. Raises TrainingError when `output` is in use or cannot be written.
+    made for it then go too. Of several workers all look and one acts. Raises TrainingError when `output` is
+    in use or cannot be written.
     """
     _require_free(output, resume)
+    if workers is not None:
+        workers.wait()
+        if workers.rank != 0:
+            yield output / UNFINISHED
+            workers.wait()
+            return
     made = [folder for folder in (output, *output.parents) if not folder.exists()]
     work = output / UNFINISHED
     try:
@@ -38,6 +55,10 @@ def training_folder(output: Path, resume: bool) -> Iterator[Path]:
                 with suppress(OSError):
                     folder.rmdir()
         raise
+    if workers is not None:
+        workers.wait()
+    if (work / METRICS).exists():
+        (work / METRICS).replace(output / METRICS)
     shutil.rmtree(work, ignore_errors=True)
 
 

@@ -5,16 +5,19 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from invad.distributed import Workers
 
 SECONDS_BETWEEN_LINES = 10.0
 
 
 class Shown(Protocol):
-    """What `fitting.Observer` asks for; repeated here because that module imports torch."""
+    """What `observer.Observer` asks for."""
 
     def stage(self, name: str, total: int) -> None: ...
     def advance(self, detail: str = "") -> None: ...
@@ -67,15 +70,23 @@ class Lines:
         self.console.print(clean, markup=False, highlight=False, soft_wrap=True, emoji=False)
 
 
+class Quiet:
+    """For the processes that do not lead."""
+
+    def stage(self, name: str, total: int) -> None: ...
+    def advance(self, detail: str = "") -> None: ...
+    def note(self, text: str) -> None: ...
+
+
 class Interruptible:
     """Passes on to another observer, and turns Ctrl-C into an exception between two steps, never inside one.
 
     A checkpoint written halfway through a step would not continue to the same result. A second Ctrl-C
-    does not wait.
+    does not wait, unless patient: a launcher passes the first one on to processes that have seen it.
     """
 
-    def __init__(self, inner: Shown):
-        self.inner = inner
+    def __init__(self, inner: Shown, patient: bool = False):
+        self.inner, self.patient = inner, patient
         self.working = self.asked = False
 
     def stage(self, name: str, total: int) -> None:
@@ -91,14 +102,18 @@ class Interruptible:
         self.inner.note(text)
 
     def on_signal(self, *_: Any) -> None:
-        if self.asked or not self.working:
+        if not self.working or (self.asked and not self.patient):
             raise KeyboardInterrupt
         self.asked = True
 
 
 @contextmanager
-def observing(console: Console) -> Iterator[Shown]:
-    """An observer that shows progress on `console` and makes Ctrl-C safe."""
+def observing(console: Console, team: "Workers | None" = None) -> Iterator[Shown]:
+    """An observer that shows progress on `console` and makes Ctrl-C safe. Of a team one process shows it."""
+    if team is not None:
+        with _safe_interrupt(Quiet() if team.rank else Lines(console), patient=True) as observer:
+            yield observer
+        return
     if not console.is_terminal:
         with _safe_interrupt(Lines(console)) as observer:
             yield observer
@@ -115,8 +130,8 @@ def observing(console: Console) -> Iterator[Shown]:
 
 
 @contextmanager
-def _safe_interrupt(inner: Shown) -> Iterator[Interruptible]:
-    observer = Interruptible(inner)
+def _safe_interrupt(inner: Shown, patient: bool = False) -> Iterator[Interruptible]:
+    observer = Interruptible(inner, patient)
     if threading.current_thread() is not threading.main_thread():
         yield observer
         return

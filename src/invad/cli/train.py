@@ -1,12 +1,14 @@
 """invad train"""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from invad.calibration import Rates
-from invad.cli.folder import has_checkpoint, training_folder
+from invad.cli.folder import METRICS, has_checkpoint, training_folder
 from invad.cli.options import (
     BAD_HELP,
     REVIEW_HELP,
@@ -20,9 +22,13 @@ from invad.cli.options import (
 )
 from invad.cli.progress import observing
 from invad.cli.voice import Voice, complain
+from invad.launch import first_to_fail, launched
+from invad.observer import NO_RECORD, Recorder
+from invad.tracking import check_trackers, tracking
 
 if TYPE_CHECKING:
     from invad.detector import Detector
+    from invad.distributed import Workers
 
 INTERRUPTED = 130
 DEFAULT_RATES = Rates()
@@ -59,6 +65,32 @@ def train(
     categories: CategoriesOption = None,
     strict: StrictOption = False,
     device: DeviceOption = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(min=1, help="Images a training step, of all processes together. Default: the preset's."),
+    ] = None,
+    accumulate: Annotated[
+        int,
+        typer.Option(min=1, metavar="N", help="Compute a step in N parts: less memory, the same result."),
+    ] = 1,
+    precision: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="fp32 or bf16. Default: bf16 on a GPU, fp32 on a CPU."),
+    ] = None,
+    checkpointing: Annotated[
+        bool,
+        typer.Option(
+            "--checkpointing", help="Recompute activations of transformers: less memory, a third more time."
+        ),
+    ] = False,
+    cache: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Keep the features here, for other trainings on the same images."),
+    ] = None,
+    track: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="Also record to tensorboard, mlflow or wandb, separated by commas."),
+    ] = None,
     review_rate: Annotated[float, typer.Option(help=f"{REVIEW_HELP}.")] = DEFAULT_RATES.review,
     false_alarm_rate: Annotated[float, typer.Option(help=f"{BAD_HELP}.")] = DEFAULT_RATES.bad,
     deterministic: Annotated[
@@ -72,15 +104,28 @@ def train(
     """Learn what good images look like and write a calibrated model.
 
     Some of the good images are held out to set the limits. Ctrl-C saves; --resume continues to the same
-    result.
+    result. Started by torchrun or accelerate launch, the processes share the work.
     """
     rates = Rates(review=review_rate, bad=false_alarm_rate)
     voice = Voice(json)
+    trackers = split_names(track) or ()
+    check_trackers(trackers)
+    options = {
+        **{"data": str(data), "preset": preset, "backbone": backbone, "steps": steps, "batch": batch},
+        **{"seed": seed, "accumulate": accumulate, "precision": precision, "checkpointing": checkpointing},
+    }
     if deterministic:
         _make_deterministic()
     try:
-        with training_folder(output, resume) as work, observing(voice.err) as observer:
+        with (
+            _team(device) as team,
+            training_folder(output, resume, team) as work,
+            observing(voice.err, team) as observer,
+            _recording(team, work / METRICS, trackers, output.name, options) as recorder,
+        ):
             from invad.detector import Detector
+            from invad.distributed import Solo
+            from invad.training import Execution
 
             detector = Detector.fit(
                 data,
@@ -89,25 +134,59 @@ def train(
                 weights=weights,
                 categories=split_names(categories),
                 steps=steps,
+                batch=batch,
                 seed=seed,
                 rates=rates,
                 strict=strict,
                 device=device,
                 work_dir=work,
+                cache_dir=cache,
+                execution=Execution(accumulate=accumulate, precision=precision, checkpointing=checkpointing),
+                workers=team or Solo(),
                 observer=observer,
+                recorder=recorder,
             )
-            detector.save(output)
+            leads = team is None or team.rank == 0
+            if leads:
+                detector.save(output)
     except KeyboardInterrupt:
-        kept = has_checkpoint(output)
-        complain(
-            "interrupted; repeat the command with --resume to continue"
-            if kept
-            else "interrupted before the first training step; nothing is left behind"
-        )
+        if first_to_fail():
+            kept = has_checkpoint(output)
+            complain(
+                "interrupted; repeat the command with --resume to continue"
+                if kept
+                else "interrupted before the first training step; nothing is left behind"
+            )
         raise typer.Exit(INTERRUPTED) from None
-    result = summary(detector, output)
-    voice.say(*_closing_lines(result))
-    voice.hand_over(result)
+    if leads:
+        result = summary(detector, output)
+        voice.say(*_closing_lines(result))
+        voice.hand_over(result)
+
+
+@contextmanager
+def _team(device: str | None) -> "Iterator[Workers | None]":
+    """The processes of a launcher; None for this one alone, which then needs no torch yet."""
+    if launched() == 1:
+        yield None
+        return
+    from invad.distributed import workers
+
+    with workers(device) as team:
+        yield team
+
+
+@contextmanager
+def _recording(
+    team: "Workers | None", path: Path, trackers: tuple[str, ...], run: str, options: dict[str, Any]
+) -> Iterator[Recorder]:
+    """One process records for all."""
+    if team is not None and team.rank != 0:
+        yield NO_RECORD
+        return
+    processes = 1 if team is None else team.size
+    with tracking(path, trackers, run, {**options, "processes": processes}) as recorder:
+        yield recorder
 
 
 def _closing_lines(result: dict[str, Any]) -> list[str]:
@@ -139,6 +218,8 @@ def summary(detector: "Detector", output: Path) -> dict[str, Any]:
         "final_loss": info.fit.final_loss,
         "device": info.fit.device,
         "threads": info.fit.threads,
+        "processes": info.fit.processes,
+        "precision": info.fit.precision,
         "warnings": list(detector.warnings()),
         "content_hash": detector.content_hash,
     }

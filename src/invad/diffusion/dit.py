@@ -10,6 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 TIME_FEATURES = 256
 NORM_EPS = 1e-6
@@ -168,6 +169,8 @@ class DiT(nn.Module):
     """
 
     pos_embed: Tensor | None
+    checkpointing: bool = False
+    """Whether a block's activations are computed again for the gradient instead of kept."""
 
     def __init__(
         self,
@@ -203,7 +206,10 @@ class DiT(nn.Module):
             x_BND = x_BND + self._positions(h, w, x_BND)
         c_BD = self.t_embedder(distinct_levels(t_B))
         for block in self.blocks:
-            x_BND = block(x_BND, c_BD)
+            if self.checkpointing:
+                x_BND = checkpoint(block, x_BND, c_BD, use_reentrant=False)
+            else:
+                x_BND = block(x_BND, c_BD)
         return self._unpatchify(self.final_layer(x_BND, c_BD), h, w)
 
     def _positions(self, h: int, w: int, like: Tensor) -> Tensor:

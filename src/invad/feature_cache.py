@@ -1,0 +1,127 @@
+"""Features on disk: one memory-mapped array and a record with a checksum for each finished block of images.
+
+    FOLDER/features.npy        N x C x h x w float32, plain NumPy
+    FOLDER/block-000002.json   rows 32 to 47 are written: their SHA-256, and which images are unreadable
+
+A block counts when its record is there and its checksum holds, so a killed extraction continues where it
+stopped and damage is noticed. Several processes may write different blocks at once.
+"""
+
+import hashlib
+import json
+import math
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from invad.errors import TrainingError
+
+ARRAY = "features.npy"
+BLOCK = 16
+"""Images: a block takes about a second to compute."""
+
+
+def require_room(folder: Path, size: int) -> None:
+    """Raises TrainingError when `size` bytes do not fit on the disk of `folder`."""
+    if shutil.disk_usage(folder).free < size:
+        raise TrainingError(
+            f"{folder}: no room for {size / 2**20:,.0f} MB of features; free space, or choose a folder on a "
+            "larger disk (--cache, or TMPDIR)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureCache:
+    """The features of one set of images by one extractor: `folder` must be named after both."""
+
+    folder: Path
+    shape: tuple[int, ...]
+
+    def prepare(self) -> None:
+        """Make folder and array, or keep what an earlier run left. Raises TrainingError without room."""
+        path = self.folder / ARRAY
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self._is_whole(path):
+                return
+            for old in (path, *self.folder.glob("block-*.json")):
+                old.unlink(missing_ok=True)
+            require_room(self.folder, 4 * math.prod(self.shape))
+            partial = path.with_name(f".{ARRAY}.partial")
+            np.lib.format.open_memmap(partial, "w+", np.float32, self.shape)
+            partial.replace(path)
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def blocks(self) -> range:
+        return range(math.ceil(self.shape[0] / BLOCK))
+
+    def rows(self, block: int) -> range:
+        return range(block * BLOCK, min((block + 1) * BLOCK, self.shape[0]))
+
+    def read_record(self, block: int) -> dict[int, str] | None:
+        """Why rows of a finished block are unreadable, by row; None when it must be computed (again)."""
+        try:
+            record = json.loads(self._record(block).read_text(encoding="utf-8"))
+            unreadable = {int(row): str(why) for row, why in record["unreadable"].items()}
+            whole = record["sha256"] == _digest(self.array()[_slice(self.rows(block))])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        return unreadable if whole else None
+
+    def is_recorded(self, block: int) -> bool:
+        """Whether there is a record, sound or not."""
+        return self._record(block).exists()
+
+    def write(self, block: int, features: NDArray[np.float32], unreadable: dict[int, str]) -> None:
+        """Store the rows of a block, then its record."""
+        record = {
+            "sha256": _digest(features),
+            "unreadable": {str(row): why for row, why in unreadable.items()},
+        }
+        path = self._record(block)
+        partial = path.with_name(f".{path.name}.partial")
+        try:
+            # Not through the map: there, a full disk kills the process.
+            with (self.folder / ARRAY).open("r+b") as file:
+                file.seek(self.array().offset + self.rows(block).start * features[0].nbytes)
+                file.write(np.ascontiguousarray(features).data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
+            partial.replace(path)
+        except OSError as error:
+            partial.unlink(missing_ok=True)
+            raise self._unwritable(error) from None
+
+    def array(self) -> "np.memmap[tuple[int, ...], np.dtype[np.float32]]":
+        """All rows; those of unfinished blocks are zero. What is written to it never reaches the file."""
+        return np.lib.format.open_memmap(self.folder / ARRAY, "c")
+
+    def _is_whole(self, path: Path) -> bool:
+        try:
+            array = np.lib.format.open_memmap(path, "r")
+        except (OSError, ValueError):
+            return False
+        return array.shape == self.shape and array.dtype == np.float32
+
+    def _record(self, block: int) -> Path:
+        return self.folder / f"block-{block:06d}.json"
+
+    def _unwritable(self, error: OSError) -> TrainingError:
+        return TrainingError(
+            f"{self.folder}: features cannot be written ({error.strerror or error}); free space or choose "
+            "another folder with --cache"
+        )
+
+
+def _slice(rows: range) -> slice:
+    return slice(rows.start, rows.stop)
+
+
+def _digest(features: NDArray[np.float32]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(features).data).hexdigest()
