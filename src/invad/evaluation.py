@@ -186,7 +186,8 @@ def _mask(
     if sample.mask_path is None:
         return None if sample.is_anomalous else np.zeros(input_hw, dtype=bool)
     try:
-        return resize_mask(read_mask(sample.mask_path, size_hw=size_hw), input_hw)
+        mask = read_mask(sample.mask_path, size_hw=size_hw, above=sample.mask_above)
+        return resize_mask(mask, input_hw)
     except DataError as error:
         log.skip(log.masks_skipped, sample.mask_path, "mask skipped", error)
         return None
