@@ -13,7 +13,9 @@ from invad.cli.options import (
     CategoriesOption,
     DeviceOption,
     JsonOption,
+    LayoutOption,
     SeedOption,
+    SplitOption,
     StepsOption,
     StrictOption,
     split_names,
@@ -57,6 +59,8 @@ def train(
         typer.Option("--resume", help="Continue what an interrupted run with the same options left in DIR."),
     ] = False,
     categories: CategoriesOption = None,
+    layout: LayoutOption = "auto",
+    split: SplitOption = None,
     strict: StrictOption = False,
     device: DeviceOption = None,
     review_rate: Annotated[float, typer.Option(help=f"{REVIEW_HELP}.")] = DEFAULT_RATES.review,
@@ -80,14 +84,15 @@ def train(
         _make_deterministic()
     try:
         with training_folder(output, resume) as work, observing(voice.err) as observer:
+            from invad.data.datasets import load_dataset
             from invad.detector import Detector
 
+            chosen = split_names(categories)
             detector = Detector.fit(
-                data,
+                load_dataset(data, categories=chosen, layout=layout, split=split).train,
                 preset=preset,
                 backbone=backbone,
                 weights=weights,
-                categories=split_names(categories),
                 steps=steps,
                 seed=seed,
                 rates=rates,
