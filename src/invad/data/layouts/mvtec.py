@@ -95,7 +95,8 @@ def _category(root: Path, leave_defects_out: bool) -> Split:
         if other != good:
             if not leave_defects_out:
                 raise DataError(f"{other}: training takes normal images only; move it to {root / 'test'}")
-            left_out += defects(root, category, other, list_images(other, recursive=False))
+            found = list_images(other, recursive=False)
+            left_out += [Sample(path=path, category=category, defect=other.name) for path in found]
     refuse_stray_images(train)
     normal = list_images(good, recursive=False)
     if not normal:
