@@ -21,6 +21,7 @@ from invad.records import Decision, Prediction, Sample
 
 if TYPE_CHECKING:
     from invad.calibration import Rates
+    from invad.data.check import check_dataset
     from invad.data.datasets import Dataset, load_dataset
     from invad.detector import Detector
     from invad.evaluation import evaluate
@@ -33,6 +34,7 @@ _LAZY = {
     "PRESETS": "invad.presets",
     "Preset": "invad.presets",
     "Rates": "invad.calibration",
+    "check_dataset": "invad.data.check",
     "evaluate": "invad.evaluation",
     "load_dataset": "invad.data.datasets",
 }
@@ -54,6 +56,7 @@ __all__ = [
     "TrainingError",
     "WeightsError",
     "__version__",
+    "check_dataset",
     "evaluate",
     "load_dataset",
 ]

@@ -47,6 +47,7 @@ def run_demo(
     output: str | Path,
     *,
     data: str | Path | None = None,
+    layout: str = "auto",
     seed: int = 0,
     steps: int | None = None,
     device: str | None = None,
@@ -54,9 +55,9 @@ def run_demo(
 ) -> dict[str, Any]:
     """Write model, report, overlays and `summary.json` into `output`; returns what the summary says.
 
-    data: a folder of images (see `load_dataset`), by default drawn parts of four categories. Without test
-    images a fifth of the good ones is set aside. steps: training steps, by default the preset's. An
-    earlier demo in `output` is replaced, any other content refused.
+    data, layout: a folder of images (see `load_dataset`), by default drawn parts of four categories.
+    Without test images a fifth of the good ones is set aside. steps: training steps, by default the
+    preset's. An earlier demo in `output` is replaced, any other content refused.
     Raises DataError for unusable images or output folders, and what `Detector.fit` and `evaluate` raise.
     """
     observer = observer or Silent()
@@ -66,7 +67,7 @@ def run_demo(
         train, test = _draw(output / "data", seed, observer)
     else:
         _require_outside(Path(data), output)
-        train, test = _split(Path(data), seed)
+        train, test = _split(Path(data), layout, seed)
         _claim(output)
     detector = Detector.fit(train, preset="fast", steps=steps, seed=seed, device=device, observer=observer)
     detector.save(output / "model")
@@ -152,9 +153,9 @@ def _draw(folder: Path, seed: int, observer: Observer) -> tuple[tuple[Sample, ..
     return drawn.train, drawn.test
 
 
-def _split(data: Path, seed: int) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
+def _split(data: Path, layout: str, seed: int) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
     """The folder's own test images, else a fifth of every category's good ones."""
-    dataset = load_dataset(data)
+    dataset = load_dataset(data, layout=layout)
     if dataset.test:
         return dataset.train, dataset.test
     groups: dict[str, list[Sample]] = defaultdict(list)

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from invad.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from invad.backbones.student import Student, StudentConfig
-from invad.data.images import list_images, read_image
+from invad.data.images import read_image
+from invad.data.listing import list_images
 from invad.data.synthetic import random_picture
 from invad.errors import ConfigError, DataError, TrainingError
 

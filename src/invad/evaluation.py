@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from invad.calibration import POOLED, for_category, upper_limit
-from invad.data.datasets import load_dataset
+from invad.data.datasets import Dataset, load_dataset
 from invad.data.images import read_image, read_mask
 from invad.data.preprocess import resize_map, resize_mask
 from invad.detector import Detector
@@ -72,7 +72,7 @@ class _Tested:
 
 def evaluate(
     detector: Detector,
-    data: str | Path | Sequence[Sample],
+    data: str | Path | Dataset | Sequence[Sample],
     *,
     protocol: str = "calibrated",
     categories: Sequence[str] | None = None,
@@ -80,7 +80,7 @@ def evaluate(
     strict: bool = False,
     observer: Observer | None = None,
 ) -> Evaluation:
-    """Score the test images of a folder (see `load_dataset`) or samples, and compute the metrics.
+    """Score the test images of a folder (see `load_dataset`), a data set or samples, and compute the metrics.
 
     Pixel metrics are computed in the model's input frame, over the categories that have masks. With several
     categories each metric is the mean over them. pooled: judge all images by the pooled calibration, as at
@@ -89,9 +89,11 @@ def evaluate(
     if protocol not in PROTOCOLS:
         raise ConfigError(f"protocol {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
     observer = observer or Silent()
-    samples = load_dataset(data, categories=categories).test if isinstance(data, str | Path) else tuple(data)
+    if isinstance(data, str | Path):
+        data = load_dataset(data, categories=categories)
+    samples = data.test if isinstance(data, Dataset) else tuple(data)
     if not samples:
-        where = data if isinstance(data, str | Path) else "the samples"
+        where = data.root if isinstance(data, Dataset) else "the samples"
         raise DataError(f"{where}: no test images; give a folder with test/good and test/<defect>")
     log = _Log(strict, observer)
     tested = list(_test(detector, samples, PROTOCOLS[protocol], pooled, log))
@@ -186,7 +188,8 @@ def _mask(
     if sample.mask_path is None:
         return None if sample.is_anomalous else np.zeros(input_hw, dtype=bool)
     try:
-        return resize_mask(read_mask(sample.mask_path, size_hw=size_hw), input_hw)
+        mask = read_mask(sample.mask_path, size_hw=size_hw, above=sample.mask_above)
+        return resize_mask(mask, input_hw)
     except DataError as error:
         log.skip(log.masks_skipped, sample.mask_path, "mask skipped", error)
         return None

@@ -19,12 +19,18 @@ GOOD = "good"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
-    """One image of a set and what is known of it."""
+    """One image of a set and what is known of it.
+
+    mask_above: the level of the mask above which a pixel is defective; None: see `read_mask`.
+    sample_id: the object shown, which other images show from other sides; None: this image alone shows it.
+    """
 
     path: Path
     category: str
     defect: str = GOOD
     mask_path: Path | None = None
+    mask_above: int | None = None
+    sample_id: str | None = None
 
     @property
     def is_anomalous(self) -> bool:

@@ -111,7 +111,7 @@ def _mask(sample: Sample, size_hw: tuple[int, int], skip: _Skipped) -> PackedMas
     if sample.mask_path is None or not sample.is_anomalous:
         return None
     try:
-        return PackedMask.pack(*read_mask_codes(sample.mask_path, size_hw=size_hw))
+        return PackedMask.pack(*read_mask_codes(sample.mask_path, size_hw=size_hw, above=sample.mask_above))
     except DataError as error:
         skip(sample.mask_path, error)
         return None
@@ -141,7 +141,7 @@ def _collected(scored: Sequence[_Scored], root: Path, meta: dict[str, Any]) -> P
 
 def sample_of(sample: Sample) -> str:
     """The object that an image is a view of, "" for an image by itself."""
-    return getattr(sample, "sample_id", None) or ""
+    return sample.sample_id or ""
 
 
 def below(root: Path, path: Path) -> str:

@@ -12,23 +12,39 @@ from invad.cli.options import split_names
 from invad.cli.voice import Voice
 
 SURFACE = {
-    "train": "DATA --output --preset --backbone --weights --steps --seed --resume --categories --strict "
-    "--device --batch --accumulate --precision --checkpointing --cache --track --review-rate "
-    "--false-alarm-rate --deterministic --json",
-    "evaluate": "MODEL DATA --protocol --report --categories --pooled --strict --device --json",
+    "train": "DATA --output --preset --backbone --weights --steps --seed --resume --categories --layout "
+    "--split --strict --device --batch --accumulate --precision --checkpointing --cache --track "
+    "--review-rate --false-alarm-rate --deterministic --json",
+    "evaluate": "MODEL DATA --protocol --report --categories --layout --split --pooled --strict "
+    "--device --json",
     "predict": "MODEL PATH --output --csv --category --fail-on --engine --workers --strict --device --json",
-    "calibrate": "MODEL NORMALS --false-alarm-rate --review-rate --strict --device --json",
+    "calibrate": "MODEL NORMALS --false-alarm-rate --review-rate --layout --split --strict --device --json",
     "info": "MODEL --json",
     "backbones": "--match --json",
     "doctor": "--json",
-    "demo": "--output --data --steps --seed --device --json",
+    "demo": "--output --data --layout --steps --seed --device --json",
     "distill": "--teacher --images --output --weights --start --pools --pool-size --seed --json",
     "benchmark": "DATASET ROOT --setting --categories --preset --backbone --weights --seeds --steps "
     "--metrics --output --keep-models --strict --device --json",
     "rescore": "PREDICTIONS --metrics --output --json",
     "import-reference": "FILE --output --heads --json",
+    "data check": "ROOT --layout --split --sheet --json",
+    "data list": "--json",
+    "data verify": "NAME ROOT --json",
+    "data convert": "ROOT --output --to --layout --split --json",
 }
-VERBS = get_command(app).commands
+
+
+def verbs(group, before=""):
+    """Every command by its full name."""
+    found = {}
+    for name, command in group.commands.items():
+        inside = getattr(command, "commands", None)
+        found.update(verbs(command, f"{before}{name} ") if inside else {before + name: command})
+    return found
+
+
+VERBS = verbs(get_command(app))
 
 
 def test_verbs_and_options_are_the_frozen_ones():
@@ -42,7 +58,7 @@ def test_verbs_and_options_are_the_frozen_ones():
 
 @pytest.mark.parametrize("verb", SURFACE)
 def test_every_verb_explains_itself_with_an_example(verb, run):
-    result = run(verb, "--help")
+    result = run(*verb.split(), "--help")
     assert result.exit_code == 0
     assert f"Example: invad {verb}" in " ".join(result.stdout.split())
     assert all(p.help for p in VERBS[verb].params)
@@ -50,10 +66,10 @@ def test_every_verb_explains_itself_with_an_example(verb, run):
 
 def test_the_example_lines_are_commands_the_parser_takes():
     for name, verb in VERBS.items():
-        words = verb.epilog.removeprefix("Example: invad ").split()
-        assert words[0] == name
+        assert verb.epilog.startswith(f"Example: invad {name}")
+        words = verb.epilog.removeprefix(f"Example: invad {name}").split()
         required = {p.name for p in verb.params if p.required}
-        given = verb.make_parser(verb.make_context(name, [], resilient_parsing=True)).parse_args(words[1:])[0]
+        given = verb.make_parser(verb.make_context(name, [], resilient_parsing=True)).parse_args(words)[0]
         assert required <= {key for key, value in given.items() if value not in (None, ())}, verb.epilog
 
 

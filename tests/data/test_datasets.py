@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from invad.data.datasets import DATASETS, _held_out, load_dataset, normal_images
+from invad.data.datasets import ALIASES, DATASETS, load_dataset, normal_images
 from invad.data.images import read_image, read_mask
+from invad.data.layouts.base import held_out
 from invad.errors import ConfigError, DataError
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
@@ -234,9 +235,9 @@ def test_split_depends_on_names_only(tmp_path):
 @given(st.sets(st.integers(0, 10**6), min_size=2, max_size=40), st.sets(st.integers(0, 10**6), max_size=40))
 def test_adding_images_never_moves_a_trained_one_into_the_test_set(before, after):
     good = Path("good")
-    first = _held_out([good / f"{i}.png" for i in before], good)
+    first = held_out([good / f"{i}.png" for i in before], good)
     trained = {good / f"{i}.png" for i in before} - first
-    later = _held_out([good / f"{i}.png" for i in before | after], good)
+    later = held_out([good / f"{i}.png" for i in before | after], good)
     assert first
     if len(before) > 5:  # fewer can all fall in the lowest fifth, and one of them has to be trained on
         assert not trained & later
@@ -246,7 +247,7 @@ def test_split_is_blind_to_unicode_form():
     good = Path("good")
     composed = [good / f"é{i}.png" for i in range(50)]
     decomposed = [good / f"e\u0301{i}.png" for i in range(50)]
-    positions = [{paths.index(path) for path in _held_out(paths, good)} for paths in (composed, decomposed)]
+    positions = [{paths.index(path) for path in held_out(paths, good)} for paths in (composed, decomposed)]
     assert positions[0] == positions[1]
     assert len(positions[0]) > 1
 
@@ -314,12 +315,16 @@ def test_root_errors(tmp_path):
         load_dataset(tmp_path / "missing")
     with pytest.raises(DataError, match="is a file; give a folder"):
         load_dataset(tmp_path / "x.png")
-    with pytest.raises(ConfigError, match="'mvtek' is unknown; choose auto, mvtec, folder"):
+    with pytest.raises(ConfigError, match="'mvtek' is unknown; choose auto, visa, real_iad, bmad"):
         load_dataset(tmp_path, layout="mvtek")
 
 
 def test_registry_is_frozen():
-    assert list(DATASETS) == ["mvtec", "folder"]
+    assert list(DATASETS) == [
+        *("visa", "real_iad", "bmad", "kolektor_sdd", "kolektor_sdd2"),
+        *("btad", "mpdd", "mvtec", "manifest", "meta", "folder"),
+    ]
+    assert ALIASES == {"mvtec_ad": "mvtec"}
 
 
 def test_nothing_is_written(bottle):

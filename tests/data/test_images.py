@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageOps
 
-from invad.data.images import IMAGE_SUFFIXES, list_images, read_image, read_mask, read_mask_codes
+from invad.data.images import read_image, read_mask, read_mask_codes
+from invad.data.listing import IMAGE_SUFFIXES, list_images
 from invad.errors import DataError
 
 RNG = np.random.default_rng(0)

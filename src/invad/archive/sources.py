@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
-from invad.data.images import IMAGE_SUFFIXES, list_images, natural_key
+from invad.data.listing import IMAGE_SUFFIXES, list_images, natural_key
 from invad.errors import ConfigError, DataError
 
 LISTS = (".csv", ".parquet", ".txt")

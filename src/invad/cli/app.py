@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from invad._version import __version__
 from invad.cli.benchmark import benchmark, rescore
 from invad.cli.calibrate import calibrate
+from invad.cli.data import check, convert, list_sets, verify
 from invad.cli.demo import demo
 from invad.cli.distill import distill
 from invad.cli.doctor import doctor
@@ -99,6 +100,13 @@ app.command(epilog="Example: invad rescore run --metrics exact,adeval")(rescore)
 app.command("import-reference", epilog="Example: invad import-reference net.pth --heads 8 --output imported")(
     import_reference
 )
+
+data = typer.Typer(no_args_is_help=True, help="Look at data sets, check them, write them down as a list.")
+data.command(epilog="Example: invad data check parts --sheet sheet.png")(check)
+data.command("list", epilog="Example: invad data list --json -")(list_sets)
+data.command(epilog="Example: invad data verify visa VisA")(verify)
+data.command(epilog="Example: invad data convert VisA --output meta.json")(convert)
+app.add_typer(data, name="data")
 
 
 def main() -> None:

@@ -6,7 +6,16 @@ from typing import Annotated, Any
 import typer
 
 from invad.calibration import POOLED, Rates
-from invad.cli.options import BAD_HELP, REVIEW_HELP, DeviceOption, JsonOption, ModelArgument, StrictOption
+from invad.cli.options import (
+    BAD_HELP,
+    REVIEW_HELP,
+    DeviceOption,
+    JsonOption,
+    LayoutOption,
+    ModelArgument,
+    SplitOption,
+    StrictOption,
+)
 from invad.cli.progress import observing
 from invad.cli.voice import Voice
 
@@ -25,6 +34,8 @@ def calibrate(
     review_rate: Annotated[
         float | None, typer.Option(help=f"{REVIEW_HELP}. Default: as the model has it (0.05 when trained).")
     ] = None,
+    layout: LayoutOption = "auto",
+    split: SplitOption = None,
     strict: StrictOption = False,
     device: DeviceOption = None,
     json: JsonOption = None,
@@ -35,6 +46,7 @@ def calibrate(
     """
     voice = Voice(json)
     with observing(voice.err) as observer:
+        from invad.data.datasets import normal_images
         from invad.detector import Detector
 
         detector = Detector.load(model, device=device)
@@ -43,7 +55,8 @@ def calibrate(
             review=detector.rates.review if review_rate is None else review_rate,
             bad=detector.rates.bad if false_alarm_rate is None else false_alarm_rate,
         )
-        warnings = list(detector.calibrate(normals, rates=rates, strict=strict, observer=observer))
+        good = normal_images(normals, layout=layout, split=split)
+        warnings = list(detector.calibrate(good, rates=rates, strict=strict, observer=observer))
         lost = sorted(set(before) - set(detector.calibrations))
         if lost:
             warnings.append(

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from invad.cli.evaluate import false_alarm_lines, rows
-from invad.cli.options import DeviceOption, JsonOption, SeedOption, StepsOption
+from invad.cli.options import DeviceOption, JsonOption, LayoutOption, SeedOption, StepsOption
 from invad.cli.progress import observing
 from invad.cli.voice import Voice
 
@@ -23,6 +23,7 @@ def demo(
             help="Your own images, good ones and if possible defective ones. Default: drawn parts.",
         ),
     ] = None,
+    layout: LayoutOption = "auto",
     steps: StepsOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = None,
@@ -33,7 +34,9 @@ def demo(
     with observing(voice.err) as observer:
         from invad.demo import run_demo
 
-        summary = run_demo(output, data=data, seed=seed, steps=steps, device=device, observer=observer)
+        summary = run_demo(
+            output, data=data, layout=layout, seed=seed, steps=steps, device=device, observer=observer
+        )
     voice.table(rows(summary))
     voice.say("", *false_alarm_lines(summary))
     auroc = summary["image_auroc"]

@@ -11,7 +11,9 @@ from invad.cli.options import (
     CategoriesOption,
     DeviceOption,
     JsonOption,
+    LayoutOption,
     ModelArgument,
+    SplitOption,
     StrictOption,
     split_names,
     written_file,
@@ -65,6 +67,8 @@ def evaluate(
         typer.Option(metavar="FILE", callback=written_file, help="Write a self-contained HTML report."),
     ] = None,
     categories: CategoriesOption = None,
+    layout: LayoutOption = "auto",
+    split: SplitOption = None,
     pooled: Annotated[
         bool,
         typer.Option("--pooled", help="Judge all by the limits over all categories, as without a label."),
@@ -76,15 +80,15 @@ def evaluate(
     """Measure a model on images whose defects are known: detection, localisation, false alarms, speed."""
     voice = Voice(json)
     with observing(voice.err) as observer:
+        from invad.data.datasets import load_dataset
         from invad.detector import Detector
         from invad.evaluation import evaluate as measure
 
         detector = Detector.load(model, device=device)
         evaluation = measure(
             detector,
-            data,
+            load_dataset(data, categories=split_names(categories), layout=layout, split=split),
             protocol=protocol.value,
-            categories=split_names(categories),
             pooled=pooled,
             strict=strict,
             observer=observer,

@@ -40,6 +40,22 @@ CategoriesOption = Annotated[
     str | None,
     typer.Option(metavar="A,B", help="Only these categories of the folder, separated by commas."),
 ]
+LayoutOption = Annotated[
+    str,
+    typer.Option(
+        "--layout",
+        metavar="NAME",
+        help="How the images lie on disk: auto finds out; mvtec, visa, real_iad, ... see docs/datasets.md.",
+    ),
+]
+SplitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        metavar="NAME",
+        help="Which split of a layout that has several, such as 2cls_fewshot of visa. Default: its first.",
+    ),
+]
 StepsOption = Annotated[
     int | None,
     typer.Option(min=1, help="Training steps. Default: the preset's, by the number of images."),

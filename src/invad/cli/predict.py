@@ -126,7 +126,7 @@ def expand(paths: Sequence[Path], output: Path | None) -> Iterator[tuple[Path, P
     Overlays of an earlier run in `output` are no input. Raises DataError for a folder without images,
     ConfigError when `output` is a folder of the images themselves.
     """
-    from invad.data.images import list_images
+    from invad.data.listing import list_images
 
     own = output.resolve() if output is not None else None
     seen: set[Path] = set()

@@ -15,7 +15,9 @@ from invad.cli.options import (
     CategoriesOption,
     DeviceOption,
     JsonOption,
+    LayoutOption,
     SeedOption,
+    SplitOption,
     StepsOption,
     StrictOption,
     split_names,
@@ -63,6 +65,8 @@ def train(
         typer.Option("--resume", help="Continue what an interrupted run with the same options left in DIR."),
     ] = False,
     categories: CategoriesOption = None,
+    layout: LayoutOption = "auto",
+    split: SplitOption = None,
     strict: StrictOption = False,
     device: DeviceOption = None,
     batch: Annotated[
@@ -123,16 +127,17 @@ def train(
             observing(voice.err, team) as observer,
             _recording(team, work / METRICS, trackers, output.name, options) as recorder,
         ):
+            from invad.data.datasets import load_dataset
             from invad.detector import Detector
             from invad.distributed import Solo
             from invad.training import Execution
 
+            chosen = split_names(categories)
             detector = Detector.fit(
-                data,
+                load_dataset(data, categories=chosen, layout=layout, split=split).train,
                 preset=preset,
                 backbone=backbone,
                 weights=weights,
-                categories=split_names(categories),
                 steps=steps,
                 batch=batch,
                 seed=seed,

@@ -46,7 +46,7 @@ class Voice:
         if self.json_target == STANDARD_OUTPUT:
             sys.stdout.write(text)
             return
-        from invad.report.files import write_atomically
+        from invad.data.files import write_atomically
 
         write_atomically(Path(self.json_target), text.encode())
 

@@ -1,4 +1,4 @@
-"""Pixels from anything that holds an image, without losing grey levels; masks; listings of folders."""
+"""Pixels from anything that holds an image, without losing grey levels; masks."""
 
 import io
 import re
@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 
 ImageSource: TypeAlias = Union[str, Path, bytes, Image.Image, NDArray[Any], "torch.Tensor"]
 """Path, encoded bytes, Pillow image, H x W (x 1, 2, 3 or 4) array, or (C x) H x W tensor."""
-
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""Lower-case endings of the files that `list_images` finds and `read_image` decodes."""
 
 MAX_PIXELS = 200_000_000
 FEW_LEVELS = 8
@@ -95,86 +92,62 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[
     )
 
 
-def read_mask(path: str | Path, *, size_hw: tuple[int, int] | None = None) -> NDArray[np.bool_]:
+def read_mask(
+    path: str | Path, *, size_hw: tuple[int, int] | None = None, above: int | None = None
+) -> NDArray[np.bool_]:
     """Defect mask, bool H x W, upright as its EXIF says; True is defective.
 
     size_hw: size of the image the mask belongs to; a mask of another size is an error.
+    above: the level above which a pixel is defective, where the layout of the set says so.
 
-    The level of a pixel is the largest of its colour channels, alpha ignored. A mask is split at
-    half of full scale (level > 127; > 32767 when a 16-bit mask exceeds 255; > 0.5 for float) when
-    some level exceeds that half and the mask is a JPEG or holds more than 8 distinct levels: then
-    the levels between are interpolation or compression. Otherwise levels are labels and every
-    level > 0 is defective.
-
-    Raises DataError when the file cannot be read or its size differs from size_hw.
+    The level of a pixel is the largest of its colour channels, alpha ignored. Without `above`, see
+    `mask_split`. Raises DataError when the file cannot be read or its size differs from size_hw.
     """
-    codes, least = read_mask_codes(path, size_hw=size_hw)
-    return np.asarray(codes >= least)
+    levels = read_mask_levels(path, size_hw=size_hw)
+    mask: NDArray[np.bool_] = levels > (mask_split(levels, path) if above is None else above)
+    return mask
 
 
 def read_mask_codes(
-    path: str | Path, *, size_hw: tuple[int, int] | None = None
+    path: str | Path, *, size_hw: tuple[int, int] | None = None, above: int | None = None
 ) -> tuple[NDArray[np.uint8], int]:
     """Codes H x W of a mask, 1 above level 0, 2 above half of full scale, and the least code of a defect.
 
-    For other rules of splitting a mask than that of `read_mask`; same errors.
+    For other rules of splitting a mask than that of `read_mask`; same errors. above: stands for that half.
     """
-    levels = read_image(path).max(axis=2)
+    levels = read_mask_levels(path, size_hw=size_hw)
+    split = mask_split(levels, path) if above is None else above
+    return (levels > 0).astype(np.uint8) + (levels > (split or _half_scale(levels))), 2 if split else 1
+
+
+def read_mask_levels(path: str | Path, *, size_hw: tuple[int, int] | None = None) -> NDArray[Any]:
+    """Levels of a mask, H x W, before they are split into defective and not; see `read_mask`."""
+    levels: NDArray[Any] = read_image(path).max(axis=2)
     height, width = levels.shape
     if size_hw is not None and (height, width) != tuple(size_hw):
         raise DataError(
             f"{path}: mask is {width} x {height} pixels, its image {size_hw[1]} x {size_hw[0]};"
             " give a mask drawn on this very image"
         )
-    half: float = 0.5
-    if levels.dtype != np.float32:
-        half = 127 if levels.max() <= 255 else 32767
-    soft = Path(path).suffix.lower() in (".jpg", ".jpeg") or _count_levels(levels) > FEW_LEVELS
-    codes = (levels > 0).astype(np.uint8) + (levels > half)
-    return codes, 2 if soft and levels.max() > half else 1
+    return levels
 
 
-def list_images(folder: str | Path, recursive: bool = True) -> tuple[Path, ...]:
-    """Image files below a folder (or directly in it) in natural order: part2 before part10.
+def mask_split(levels: NDArray[Any], path: str | Path) -> float:
+    """The level above which the pixels of a mask are defective when nothing is known of it.
 
-    Suffixes are compared without case. Names that start with a dot are skipped. Links are followed,
-    but no folder is entered twice, so loops end. Raises DataError when there is no such folder.
+    Half of full scale (127; 32767 when a 16-bit mask exceeds 255; 0.5 for float) when some level
+    exceeds that half and the mask is a JPEG or holds more than 8 distinct levels: then the levels
+    between are interpolation or compression. Otherwise levels are labels and the answer is 0.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise DataError(
-            f"{folder}: {'is a file' if folder.exists() else 'no such folder'}; give a folder of images"
-        )
-    found = _walk(folder, recursive, {folder.resolve()})
-    return tuple(sorted(found, key=lambda path: natural_key(path.relative_to(folder))))
+    half = _half_scale(levels)
+    soft = Path(path).suffix.lower() in (".jpg", ".jpeg") or _count_levels(levels) > FEW_LEVELS
+    return half if soft and levels.max() > half else 0
 
 
-def natural_key(path: str | Path) -> tuple[Any, ...]:
-    """Sort key of a path: part by part, digits as numbers, case only as a tie-break."""
-    parts = tuple(
-        tuple(
-            int(piece) if i % 2 else piece for i, piece in enumerate(re.split(r"([0-9]+)", part.casefold()))
-        )
-        for part in Path(path).parts
-    )
-    return (parts, str(path))
-
-
-def _walk(folder: Path, recursive: bool, seen: set[Path]) -> Iterator[Path]:
-    try:
-        entries = sorted(folder.iterdir(), key=natural_key)
-    except OSError as error:
-        raise DataError(f"{folder}: {error.strerror or error}; allow reading this folder") from error
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if recursive and entry.is_dir():
-            real = entry.resolve()
-            if real not in seen:
-                seen.add(real)
-                yield from _walk(entry, recursive, seen)
-        elif entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file():
-            yield entry
+def _half_scale(levels: NDArray[Any]) -> float:
+    if levels.dtype == np.float32:
+        return 0.5
+    return 127 if levels.max() <= 255 else 32767
 
 
 def _count_levels(levels: NDArray[Any]) -> int:

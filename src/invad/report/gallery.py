@@ -130,13 +130,13 @@ def pictures(scored: ScoredSample, limits: Limits) -> list[Picture]:
     hot = overlay(image, _fit(scored.anomaly_map, (image.shape[0], image.shape[1])), limits)
     shown = [_picture("image", f"Image {name}", image), _picture("heat map", f"Heat map over {name}", hot)]
     if scored.sample.mask_path is not None:
-        shown.append(_mask_picture(scored.sample.mask_path, image, name))
+        shown.append(_mask_picture(scored.sample.mask_path, scored.sample.mask_above, image, name))
     return shown
 
 
-def _mask_picture(path: Path, image: NDArray[np.uint8], name: str) -> Picture:
+def _mask_picture(path: Path, above: int | None, image: NDArray[np.uint8], name: str) -> Picture:
     try:
-        mask = read_mask(path)
+        mask = read_mask(path, above=above)
     except DataError as error:
         return Picture(label="marked defect", alt=f"no mask: {error}", uri="", width=0, height=0)
     fitted = _fit(mask.astype(np.float32), (image.shape[0], image.shape[1])) >= 0.5

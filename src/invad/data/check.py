@@ -1,0 +1,169 @@
+"""Whether a data set is what it should be: every image and mask is opened once."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from invad.data.datasets import Dataset, read_dataset
+from invad.data.images import mask_split, read_image, read_mask_levels
+from invad.errors import DataError
+from invad.records import Sample
+
+MANY_LEVELS = 4
+"""Masks with more levels than this are described by their range."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """counts: category -> numbers of train, test_good, test_defective, masks, left_out.
+
+    problems: one line each, what makes figures wrong or a run fail. notes: what is good to know.
+    """
+
+    root: Path
+    layout: str
+    counts: dict[str, dict[str, int]]
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def check_dataset(
+    root: str | Path,
+    *,
+    layout: str = "auto",
+    split: str | None = None,
+    stage: Callable[[str, int], None] = lambda name, total: None,
+    advance: Callable[[], None] = lambda: None,
+) -> Findings:
+    """Read a whole set, see `load_dataset`, and say what is wrong with it; `stage` and `advance` watch.
+
+    Problems: files that cannot be read or are absent, masks of another size than their image or without a
+    defective pixel, masks with levels whose meaning nobody stated, defective images without a mask in a
+    category that has masks, equal pixels in train and test. Raises as `load_dataset` when nothing is there.
+    """
+    dataset = read_dataset(root, layout=layout, split=split)
+    samples = (*dataset.train, *dataset.test, *dataset.left_out)
+    stage("checking", len(samples))
+    seen = _Seen()
+    for sample in samples:
+        seen.look_at(sample)
+        advance()
+    problems = [*seen.problems, *_duplicates(dataset, seen.hashes), *_missing_masks(dataset)]
+    notes = [*_sizes(seen.sizes), *_unmasked(dataset), *seen.splits_in_words(), *_left_out(dataset)]
+    return Findings(
+        root=dataset.root,
+        layout=dataset.layout,
+        counts=count(dataset),
+        problems=tuple(problems),
+        notes=tuple(notes),
+    )
+
+
+def count(dataset: Dataset) -> dict[str, dict[str, int]]:
+    """Category -> numbers of train, test_good, test_defective, masks and left_out."""
+    counts = {
+        name: dict.fromkeys(("train", "test_good", "test_defective", "masks", "left_out"), 0)
+        for name in dataset.categories
+    }
+    for sample in dataset.train:
+        counts[sample.category]["train"] += 1
+    for sample in dataset.left_out:
+        counts[sample.category]["left_out"] += 1
+    for sample in dataset.test:
+        counts[sample.category]["test_defective" if sample.is_anomalous else "test_good"] += 1
+        counts[sample.category]["masks"] += sample.mask_path is not None
+    return counts
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What has been found so far."""
+
+    problems: list[str] = field(default_factory=list)
+    hashes: dict[Path, bytes] = field(default_factory=dict)
+    sizes: dict[str, Counter[tuple[int, int]]] = field(default_factory=lambda: defaultdict(Counter))
+    splits: Counter[float] = field(default_factory=Counter)
+
+    def look_at(self, sample: Sample) -> None:
+        try:
+            pixels = read_image(sample.path)
+        except DataError as error:
+            self.problems.append(str(error))
+            return
+        size_hw = (pixels.shape[0], pixels.shape[1])
+        self.sizes[sample.category][size_hw] += 1
+        digest = hashlib.blake2b(f"{pixels.shape} {pixels.dtype}".encode(), digest_size=16)
+        digest.update(pixels.tobytes())
+        self.hashes[sample.path] = digest.digest()
+        if sample.mask_path is not None:
+            try:
+                levels = read_mask_levels(sample.mask_path, size_hw=size_hw)
+            except DataError as error:
+                self.problems.append(str(error))
+            else:
+                self.look_at_mask(sample, sample.mask_path, levels)
+
+    def look_at_mask(self, sample: Sample, path: Path, levels: NDArray[Any]) -> None:
+        found = np.unique(levels)
+        known = sample.mask_above is not None
+        above = float(sample.mask_above) if sample.mask_above is not None else mask_split(levels, path)
+        if not (levels > above).any():
+            self.problems.append(f"{path}: no pixel is above {above:g}, so no defect is marked; draw it")
+        elif len(found) > 2 and not known:
+            self.problems.append(
+                f"{path}: has {len(found)} levels ({_in_words(found)}), not two; those above {above:g} are "
+                "taken as defective: save it with 0 and 255"
+            )
+        if known or len(found) > 2:
+            self.splits[above] += 1
+
+    def splits_in_words(self) -> list[str]:
+        return [
+            f"{number} masks are read as defective above level {above:g}"
+            for above, number in sorted(self.splits.items())
+        ]
+
+
+def _in_words(levels: NDArray[Any]) -> str:
+    if len(levels) > MANY_LEVELS:
+        return f"{levels[0]:g} to {levels[-1]:g}"
+    return ", ".join(f"{level:g}" for level in levels)
+
+
+def _duplicates(dataset: Dataset, hashes: dict[Path, bytes]) -> Iterable[str]:
+    trained = {hashes[s.path]: s.path for s in reversed(dataset.train) if s.path in hashes}
+    for sample in dataset.test:
+        if (other := trained.get(hashes.get(sample.path, b""))) is not None:
+            yield f"{sample.path}: has the pixels of {other}, which is trained on; remove one of them"
+
+
+def _missing_masks(dataset: Dataset) -> Iterable[str]:
+    masked = {s.category for s in dataset.test if s.mask_path}
+    for sample in dataset.test:
+        if sample.is_anomalous and sample.mask_path is None and sample.category in masked:
+            yield f"{sample.path}: {sample.defect} without a mask, while others of {sample.category} have one"
+
+
+def _unmasked(dataset: Dataset) -> Iterable[str]:
+    defective = {s.category for s in dataset.test if s.is_anomalous}
+    bare = sorted(defective - {s.category for s in dataset.test if s.mask_path})
+    if bare:
+        yield f"no masks, so image metrics only: {', '.join(bare)}"
+
+
+def _left_out(dataset: Dataset) -> Iterable[str]:
+    if dataset.left_out:
+        yield f"{len(dataset.left_out)} defective images of the training part are not trained on"
+
+
+def _sizes(sizes: dict[str, Counter[tuple[int, int]]]) -> Iterable[str]:
+    for category, found in sorted(sizes.items()):
+        if len(found) > 1:
+            common = ", ".join(f"{w} x {h} ({n})" for (h, w), n in found.most_common(3))
+            yield f"{category}: {len(found)} image sizes (width x height): {common}"

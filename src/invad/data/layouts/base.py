@@ -1,0 +1,183 @@
+"""What every layout is made of: folders by name, samples, masks by name, a split where there is none."""
+
+import hashlib
+import os
+import unicodedata
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from invad.data.listing import list_images, natural_key
+from invad.errors import DataError
+from invad.records import GOOD, Sample
+
+GOOD_NAMES = ("good", "ok", "normal")
+MASK_NAMES = ("ground_truth", "masks")
+SPLIT_NAMES = ("train", "test", "val", "valid", "validation")
+TEST_SHARE = 0.2
+"""Share of the normal images held out for testing when a folder comes without a split."""
+
+
+class Split(NamedTuple):
+    """train: normal samples. test: normal and defective ones. left_out: defective ones of a training part."""
+
+    train: tuple[Sample, ...]
+    test: tuple[Sample, ...]
+    left_out: tuple[Sample, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Layout:
+    """One way in which data sets lie on disk.
+
+    read: (root, name of the split or None) -> samples. recognise: whether a root has this layout; it looks at
+    names and opens list files only. splits: names that `read` knows, the default first; empty when there is
+    nothing to choose. any_split: the names are the data's own, so that `read` judges them. listed: a file
+    names the images, so they may be absent.
+    """
+
+    read: Callable[[Path, str | None], Split]
+    recognise: Callable[[Path], bool]
+    splits: tuple[str, ...] = ()
+    any_split: bool = False
+    listed: bool = False
+
+
+def folders(folder: Path) -> list[Path]:
+    """Folders in a folder in natural order, hidden ones left out. Raises DataError if it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+    except OSError as error:
+        raise DataError(f"{folder}: {error.strerror or error}; allow reading this folder") from error
+    return sorted((folder / name for name in names), key=natural_key)
+
+
+def child(folder: Path, names: Collection[str]) -> Path | None:
+    """The folder in `folder` that has one of these lower-case names, in any case."""
+    found = [path for path in folders(folder) if path.name.casefold() in names]
+    if len(found) > 1:
+        raise DataError(f"{folder}: has both {found[0].name} and {found[1].name}; merge them into one folder")
+    return found[0] if found else None
+
+
+def category_name(folder: Path) -> str:
+    """Name of a folder, looking past folders that only say good or train."""
+    folder = folder.resolve() if folder.name in ("", "..") else folder.absolute()
+    while folder.name.casefold() in (*GOOD_NAMES, *SPLIT_NAMES) and folder.parent.name:
+        folder = folder.parent
+    return folder.name or "images"
+
+
+def normal_samples(paths: Iterable[Path], category: str) -> tuple[Sample, ...]:
+    return tuple(Sample(path=path, category=category) for path in paths)
+
+
+def defects(root: Path, category: str, kind: Path, images: Collection[Path]) -> list[Sample]:
+    """Samples of the images of one kind of defect, with their masks below `root`."""
+    if not images:
+        raise DataError(f"{kind}: no images directly in it; put its images there or remove the folder")
+    masks = _masks(root)
+    found = {path: _find_mask(masks, kind, path) for path in images}
+    own = next((path for name, path in masks.items() if name.startswith(f"{kind.name}/")), None)
+    if own is not None and not any(found.values()):
+        first = next(iter(images))
+        raise DataError(
+            f"{own}: no mask of {kind.name} fits an image; name it {first.stem}_mask.png after {first.name}"
+        )
+    return [
+        Sample(path=path, category=category, defect=kind.name, mask_path=mask) for path, mask in found.items()
+    ]
+
+
+def _masks(root: Path) -> dict[str, Path]:
+    """Mask files of a category by path below the mask folder, without suffix, such as "scratch/007_mask"."""
+    folder = child(root, MASK_NAMES)
+    masks: dict[str, Path] = {}
+    for path in list_images(folder) if folder else ():
+        name = path.relative_to(folder).with_suffix("").as_posix() if folder else ""
+        if name in masks:
+            raise DataError(f"{path}: a second mask beside {masks[name].name}; keep one of them")
+        masks[name] = path
+    return masks
+
+
+def _find_mask(masks: dict[str, Path], kind: Path, image: Path) -> Path | None:
+    """Mask of image <defect>/<x>: <defect>/<x>_mask or <defect>/<x>, else <x>_mask or <x>, of any suffix."""
+    stem = image.relative_to(kind).with_suffix("").as_posix()
+    for name in (f"{kind.name}/{stem}_mask", f"{kind.name}/{stem}", f"{stem}_mask", stem):
+        if name in masks:
+            return masks[name]
+    return None
+
+
+def held_out(paths: Collection[Path], base: Path) -> frozenset[Path]:
+    """The fifth of the paths that is kept for testing: those whose hashed name below `base` is lowest.
+
+    A hash per name, not a shuffle of the list: images added later never move one that was trained on into
+    the test set. Of two or more at least one is held out and one kept.
+    """
+
+    def position(path: Path) -> float:
+        below = path.relative_to(base) if path.is_relative_to(base) else path
+        name = unicodedata.normalize("NFC", below.as_posix())
+        return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+
+    if len(paths) < 2:
+        return frozenset()
+    placed = sorted((position(path), path) for path in paths)
+    lowest = [path for place, path in placed if place < TEST_SHARE] or [placed[0][1]]
+    return frozenset(lowest[: len(paths) - 1])
+
+
+def refuse_stray_images(folder: Path) -> None:
+    for path in list_images(folder, recursive=False)[:1]:
+        raise DataError(
+            f"{path}: is it normal? move it to {folder / GOOD} or to a folder named after its defect"
+        )
+
+
+def refuse_clashes(root: Path, categories: Iterable[Path]) -> None:
+    seen: dict[str, str] = {}
+    for path in categories:
+        other = seen.setdefault(path.name.casefold(), path.name)
+        if other != path.name:
+            raise DataError(f"{root}: categories {other} and {path.name} differ only in case; rename one")
+
+
+def joined(splits: Iterable[Split]) -> Split:
+    parts = list(splits)
+    return Split(*(tuple(sample for part in parts for sample in part[i]) for i in range(3)))
+
+
+def in_order(samples: Iterable[Sample]) -> tuple[Sample, ...]:
+    """In natural order of the paths. Raises DataError when two images share a mask."""
+    ordered = tuple(sorted(samples, key=lambda sample: natural_key(sample.path)))
+    owners: dict[Path, Path] = {}
+    for sample in ordered:
+        if sample.mask_path and (other := owners.setdefault(sample.mask_path, sample.path)) != sample.path:
+            raise DataError(f"{sample.mask_path}: mask of {other} or of {sample.path}? sort masks by defect")
+    return ordered
+
+
+def sorted_out(rows: Iterable[tuple[str, Sample]], test: str) -> Split:
+    """Samples by the name of their part: "train", and `test` for the part to test on; others are not read."""
+    train: list[Sample] = []
+    tests: list[Sample] = []
+    left_out: list[Sample] = []
+    for part, sample in rows:
+        if part == test:
+            tests.append(sample)
+        elif part == "train":
+            (left_out if sample.is_anomalous else train).append(sample)
+    return Split(tuple(train), tuple(tests), tuple(left_out))
+
+
+def masks_above(split: Split, level: int) -> Split:
+    """The split with a level above which all its masks are defective."""
+
+    def ruled(sample: Sample) -> Sample:
+        return replace(sample, mask_above=level) if sample.mask_path else sample
+
+    return Split(*(tuple(map(ruled, samples)) for samples in split))

@@ -1,0 +1,182 @@
+"""A table with one row per image, as CSV or Parquet: read and written.
+
+| column | meaning |
+|---|---|
+| image_path | absolute, or relative to the folder of the table; the only column that must be there |
+| split | train, test or another name that can be chosen with `split`; without the column, see `manifest` |
+| label | good (or normal, ok, 0, empty) or the kind of defect; `label_index` with 0 and 1 will do, too |
+| mask_path | as image_path; empty when there is none |
+| category | default: the name of the folder of the table |
+| sample_id | the object of which this is one view; empty when each image is an object |
+| mask_above | level above which a pixel of the mask is defective; empty: see `read_mask` |
+"""
+
+import csv
+import difflib
+import io
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invad.data.files import write_atomically
+from invad.data.layouts.base import GOOD_NAMES, Split, category_name, held_out, sorted_out
+from invad.errors import ConfigError, DataError
+from invad.records import GOOD, Sample
+
+if TYPE_CHECKING:
+    from invad.data.datasets import Dataset
+
+TEST = "test"
+COLUMNS = ("image_path", "split", "label", "mask_path", "category", "sample_id", "mask_above")
+SUFFIXES = (".csv", ".parquet")
+NAMES = tuple(f"manifest{suffix}" for suffix in SUFFIXES)
+GOOD_LABELS = frozenset({"", "0", *GOOD_NAMES})
+DEFECT = "defect"
+Row = dict[str, str]
+
+
+def manifest(root: Path, split: str | None = None) -> Split:
+    """A table, or a folder with manifest.csv or manifest.parquet; rows keep their order.
+
+    split: the name of the rows to test on. Rows of other names than this and "train" are not read.
+    Without the column, a fifth of the good images is held out for testing if there are defects, by their
+    hashed paths; else all are for training. Columns of other names are not read.
+    """
+    path = table_of(root)
+    if path is None:
+        raise DataError(f"{root}: has no {' or '.join(NAMES)}; give the table itself")
+    base, default = path.parent, category_name(path.parent)
+    listed = [
+        (row["split"].strip().casefold() if "split" in row else "", _sample(row, base, default, path, line))
+        for line, row in enumerate(_rows(path), start=2)
+    ]
+    parts = {part for part, _ in listed}
+    wanted = (split or TEST).casefold()
+    if split is not None and wanted not in parts:
+        found = ", ".join(sorted(parts - {""})) or "none: leave the option away"
+        raise ConfigError(f"{path}: has no split {split}; choose from {found}")
+    if parts == {""}:
+        listed = _split([sample for _, sample in listed], base)
+    return sorted_out(listed, wanted)
+
+
+def _split(samples: list[Sample], base: Path) -> list[tuple[str, Sample]]:
+    good = [sample.path for sample in samples if not sample.is_anomalous]
+    kept_back = held_out(good, base) if len(good) < len(samples) else frozenset()
+    return [(TEST if s.is_anomalous or s.path in kept_back else "train", s) for s in samples]
+
+
+def is_manifest(root: Path) -> bool:
+    return table_of(root) is not None
+
+
+def table_of(root: Path) -> Path | None:
+    if root.is_file():
+        return root if root.suffix.lower() in SUFFIXES else None
+    return next((root / name for name in NAMES if (root / name).is_file()), None)
+
+
+def write_manifest(dataset: "Dataset", path: str | Path) -> Path:
+    """Write a set as a table; `.parquet` by the ending, else CSV. Paths below the folder of the file are
+    relative to it, others absolute. Raises DataError when it cannot be written."""
+    path = Path(path)
+    listed = [("train", s) for s in (*dataset.train, *dataset.left_out)] + [("test", s) for s in dataset.test]
+    rows = [
+        {
+            "image_path": relative(sample.path, path.parent),
+            "split": part,
+            "label": sample.defect,
+            "mask_path": relative(sample.mask_path, path.parent) if sample.mask_path else "",
+            "category": sample.category,
+            "sample_id": sample.sample_id or "",
+            "mask_above": "" if sample.mask_above is None else str(sample.mask_above),
+        }
+        for part, sample in listed
+    ]
+    return write_atomically(path, _parquet(rows) if path.suffix.lower() == ".parquet" else _csv(rows))
+
+
+def relative(path: Path, base: Path) -> str:
+    """Path below `base` with slashes, or absolute when it is elsewhere."""
+    path, base = path.absolute(), base.absolute()
+    return path.relative_to(base).as_posix() if path.is_relative_to(base) else path.as_posix()
+
+
+def _csv(rows: Iterable[Row]) -> bytes:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue().encode()
+
+
+def _parquet(rows: list[Row]) -> bytes:
+    arrow = _arrow()
+    buffer = io.BytesIO()
+    columns = {name: arrow.array([row[name] for row in rows], arrow.string()) for name in COLUMNS}
+    arrow.parquet.write_table(arrow.table(columns), buffer)
+    return buffer.getvalue()
+
+
+def _arrow() -> Any:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise ConfigError(
+            "Parquet needs the package pyarrow; pip install 'invad[tables]' or use CSV"
+        ) from None
+    return pyarrow
+
+
+def _rows(path: Path) -> Iterator[Row]:
+    try:
+        if path.suffix.lower() == ".parquet":
+            table = _arrow().parquet.read_table(path)
+            _require_columns(path, table.column_names)
+            known = table.select([name for name in table.column_names if name in (*COLUMNS, "label_index")])
+            for batch in known.to_batches():
+                for row in batch.to_pylist():
+                    yield {name: "" if value is None else str(value) for name, value in row.items()}
+            return
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream, restval="")
+            _require_columns(path, reader.fieldnames or ())
+            yield from reader
+    except (OSError, ValueError, csv.Error) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise DataError(f"{path}: cannot be read as a table ({reason}); save it as CSV in UTF-8") from error
+
+
+def _require_columns(path: Path, found: Iterable[str]) -> None:
+    names = list(found)
+    for name in names:
+        close = difflib.get_close_matches(name.casefold(), COLUMNS, n=1, cutoff=0.85)
+        if name not in COLUMNS and close and close[0] not in names:
+            raise DataError(f"{path}: column {name!r} is unknown; is {close[0]} meant? rename it")
+    if "image_path" not in names:
+        raise DataError(f"{path}: has no column image_path; its columns are {', '.join(names) or 'none'}")
+
+
+def _sample(row: Row, base: Path, default: str, path: Path, number: int) -> Sample:
+    image = row["image_path"].strip()
+    if not image:
+        raise DataError(f"{path}: line {number} has no image_path")
+    mask, above = row.get("mask_path", "").strip(), row.get("mask_above", "").strip()
+    if above and not above.isdigit():
+        raise DataError(f"{path}: line {number} has mask_above {above!r}; give a whole number")
+    return Sample(
+        path=base / image,
+        category=row.get("category", "").strip() or default,
+        defect=_defect(row),
+        mask_path=base / mask if mask else None,
+        mask_above=int(above) if above else None,
+        sample_id=row.get("sample_id", "").strip() or None,
+    )
+
+
+def _defect(row: Row) -> str:
+    if "label" not in row and "label_index" in row:
+        return GOOD if row["label_index"].strip() in ("", "0") else DEFECT
+    label = row.get("label", "").strip()
+    return GOOD if label.casefold() in GOOD_LABELS else DEFECT if label == "1" else label

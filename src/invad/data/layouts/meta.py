@@ -1,0 +1,93 @@
+"""meta.json, the list that research code of the ADer and UniAD family exchanges: read and written.
+
+{"train" | "test": {category: [{"img_path", "mask_path", "cls_name", "specie_name", "anomaly"}]}}
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invad.data.files import write_atomically
+from invad.data.layouts.base import Split, sorted_out
+from invad.data.layouts.manifest import relative
+from invad.errors import DataError
+from invad.records import GOOD, Sample
+
+if TYPE_CHECKING:
+    from invad.data.datasets import Dataset
+
+NAME = "meta.json"
+DEFECT = "defect"
+
+
+def meta(root: Path, split: str | None = None) -> Split:
+    """A folder with meta.json, or such a file; paths are relative to its folder."""
+    path = _list_of(root)
+    if not path.is_file():
+        raise DataError(f"{root}: has no {NAME}; give the list itself")
+    try:
+        content = json.loads(path.read_bytes())
+        rows = [
+            (part, _sample(row, path.parent, category))
+            for part in ("train", "test")
+            for category, listed in content.get(part, {}).items()
+            for row in listed
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path}: is no list with train and test ({type(error).__name__}: {error}); write it again"
+        ) from error
+    return sorted_out(rows, "test")
+
+
+def is_meta(root: Path) -> bool:
+    path = _list_of(root)
+    return path.is_file() and path.suffix.lower() == ".json"
+
+
+def write_meta(dataset: "Dataset", path: str | Path) -> Path:
+    """Write a set as meta.json. Paths below the folder of the file are relative to it, others absolute; the
+    keys sample_id and mask_above, which other readers pass over, are there when they say something.
+    Raises DataError when it cannot be written."""
+    path = Path(path)
+    content = {
+        "train": _grouped((*dataset.train, *dataset.left_out), path.parent),
+        "test": _grouped(dataset.test, path.parent),
+    }
+    return write_atomically(path, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def _list_of(root: Path) -> Path:
+    return root / NAME if root.is_dir() else root
+
+
+def _grouped(samples: Iterable[Sample], base: Path) -> dict[str, list[dict[str, Any]]]:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for sample in samples:
+        row = {
+            "img_path": relative(sample.path, base),
+            "mask_path": relative(sample.mask_path, base) if sample.mask_path else "",
+            "cls_name": sample.category,
+            "specie_name": sample.defect,
+            "anomaly": int(sample.is_anomalous),
+        }
+        ours = {"sample_id": sample.sample_id, "mask_above": sample.mask_above}
+        groups.setdefault(sample.category, []).append(
+            {**row, **{key: value for key, value in ours.items() if value is not None}}
+        )
+    return groups
+
+
+def _sample(row: dict[str, Any], base: Path, category: str) -> Sample:
+    kind = str(row.get("specie_name") or DEFECT)
+    mask = row.get("mask_path")
+    return Sample(
+        path=base / row["img_path"],
+        category=category,
+        # Some writers call defective images good; the number is what all of them agree on.
+        defect=GOOD if not row["anomaly"] else DEFECT if kind == GOOD else kind,
+        mask_path=base / mask if mask and row["anomaly"] else None,
+        mask_above=row.get("mask_above"),
+        sample_id=row.get("sample_id"),
+    )
