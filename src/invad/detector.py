@@ -3,9 +3,10 @@
 pixels -> features -> norms of predicted noise -> z-scores against held-out normals -> map, score, p-value
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
+from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
@@ -19,6 +20,7 @@ from invad.backbones.registry import load_backbone
 from invad.bundle import DetectorInfo, Parts, load_parts, save_parts
 from invad.calibration import POOLED, Calibration, Rates, folds, for_category
 from invad.card import model_card
+from invad.data.ahead import read_ahead
 from invad.data.datasets import load_dataset, normal_images
 from invad.data.images import ImageSource, read_image
 from invad.data.preprocess import resize_map
@@ -150,22 +152,62 @@ class Detector:
         tensor C x H x W. category: judge by that category's normals; None by those of all categories.
         The result does not depend on what else is scored. Raises DataError naming an unreadable image.
         """
-        if _is_one_image(x):
-            return self._predict(x, category)
-        return [self._predict(one, category) for one in x]
+        made = list(self.stream([x] if _is_one_image(x) else x, category=category, workers=0, strict=True))
+        predictions = [one for one in made if isinstance(one, Prediction)]
+        return predictions[0] if _is_one_image(x) else predictions
 
-    def _predict(self, x: ImageSource, category: str | None) -> Prediction:
-        pixels = read_image(x)
-        score, map_hw = self.score(self.read(pixels), category)
+    def stream(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        category: str | None = None,
+        batch: int = 1,
+        workers: int = 2,
+        strict: bool = False,
+    ) -> Iterator[Prediction | DataError]:
+        """Score any number of images, in their order: each gives its prediction or why it cannot be read.
+
+        images: as for `predict`; taken as they are needed. workers: threads that decode ahead of the network.
+        batch: images that pass the networks together. With 1 a result is that of `predict`, bit by bit. With
+        more, which pays on a GPU alone, rounding differs by the batch: a score by less than a thousandth of
+        itself or of the spread of normal ones. About 2 `batch` + `workers` images are held at a time.
+        strict: raise the DataError of the first unreadable image. Raises ConfigError for a batch below 1.
+        """
+        self._require_calibrated()
+        if batch < 1 or workers < 0:
+            raise ConfigError(f"batch = {batch}, workers = {workers}: give at least 1 and at least 0")
+        decoded = read_ahead(images, workers, batch + workers)
+        for group in iter(lambda: list(islice(decoded, batch)), []):
+            read = [(source, found) for source, found in group if not isinstance(found, DataError)]
+            predictions = iter(self._predict(read, category) if read else ())
+            for _, found in group:
+                if strict and isinstance(found, DataError):
+                    raise found
+                yield found if isinstance(found, DataError) else next(predictions)
+
+    def _predict(
+        self, group: Sequence[tuple[ImageSource, NDArray[Any]]], category: str | None
+    ) -> list[Prediction]:
+        """Predictions of images that pass the networks together."""
+        x_B3HW = torch.stack([self.model.extract.preprocess(pixels) for _, pixels in group])
+        if self.model.extract.device.type == "cuda":
+            x_B3HW = x_B3HW.pin_memory()
+        maps_BLhw = self.model.read_batch(self.model.extract.features(x_B3HW))
         calibration = for_category(self.calibrations, category)
-        return Prediction(
-            path=str(x) if isinstance(x, str | Path) else None,
-            category=category,
-            score=score,
-            p_value=calibration.p_value(score),
-            decision=calibration.decide(score),
-            anomaly_map=resize_map(map_hw, (pixels.shape[0], pixels.shape[1])),
-        )
+        predictions = []
+        for (source, pixels), maps_Lhw in zip(group, maps_BLhw, strict=True):
+            score, map_hw = self.score(maps_Lhw, category)
+            predictions.append(
+                Prediction(
+                    path=str(source) if isinstance(source, str | Path) else None,
+                    category=category,
+                    score=score,
+                    p_value=calibration.p_value(score),
+                    decision=calibration.decide(score),
+                    anomaly_map=resize_map(map_hw, (pixels.shape[0], pixels.shape[1])),
+                )
+            )
+        return predictions
 
     def read(self, pixels: NDArray[Any]) -> torch.Tensor:
         """Norm maps L x h x w of one image's pixels, before any comparison with normals."""
