@@ -15,6 +15,7 @@ from invad.diffusion.empirical import (
     EmpiricalDenoiser,
     draw_cells,
     greedy_coreset,
+    largest,
 )
 from invad.diffusion.schedule import linear_schedule
 from invad.errors import ConfigError
@@ -64,6 +65,16 @@ def test_cells_beyond_the_nearest_have_no_weight(t):
     torch.testing.assert_close(found, exact, rtol=1e-5, atol=0)
     alone = torch.cdist(points, math.sqrt(SCHEDULE.abar(t)) * bank).amin(1) / math.sqrt(1 - SCHEDULE.abar(t))
     assert ((alone - exact).abs() > 0.05 * exact).any(), "one cell must not be enough, or nothing was tested"
+
+
+@pytest.mark.parametrize("size", [4, 7, 64, 200, 331, 2000, 3464])
+def test_the_largest_are_found(size):
+    """Whether the size divides into a table or not, and wherever they lie."""
+    values = torch.randn(2, 50, size, generator=torch.Generator().manual_seed(size))
+    values[0, 0] = torch.arange(size)
+    values[0, 1] = -torch.arange(size)
+    found = largest(values, 4)
+    assert torch.equal(found.sort().values, values.topk(4).indices.sort().values)
 
 
 def test_at_an_early_level_its_length_is_the_distance_to_the_nearest_cell():
