@@ -178,33 +178,41 @@ class Detector:
             raise ConfigError(f"batch = {batch}, workers = {workers}: give at least 1 and at least 0")
         decoded = read_ahead(images, workers, batch + workers)
         for group in iter(lambda: list(islice(decoded, batch)), []):
-            read = [(source, found) for source, found in group if not isinstance(found, DataError)]
-            predictions = iter(self._predict(read, category) if read else ())
-            for _, found in group:
-                if strict and isinstance(found, DataError):
+            readable = [found for _, found in group if not isinstance(found, DataError)]
+            predictions = iter(self.judge(readable, category) if readable else ())
+            for source, found in group:
+                if not isinstance(found, DataError):
+                    name = str(source) if isinstance(source, str | Path) else None
+                    yield replace(next(predictions), path=name)
+                elif strict:
                     raise found
-                yield found if isinstance(found, DataError) else next(predictions)
+                else:
+                    yield found
 
-    def _predict(
-        self, group: Sequence[tuple[ImageSource, NDArray[Any]]], category: str | None
-    ) -> list[Prediction]:
-        """Predictions of images that pass the networks together."""
-        x_B3HW = torch.stack([self.model.extract.preprocess(pixels) for _, pixels in group])
+    def judge(self, pixels: Sequence[NDArray[Any]], category: str | None = None) -> list[Prediction]:
+        """Predictions of decoded images that pass the networks together; see `stream`."""
+        x_B3HW = torch.stack([self.model.extract.preprocess(one) for one in pixels])
         if self.model.extract.device.type == "cuda":
             x_B3HW = x_B3HW.pin_memory()
         maps_BLhw = self.model.read_batch(self.model.extract.features(x_B3HW))
+        return self.decide(maps_BLhw, [(one.shape[0], one.shape[1]) for one in pixels], category)
+
+    def decide(
+        self, maps_BLhw: torch.Tensor, sizes_hw: Sequence[tuple[int, int]], category: str | None = None
+    ) -> list[Prediction]:
+        """Predictions from norm maps of images of these sizes."""
         calibration = for_category(self.calibrations, category)
         predictions = []
-        for (source, pixels), maps_Lhw in zip(group, maps_BLhw, strict=True):
+        for maps_Lhw, size_hw in zip(maps_BLhw, sizes_hw, strict=True):
             score, map_hw = self.score(maps_Lhw, category)
             predictions.append(
                 Prediction(
-                    path=str(source) if isinstance(source, str | Path) else None,
+                    path=None,
                     category=category,
                     score=score,
                     p_value=calibration.p_value(score),
                     decision=calibration.decide(score),
-                    anomaly_map=resize_map(map_hw, (pixels.shape[0], pixels.shape[1])),
+                    anomaly_map=resize_map(map_hw, size_hw),
                 )
             )
         return predictions
