@@ -26,9 +26,12 @@ from invad.data.images import ImageSource, read_image
 from invad.data.preprocess import resize_map
 from invad.errors import ConfigError, DataError, NotCalibratedError
 from invad.fitting import Observer, Silent, fit
+from invad.graph import Graph, categories
 from invad.model import Model
 from invad.presets import Preset, named
 from invad.records import Prediction, Sample
+from invad.runtime import ExportedDetector, ExportInfo
+from invad.runtime.torch_engine import TorchEngine
 from invad.scoring import PositionStats, fit_position_stats, image_scores, typicality_map
 
 CROSS_FITS = 5
@@ -229,6 +232,38 @@ class Detector:
         map_1hw = typicality_map(maps_Lhw[None], stats, settings.map_weights, settings.floor)
         score = image_scores(map_1hw, settings.top_fraction)
         return float(score), map_1hw[0].numpy().astype(np.float32)
+
+    def compile(
+        self, *, size_hw: tuple[int, int] | None = None, low: torch.dtype | None = None
+    ) -> ExportedDetector:
+        """One folded graph from pixels to decision, with `predict` as here, on the device of the detector.
+
+        What the noise levels alone decide is computed once, batch norms go into the convolutions. size_hw:
+        the one size of images it is for, None for any. low: float16 or bfloat16 for the networks. Later
+        changes of this detector do not reach it.
+        """
+        self._require_calibrated()
+        info, extract = self.info, self.model.extract
+        graph = Graph(self.model, self.stats, self.calibrations, size_hw=size_hw, low=low)
+        described = ExportInfo(
+            format="torch",
+            graph="",
+            precision={None: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[low],
+            size_hw=size_hw,
+            batch=None,
+            window=extract.preprocess.window,
+            preset=info.preset,
+            backbone=info.settings.backbone,
+            backbone_licence=info.backbone_licence,
+            input_hw=info.input_hw,
+            grid_hw=info.grid_hw,
+            parameters=sum(p.numel() for p in graph.parameters()),
+            model_hash=self.content_hash,
+            created=_now(),
+            invad_version=__version__,
+            calibrations={name: self.calibrations[name] for name in categories(self.calibrations)},
+        )
+        return ExportedDetector(described, TorchEngine(graph, extract.device))
 
     # ------------------------------------------------------------------ calibrating one
 

@@ -17,6 +17,7 @@ from invad.cli.demo import demo
 from invad.cli.distill import distill
 from invad.cli.doctor import doctor
 from invad.cli.evaluate import evaluate
+from invad.cli.export import export, verify
 from invad.cli.inspect import backbones, info
 from invad.cli.predict import predict
 from invad.cli.reference import import_reference
@@ -28,6 +29,9 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 """What the machine, not the program, is to blame for."""
+
+FULL_INSTALL = ("torch", "torchvision", "timm", "safetensors", "scipy", "pydantic", "jinja2")
+"""What the small runtime does without."""
 
 
 class Verbs(TyperGroup):
@@ -43,6 +47,14 @@ class Verbs(TyperGroup):
             if error.errno not in FULL_OR_FORBIDDEN:
                 raise
             complain(f"{error.filename or 'writing'}: {error.strerror}; free space or choose another folder")
+            raise typer.Exit(FAILED) from None
+        except ModuleNotFoundError as error:
+            if error.name not in FULL_INSTALL:
+                raise
+            complain(
+                f"this needs {error.name}, which is not installed; 'pip install invad' brings all of it, the "
+                "runtime alone predicts with exported bundles"
+            )
             raise typer.Exit(FAILED) from None
         except KeyboardInterrupt:
             complain("interrupted")
@@ -81,6 +93,8 @@ app.command(epilog="Example: invad predict model incoming/ --output overlays --c
     predict
 )
 app.command(epilog="Example: invad calibrate model fresh_good_images --false-alarm-rate 0.005")(calibrate)
+app.command(epilog="Example: invad export model --format openvino --output bundle")(export)
+app.command(epilog="Example: invad verify bundle --engine openvino")(verify)
 app.command(epilog="Example: invad info model --json -")(info)
 app.command(epilog="Example: invad backbones --match dinov2")(backbones)
 app.command(epilog="Example: invad doctor")(doctor)

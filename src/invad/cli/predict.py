@@ -9,13 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from invad.cli.options import DeviceOption, JsonOption, ModelArgument, StrictOption, written_file
+from invad.cli.opening import AUTO, open_detector
+from invad.cli.options import (
+    BundleArgument,
+    DeviceOption,
+    EngineOption,
+    JsonOption,
+    StrictOption,
+    ThreadsOption,
+    written_file,
+)
 from invad.cli.progress import observing
 from invad.cli.voice import Voice
 from invad.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from invad.detector import Detector
+    from invad.cli.opening import AnyDetector
     from invad.records import Prediction
 
 FOUND_BAD = 3
@@ -33,7 +42,7 @@ FAILING = {FailOn.bad: ("bad",), FailOn.review: ("review", "bad")}
 
 
 def predict(
-    model: ModelArgument,
+    model: BundleArgument,
     path: Annotated[
         list[Path],
         typer.Argument(metavar="PATH", help="Images, or folders, taken with all their sub-folders."),
@@ -55,6 +64,8 @@ def predict(
         typer.Option(help="Exit with status 3 when an image is bad (or, with review, is not good)."),
     ] = None,
     strict: StrictOption = False,
+    engine: EngineOption = AUTO,
+    threads: ThreadsOption = None,
     device: DeviceOption = None,
     json: JsonOption = None,
 ) -> None:
@@ -66,9 +77,7 @@ def predict(
     voice = Voice(json)
     images = list(expand(path, output))
     with observing(voice.err) as observer:
-        from invad.detector import Detector
-
-        detector = Detector.load(model, device=device)
+        detector = open_detector(model, engine, device, threads)
         _require_known(detector, category, model)
         if output is not None:
             _make(output)
@@ -132,7 +141,7 @@ def overlay_names(images: Sequence[tuple[Path, Path]]) -> list[str]:
 
 
 def _row(
-    detector: "Detector", image: Path, category: str | None, target: Path | None, strict: bool
+    detector: "AnyDetector", image: Path, category: str | None, target: Path | None, strict: bool
 ) -> dict[str, Any]:
     from invad.data.images import read_image
 
@@ -153,7 +162,7 @@ def _row(
     }
 
 
-def _save(detector: "Detector", target: Path, pixels: Any, prediction: "Prediction") -> None:
+def _save(detector: "AnyDetector", target: Path, pixels: Any, prediction: "Prediction") -> None:
     from invad.calibration import for_category
     from invad.report import save_overlay
 
@@ -168,7 +177,7 @@ def _save(detector: "Detector", target: Path, pixels: Any, prediction: "Predicti
     )
 
 
-def _require_known(detector: "Detector", category: str | None, model: Path) -> None:
+def _require_known(detector: "AnyDetector", category: str | None, model: Path) -> None:
     known = sorted(filter(None, detector.calibrations))
     if category is not None and category not in known:
         raise ConfigError(f"{model}: no category {category!r}; choose from {', '.join(known)}")
