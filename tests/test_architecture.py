@@ -20,7 +20,7 @@ ROWS = (  # a module imports only from rows above its own
     {"bundle"},
     {"card"},
     {"detector"},
-    {"evaluation", "report", "export"},
+    {"bench", "evaluation", "report", "export"},
     {"demo"},
     {"cli"},
     {"__main__"},

@@ -70,7 +70,7 @@ def test_alone_as_in_a_list(detector, good_parts):
 def test_a_stream_gives_what_predict_gives(detector, good_parts, workers):
     """Bit by bit: decoding ahead changes nothing."""
     paths = [s.path for s in good_parts[:6]]
-    for found, path in zip(detector.stream(iter(paths), workers=workers), paths, strict=True):
+    for found, path in zip(detector.predict_many(iter(paths), workers=workers), paths, strict=True):
         assert_equal(found, detector.predict(path))
 
 
@@ -79,7 +79,7 @@ def test_in_a_batch_only_rounding_differs(detector, draw, batch):
     """Whatever the batch-mates, the last group being smaller, and sizes mixed."""
     images = [draw(i, defect=i % 3 == 0, size=(64, 64) if i % 2 else (90, 70)) for i in range(7)]
     normal = np.array(detector.calibrations[POOLED].scores)
-    for found, image in zip(detector.stream(images, batch=batch), images, strict=True):
+    for found, image in zip(detector.predict_many(images, batch=batch), images, strict=True):
         alone = detector.predict(image)
         assert abs(found.score - alone.score) < 1e-3 * max(normal.std(), abs(alone.score))
         assert found.anomaly_map.shape == image.shape[:2]
@@ -90,12 +90,12 @@ def test_a_stream_goes_on_after_an_unreadable_image(detector, good_parts, tmp_pa
     (tmp_path / "b.png").write_bytes(b"junk")
     paths = [good_parts[0].path, tmp_path / "b.png", good_parts[1].path]
     for batch in (1, 2, 3):
-        first, broken, second = detector.stream(paths, batch=batch)
+        first, broken, second = detector.predict_many(paths, batch=batch)
         assert "b.png" in str(broken)
         assert [first.path, second.path] == [str(paths[0]), str(paths[2])]
         assert second.score == pytest.approx(detector.predict(paths[2]).score, rel=1e-4)
         with pytest.raises(DataError, match=r"b\.png"):
-            list(detector.stream(paths, batch=batch, strict=True))
+            list(detector.predict_many(paths, batch=batch, strict=True))
 
 
 def test_a_stream_takes_images_as_they_are_needed(detector, draw):
@@ -106,13 +106,13 @@ def test_a_stream_takes_images_as_they_are_needed(detector, draw):
             taken.append(i)
             yield draw(i)
 
-    stream = detector.stream(camera(), batch=2, workers=1)
+    stream = detector.predict_many(camera(), batch=2, workers=1)
     next(stream)
     assert len(taken) <= 2 * 2 + 1 + 1
     stream.close()
     for options in ({"batch": 0}, {"workers": -1}):
         with pytest.raises(ConfigError, match="batch = "):
-            next(detector.stream([], **options))
+            next(detector.predict_many([], **options))
 
 
 def test_every_kind_of_source_agrees(detector, draw, tmp_path):

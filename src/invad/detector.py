@@ -6,7 +6,6 @@ pixels -> features -> norms of predicted noise -> z-scores against held-out norm
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
-from itertools import islice
 from pathlib import Path
 from typing import Any, overload
 
@@ -20,7 +19,6 @@ from invad.backbones.registry import load_backbone
 from invad.bundle import DetectorInfo, Parts, load_parts, save_parts
 from invad.calibration import POOLED, Calibration, Rates, folds, for_category
 from invad.card import model_card
-from invad.data.ahead import read_ahead
 from invad.data.datasets import load_dataset, normal_images
 from invad.data.images import ImageSource, read_image
 from invad.data.preprocess import resize_map
@@ -31,6 +29,7 @@ from invad.model import Model
 from invad.presets import Preset, named
 from invad.records import Prediction, Sample
 from invad.runtime import ExportedDetector, ExportInfo
+from invad.runtime.many import predict_all, predict_many
 from invad.runtime.torch_engine import TorchEngine
 from invad.scoring import PositionStats, fit_position_stats, image_scores, typicality_map
 
@@ -155,11 +154,9 @@ class Detector:
         tensor C x H x W. category: judge by that category's normals; None by those of all categories.
         The result does not depend on what else is scored. Raises DataError naming an unreadable image.
         """
-        made = list(self.stream([x] if _is_one_image(x) else x, category=category, workers=0, strict=True))
-        predictions = [one for one in made if isinstance(one, Prediction)]
-        return predictions[0] if _is_one_image(x) else predictions
+        return predict_all(x, lambda many: self.predict_many(many, category=category, workers=0, strict=True))
 
-    def stream(
+    def predict_many(
         self,
         images: Iterable[ImageSource],
         *,
@@ -177,23 +174,12 @@ class Detector:
         strict: raise the DataError of the first unreadable image. Raises ConfigError for a batch below 1.
         """
         self._require_calibrated()
-        if batch < 1 or workers < 0:
-            raise ConfigError(f"batch = {batch}, workers = {workers}: give at least 1 and at least 0")
-        decoded = read_ahead(images, workers, batch + workers)
-        for group in iter(lambda: list(islice(decoded, batch)), []):
-            readable = [found for _, found in group if not isinstance(found, DataError)]
-            predictions = iter(self.judge(readable, category) if readable else ())
-            for source, found in group:
-                if not isinstance(found, DataError):
-                    name = str(source) if isinstance(source, str | Path) else None
-                    yield replace(next(predictions), path=name)
-                elif strict:
-                    raise found
-                else:
-                    yield found
+        return predict_many(
+            lambda pixels: self.judge(pixels, category), images, batch=batch, workers=workers, strict=strict
+        )
 
     def judge(self, pixels: Sequence[NDArray[Any]], category: str | None = None) -> list[Prediction]:
-        """Predictions of decoded images that pass the networks together; see `stream`."""
+        """Predictions of decoded images that pass the networks together; see `predict_many`."""
         x_B3HW = torch.stack([self.model.extract.preprocess(one) for one in pixels])
         if self.model.extract.device.type == "cuda":
             x_B3HW = x_B3HW.pin_memory()
@@ -397,9 +383,3 @@ def _device(name: str | None) -> torch.device:
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
-
-
-def _is_one_image(x: Any) -> bool:
-    from PIL.Image import Image
-
-    return isinstance(x, str | Path | bytes | Image | np.ndarray | torch.Tensor)

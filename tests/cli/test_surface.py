@@ -15,9 +15,11 @@ SURFACE = {
     "train": "DATA --output --preset --backbone --weights --steps --seed --resume --categories --strict "
     "--device --review-rate --false-alarm-rate --deterministic --json",
     "evaluate": "MODEL DATA --protocol --report --categories --pooled --strict --device --json",
-    "predict": "MODEL PATH --output --csv --category --fail-on --strict --device --json",
+    "predict": "MODEL PATH --output --csv --category --fail-on --strict --batch --workers --engine --threads "
+    "--device --json",
     "calibrate": "MODEL NORMALS --false-alarm-rate --review-rate --strict --device --json",
     "info": "MODEL --json",
+    "bench": "MODEL --engine --size --threads --seconds --device --json",
     "backbones": "--match --json",
     "doctor": "--json",
     "demo": "--output --data --steps --seed --device --json",

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from invad._version import __version__
+from invad.cli.bench import bench
 from invad.cli.calibrate import calibrate
 from invad.cli.demo import demo
 from invad.cli.distill import distill
@@ -95,6 +96,7 @@ app.command(epilog="Example: invad predict model incoming/ --output overlays --c
 app.command(epilog="Example: invad calibrate model fresh_good_images --false-alarm-rate 0.005")(calibrate)
 app.command(epilog="Example: invad export model --format openvino --output bundle")(export)
 app.command(epilog="Example: invad verify bundle --engine openvino")(verify)
+app.command(epilog="Example: invad bench bundle --json rows.json")(bench)
 app.command(epilog="Example: invad info model --json -")(info)
 app.command(epilog="Example: invad backbones --match dinov2")(backbones)
 app.command(epilog="Example: invad doctor")(doctor)
