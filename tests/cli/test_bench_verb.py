@@ -16,7 +16,8 @@ def test_rows_as_json(model, run):
 
 
 def test_a_table_for_people(model, run):
-    result = run("bench", model, "--seconds", 0.02, "--size", "48x64", "--engine", "torch")
+    options = ("--seconds", 0.02, "--size", "48x64", "--engine", "torch", "--threads", 1)
+    result = run("bench", model, *options)
     titles = result.stdout.splitlines()[1]
     assert titles.split()[:6] == ["engine", "precision", "device", "threads", "size", "batch"]
     assert "48x64" in result.stdout

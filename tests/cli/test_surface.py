@@ -18,6 +18,8 @@ SURFACE = {
     "predict": "MODEL PATH --output --csv --category --fail-on --strict --batch --workers --engine --threads "
     "--device --json",
     "calibrate": "MODEL NORMALS --false-alarm-rate --review-rate --strict --device --json",
+    "export": "MODEL --output --format --precision --size --batch --calibration --max-changed --json",
+    "verify": "BUNDLE --engine --threads --device --json",
     "info": "MODEL --json",
     "bench": "MODEL --engine --size --threads --seconds --device --json",
     "backbones": "--match --json",

@@ -88,8 +88,8 @@ class ExportedDetector:
         if size is not None and pixels.shape[:2] != size:
             name = x if isinstance(x, str | Path) else "<array>"
             raise DataError(
-                f"{name}: {pixels.shape[1]} x {pixels.shape[0]} pixels, the bundle takes {size[1]} x {size[0]} "
-                "alone; export without --size for images of any size"
+                f"{name}: {pixels.shape[1]} x {pixels.shape[0]} pixels, the bundle takes "
+                f"{size[1]} x {size[0]} alone; export without --size for images of any size"
             )
         return pixels
 
