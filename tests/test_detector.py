@@ -66,6 +66,55 @@ def test_alone_as_in_a_list(detector, good_parts):
     assert detector.predict([]) == []
 
 
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_a_stream_gives_what_predict_gives(detector, good_parts, workers):
+    """Bit by bit: decoding ahead changes nothing."""
+    paths = [s.path for s in good_parts[:6]]
+    for found, path in zip(detector.predict_many(iter(paths), workers=workers), paths, strict=True):
+        assert_equal(found, detector.predict(path))
+
+
+@pytest.mark.parametrize("batch", [2, 5, 16])
+def test_in_a_batch_only_rounding_differs(detector, draw, batch):
+    """Whatever the batch-mates, the last group being smaller, and sizes mixed."""
+    images = [draw(i, defect=i % 3 == 0, size=(64, 64) if i % 2 else (90, 70)) for i in range(7)]
+    normal = np.array(detector.calibrations[POOLED].scores)
+    for found, image in zip(detector.predict_many(images, batch=batch), images, strict=True):
+        alone = detector.predict(image)
+        assert abs(found.score - alone.score) < 1e-3 * max(normal.std(), abs(alone.score))
+        assert found.anomaly_map.shape == image.shape[:2]
+        np.testing.assert_allclose(found.anomaly_map, alone.anomaly_map, rtol=1e-3, atol=1e-3)
+
+
+def test_a_stream_goes_on_after_an_unreadable_image(detector, good_parts, tmp_path):
+    (tmp_path / "b.png").write_bytes(b"junk")
+    paths = [good_parts[0].path, tmp_path / "b.png", good_parts[1].path]
+    for batch in (1, 2, 3):
+        first, broken, second = detector.predict_many(paths, batch=batch)
+        assert "b.png" in str(broken)
+        assert [first.path, second.path] == [str(paths[0]), str(paths[2])]
+        assert second.score == pytest.approx(detector.predict(paths[2]).score, rel=1e-4)
+        with pytest.raises(DataError, match=r"b\.png"):
+            list(detector.predict_many(paths, batch=batch, strict=True))
+
+
+def test_a_stream_takes_images_as_they_are_needed(detector, draw):
+    taken = []
+
+    def camera():
+        for i in range(1000):
+            taken.append(i)
+            yield draw(i)
+
+    stream = detector.predict_many(camera(), batch=2, workers=1)
+    next(stream)
+    assert len(taken) <= 2 * 2 + 1 + 1
+    stream.close()
+    for options in ({"batch": 0}, {"workers": -1}):
+        with pytest.raises(ConfigError, match="batch = "):
+            next(detector.predict_many([], **options))
+
+
 def test_every_kind_of_source_agrees(detector, draw, tmp_path):
     pixels = draw(500, size=(80, 70))
     Image.fromarray(pixels).save(tmp_path / "a.png")
@@ -212,6 +261,13 @@ def test_an_image_is_stretched_to_the_nearest_shape(two_categories, draw):
     finally:
         watch.remove()
     assert seen[::2] == [(64, 64), (48, 96)]
+
+
+def test_images_of_several_shapes_pass_in_batches(two_categories, draw):
+    images = [draw(i, size=size) for i, size in enumerate([(64, 64), (140, 64), (128, 64), (64, 70)])]
+    together = list(two_categories.predict_many(images, batch=4))
+    for found, image in zip(together, images, strict=True):
+        assert found.score == pytest.approx(two_categories.predict(image).score, rel=1e-3, abs=1e-3)
 
 
 def test_a_category_is_judged_by_its_own_normals(two_categories, draw):

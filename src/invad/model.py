@@ -32,8 +32,7 @@ class FeatureExtractor:
     """Pixels to raw features on the grid: preprocessing, frozen backbone at several scales, pooling.
 
     fine: the maps of the first scale are given a second time, on a grid this many times finer, whose cells
-    are packed as channels of the grid's cells (pixel unshuffle); `split` takes the two apart. Images are
-    processed one at a time, so that a score cannot depend on batch-mates, not even by rounding.
+    are packed as channels of the grid's cells (pixel unshuffle); `split` takes the two apart.
     """
 
     preprocess: Preprocess
@@ -56,10 +55,17 @@ class FeatureExtractor:
     def _shares(self) -> int:
         return len(self.scales) + (self.fine or 0) ** 2
 
-    @torch.inference_mode()
     def __call__(self, pixels: NDArray[Any]) -> Tensor:
         """H x W x 3 pixels (see read_image) to 1 x C x h x w float32."""
-        x = self.preprocess(pixels)[None].to(self.device)
+        return self.features(self.preprocess(pixels)[None])
+
+    @torch.inference_mode()
+    def features(self, x_B3HW: Tensor) -> Tensor:
+        """Preprocessed images to B x C x h x w float32.
+
+        Several images at once can change the last digits: libraries choose their loops by the shape.
+        """
+        x = x_B3HW.to(self.device, non_blocking=True)
         taps = [self.backbone(self._scaled(x, s)) for s in self.scales]
         parts = [self._pooled(maps, self.grid_hw) for maps in taps]
         if self.fine is not None:
@@ -81,13 +87,13 @@ class FeatureExtractor:
         own = len(self.scales) * taps
         return z_BChw[:, :own], z_BChw[:, own:].reshape(b, taps, self.fine**2 * h, w)
 
-    def _scaled(self, x_13HW: Tensor, scale: float) -> Tensor:
+    def _scaled(self, x_B3HW: Tensor, scale: float) -> Tensor:
         if scale != 1:
             multiple = self.backbone.size_multiple
-            h, w = (max(1, round(scale * side / multiple)) * multiple for side in x_13HW.shape[2:])
+            h, w = (max(1, round(scale * side / multiple)) * multiple for side in x_B3HW.shape[2:])
             h, w = max(h, SMALLEST_SIDE), max(w, SMALLEST_SIDE)
-            x_13HW = F.interpolate(x_13HW, (h, w), mode="bilinear", antialias=True)
-        return x_13HW.contiguous(memory_format=torch.channels_last)
+            x_B3HW = F.interpolate(x_B3HW, (h, w), mode="bilinear", antialias=True)
+        return x_B3HW.contiguous(memory_format=torch.channels_last)
 
     def _pooled(self, maps: Sequence[Tensor], grid_hw: tuple[int, int]) -> Tensor:
         if self.pooling == "area":
@@ -121,14 +127,18 @@ class Model:
     fine: FineReader | None = None
     schedule: NoiseSchedule = SCHEDULE
 
-    @torch.inference_mode()
     def read(self, z_1Chw: Tensor) -> Tensor:
-        """Raw features 1 x C x h x w to norm maps L x h x w, on the CPU.
+        """Raw features 1 x C x h x w to norm maps L x h x w, on the CPU."""
+        return self.read_batch(z_1Chw)[0]
+
+    @torch.inference_mode()
+    def read_batch(self, z_BChw: Tensor) -> Tensor:
+        """Raw features B x C x h x w to norm maps B x L x h x w, on the CPU.
 
         Those of the network come first, then the empirical ones, then the fine ones: the length of the noise
         in all the fine cells of a cell of the grid.
         """
-        z, z_fine = self.extract.split(z_1Chw.to(self.extract.device))
+        z, z_fine = self.extract.split(z_BChw.to(self.extract.device))
         x = self.space(z)
         maps = [read(self.settings.reading, self.denoiser.predict_noise, x, self.schedule)]
         if self.empirical is not None and self.settings.empirical is not None:
@@ -139,7 +149,7 @@ class Model:
                 lengths = read(levels, self.fine.empirical.predict_noise, x_fine, self.schedule)
                 blocks = lengths.view(*lengths.shape[:2], -1, *z.shape[2:])
                 maps.append(torch.linalg.vector_norm(blocks, dim=2))
-        return torch.cat(maps, dim=1)[0].float().cpu()
+        return torch.cat(maps, dim=1).float().cpu()
 
     @torch.inference_mode()
     def invert(self, z_1Chw: Tensor, timesteps: Sequence[int]) -> Trajectory:

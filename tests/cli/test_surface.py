@@ -17,9 +17,13 @@ SURFACE = {
     "--review-rate --false-alarm-rate --deterministic --json",
     "evaluate": "MODEL DATA --protocol --report --categories --layout --split --pooled --strict "
     "--device --json",
-    "predict": "MODEL PATH --output --csv --category --fail-on --engine --workers --strict --device --json",
+    "predict": "MODEL PATH --output --csv --category --fail-on --strict --batch --workers --engine --threads "
+    "--device --json",
     "calibrate": "MODEL NORMALS --false-alarm-rate --review-rate --layout --split --strict --device --json",
+    "export": "MODEL --output --format --precision --size --batch --calibration --max-changed --json",
+    "verify": "BUNDLE --engine --threads --device --json",
     "info": "MODEL --json",
+    "bench": "MODEL --engine --size --threads --seconds --device --json",
     "backbones": "--match --json",
     "doctor": "--json",
     "demo": "--output --data --layout --steps --seed --device --json",

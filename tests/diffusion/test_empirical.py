@@ -9,10 +9,13 @@ import torch
 from invad.diffusion.ddim import q_sample
 from invad.diffusion.empirical import (
     CANDIDATES,
+    LATEST,
+    NEAREST,
     EmpiricalConfig,
     EmpiricalDenoiser,
     draw_cells,
     greedy_coreset,
+    largest,
 )
 from invad.diffusion.schedule import linear_schedule
 from invad.errors import ConfigError
@@ -30,20 +33,48 @@ def filled(bank, size=None):
     return net
 
 
+def posterior_noise(point_C, bank_KC, t):
+    """Over all the cells, in float64, of the float32 schedule."""
+    a, point, bank = float(torch.tensor(SCHEDULE.abar(t))), point_C.double(), bank_KC.double()
+    squares = (point - math.sqrt(a) * bank).square().sum(1)
+    weights = torch.softmax(-squares / (2 * (1 - a)), 0)
+    return (point - math.sqrt(a) * (weights @ bank)) / math.sqrt(1 - a)
+
+
 @pytest.mark.parametrize("t", [20, 300, 999])
 def test_it_is_the_posterior_mean_of_the_noise(t):
-    bank, a = cells(7), SCHEDULE.abar(t)
+    bank = cells(NEAREST)
     x = q_sample(
         cells(12, seed=1).T.reshape(1, 4, 3, 4), cells(12, seed=2).T.reshape(1, 4, 3, 4), t, SCHEDULE
     )
     made = filled(bank).predict_noise(x, torch.tensor([t]))
     for i in range(3):
         for j in range(4):
-            point = x[0, :, i, j].double()
-            logs = [-float((point - math.sqrt(a) * c).square().sum()) / (2 * (1 - a)) for c in bank.double()]
-            weights = torch.softmax(torch.tensor(logs, dtype=torch.float64), 0)
-            noise = (point - math.sqrt(a) * (weights @ bank.double())) / math.sqrt(1 - a)
+            noise = posterior_noise(x[0, :, i, j], bank, t)
             torch.testing.assert_close(made[0, :, i, j].double(), noise, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("t", [20, LATEST])
+def test_cells_beyond_the_nearest_have_no_weight(t):
+    """Points in the middle of two cells, which share the weight; float64, to see no rounding."""
+    bank = cells(500, 64).double()
+    points = math.sqrt(SCHEDULE.abar(t)) * (bank[:100] + bank[100:200]) / 2
+    made = filled(bank).double().predict_noise(points.T.reshape(1, 64, 10, 10), torch.tensor([t]))
+    found = made.flatten(2)[0].T.norm(dim=1)
+    exact = torch.stack([posterior_noise(point, bank, t).norm() for point in points])
+    torch.testing.assert_close(found, exact, rtol=1e-5, atol=0)
+    alone = torch.cdist(points, math.sqrt(SCHEDULE.abar(t)) * bank).amin(1) / math.sqrt(1 - SCHEDULE.abar(t))
+    assert ((alone - exact).abs() > 0.05 * exact).any(), "one cell must not be enough, or nothing was tested"
+
+
+@pytest.mark.parametrize("size", [4, 7, 64, 200, 331, 2000, 3464])
+def test_the_largest_are_found(size):
+    """Whether the size divides into a table or not, and wherever they lie."""
+    values = torch.randn(2, 50, size, generator=torch.Generator().manual_seed(size))
+    values[0, 0] = torch.arange(size)
+    values[0, 1] = -torch.arange(size)
+    found = largest(values, 4)
+    assert torch.equal(found.sort().values, values.topk(4).indices.sort().values)
 
 
 def test_at_an_early_level_its_length_is_the_distance_to_the_nearest_cell():
@@ -111,7 +142,10 @@ def test_a_bank_grows_with_the_root_of_the_categories():
     assert [EmpiricalConfig(cells=100).cells_for(n) for n in (1, 4, 15)] == [100, 200, 387]
 
 
-@pytest.mark.parametrize(("option", "value"), [("cells", 0), ("timesteps", (20, 10)), ("timesteps", ())])
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("cells", 0), ("timesteps", (20, 10)), ("timesteps", ()), ("timesteps", (20, 300))],
+)
 def test_values_out_of_range_are_named(option, value):
     with pytest.raises(ConfigError, match=option):
         EmpiricalConfig(**{option: value})

@@ -20,9 +20,9 @@ from typing import Any
 from invad._version import __version__
 from invad.archive.sources import list_source
 from invad.archive.worker import ATTEMPTS, PARTS, Worker, finished_paths
-from invad.detector import Detector
 from invad.errors import ConfigError, DataError
 from invad.observer import Observer, Silent
+from invad.opening import open_detector
 from invad.report.files import write_atomically
 
 MANIFEST = "manifest.json"
@@ -69,7 +69,7 @@ def score_archive(
     if block < 1 or (workers is not None and workers < 1):
         raise ConfigError(f"block = {block}, workers = {workers}: give at least 1")
     ray = _ray()
-    detector = Detector.load(model, device="cpu")
+    detector = open_detector(Path(model), "auto", "cpu", threads=None)
     if category is not None and category not in detector.calibrations:
         known = ", ".join(sorted(filter(None, detector.calibrations)))
         raise ConfigError(f"{model}: no category {category!r}; choose from {known}")

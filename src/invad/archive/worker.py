@@ -10,8 +10,8 @@ from typing import Any
 
 from invad.archive.sources import readable
 from invad.calibration import for_category
-from invad.detector import Detector
 from invad.errors import ArtifactError, InvadError
+from invad.opening import open_detector
 from invad.regions import regions
 from invad.report.files import write_atomically
 
@@ -37,7 +37,7 @@ class Worker:
         if len(list(loading.parent.glob("loading-*"))) >= LOADING_DEATHS:
             raise MemoryError(f"{LOADING_DEATHS} workers died while loading the model; give fewer --workers")
         loading.touch()
-        self.detector = Detector.load(model, device=device or "cpu")
+        self.detector = open_detector(Path(model), "auto", device or "cpu", threads=1)
         loading.unlink()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

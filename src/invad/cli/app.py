@@ -12,13 +12,16 @@ import typer
 from typer.core import TyperGroup
 
 from invad._version import __version__
+from invad.cli.bench import bench
 from invad.cli.benchmark import benchmark, rescore
 from invad.cli.calibrate import calibrate
-from invad.cli.data import check, convert, list_sets, verify
+from invad.cli.data import check, convert, list_sets
+from invad.cli.data import verify as verify_set
 from invad.cli.demo import demo
 from invad.cli.distill import distill
 from invad.cli.doctor import doctor
 from invad.cli.evaluate import evaluate
+from invad.cli.export import export, verify
 from invad.cli.inspect import backbones, info
 from invad.cli.predict import predict
 from invad.cli.reference import import_reference
@@ -31,6 +34,9 @@ FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
 FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 """What the machine, not the program, is to blame for."""
+
+FULL_INSTALL = ("torch", "torchvision", "timm", "safetensors", "scipy", "pydantic", "jinja2")
+"""What the small runtime does without."""
 
 
 class Verbs(TyperGroup):
@@ -47,6 +53,14 @@ class Verbs(TyperGroup):
             if error.errno not in FULL_OR_FORBIDDEN:
                 raise
             complain(f"{error.filename or 'writing'}: {error.strerror}; free space or choose another folder")
+            raise typer.Exit(FAILED) from None
+        except ModuleNotFoundError as error:
+            if error.name not in FULL_INSTALL:
+                raise
+            complain(
+                f"this needs {error.name}, which is not installed; 'pip install invad' brings all of it, the "
+                "runtime alone predicts with exported bundles"
+            )
             raise typer.Exit(FAILED) from None
         except KeyboardInterrupt:
             if first_to_fail():
@@ -86,6 +100,9 @@ app.command(epilog="Example: invad predict model incoming/ --output overlays --c
     predict
 )
 app.command(epilog="Example: invad calibrate model fresh_good_images --false-alarm-rate 0.005")(calibrate)
+app.command(epilog="Example: invad export model --format openvino --output bundle")(export)
+app.command(epilog="Example: invad verify bundle --engine openvino")(verify)
+app.command(epilog="Example: invad bench bundle --json rows.json")(bench)
 app.command(epilog="Example: invad info model --json -")(info)
 app.command(epilog="Example: invad backbones --match dinov2")(backbones)
 app.command(epilog="Example: invad doctor")(doctor)
@@ -104,7 +121,7 @@ app.command("import-reference", epilog="Example: invad import-reference net.pth 
 data = typer.Typer(no_args_is_help=True, help="Look at data sets, check them, write them down as a list.")
 data.command(epilog="Example: invad data check parts --sheet sheet.png")(check)
 data.command("list", epilog="Example: invad data list --json -")(list_sets)
-data.command(epilog="Example: invad data verify visa VisA")(verify)
+data.command("verify", epilog="Example: invad data verify visa VisA")(verify_set)
 data.command(epilog="Example: invad data convert VisA --output meta.json")(convert)
 app.add_typer(data, name="data")
 

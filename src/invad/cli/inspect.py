@@ -1,20 +1,27 @@
 """invad info, invad backbones: look at a model, look at what features there are."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from invad.calibration import POOLED, Calibration
-from invad.cli.options import JsonOption, ModelArgument
+from invad.cli.options import BundleArgument, JsonOption
 from invad.cli.voice import Voice
 
 if TYPE_CHECKING:
     from invad.detector import Detector
+    from invad.runtime.bundle import ExportInfo
 
 
-def info(model: ModelArgument, json: JsonOption = None) -> None:
-    """Say what a model is: settings, what it learned from, limits, licence, content hash."""
+def info(model: BundleArgument, json: JsonOption = None) -> None:
+    """Say what a model or a bundle is: settings, what it learned from, limits, licence, content hash."""
     voice = Voice(json)
+    from invad.runtime.bundle import is_bundle
+
+    if is_bundle(model):
+        _say_bundle(voice, model)
+        return
     from invad.detector import Detector
 
     detector = Detector.load(model, device="cpu")
@@ -37,6 +44,46 @@ def info(model: ModelArgument, json: JsonOption = None) -> None:
     )
     voice.warn(*detector.warnings())
     voice.hand_over(_described(detector, str(model)))
+
+
+def _say_bundle(voice: Voice, folder: Path) -> None:
+    from invad.runtime.bundle import read_bundle
+
+    made, content_hash = read_bundle(folder)
+    pooled = made.calibrations[POOLED]
+    review, bad = pooled.score_limits()
+    voice.facts(
+        {
+            "bundle": folder,
+            "made": f"{made.created} by invad {made.invad_version}",
+            "graph": f"{made.format}, {made.precision}",
+            "images": f"{_size(made.size_hw)}, {made.batch or 'any number'} at a time",
+            "preset": made.preset,
+            "calibrated on": f"{pooled.n} good images",
+            "review above": f"score {review:.4g}, for {pooled.rates.review:.2%} of good images",
+            "bad above": f"score {bad:.4g}, for {pooled.rates.bad:.2%} of good images",
+            "input": "{} x {} pixels, grid {} x {}".format(*made.input_hw, *made.grid_hw),
+            "backbone": f"{made.backbone}; {made.backbone_licence}",
+            "parameters": f"{made.parameters:,}",
+            "model's hash": made.model_hash or "never saved",
+            "content hash": content_hash,
+        }
+    )
+    voice.warn(*pooled.warnings())
+    voice.hand_over({"bundle": str(folder), **_plain(made), "content_hash": content_hash})
+
+
+def _plain(made: "ExportInfo") -> dict[str, Any]:
+    from dataclasses import asdict
+
+    plain = asdict(made)
+    del plain["calibrations"]
+    limits = {name: _limits(calibration) for name, calibration in made.calibrations.items()}
+    return {**plain, "calibration": limits.pop(POOLED), "categories": limits}
+
+
+def _size(size_hw: tuple[int, int] | None) -> str:
+    return "of any size" if size_hw is None else "{} x {} pixels (height x width)".format(*size_hw)
 
 
 def _described(detector: "Detector", model: str) -> dict[str, Any]:

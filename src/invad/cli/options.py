@@ -63,6 +63,20 @@ StepsOption = Annotated[
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
 REVIEW_HELP = "Share of good images that may be sent to review or called bad"
 BAD_HELP = "Share of good images that may be called bad"
+BundleArgument = Annotated[
+    Path,
+    typer.Argument(metavar="MODEL", help="Folder written by 'invad train' or 'invad export'."),
+]
+EngineOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="What runs an exported bundle: onnxruntime, openvino, torch, or auto, the first installed one.",
+    ),
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads. Default: the engine's choice, mostly all cores.")
+]
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder written by 'invad train'.")]
 
 

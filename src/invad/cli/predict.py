@@ -10,16 +10,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from invad.cli.archive import score
-from invad.cli.options import DeviceOption, JsonOption, ModelArgument, StrictOption, written_file
+from invad.cli.options import (
+    BundleArgument,
+    DeviceOption,
+    JsonOption,
+    StrictOption,
+    ThreadsOption,
+    written_file,
+)
 from invad.cli.progress import observing
 from invad.cli.voice import Voice
 from invad.errors import ConfigError, DataError
+from invad.opening import AUTO, open_detector
 
 if TYPE_CHECKING:
-    from invad.detector import Detector
+    from invad.opening import AnyDetector
     from invad.records import Prediction
 
 FOUND_BAD = 3
+RAY = "ray"
 FIELDS = ("path", "score", "p_value", "decision", "error")
 
 
@@ -30,18 +39,11 @@ class FailOn(str, Enum):
     review = "review"
 
 
-class Engine(str, Enum):
-    """What computes."""
-
-    auto = "auto"
-    ray = "ray"
-
-
 FAILING = {FailOn.bad: ("bad",), FailOn.review: ("review", "bad")}
 
 
 def predict(
-    model: ModelArgument,
+    model: BundleArgument,
     path: Annotated[
         list[str],
         typer.Argument(
@@ -70,13 +72,28 @@ def predict(
         FailOn | None,
         typer.Option(help="Exit with status 3 when an image is bad (or, with review, is not good)."),
     ] = None,
-    engine: Annotated[
-        Engine, typer.Option(help="ray: score an archive on Ray Data, on this machine or a cluster.")
-    ] = Engine.auto,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes of --engine ray. Default: as many as Ray has CPUs.")
-    ] = None,
     strict: StrictOption = False,
+    batch: Annotated[
+        int,
+        typer.Option(min=1, help="Images at a time in the network: pays on a GPU, changes the last digits."),
+    ] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Threads that decode images ahead of the network, by default 2. With --engine ray, "
+            "processes, by default one for each CPU.",
+        ),
+    ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="onnxruntime, openvino or torch for an exported bundle, by default the first installed one; "
+            "ray scores an archive on Ray Data, on this machine or a cluster.",
+        ),
+    ] = AUTO,
+    threads: ThreadsOption = None,
     device: DeviceOption = None,
     json: JsonOption = None,
 ) -> None:
@@ -86,7 +103,7 @@ def predict(
     row that says why, and the rest goes on.
     """
     voice = Voice(json)
-    if engine is Engine.ray:
+    if engine == RAY:
         if csv is not None or strict:
             raise ConfigError("--csv and --strict do not go with --engine ray; its rows are Parquet")
         decisions = score(voice, model, path, output, category, workers, device)
@@ -95,18 +112,20 @@ def predict(
         return
     images = list(expand([Path(name) for name in path], output))
     with observing(voice.err) as observer:
-        from invad.detector import Detector
-
-        detector = Detector.load(model, device=device)
+        detector = open_detector(model, engine, device, threads)
         _require_known(detector, category, model)
         if output is not None:
             _make(output)
         observer.stage("images", len(images))
         names = overlay_names(images)
         rows: list[dict[str, Any]] = []
-        for (image, _), name in zip(images, names, strict=True):
-            target = output / name if output is not None else None
-            rows.append(_row(detector, image, category, target, strict))
+        paths = [image for image, _ in images]
+        decoders = 2 if workers is None else workers
+        made = detector.predict_many(paths, category=category, batch=batch, workers=decoders, strict=strict)
+        for image, name, found in zip(paths, names, made, strict=True):
+            rows.append(_row(image, found))
+            if output is not None and not isinstance(found, DataError):
+                _save(detector, output / name, image, found)
             observer.advance()
     voice.say(*(_line(row) for row in rows))
     unreadable = [row for row in rows if "error" in row]
@@ -160,35 +179,25 @@ def overlay_names(images: Sequence[tuple[Path, Path]]) -> list[str]:
     return names
 
 
-def _row(
-    detector: "Detector", image: Path, category: str | None, target: Path | None, strict: bool
-) -> dict[str, Any]:
-    from invad.data.images import read_image
-
-    try:
-        pixels = read_image(image)
-        prediction = detector.predict(pixels, category=category)
-    except DataError as error:
-        if strict:
-            raise
-        return {"path": str(image), "score": None, "p_value": None, "decision": None, "error": str(error)}
-    if target is not None:
-        _save(detector, target, pixels, prediction)
+def _row(image: Path, found: "Prediction | DataError") -> dict[str, Any]:
+    if isinstance(found, DataError):
+        return {"path": str(image), "score": None, "p_value": None, "decision": None, "error": str(found)}
     return {
         "path": str(image),
-        "score": prediction.score,
-        "p_value": prediction.p_value,
-        "decision": prediction.decision,
+        "score": found.score,
+        "p_value": found.p_value,
+        "decision": found.decision,
     }
 
 
-def _save(detector: "Detector", target: Path, pixels: Any, prediction: "Prediction") -> None:
+def _save(detector: "AnyDetector", target: Path, image: Path, prediction: "Prediction") -> None:
     from invad.calibration import for_category
+    from invad.data.images import read_image
     from invad.report import save_overlay
 
     save_overlay(
         target,
-        pixels,
+        read_image(image),
         prediction.anomaly_map,
         for_category(detector.calibrations, prediction.category).map_limits(),
         decision=prediction.decision,
@@ -197,7 +206,7 @@ def _save(detector: "Detector", target: Path, pixels: Any, prediction: "Predicti
     )
 
 
-def _require_known(detector: "Detector", category: str | None, model: Path) -> None:
+def _require_known(detector: "AnyDetector", category: str | None, model: Path) -> None:
     known = sorted(filter(None, detector.calibrations))
     if category is not None and category not in known:
         raise ConfigError(f"{model}: no category {category!r}; choose from {', '.join(known)}")

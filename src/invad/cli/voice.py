@@ -38,7 +38,7 @@ class Voice:
         for row in rows:
             self.say("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
-    def hand_over(self, result: Mapping[str, Any]) -> None:
+    def hand_over(self, result: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> None:
         """Write the result as JSON where `--json` asked for it. Raises DataError when that fails."""
         if self.json_target is None:
             return

@@ -1,0 +1,120 @@
+"""invad export, invad verify: a model for other engines, proved to say the same."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from invad.cli.options import DeviceOption, EngineOption, JsonOption, ModelArgument, ThreadsOption
+from invad.cli.voice import Voice
+from invad.errors import ArtifactError, ConfigError
+from invad.opening import AUTO
+
+if TYPE_CHECKING:
+    from invad.runtime.certificate import Certificate
+
+
+def export(
+    model: ModelArgument,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the bundle; new or empty.")],
+    format: Annotated[
+        str, typer.Option(metavar="NAME", help="onnx, openvino, or torch (a program of torch.export).")
+    ] = "onnx",
+    precision: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Of the networks: fp32, fp16, bf16 or int8 (needs --calibration)."),
+    ] = "fp32",
+    size: Annotated[
+        str | None,
+        typer.Option(metavar="HxW", help="Images of this height and width alone: faster. Default: any size."),
+    ] = None,
+    batch: Annotated[
+        str, typer.Option(metavar="N", help="Images at a time: a number, or dynamic for any number.")
+    ] = "1",
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Normal images: int8 is fitted to them, and each is compared."),
+    ] = None,
+    max_changed: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of images whose decision int8 may change.")
+    ] = 0.01,
+    json: JsonOption = None,
+) -> None:
+    """Write a model as a bundle for ONNX Runtime, OpenVINO or PyTorch, and prove that it says the same.
+
+    Probe images run through PyTorch and through the engine; the bundle holds them and a certificate of the
+    differences. Over tolerance nothing is written.
+    """
+    voice = Voice(json)
+    from invad.detector import Detector
+    from invad.export import ExportConfig
+    from invad.export import export as write
+
+    config = ExportConfig(
+        format=format,
+        precision=precision,
+        size_hw=parse_size(size),
+        batch=None if batch == "dynamic" else _number(batch),
+        calibration=calibration,
+        max_changed=max_changed,
+    )
+    content, certificate = write(Detector.load(model, device="cpu"), output, config)
+    _say(voice, certificate)
+    voice.say(f"Bundle: {output}", f"Next: invad predict {output} IMAGES, or invad verify {output}")
+    voice.hand_over({"bundle": str(output), "content_hash": content, "certificate": certificate.to_plain()})
+
+
+def verify(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder written by 'invad export'.")],
+    engine: EngineOption = AUTO,
+    threads: ThreadsOption = None,
+    device: DeviceOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Repeat the comparison with PyTorch's stored results, on this machine and engine."""
+    voice = Voice(json)
+    from invad.runtime import load
+    from invad.runtime.certificate import certify, stored_tolerance
+
+    detector = load(bundle, engine, threads=threads, device=device)
+    certificate = certify(detector, bundle, stored_tolerance(bundle))
+    _say(voice, certificate)
+    voice.hand_over(
+        {
+            "bundle": str(bundle),
+            "content_hash": detector.content_hash,
+            "certificate": certificate.to_plain(),
+        }
+    )
+    if certificate.problems:
+        raise ArtifactError(f"{bundle}: differs from PyTorch: {certificate.problems[0]}")
+
+
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """`200x300` as (200, 300). Raises ConfigError for anything else."""
+    if text is None:
+        return None
+    parts = text.lower().split("x")
+    if len(parts) != 2 or not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise ConfigError(f"size {text!r}: give height x width in pixels, such as 480x640")
+    return int(parts[0]), int(parts[1])
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal():
+        raise ConfigError(f"batch {text!r}: give a number of images, or dynamic")
+    return int(text)
+
+
+def _say(voice: Voice, certificate: "Certificate") -> None:
+    rows: list[list[str]] = [["probe", "PyTorch", certificate.engine, "map differs by", "decision"]]
+    for row in certificate.rows:
+        kept = row.decision if not row.changed else f"{row.decision} -> {row.decision_found}"
+        name = row.probe if not row.category else f"{row.probe} as {row.category}"
+        rows.append([name, f"{row.score:.5f}", f"{row.score_found:.5f}", f"{row.map_difference:.2g}", kept])
+    voice.table(rows)
+    plain: dict[str, Any] = certificate.to_plain()
+    said = "the same as PyTorch" if plain["passed"] else "NOT the same as PyTorch"
+    where = f"{certificate.engine} {certificate.engine_version} on {certificate.device}"
+    changed = f"{plain['changed_decisions']} of {len(certificate.rows)} decisions changed"
+    voice.say(f"{where}, {certificate.precision}: {said} within tolerance; {changed}")

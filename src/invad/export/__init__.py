@@ -1,0 +1,127 @@
+"""A detector as a bundle that runs without PyTorch, proved to say the same.
+
+`export` traces the graph, writes it, runs probe images through PyTorch and through the engine that will read
+the bundle, and leaves nothing behind when the two differ by more than the precision explains.
+"""
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from invad.data.images import read_image
+from invad.detector import Detector
+from invad.errors import ArtifactError, ConfigError
+from invad.export.formats import require, traced, write_onnx, write_openvino, write_torch
+from invad.export.probes import write_probes
+from invad.graph import Graph
+from invad.runtime.bundle import CERTIFICATE, ExportInfo, write_bundle
+from invad.runtime.certificate import PROBES, Certificate, certify, store_probes
+from invad.runtime.detector import ExportedDetector
+from invad.runtime.engines import AUTO, Options, open_engine
+
+FORMATS = {"onnx": "model.onnx", "openvino": "model.xml", "torch": "model.pt2"}
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportConfig:
+    """format: onnx, openvino or torch. precision: of the backbone and the denoiser; the comparison with the
+    normals is float32 always. size_hw: the one size of images, None for any. batch: images at a time, None
+    for any number. calibration: folder of normal images that int8 is fitted to. max_changed: share of images
+    whose decision int8 may change."""
+
+    format: str = "onnx"
+    precision: str = "fp32"
+    size_hw: tuple[int, int] | None = None
+    batch: int | None = 1
+    calibration: Path | None = None
+    max_changed: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise ConfigError(f"format {self.format!r} is unknown; choose one of {', '.join(FORMATS)}")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(
+                f"precision {self.precision!r} is unknown; choose one of {', '.join(PRECISIONS)}"
+            )
+        if self.size_hw is not None and min(self.size_hw) < 1:
+            raise ConfigError(f"size = {self.size_hw}: give height and width in pixels")
+        if self.batch is not None and self.batch < 1:
+            raise ConfigError(f"batch = {self.batch}: give an integer of at least 1, or dynamic")
+
+
+def export(detector: Detector, output: str | Path, config: ExportConfig) -> tuple[str, Certificate]:
+    """Write a bundle; returns its content hash and what the comparison with PyTorch found.
+
+    Raises ConfigError for what cannot be had here, ArtifactError when the folder cannot be written or the
+    engine says something else than PyTorch; nothing is left behind then.
+    """
+    import torch
+
+    if config.format != "torch":
+        require("onnx", "onnx")
+        require("onnxscript", "onnx")
+        require(*(("openvino", "openvino") if config.format == "openvino" else ("onnxruntime", "onnx")))
+    types = {"fp16": torch.float16, "bf16": torch.bfloat16}
+    compiled = detector.compile(size_hw=config.size_hw, low=types.get(config.precision))
+    info = replace(
+        compiled.info,
+        format=config.format,
+        graph=FORMATS[config.format],
+        precision=config.precision,
+        batch=config.batch,
+    )
+    found: list[Certificate] = []
+
+    def fill(folder: Path) -> None:
+        _write_graph(_graph(compiled), folder / info.graph, config)
+        _ask_pytorch(detector, folder, info)
+        found.append(_prove(folder, info))
+
+    content = write_bundle(Path(output), info, fill)
+    return content, found[0]
+
+
+def _graph(compiled: ExportedDetector) -> Graph:
+    graph = getattr(compiled.engine, "graph", None)
+    assert isinstance(graph, Graph)
+    return graph
+
+
+def _write_graph(graph: Graph, path: Path, config: ExportConfig) -> None:
+    program = traced(graph, config.size_hw, config.batch)
+    if config.format == "torch":
+        write_torch(program, path)
+    elif config.format == "onnx":
+        write_onnx(program, path)
+    else:
+        between = path.with_name("between.onnx")
+        write_onnx(program, between)
+        write_openvino(between, path)
+        for part in path.parent.glob("between.onnx*"):
+            part.unlink()
+
+
+def _ask_pytorch(detector: Detector, folder: Path, info: ExportInfo) -> None:
+    """Every probe by the limits over all categories, and the first one by each category's."""
+    names = write_probes(folder / PROBES, info.size_hw, info.window)
+    cases = [(name, None) for name in names] + [(names[0], c) for c in info.calibrations if c]
+    told = [(n, detector.predict(read_image(folder / PROBES / n), category=c)) for n, c in cases]
+    store_probes(folder, told)
+
+
+def _prove(folder: Path, info: ExportInfo) -> Certificate:
+    opened = open_engine(AUTO, info.format, folder / info.graph, Options())
+    certificate = certify(ExportedDetector(info, opened), folder)
+    problems = certificate.problems
+    if problems:
+        raise ArtifactError(
+            f"the exported graph differs from PyTorch on {certificate.engine} "
+            f"{certificate.engine_version}: {problems[0]}; nothing was written"
+        )
+    text = json.dumps(certificate.to_plain(), indent=1, allow_nan=False) + "\n"
+    (folder / CERTIFICATE).write_text(text, encoding="utf-8")
+    return certificate
+
+
+__all__ = ["FORMATS", "PRECISIONS", "ExportConfig", "export"]

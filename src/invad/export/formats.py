@@ -1,0 +1,112 @@
+"""A graph as a file: ONNX, OpenVINO's own format, or a program of torch.export."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from invad.errors import ConfigError
+from invad.graph import INPUTS, OUTPUTS, Graph
+
+LONGEST_SIDE = 32768
+EXAMPLE_HW = (200, 300)
+IN_ONE_FILE = 1_800_000_000
+"""Bytes of weights; ONNX files above 2 GB cannot be read, the weights then lie in a file beside."""
+
+
+def traced(graph: Graph, size_hw: tuple[int, int] | None, batch: int | None) -> torch.export.ExportedProgram:
+    """The graph as a program; None leaves a size or the number of images open."""
+    h, w = size_hw or EXAMPLE_HW
+    device = graph.judge.median.device
+    # One image would be taken for a constant.
+    count = batch or 2
+    example = (
+        torch.zeros(count, h, w, 3, device=device),
+        torch.tensor([0.0, 255.0], device=device),
+        torch.zeros(count, dtype=torch.int64, device=device),
+    )
+    free: dict[int, Any] = {}
+    images = torch.export.Dim("images", min=1, max=4096)
+    if batch is None:
+        free[0] = images
+    if size_hw is None:
+        free |= {
+            1: torch.export.Dim("height", min=1, max=LONGEST_SIDE),
+            2: torch.export.Dim("width", min=1, max=LONGEST_SIDE),
+        }
+    shapes = (free or None, None, {0: images} if batch is None else None)
+    with _quiet(), torch.no_grad():
+        return torch.export.export(graph, example, dynamic_shapes=shapes)
+
+
+def write_onnx(program: torch.export.ExportedProgram, path: Path, in_one_file: int = IN_ONE_FILE) -> None:
+    """Write an ONNX model; weights of more than `in_one_file` bytes go into `path`.data."""
+    import onnx
+
+    with _quiet():
+        made = torch.onnx.export(
+            program, dynamo=True, input_names=list(INPUTS), output_names=list(OUTPUTS), verbose=False
+        )
+    assert made is not None
+    weights = sum(t.numel() * t.element_size() for t in program.state_dict.values())
+    made.save(path, external_data=weights > in_one_file)
+    model = onnx.load(path, load_external_data=False)
+    _tidy(model)
+    onnx.save(model, path)
+
+
+def write_openvino(onnx_path: Path, path: Path) -> None:
+    """Convert an ONNX model to `path` (.xml) and a .bin beside it."""
+    import openvino as ov
+
+    with _quiet():
+        ov.save_model(ov.convert_model(onnx_path), path, compress_to_fp16=False)
+
+
+def write_torch(program: torch.export.ExportedProgram, path: Path) -> None:
+    with _quiet():
+        torch.export.save(program, path)
+
+
+def require(package: str, extra: str) -> None:
+    """Raises ConfigError naming the extra that brings a missing package."""
+    from importlib.util import find_spec
+
+    if find_spec(package) is None:
+        raise ConfigError(
+            f"this export needs {package}, which is not installed; pip install 'invad[{extra}]'"
+        )
+
+
+def _tidy(model: Any) -> None:
+    """Names for the open axes; no traces of where the graph was made."""
+    names = {0: "images", 1: "height", 2: "width"}
+    for value in (*model.graph.input, *model.graph.output):
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.dim_param:
+                dim.dim_param = names[axis]
+    del model.graph.value_info[:]
+    model.graph.name = "invad"
+    model.doc_string = model.graph.doc_string = ""
+    for part in (*model.graph.node, *model.graph.initializer, *model.graph.input, *model.graph.output):
+        part.doc_string = ""
+        if hasattr(part, "metadata_props"):
+            del part.metadata_props[:]
+    del model.metadata_props[:], model.graph.metadata_props[:]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporters talk a lot, of things that the comparison with PyTorch settles."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

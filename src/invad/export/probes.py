@@ -1,0 +1,59 @@
+"""Images on which every export is compared with PyTorch: drawn from a seed, stored in the bundle."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+Hw = tuple[int, int]
+
+# name, height and width where the bundle takes any size, kind
+PROBES = (
+    ("wide.png", (120, 320), "colour"),
+    ("tall_grey.png", (192, 128), "grey"),
+    ("deep.tif", (150, 170), "colour16"),
+    ("deep_grey.png", (100, 140), "grey16"),
+    ("tiny.png", (5, 3), "colour"),
+    ("flat.png", (64, 64), "flat"),
+    ("large.png", (600, 800), "colour"),
+)
+
+
+def write_probes(folder: Path, size_hw: Hw | None, window: tuple[float, float]) -> list[str]:
+    """Write the probes as files; returns their names. All have `size_hw` if it is given.
+
+    window: see Preprocess; 16-bit probes reach a little over it on both sides.
+    """
+    folder.mkdir(parents=True)
+    for seed, (name, own_hw, kind) in enumerate(PROBES):
+        picture = _draw(seed, size_hw or own_hw, kind, window)
+        if name.endswith(".tif"):
+            tifffile.imwrite(folder / name, picture)
+        else:
+            Image.fromarray(picture).save(folder / name)
+    return [name for name, _, _ in PROBES]
+
+
+def _draw(seed: int, size_hw: Hw, kind: str, window: tuple[float, float]) -> NDArray[Any]:
+    """A disc on a ramp with stripes and noise: flat parts, edges, fine structure."""
+    rng = np.random.default_rng(seed)
+    h, w = size_hw
+    y, x = (np.arange(h)[:, None] + 0.5) / h, (np.arange(w)[None] + 0.5) / w
+    disc = np.hypot(y - 0.5, x - 0.4) < 0.3
+    stripes = np.sin(40 * (x + y)) > 0.6
+    grey = 0.25 + 0.3 * x + 0.3 * disc + 0.1 * stripes * y
+    if kind == "flat":
+        return np.full((h, w, 3), 128, np.uint8)
+    shades = (1.0, 0.8, 0.6) if kind.startswith("colour") else (1.0,)
+    picture = np.stack([shade * grey for shade in shades], axis=2)
+    picture = picture + rng.normal(0, 0.03, picture.shape)
+    if not kind.startswith("colour"):
+        picture = picture[..., 0]
+    if kind.endswith("16"):
+        low, high = window
+        picture = low + (high - low) * (1.2 * picture - 0.1)
+        return (65535 * picture.clip(0, 1)).round().astype(np.uint16)
+    return (255 * picture.clip(0, 1)).round().astype(np.uint8)

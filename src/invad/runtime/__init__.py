@@ -1,0 +1,12 @@
+"""Exported detectors without PyTorch: numpy, Pillow, tifffile and one inference engine.
+
+from invad import runtime
+detector = runtime.load("bundle")
+print(detector.predict("part.png").decision)
+"""
+
+from invad.runtime.bundle import ExportInfo, is_bundle
+from invad.runtime.detector import ExportedDetector, load
+from invad.runtime.engines import ENGINES
+
+__all__ = ["ENGINES", "ExportInfo", "ExportedDetector", "is_bundle", "load"]

@@ -1,0 +1,174 @@
+"""The exported detector as a folder: `bundle.json`, the graph, probe images and the certificate. No pickle.
+
+`bundle.json` names every file with its SHA-256 and is written last, so a folder that has it is complete.
+"""
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from invad.calibration import POOLED, Calibration, Rates
+from invad.errors import ArtifactError, InvadError
+
+FORMAT = 1
+BUNDLE = "bundle.json"
+CERTIFICATE = "certificate.json"
+AGAIN = "copy the bundle again or repeat 'invad export'"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportInfo:
+    """What `bundle.json` says of an exported detector.
+
+    format: onnx, openvino or torch; graph: the graph's file in the folder. precision: fp32, fp16, bf16 or
+    int8. size_hw: the one size of images it takes, None for any. batch: images at a time, None for any
+    number. window: see Preprocess. calibrations: by category, POOLED first; their order numbers the
+    categories. preset, backbone, backbone_licence, input_hw, grid_hw, parameters, model_hash: of the model it
+    was made from (model_hash None when that was never saved).
+    """
+
+    format: str
+    graph: str
+    precision: str
+    size_hw: tuple[int, int] | None
+    batch: int | None
+    window: tuple[float, float]
+    preset: str
+    backbone: str
+    backbone_licence: str
+    input_hw: tuple[int, int]
+    grid_hw: tuple[int, int]
+    parameters: int
+    model_hash: str | None
+    created: str
+    invad_version: str
+    calibrations: dict[str, Calibration]
+
+
+def is_bundle(folder: str | Path) -> bool:
+    """Whether a folder was written by 'invad export'."""
+    return (Path(folder) / BUNDLE).is_file()
+
+
+def write_bundle(folder: Path, info: ExportInfo, fill: Callable[[Path], None]) -> str:
+    """Write a bundle whose other files `fill` puts into the folder it is given; returns its content hash.
+
+    Whatever goes wrong in `fill`, nothing stays behind. Raises ArtifactError when the folder is not empty
+    or cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ArtifactError(f"{folder}: exists and is not empty; give --output a new folder")
+    staging: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
+        fill(staging)
+        files = {name: _sha256(staging / name) for name in _names(staging)}
+        plain = {"format_version": FORMAT, **_to_plain(info)}
+        content = _content_hash(plain, files)
+        whole = {**plain, "files": files, "content_hash": content}
+        text = json.dumps(whole, indent=1, allow_nan=False) + "\n"
+        (staging / BUNDLE).write_text(text, encoding="utf-8")
+        _open_to_all(staging)
+        if folder.is_dir():
+            folder.rmdir()
+        staging.replace(folder)
+    except OSError as error:
+        raise ArtifactError(
+            f"{folder}: the bundle could not be written ({error.strerror or error}); free space or choose "
+            "another folder"
+        ) from None
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+    return content
+
+
+def read_bundle(folder: Path) -> tuple[ExportInfo, str]:
+    """Check every file of a bundle; returns what it says and its content hash.
+
+    Raises ArtifactError naming the file that is missing, altered, truncated or too new.
+    """
+    if not folder.is_dir():
+        raise ArtifactError(f"{folder}: no such bundle; 'invad export MODEL --output {folder}' makes one")
+    if not is_bundle(folder):
+        raise ArtifactError(f"{folder}: {BUNDLE} is missing, this is no complete bundle; {AGAIN}")
+    plain = read_json(folder / BUNDLE)
+    found = plain.get("format_version")
+    if not isinstance(found, int) or found != FORMAT:
+        raise ArtifactError(
+            f"{folder}: bundle format {found!r}, this invad reads {FORMAT}; export the model again or use "
+            "the invad it was made with"
+        )
+    files, content = plain.pop("files", None), plain.pop("content_hash", None)
+    if not isinstance(files, dict) or _content_hash(plain, files) != content:
+        raise ArtifactError(f"{folder / BUNDLE}: altered since it was written; {AGAIN}")
+    for name, digest in files.items():
+        path = folder / name
+        if not path.is_file():
+            raise ArtifactError(f"{path}: is missing; {AGAIN}")
+        if _sha256(path) != digest:
+            raise ArtifactError(f"{path}: altered or truncated since it was written; {AGAIN}")
+    try:
+        return _from_plain(plain), content
+    except (InvadError, KeyError, TypeError, ValueError, AttributeError) as error:
+        line = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ArtifactError(f"{folder / BUNDLE}: describes no detector ({line}); {AGAIN}") from None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Raises ArtifactError when `path` holds no JSON object."""
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path}: unreadable ({' '.join(str(error).split())}); {AGAIN}") from None
+    if not isinstance(plain, dict):
+        raise ArtifactError(f"{path}: expected an object; {AGAIN}")
+    return plain
+
+
+def _to_plain(info: ExportInfo) -> dict[str, Any]:
+    # Through JSON, so that what is hashed is what will be read: lists for tuples.
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(info)))
+    return plain
+
+
+def _from_plain(plain: Mapping[str, Any]) -> ExportInfo:
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}
+    del values["format_version"]
+    values["calibrations"] = {
+        name: Calibration(scores=tuple(row["scores"]), peaks=tuple(row["peaks"]), rates=Rates(**row["rates"]))
+        for name, row in plain["calibrations"].items()
+    }
+    info = ExportInfo(**values)
+    if next(iter(info.calibrations)) != POOLED:
+        raise ValueError("the calibration over all categories does not come first")
+    return info
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _open_to_all(folder: Path) -> None:
+    """mkdtemp and some writers leave files that their owner alone can read."""
+    folder.chmod(0o755)
+    for path in folder.rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _content_hash(plain: Mapping[str, Any], files: Mapping[str, str]) -> str:
+    return hashlib.sha256(json.dumps([plain, files], sort_keys=True).encode()).hexdigest()

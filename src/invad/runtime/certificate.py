@@ -1,0 +1,211 @@
+"""Whether an engine says of the probe images in a bundle what PyTorch said when the bundle was made."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from invad.data.images import read_image
+from invad.errors import ArtifactError
+from invad.records import Decision, Prediction
+from invad.runtime.bundle import AGAIN, CERTIFICATE, read_json
+from invad.runtime.detector import ExportedDetector
+from invad.runtime.engines import ENGINES
+
+PROBES = "probes"
+EXPECTED, MAPS = "expected.json", "maps.npz"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerance:
+    """score, map: largest difference allowed, in shares of 1 + |what PyTorch said|. changed: largest share of
+    probes whose decision may be another one. steps: how many calibration images a p-value may be off by."""
+
+    score: float
+    map: float
+    steps: int
+    changed: float = 0.0
+
+
+TOLERANCES = {
+    "fp32": Tolerance(score=1e-3, map=2e-3, steps=1),
+    "fp16": Tolerance(score=2e-2, map=5e-2, steps=3),
+    "bf16": Tolerance(score=0.2, map=0.4, steps=10),
+    "int8": Tolerance(score=0.5, map=1.0, steps=1_000_000),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """One probe: what PyTorch and the engine said, and the largest difference of their maps."""
+
+    probe: str
+    category: str
+    score: float
+    score_found: float
+    p_value: float
+    p_value_found: float
+    decision: Decision
+    decision_found: Decision
+    map_difference: float
+    map_peak: float
+    n: int
+
+    @property
+    def changed(self) -> bool:
+        return self.decision != self.decision_found
+
+    def problem(self, allowed: Tolerance) -> str | None:
+        """What is over tolerance, if anything; a value that is not a number is."""
+        score = abs(self.score - self.score_found) / (1 + abs(self.score))
+        steps = abs(self.p_value - self.p_value_found) * (self.n + 1)
+        if not score <= allowed.score:
+            return f"score {self.score_found:.6g} for {self.score:.6g}"
+        if not self.map_difference / (1 + self.map_peak) <= allowed.map:
+            return f"map off by {self.map_difference:.3g} at a peak of {self.map_peak:.3g}"
+        if not steps <= allowed.steps + 0.5:
+            return f"p-value {self.p_value_found:.4g} for {self.p_value:.4g}"
+        return None
+
+
+def compare(probe: str, n: int, expected: Prediction, found: Prediction) -> Comparison:
+    """n: images of the calibration."""
+    return Comparison(
+        probe=probe,
+        category=expected.category or "",
+        score=expected.score,
+        score_found=found.score,
+        p_value=expected.p_value,
+        p_value_found=found.p_value,
+        decision=expected.decision,
+        decision_found=found.decision,
+        map_difference=_largest(found.anomaly_map, expected.anomaly_map),
+        map_peak=float(np.abs(expected.anomaly_map).max()),
+        n=n,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """The comparisons of one engine on one machine, and what was allowed."""
+
+    engine: str
+    engine_version: str
+    device: str
+    precision: str
+    tolerance: Tolerance
+    rows: tuple[Comparison, ...]
+
+    @property
+    def problems(self) -> list[str]:
+        """One line per probe over tolerance, and one for too many changed decisions."""
+        found = ((row, row.problem(self.tolerance)) for row in self.rows)
+        lines = [f"probe {row.probe}: {problem}" for row, problem in found if problem]
+        changed = [row for row in self.rows if row.changed]
+        if len(changed) > self.tolerance.changed * len(self.rows):
+            row = changed[0]
+            lines.append(
+                f"{len(changed)} of {len(self.rows)} decisions changed, the first: probe {row.probe}, "
+                f"{row.decision_found} for {row.decision}"
+            )
+        return lines
+
+    def to_plain(self) -> dict[str, Any]:
+        """As JSON data; a value that is not a number becomes null."""
+        plain = {
+            **asdict(self),
+            "passed": not self.problems,
+            "largest_score_difference": max(abs(r.score - r.score_found) for r in self.rows),
+            "largest_map_difference": max(r.map_difference for r in self.rows),
+            "largest_p_value_difference": max(abs(r.p_value - r.p_value_found) for r in self.rows),
+            "changed_decisions": sum(row.changed for row in self.rows),
+        }
+        return dict(_finite(plain))
+
+
+def certify(detector: ExportedDetector, folder: Path, tolerance: Tolerance | None = None) -> Certificate:
+    """Run the stored probes of a bundle. Raises ArtifactError when they cannot be read."""
+    try:
+        expected = list(_stored(folder / PROBES))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{folder / PROBES}: unreadable ({error}); {AGAIN}") from None
+    rows = []
+    for name, told in expected:
+        found = detector.predict(read_image(folder / PROBES / name), category=told.category)
+        rows.append(compare(name, detector.calibrations[told.category or ""].n, told, found))
+    return certificate(detector, tuple(rows), tolerance)
+
+
+def certificate(
+    detector: ExportedDetector, rows: tuple[Comparison, ...], tolerance: Tolerance | None = None
+) -> Certificate:
+    engine = detector.engine
+    return Certificate(
+        engine=engine.name,
+        engine_version=_version(ENGINES[engine.name].package),
+        device=engine.device,
+        precision=detector.info.precision,
+        tolerance=tolerance or TOLERANCES[detector.info.precision],
+        rows=rows,
+    )
+
+
+def stored_tolerance(folder: Path) -> Tolerance | None:
+    """What the export allowed."""
+    return Tolerance(**read_json(folder / CERTIFICATE)["tolerance"])
+
+
+def store_probes(folder: Path, told: Sequence[tuple[str, Prediction]]) -> None:
+    """What PyTorch said of the probe images, which are in folder/probes already."""
+    rows = [
+        {
+            "probe": name,
+            "category": p.category,
+            "score": p.score,
+            "p_value": p.p_value,
+            "decision": p.decision,
+        }
+        for name, p in told
+    ]
+    text = json.dumps({"probes": rows}, indent=1, allow_nan=False) + "\n"
+    (folder / PROBES / EXPECTED).write_text(text, encoding="utf-8")
+    maps = {str(number): p.anomaly_map for number, (_, p) in enumerate(told)}
+    np.savez_compressed(folder / PROBES / MAPS, **maps)  # type: ignore[arg-type]
+
+
+def _stored(folder: Path) -> list[tuple[str, Prediction]]:
+    rows = json.loads((folder / EXPECTED).read_text(encoding="utf-8"))["probes"]
+    with np.load(folder / MAPS, allow_pickle=False) as maps:
+        return [(row.pop("probe"), _told(row, maps[str(i)])) for i, row in enumerate(rows)]
+
+
+def _told(row: Mapping[str, Any], anomaly_map: NDArray[np.float32]) -> Prediction:
+    return Prediction(path=None, anomaly_map=anomaly_map, **row)
+
+
+def _largest(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    if found.shape != expected.shape:
+        return float("inf")
+    return float(np.abs(found - expected).max())
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _version(package: str) -> str:
+    for name in (package, f"{package}-gpu"):
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            continue
+    return "unknown"

@@ -1,0 +1,95 @@
+"""What can run a graph: the contract, the table of engines, and which one to take."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from invad.errors import ConfigError
+
+Array = NDArray[Any]
+
+
+class Outputs(NamedTuple):
+    """What a graph says of B images: B, B, B, B x H x W and B x h x w."""
+
+    score: NDArray[np.float32]
+    p_value: NDArray[np.float32]
+    decision: NDArray[np.int64]
+    anomaly_map: NDArray[np.float32]
+    grid_map: NDArray[np.float32]
+
+
+class Engine(Protocol):
+    """A graph ready to run. `run` may be called from several threads."""
+
+    name: str
+    device: str
+
+    def run(self, image_BHW3: Array, range_2: Array, category_B: Array) -> Outputs:
+        """float32 grey levels, float32 black and white, int64 category numbers."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """threads: of one image, None for the engine's choice. streams: images at the same time. device: as the
+    engine names it, None for its choice."""
+
+    threads: int | None = None
+    streams: int = 1
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("threads", self.threads or 1), ("streams", self.streams)):
+            if value < 1:
+                raise ConfigError(f"{name} = {value}: give an integer of at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """module: file of this package with `open_graph(path, options)`. package: what has to be installed.
+    formats: what it runs."""
+
+    module: str
+    package: str
+    hint: str
+    formats: tuple[str, ...]
+
+
+ENGINES = {
+    "onnxruntime": Kind("onnxruntime_engine", "onnxruntime", "pip install 'invad[onnx]'", ("onnx",)),
+    "openvino": Kind("openvino_engine", "openvino", "pip install 'invad[openvino]'", ("openvino", "onnx")),
+    "torch": Kind("torch_engine", "torch", "pip install invad", ("torch",)),
+}
+AUTO = "auto"
+
+
+def open_engine(name: str, format: str, graph: Path, options: Options) -> Engine:
+    """The engine called `name`, or with `auto` the first installed one for this format of graph.
+
+    Raises ConfigError when there is no such engine, when it is not installed or cannot run the format.
+    """
+    fitting = [engine for engine, kind in ENGINES.items() if format in kind.formats]
+    if name == AUTO:
+        installed = [engine for engine in fitting if find_spec(ENGINES[engine].package)]
+        if not installed:
+            hints = " or ".join(f"{ENGINES[engine].hint}" for engine in fitting)
+            raise ConfigError(f"no engine for an {format} bundle is installed; {hints}")
+        name = installed[0]
+    if name not in ENGINES:
+        raise ConfigError(f"engine {name!r} is unknown; choose one of {', '.join((AUTO, *ENGINES))}")
+    if name not in fitting:
+        raise ConfigError(
+            f"engine {name} does not run the {format} bundle {graph.parent}; choose {' or '.join(fitting)}"
+        )
+    if not find_spec(ENGINES[name].package):
+        raise ConfigError(f"engine {name} is not installed; {ENGINES[name].hint}")
+    module = import_module(f"invad.runtime.{ENGINES[name].module}")
+    open_graph: Callable[[Path, Options], Engine] = module.open_graph
+    return open_graph(graph, options)

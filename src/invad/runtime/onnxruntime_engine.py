@@ -1,0 +1,56 @@
+"""ONNX Runtime: on TensorRT or CUDA where the installed build has them, else on the CPU."""
+
+from pathlib import Path
+
+import onnxruntime as ort
+
+from invad.errors import ArtifactError, ConfigError
+from invad.runtime.engines import Array, Options, Outputs
+
+PROVIDERS = {
+    "tensorrt": "TensorrtExecutionProvider",
+    "cuda": "CUDAExecutionProvider",
+    "cpu": "CPUExecutionProvider",
+}
+
+
+class OnnxRuntimeEngine:
+    """A session; its runs may overlap."""
+
+    name = "onnxruntime"
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self.session = session
+        by_name = {provider: name for name, provider in PROVIDERS.items()}
+        self.device = by_name.get(session.get_providers()[0], "cpu")
+
+    def run(self, image_BHW3: Array, range_2: Array, category_B: Array) -> Outputs:
+        feed = {"image": image_BHW3, "range": range_2, "category": category_B}
+        return Outputs(*self.session.run(list(Outputs._fields), feed))
+
+
+def open_graph(path: Path, options: Options) -> OnnxRuntimeEngine:
+    """Raises ConfigError for a device that is not there, ArtifactError for a graph it cannot run."""
+    settings = ort.SessionOptions()
+    settings.log_severity_level = 4
+    if options.threads is not None:
+        settings.intra_op_num_threads = options.threads
+    try:
+        session = ort.InferenceSession(str(path), settings, providers=_providers(options.device))
+    except Exception as error:  # its errors have no common base
+        line = " ".join(str(error).split())[:200]
+        raise ArtifactError(
+            f"{path}: ONNX Runtime {ort.__version__} cannot run it ({line}); export it in another precision "
+            "or use another engine"
+        ) from None
+    return OnnxRuntimeEngine(session)
+
+
+def _providers(device: str | None) -> list[str]:
+    available = ort.get_available_providers()
+    if device is None:
+        return [name for name in PROVIDERS.values() if name in available]
+    if PROVIDERS.get(device) not in available:
+        usable = ", ".join(name for name, provider in PROVIDERS.items() if provider in available)
+        raise ConfigError(f"device {device!r}: this ONNX Runtime has {usable}; choose one of these")
+    return [PROVIDERS[device], "CPUExecutionProvider"] if device != "cpu" else [PROVIDERS["cpu"]]

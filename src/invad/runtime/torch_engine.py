@@ -1,0 +1,47 @@
+"""PyTorch: exported programs (.pt2), and modules of this process."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from invad.errors import ArtifactError, ConfigError
+from invad.runtime.engines import Array, Options, Outputs
+
+
+class TorchEngine:
+    """A function of three tensors on one device."""
+
+    name = "torch"
+
+    def __init__(self, graph: Callable[..., Any], device: str | torch.device) -> None:
+        self.graph, self.device = graph, str(device)
+
+    @torch.inference_mode()
+    def run(self, image_BHW3: Array, range_2: Array, category_B: Array) -> Outputs:
+        given = (torch.from_numpy(array).to(self.device) for array in (image_BHW3, range_2, category_B))
+        return Outputs(*(tensor.cpu().numpy() for tensor in self.graph(*given)))
+
+
+def open_graph(path: Path, options: Options) -> TorchEngine:
+    """Raises ConfigError for a device that is not there, ArtifactError for a graph it cannot run."""
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ConfigError(f"device {device!r} cannot be used here; give cpu, or cuda with a GPU") from None
+    try:
+        program = torch.export.load(path)
+        if device != "cpu":
+            from torch.export.passes import move_to_device_pass
+
+            program = move_to_device_pass(program, device)
+        return TorchEngine(program.module(), device)
+    except Exception as error:  # archives fail in as many ways as there are parts in them
+        line = " ".join(str(error).split())[:200]
+        raise ArtifactError(
+            f"{path}: PyTorch {torch.__version__} cannot run it ({line}); export it again"
+        ) from None
