@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import time
 
 import pytest
 from typer.testing import CliRunner
@@ -85,7 +86,10 @@ def test_wandb_writes_an_offline_run(tmp_path, monkeypatch):
         monkeypatch.setenv(key, value)
     record(tmp_path, "wandb")
     (file,) = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
-    assert b"fold-1-of-4/loss" in file.read_bytes()
+    deadline = time.monotonic() + 20  # a process of its own writes the rest
+    while b"fold-1-of-4/loss" not in file.read_bytes():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_an_unknown_tracker_is_refused_before_the_work(tmp_path):
