@@ -3,8 +3,9 @@
     python benchmarks/manifest_speed.py --output benchmarks/results/manifest_speed.json
 
 Makes empty files in folders of 1,000 and tables that name them, then lists each table in a process of its
-own, so that its peak memory is its own. Target: 100,000 images in under 5 s and 500 MB. The time includes the
-look whether every file exists, and with Parquet the import of pyarrow. Needs a POSIX system (`resource`).
+own, so that its peak memory is its own. Target: 100,000 images in under 5 s and 500 MB. The time includes
+the look whether every file exists and, with Parquet, the import of pyarrow. Needs a POSIX system (module
+`resource`).
 """
 
 import argparse
