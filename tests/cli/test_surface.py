@@ -22,7 +22,10 @@ SURFACE = {
     "doctor": "--json",
     "demo": "--output --data --steps --seed --device --json",
     "distill": "--teacher --images --output --weights --start --pools --pool-size --seed --json",
-    "import-reference": "FILE --output --heads --json",
+    "recipes": "--json",
+    "ablate": "STUDY ROOT --preset --values --seeds --categories --steps --pixels --output --device --json",
+    "import-reference": "FILE --output --heads --normals --backbone --weights --device --review-rate "
+    "--false-alarm-rate --json",
 }
 VERBS = get_command(app).commands
 

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from invad._version import __version__
+from invad.cli.ablate import ablate
 from invad.cli.calibrate import calibrate
 from invad.cli.demo import demo
 from invad.cli.distill import distill
@@ -19,6 +20,7 @@ from invad.cli.doctor import doctor
 from invad.cli.evaluate import evaluate
 from invad.cli.inspect import backbones, info
 from invad.cli.predict import predict
+from invad.cli.recipes import recipes
 from invad.cli.reference import import_reference
 from invad.cli.train import train
 from invad.cli.voice import complain
@@ -88,6 +90,8 @@ app.command(epilog="Example: invad demo --data my_images --output demo")(demo)
 app.command(epilog="Example: invad distill --teacher resnet50 --images photographs --output my_backbone")(
     distill
 )
+app.command(epilog="Example: invad recipes")(recipes)
+app.command(epilog="Example: invad ablate steps parts --seeds 0,1,2 --output ablation")(ablate)
 app.command("import-reference", epilog="Example: invad import-reference net.pth --heads 8 --output imported")(
     import_reference
 )
