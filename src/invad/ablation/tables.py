@@ -41,7 +41,8 @@ def markdown(document: Mapping[str, Any]) -> str:
     tables = {scoring: means(document, scoring) for scoring in scorings(document)}
     categories = list(next(iter(tables.values())))
     lines = [
-        f"Study `{document['study']}`: {document['about']}. Preset `{document['preset']}`, image AUROC, "
+        f"Study `{document['study']}`: {document['about']}. Preset `{document['preset']}`, "
+        f"{document['settings']['train']['steps'] or 'by epochs'} training steps, image AUROC, "
         f"seeds {sorted({r['seed'] for r in document['rows']})}, {document['date']}.",
         "",
         f"| value | reading | scoring | {' | '.join(categories)} |",
