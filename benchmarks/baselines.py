@@ -5,8 +5,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from invad.diffusion.ddim import q_sample, sample
 from invad.diffusion.empirical import greedy_coreset
+from invad.diffusion.readings import norms, reconstruction_residual
 from invad.model import Model
 
 
@@ -56,13 +56,11 @@ def reconstruction_maps(model: Model, test_NChw: NDArray[np.float32], level: int
 
     They are noised to `level` and denoised in `steps` steps, which is what inversion replaces.
     """
-    levels = tuple(int(t) for t in np.linspace(level, 0, steps + 1).round()[:-1])
     generator = torch.Generator().manual_seed(0)
-    predict = model.denoiser.predict_noise
     maps = []
     for one in test_NChw:
         x = model.space(torch.from_numpy(one[None]))
-        noised = q_sample(x, torch.randn(x.shape, generator=generator), level, model.schedule)
-        back = sample(predict, noised, model.schedule, levels).latent
-        maps.append(torch.linalg.vector_norm(x - back, dim=1)[0])
+        noise = torch.randn(x.shape, generator=generator)
+        lost = reconstruction_residual(model.denoiser.predict_noise, x, noise, model.schedule, level, steps)
+        maps.append(norms(lost)[0])
     return torch.stack(maps)

@@ -34,7 +34,8 @@ import invad
 from invad import runtime
 from invad.backbones.registry import load_backbone
 from invad.bench import machine
-from invad.data.images import list_images, read_image
+from invad.data.images import read_image
+from invad.data.listing import list_images
 from invad.data.preprocess import Preprocess
 from invad.data.synthetic import write_dataset
 from invad.detector import Detector

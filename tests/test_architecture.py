@@ -13,7 +13,22 @@ PACKAGE = SRC / "invad"
 ROWS = (  # a module imports only from rows above its own
     {"errors", "records", "observer", "_version"},
     {"launch"},
-    {"config", "data", "backbones", "diffusion", "features", "scoring", "calibration", "metrics", "machine", "regions", "resample", "distributed", "feature_cache", "tracking"},
+    {
+        "config",
+        "data",
+        "backbones",
+        "diffusion",
+        "features",
+        "scoring",
+        "calibration",
+        "metrics",
+        "machine",
+        "regions",
+        "resample",
+        "distributed",
+        "feature_cache",
+        "tracking",
+    },
     {"train_state", "artifact", "fold", "runtime", "intervals", "sampled"},
     {"training", "distill"},
     {"presets", "definitions"},
@@ -24,7 +39,7 @@ ROWS = (  # a module imports only from rows above its own
     {"card"},
     {"detector"},
     {"evaluation", "report", "bench", "export", "opening"},
-    {"archive", "demo", "predictions"},
+    {"ablation", "adopt", "archive", "demo", "predictions", "recipes"},
     {"rescoring", "testset"},
     {"results"},
     {"benchmark"},
@@ -33,7 +48,7 @@ ROWS = (  # a module imports only from rows above its own
 )
 ROW = {name: number for number, names in enumerate(ROWS) for name in names}
 # Each imports its own modules freely.
-SUBPACKAGES = {"archive", "backbones", "cli", "data", "diffusion", "export", "report", "runtime"}
+SUBPACKAGES = {"ablation", "archive", "backbones", "cli", "data", "diffusion", "export", "report", "runtime"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "shelve"}
 each_module = pytest.mark.parametrize(

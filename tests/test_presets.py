@@ -26,6 +26,8 @@ def test_the_paper_is_the_paper():
         (1.0,),
     )
     assert (paper.train.lr, paper.train.batch, paper.train.ema) == (5e-5, 8, 0.999)
+    assert (paper.train.epochs, paper.train.warmup_share, paper.train.steps) == (300, 40 / 300, None)
+    assert paper.train.steps_for(3629) == 136_088
 
 
 def test_fast_differs_in_its_one_reading_only():

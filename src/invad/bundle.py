@@ -15,6 +15,7 @@ from invad.calibration import POOLED, Calibration
 from invad.config import from_plain, to_plain
 from invad.data.preprocess import Preprocess
 from invad.diffusion.denoiser import build_denoiser
+from invad.diffusion.dit import DiT
 from invad.diffusion.empirical import EmpiricalDenoiser
 from invad.errors import ArtifactError, InvadError
 from invad.features import FeatureSpace
@@ -111,7 +112,10 @@ def _model(
         )
     backbone.load_state_dict(_part(tensors, "backbone."))
     denoiser = build_denoiser(settings.denoiser, info.channels, info.grid_hw)
-    denoiser.load_state_dict(_part(tensors, "denoiser."))
+    weights = _part(tensors, "denoiser.")
+    if isinstance(denoiser, DiT) and "pos_embed" in weights:  # an imported one
+        denoiser.store_positions(info.grid_hw)
+    denoiser.load_state_dict(weights)
     preprocess = Preprocess(info.input_hw, info.window, info.other_hw)
     extract = FeatureExtractor(
         preprocess,

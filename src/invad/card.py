@@ -44,12 +44,13 @@ def model_card(
 
 def _training_rows(info: DetectorInfo) -> dict[str, str]:
     fit, settings = info.fit, info.settings
+    trained = f"{fit.seconds} s on {fit.device}, {fit.threads} threads, last loss {fit.final_loss}"
     return {
-        "normal images": _counts(fit.normals),
+        "normal images": _counts(fit.normals) or "unknown, the denoiser was imported",
         "skipped as unreadable": str(len(fit.skipped)),
         "input": f"{_size(info.input_hw)} pixels (height x width), grid {_size(info.grid_hw)}",
         "16-bit window": f"{info.window[0]:.4f} to {info.window[1]:.4f} of full scale",
-        "training": f"{fit.seconds} s on {fit.device}, {fit.threads} threads, last loss {fit.final_loss}",
+        "training": "none here" if fit.final_loss is None else trained,
         "backbone": f"{settings.backbone} ({info.backbone_source}), licence: {info.backbone_licence}",
     }
 

@@ -99,7 +99,7 @@ class Detector:
         samples = load_dataset(data, categories=categories).train if isinstance(data, str | Path) else data
         settings = named(preset) if isinstance(preset, str) else preset
         settings = _override(settings, backbone, steps, batch, seed)
-        net = _backbone(settings, backbone, weights).freeze().to(workers.device or _device(device))
+        net = _backbone(settings, backbone, weights).freeze().to(workers.device or choose_device(device))
         fitted = fit(
             samples,
             settings,
@@ -144,7 +144,7 @@ class Detector:
 
         Raises ArtifactError when it is missing, altered, truncated or too new.
         """
-        parts, content_hash = load_parts(Path(folder), _device(device), backbone)
+        parts, content_hash = load_parts(Path(folder), choose_device(device), backbone)
         detector = cls(parts.model, parts.info, parts.stats, parts.calibrations)
         detector.content_hash = content_hash
         return detector
@@ -399,7 +399,8 @@ def _backbone(settings: Preset, given: str | Backbone | None, weights: str | Pat
     )
 
 
-def _device(name: str | None) -> torch.device:
+def choose_device(name: str | None) -> torch.device:
+    """The device called `name`; None is a CUDA GPU if there is one. Raises ConfigError if unusable."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

@@ -130,7 +130,9 @@ def describe(detector: Detector, evaluation: Evaluation) -> dict[str, str]:
         "limits": "over all categories"
         if metrics["pooled_calibration"]
         else "of each category where it has its own",
-        "learned from": f"{sum(info.fit.normals.values())} good images ({counts})",
+        "learned from": f"{sum(info.fit.normals.values())} good images ({counts})"
+        if info.fit.normals
+        else "images not recorded in the imported checkpoint",
         "calibrated on": f"{metrics['calibration_n']} good images",
         "preset": f"{info.preset}, seed {info.settings.train.seed}",
         "backbone": f"{info.settings.backbone} ({info.backbone_source}); {info.backbone_licence}",

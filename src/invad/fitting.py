@@ -57,14 +57,14 @@ EXECUTION = Execution()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitRecord:
-    """What a fit did, as plain data for the model card."""
+    """What a fit did, as plain data for the model card. final_loss: None where nothing was trained."""
 
     normals: dict[str, int]
     held_out: dict[str, int]
     folds: int
     steps: int
     skipped: tuple[str, ...]
-    final_loss: float
+    final_loss: float | None
     seconds: float
     threads: int
     device: str
@@ -134,6 +134,35 @@ def fit(
         precision=execution.precision_on(extract.device),
     )
     return Fitted(model, maps, tuple(categories), record)
+
+
+def train_apart(
+    samples: Sequence[Sample],
+    settings: Preset,
+    backbone: Backbone,
+    *,
+    place: Place = PLACE,
+    observer: Observer | None = None,
+) -> tuple[Model, NDArray[np.float32]]:
+    """One model trained without the held-out share, however few images, and that share's raw features.
+
+    For studies that read one network in many ways; `fit` trains once per fold when images are few.
+    The work folder of `place` keeps the trained network, so that the same call does not train again.
+    """
+    observer = observer or Silent()
+    extract = plan(samples, settings, backbone, strict=False)
+    with ExitStack() as stack:
+        features = extract_features(
+            samples, extract, strict=False, observer=observer, place=place, stack=stack
+        )
+        if len(features.samples) < 4:
+            raise DataError(
+                f"{len(features.samples)} readable normal images: give at least 4, half of them are held out"
+            )
+        job = _Job(extract, settings, features, place, EXECUTION, observer, NO_RECORD)
+        kept, held = job.shares()
+        model, _ = job.train("denoiser", np.array(kept))
+        return model, np.array(features.z_NChw[features.rows[held]])
 
 
 def plan(
@@ -217,6 +246,12 @@ class _Job:
 
     def split(self) -> tuple[Model, torch.Tensor, list[int], float]:
         """One training without the held-out share of every category."""
+        kept, held = self.shares()
+        model, loss = self.train("denoiser", np.array(kept))
+        return model, self.read(model, held), held, loss
+
+    def shares(self) -> tuple[list[int], list[int]]:
+        """Images to train on and images held out, of every category its share."""
         kept: list[int] = []
         held: list[int] = []
         categories = np.array(self.categories)
@@ -225,8 +260,7 @@ class _Job:
             a, b = hold_out(len(own), self.settings.train.seed)
             kept += own[a].tolist()
             held += own[b].tolist()
-        model, loss = self.train("denoiser", np.array(kept))
-        return model, self.read(model, held), held, loss
+        return kept, held
 
     def k_fold(self) -> tuple[Model, torch.Tensor, list[int], float]:
         """One training per fold, whose images that model reads, and one on all images to keep."""

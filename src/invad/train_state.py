@@ -27,10 +27,10 @@ class TrainConfig:
     """How a denoiser is trained.
 
     steps: optimiser steps; None for `epochs` passes over the images, at least `min_steps` of them. batch:
-    images a step. lr: peak learning rate, reached after `warmup` steps, then cosine to zero. ema: decay of
-    the averaged weights that are kept in the end. grad_clip: largest gradient norm. early_share: share of the
-    levels drawn from EARLY_LEVELS, where the detector reads; the rest is uniform over all. seed: of initial
-    weights, batches, levels and noise.
+    images a step. lr: peak learning rate, reached after `warmup` steps or after `warmup_share` of all of
+    them, whichever is later, then cosine to zero. ema: decay of the averaged weights that are kept in the
+    end. grad_clip: largest gradient norm. early_share: share of the levels drawn from EARLY_LEVELS, where the
+    detector reads; the rest is uniform over all. seed: of initial weights, batches, levels and noise.
     """
 
     steps: int | None = None
@@ -40,6 +40,7 @@ class TrainConfig:
     lr: float = 2e-3
     weight_decay: float = 1e-4
     warmup: int = 50
+    warmup_share: float = 0.0
     ema: float = 0.995
     grad_clip: float = 1.0
     early_share: float = 0.7
@@ -55,6 +56,7 @@ class TrainConfig:
             "lr": (0 < self.lr <= 1e30, "a positive number such as 0.001"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "a number of at least 0"),
             "warmup": (self.warmup >= 0, "an integer of at least 0"),
+            "warmup_share": (0 <= self.warmup_share < 1, "a share from 0 to below 1"),
             "ema": (0 <= self.ema < 1, "a number from 0 to below 1, such as 0.99"),
             "grad_clip": (self.grad_clip > 0, "a positive number such as 1"),
             "seed": (0 <= self.seed < 2**32, "an integer from 0 to 4294967295"),
@@ -103,7 +105,7 @@ class State:
         if not math.isfinite(value):
             raise TrainingError(f"step {self.step + 1}: the loss is {value}; {_CURE} ({config.lr})")
         self.whole = False
-        rise = min(1.0, (self.step + 1) / max(1, config.warmup))
+        rise = min(1.0, (self.step + 1) / max(1, config.warmup, config.warmup_share * self.steps))
         for group in self.optimizer.param_groups:
             group["lr"] = config.lr * rise * 0.5 * (1 + math.cos(math.pi * self.step / self.steps))
         nn.utils.clip_grad_norm_(self.net.parameters(), config.grad_clip)

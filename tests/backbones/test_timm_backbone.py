@@ -7,7 +7,9 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from invad.backbones.timm_backbone import load_timm
+from invad.data.preprocess import Preprocess
 from invad.errors import ConfigError, WeightsError
+from invad.model import FeatureExtractor
 
 
 def empty(name, **options):
@@ -211,3 +213,26 @@ def test_without_network_the_ways_are_named(tmp_path, monkeypatch):
     with pytest.raises(WeightsError, match=r"backbone resnet18: .*invad-s.*--weights FILE.*HF_HOME"):
         load_timm("resnet18")
     assert {n: logging.getLogger(n).level for n in levels} == levels
+
+
+def test_efficientnet_b4_is_tapped_after_blocks_1_5_9_and_21():
+    backbone = empty("efficientnet_b4", strides=(2, 4, 8, 16))
+    net = classifier("efficientnet_b4")
+    own = {name: t for name, t in net.state_dict().items() if name in backbone.net.state_dict()}
+    backbone.net.load_state_dict(own)
+    blocks = [block for stage in net.blocks for block in stage]
+    taps = {}
+    for i in (1, 5, 9, 21):
+        blocks[i].register_forward_hook(lambda module, x, y, i=i: taps.__setitem__(i, y))
+    x = image((256, 256))
+    with torch.no_grad():
+        net((x - backbone.mean) / backbone.std)
+        wanted = torch.cat(
+            [torch.nn.functional.interpolate(taps[i], (16, 16), mode="bilinear") for i in (1, 5, 9, 21)], 1
+        )
+        extract = FeatureExtractor(Preprocess((256, 256)), backbone, (16, 16), pooling="bilinear")
+        found = extract._pooled(backbone(x), (16, 16))
+    assert [taps[i].shape[1] for i in (1, 5, 9, 21)] == [24, 32, 56, 160]
+    assert [256 // taps[i].shape[2] for i in (1, 5, 9, 21)] == [2, 4, 8, 16]
+    assert found.shape == (1, 272, 16, 16)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)

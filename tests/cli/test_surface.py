@@ -31,7 +31,10 @@ SURFACE = {
     "benchmark": "DATASET ROOT --setting --categories --preset --backbone --weights --seeds --steps "
     "--metrics --output --keep-models --strict --device --json",
     "rescore": "PREDICTIONS --metrics --output --json",
-    "import-reference": "FILE --output --heads --json",
+    "recipes": "--json",
+    "ablate": "STUDY ROOT --preset --values --seeds --categories --steps --pixels --output --device --json",
+    "import-reference": "FILE --output --heads --normals --backbone --weights --device --review-rate "
+    "--false-alarm-rate --json",
     "data check": "ROOT --layout --split --sheet --json",
     "data list": "--json",
     "data verify": "NAME ROOT --json",

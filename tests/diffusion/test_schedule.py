@@ -1,4 +1,5 @@
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -74,7 +75,7 @@ def test_named_timesteps_are_valid_lists(name, steps):
 @pytest.mark.parametrize(
     ("levels", "steps", "said"),
     [
-        ("papier", 3, r"timesteps = 'papier' is unknown; choose one of \['paper', 'reference'\]"),
+        ("papier", 3, r"timesteps = 'papier' is unknown; choose one of .*'paper', 'quadratic', 'reference'"),
         ("paper", None, "steps = None"),
         ("paper", 0, "steps = 0: the 'paper' timesteps need an integer in 1..1000"),
         ("paper", True, "steps = True"),
@@ -93,3 +94,21 @@ def test_named_timesteps_are_valid_lists(name, steps):
 def test_unusable_timesteps_are_refused(levels, steps, said):
     with pytest.raises(ConfigError, match=said):
         timesteps(levels, steps)
+
+
+@pytest.mark.parametrize(
+    ("name", "three"),
+    [
+        ("uniform", (0, 500, 999)),
+        ("quadratic", (0, 250, 999)),
+        ("cubic", (0, 125, 999)),
+        ("exponential", (0, 31, 999)),
+    ],
+)
+def test_named_schedules_rise_from_the_clean_end_to_the_noise(name, three):
+    assert timesteps(name, 3) == three
+    for steps in (2, 10, 50, 400, 1000):
+        levels = timesteps(name, steps)
+        assert len(levels) == steps
+        assert (levels[0], levels[-1]) == (0, 999)
+        assert all(b > a for a, b in pairwise(levels))

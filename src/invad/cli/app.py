@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from invad._version import __version__
+from invad.cli.ablate import ablate
 from invad.cli.bench import bench
 from invad.cli.benchmark import benchmark, rescore
 from invad.cli.calibrate import calibrate
@@ -24,6 +25,7 @@ from invad.cli.evaluate import evaluate
 from invad.cli.export import export, verify
 from invad.cli.inspect import backbones, info
 from invad.cli.predict import predict
+from invad.cli.recipes import recipes
 from invad.cli.reference import import_reference
 from invad.cli.train import train
 from invad.cli.voice import complain
@@ -114,6 +116,8 @@ app.command(epilog="Example: invad benchmark mvtec data/mvtec --setting unified 
     benchmark
 )
 app.command(epilog="Example: invad rescore run --metrics exact,adeval")(rescore)
+app.command(epilog="Example: invad recipes")(recipes)
+app.command(epilog="Example: invad ablate steps parts --seeds 0,1,2 --output ablation")(ablate)
 app.command("import-reference", epilog="Example: invad import-reference net.pth --heads 8 --output imported")(
     import_reference
 )

@@ -32,7 +32,8 @@ def info(model: BundleArgument, json: JsonOption = None) -> None:
             "model": model,
             "made": f"{made.created} by invad {made.invad_version}",
             "preset": f"{made.preset}, seed {_seed(detector)}",
-            "learned from": ", ".join(f"{name} {count}" for name, count in made.fit.normals.items()),
+            "learned from": ", ".join(f"{name} {count}" for name, count in made.fit.normals.items())
+            or "images not recorded in the imported checkpoint",
             "calibrated on": f"{pooled.n} good images",
             "review above": f"score {review:.4g}, for {pooled.rates.review:.2%} of good images",
             "bad above": f"score {bad:.4g}, for {pooled.rates.bad:.2%} of good images",

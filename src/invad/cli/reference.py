@@ -2,12 +2,21 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from invad.cli.options import JsonOption
+from invad.calibration import POOLED, Rates
+from invad.cli.folder import training_folder
+from invad.cli.options import BAD_HELP, REVIEW_HELP, DeviceOption, JsonOption
+from invad.cli.progress import observing
 from invad.cli.voice import Voice
+from invad.errors import ConfigError
+
+if TYPE_CHECKING:
+    from invad.detector import Detector
+
+DEFAULT_RATES = Rates()
 
 
 def import_reference(
@@ -15,16 +24,83 @@ def import_reference(
         Path, typer.Argument(metavar="FILE", help="A published .pth or .safetensors checkpoint.")
     ],
     output: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder for denoiser.safetensors and denoiser.json.")
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for denoiser.safetensors and denoiser.json; with --normals, for the model.",
+        ),
     ],
     heads: Annotated[
         int | None,
         typer.Option(min=1, help="Attention heads, which the weights do not tell. Default: 8."),
     ] = None,
+    normals: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Good images it was not trained on: make a model that decides, as 'train'."
+        ),
+    ] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="Feature network it was trained on. Default: efficientnet_b4, the paper's."),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Weights of the backbone from a file instead of the hub."),
+    ] = None,
+    device: DeviceOption = None,
+    review_rate: Annotated[float, typer.Option(help=f"{REVIEW_HELP}.")] = DEFAULT_RATES.review,
+    false_alarm_rate: Annotated[float, typer.Option(help=f"{BAD_HELP}.")] = DEFAULT_RATES.bad,
     json: JsonOption = None,
 ) -> None:
-    """Convert a denoiser checkpoint of the published InvAD code; nothing in the file is run."""
+    """Convert a checkpoint of the published InvAD code, or make a model of it; no code in it is run."""
     voice = Voice(json)
+    if normals is None:
+        if backbone is not None or weights is not None:
+            raise ConfigError(
+                "--backbone and --weights make a model: give --normals, a folder of good images"
+            )
+        _convert(voice, file, output, heads)
+        return
+    rates = Rates(review=review_rate, bad=false_alarm_rate)
+    with training_folder(output, resume=False), observing(voice.err) as observer:
+        from invad.adopt import adopt
+
+        detector = adopt(
+            file,
+            normals,
+            heads=heads,
+            backbone=backbone,
+            weights=weights,
+            rates=rates,
+            device=device,
+            observer=observer,
+        )
+        detector.save(output)
+    result = _summary(detector, output)
+    voice.say(
+        f"Denoiser of {file}, calibrated on {result['calibrated_on']} good images.",
+        f"Model: {output}",
+        f"Next: invad predict {output} IMAGES, or invad evaluate {output} FOLDER --protocol paper",
+    )
+    voice.hand_over(result)
+
+
+def _summary(detector: "Detector", output: Path) -> dict[str, Any]:
+    info = detector.info
+    return {
+        "output": str(output),
+        "channels": info.channels,
+        "grid_hw": list(info.grid_hw),
+        "config": asdict(info.settings.denoiser),
+        "backbone": info.settings.backbone,
+        "calibrated_on": detector.calibrations[POOLED].n,
+        "warnings": list(detector.warnings()),
+        "content_hash": detector.content_hash,
+    }
+
+
+def _convert(voice: Voice, file: Path, output: Path, heads: int | None) -> None:
     from invad.diffusion.reference import convert_reference
 
     info = convert_reference(file, output, heads=heads)
@@ -33,6 +109,7 @@ def import_reference(
         f"DiT of depth {config.depth}, width {config.width}, {config.heads} heads, patch {config.patch}, for "
         f"{info.channels} channels on a {info.grid_hw[0]} x {info.grid_hw[1]} grid",
         f"Written: {output / 'denoiser.safetensors'}, {output / 'denoiser.json'}",
+        f"For a model that decides: invad import-reference {file} --normals GOOD_IMAGES --output MODEL",
     )
     voice.hand_over(
         {

@@ -194,6 +194,11 @@ class DiT(nn.Module):
         table = None if stored_grid_hw is None else grid_features(*stored_grid_hw, width)[None]
         self.register_buffer("pos_embed", table)
 
+    def store_positions(self, grid_hw: tuple[int, int]) -> None:
+        """Hold a position table for this grid of cells in the weights, to be filled by load_state_dict."""
+        self.stored_grid_hw = (grid_hw[0] // self.patch, grid_hw[1] // self.patch)
+        self.pos_embed = grid_features(*self.stored_grid_hw, self.width)[None]
+
     def predict_noise(self, x_BChw: Tensor, t_B: Tensor) -> Tensor:
         """x_BChw float, t_B int64 levels; returns the predicted noise, B x C x h x w."""
         noise: Tensor = self(x_BChw, t_B)

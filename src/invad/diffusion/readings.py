@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from invad.diffusion.ddim import PredictNoise, invert
+from invad.diffusion.ddim import PredictNoise, invert, q_sample, sample
 from invad.diffusion.schedule import NoiseSchedule
 from invad.diffusion.schedule import timesteps as checked_timesteps
 from invad.errors import ConfigError
@@ -63,6 +63,26 @@ def inversion(
     """
     trajectory = invert(predict_noise, z_BChw, schedule, timesteps)
     return torch.stack([norms(noise) for noise in trajectory.noises], dim=1)
+
+
+def reconstruction_residual(
+    predict_noise: PredictNoise,
+    x_BChw: Tensor,
+    noise_BChw: Tensor,
+    schedule: NoiseSchedule,
+    level: int,
+    steps: int,
+) -> Tensor:
+    """What reconstruction loses of clean features: the baseline that inversion replaces, B x C x h x w.
+
+    They are noised to `level` and carried back to the clean end in `steps` steps that start there.
+    Raises ConfigError when there are fewer than `steps` levels from `level` down to 1.
+    """
+    if not 1 <= steps <= level:
+        raise ConfigError(f"steps = {steps}: a reconstruction from level {level} takes 1 to {level} steps")
+    levels = tuple(round(level * (steps - i) / steps) for i in range(steps))
+    noised = q_sample(x_BChw, noise_BChw, level, schedule)
+    return x_BChw - sample(predict_noise, noised, schedule, levels).latent
 
 
 Reading = Callable[[PredictNoise, Tensor, NoiseSchedule, tuple[int, ...]], Tensor]

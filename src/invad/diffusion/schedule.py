@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from invad.errors import ConfigError
 
@@ -97,7 +98,32 @@ def _paper(steps: int) -> tuple[int, ...]:
     return tuple(round(i * LAST_LEVEL / steps) for i in range(1, steps + 1))
 
 
+def _quadratic(steps: int) -> tuple[int, ...]:
+    """Evenly spaced roots with both ends: most steps near the clean end. 3 steps give 0, 250, 999."""
+    return _apart(LAST_LEVEL * np.linspace(0, 1, steps) ** 2)
+
+
+def _cubic(steps: int) -> tuple[int, ...]:
+    """Evenly spaced cube roots with both ends. 3 steps give 0, 125, 999."""
+    return _apart(LAST_LEVEL * np.linspace(0, 1, steps) ** 3)
+
+
+def _exponential(steps: int) -> tuple[int, ...]:
+    """Levels plus one in geometric progression, with both ends. 3 steps give 0, 31, 999."""
+    return _apart(np.geomspace(1, LAST_LEVEL + 1, steps) - 1)
+
+
+def _apart(levels: NDArray[np.float64]) -> tuple[int, ...]:
+    """Rounded, each at least one above the one before: close to 0 many would be the same."""
+    order = np.arange(len(levels))
+    return tuple((np.maximum.accumulate(np.round(levels).astype(int) - order) + order).tolist())
+
+
 SCHEDULES: dict[str, Callable[[int], tuple[int, ...]]] = {
     "reference": _reference,
     "paper": _paper,
+    "uniform": _reference,
+    "quadratic": _quadratic,
+    "cubic": _cubic,
+    "exponential": _exponential,
 }

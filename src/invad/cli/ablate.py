@@ -1,0 +1,87 @@
+"""invad ablate"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from invad.cli.options import CategoriesOption, DeviceOption, JsonOption, StepsOption, split_names
+from invad.cli.progress import observing
+from invad.cli.train import INTERRUPTED
+from invad.cli.voice import Voice, complain
+from invad.errors import ConfigError
+
+
+def ablate(
+    study: Annotated[
+        str,
+        typer.Argument(
+            metavar="STUDY",
+            help="steps, schedule, scoring, reconstruction, backbone, grid or denoiser.",
+        ),
+    ],
+    root: Annotated[
+        Path,
+        typer.Argument(metavar="ROOT", help="Folder with good and defective images, as for 'evaluate'."),
+    ],
+    preset: Annotated[
+        str, typer.Option(help="Settings of the network: paper-s (minutes on a CPU), paper, ...")
+    ] = "paper-s",
+    values: Annotated[
+        str | None,
+        typer.Option(metavar="A,B", help="What to try instead of the study's own list, such as 1,3,50."),
+    ] = None,
+    seeds: Annotated[
+        str, typer.Option(metavar="0,1,2", help="Seeds; tables and charts give the mean.")
+    ] = "0",
+    categories: CategoriesOption = None,
+    steps: StepsOption = None,
+    pixels: Annotated[
+        bool, typer.Option("--pixels", help="Measure pixels, too; takes much longer than images alone.")
+    ] = False,
+    output: Annotated[
+        Path,
+        typer.Option(
+            metavar="DIR",
+            help="Folder for STUDY.json, .md and .svg and the trained networks, which other studies use.",
+        ),
+    ] = Path("ablation"),
+    device: DeviceOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Vary one thing of the paper's method and measure what it does: steps, schedule, scoring and so on.
+
+    One network is trained per category and seed wherever it is the same. Repeat the command to continue an
+    interrupted one.
+    """
+    voice = Voice(json)
+    chosen = _numbers(seeds)
+    try:
+        with observing(voice.err) as observer:
+            from invad.ablation import Ablation, ablate
+            from invad.ablation.tables import markdown
+
+            plan = Ablation(
+                study=study,
+                root=root,
+                preset=preset,
+                seeds=chosen,
+                categories=split_names(categories),
+                values=split_names(values),
+                steps=steps,
+                pixels=pixels,
+                device=device,
+            )
+            document = ablate(plan, output, observer)
+    except KeyboardInterrupt:
+        complain("interrupted; repeat the command to continue")
+        raise typer.Exit(INTERRUPTED) from None
+    voice.say(*markdown(document).splitlines(), "", f"Written: {output / study}.json, .md, .svg")
+    voice.hand_over({**document, "output": str(output)})
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in split_names(text) or ())
+    except ValueError:
+        raise ConfigError(f"--seeds {text}: give whole numbers separated by commas, such as 0,1,2") from None
