@@ -15,7 +15,9 @@ SURFACE = {
     "train": "DATA --output --preset --backbone --weights --steps --seed --resume --categories --strict "
     "--device --review-rate --false-alarm-rate --deterministic --json",
     "evaluate": "MODEL DATA --protocol --report --categories --pooled --strict --device --json",
-    "predict": "MODEL PATH --output --csv --category --fail-on --strict --device --json",
+    "predict": "MODEL PATH --output --csv --category --fail-on --strict --engine --threads --device --json",
+    "export": "MODEL --output --format --precision --size --batch --calibration --max-changed --json",
+    "verify": "BUNDLE --engine --threads --device --json",
     "calibrate": "MODEL NORMALS --false-alarm-rate --review-rate --strict --device --json",
     "info": "MODEL --json",
     "backbones": "--match --json",
