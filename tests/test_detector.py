@@ -43,7 +43,7 @@ def assert_equal(found, expected):
 
 
 @pytest.fixture(scope="module")
-def two_categories(write_parts, tmp_path_factory, tiny_preset, make_backbone):
+def two_shapes(write_parts, tmp_path_factory, tiny_preset, make_backbone):
     """60 parts and 30 of another category, which are brighter and of another shape."""
     root = tmp_path_factory.mktemp("two")
     samples = write_parts(root / "part", 60)
@@ -250,24 +250,24 @@ def test_pooled_calibration_uses_all_and_each_category_its_own(two_categories):
     assert set(two_categories.stats) == {POOLED, "part", "wide"}
 
 
-def test_an_image_is_stretched_to_the_nearest_shape(two_categories, draw):
-    extract = two_categories.model.extract
+def test_an_image_is_stretched_to_the_nearest_shape(two_shapes, draw):
+    extract = two_shapes.model.extract
     assert extract.preprocess.other_hw == ((48, 96),)
     seen = []
     watch = extract.backbone.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape[2:])))
     try:
         for size in ((64, 64), (140, 64)):
-            two_categories.predict(draw(1, size=size))
+            two_shapes.predict(draw(1, size=size))
     finally:
         watch.remove()
     assert seen[::2] == [(64, 64), (48, 96)]
 
 
-def test_images_of_several_shapes_pass_in_batches(two_categories, draw):
+def test_images_of_several_shapes_pass_in_batches(two_shapes, draw):
     images = [draw(i, size=size) for i, size in enumerate([(64, 64), (140, 64), (128, 64), (64, 70)])]
-    together = list(two_categories.predict_many(images, batch=4))
+    together = list(two_shapes.predict_many(images, batch=4))
     for found, image in zip(together, images, strict=True):
-        assert found.score == pytest.approx(two_categories.predict(image).score, rel=1e-3, abs=1e-3)
+        assert found.score == pytest.approx(two_shapes.predict(image).score, rel=1e-3, abs=1e-3)
 
 
 def test_a_category_is_judged_by_its_own_normals(two_categories, draw):
@@ -420,10 +420,10 @@ print(json.dumps([found.score, found.p_value, found.decision, digest]))
 """
 
 
-def test_a_fresh_process_gives_the_same_scores(two_categories, tmp_path, draw):
+def test_a_fresh_process_gives_the_same_scores(two_shapes, tmp_path, draw):
     Image.fromarray(draw(11, defect=True)).save(tmp_path / "a.png")
-    two_categories.save(tmp_path / "model")
-    expected = two_categories.predict(tmp_path / "a.png")
+    two_shapes.save(tmp_path / "model")
+    expected = two_shapes.predict(tmp_path / "a.png")
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     done = subprocess.run(
         [sys.executable, "-c", FRESH, str(tmp_path / "model"), str(tmp_path / "a.png")],
@@ -437,16 +437,14 @@ def test_a_fresh_process_gives_the_same_scores(two_categories, tmp_path, draw):
     assert json.loads(done.stdout) == [expected.score, expected.p_value, expected.decision, digest]
 
 
-def test_load_gives_back_all(two_categories, tmp_path, draw):
-    content = two_categories.save(tmp_path / "model")
+def test_load_gives_back_all(two_shapes, tmp_path, draw):
+    content = two_shapes.save(tmp_path / "model")
     loaded = Detector.load(tmp_path / "model", device="cpu")
-    assert (loaded.info, loaded.calibrations) == (two_categories.info, two_categories.calibrations)
+    assert (loaded.info, loaded.calibrations) == (two_shapes.info, two_shapes.calibrations)
     assert loaded.content_hash == content
     for category in (None, "part", "wide"):
         pixels = draw(12, size=(90, 60))
-        assert_equal(
-            loaded.predict(pixels, category=category), two_categories.predict(pixels, category=category)
-        )
+        assert_equal(loaded.predict(pixels, category=category), two_shapes.predict(pixels, category=category))
     assert loaded.save(tmp_path / "again") == content
 
 
