@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from invad.data.images import list_images, read_image
+from invad.data.images import read_image
+from invad.data.listing import list_images
 from invad.errors import ConfigError, DataError
 from invad.runtime.detector import grey_levels
 from invad.runtime.engines import Array
