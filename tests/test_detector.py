@@ -263,6 +263,15 @@ def test_an_image_is_stretched_to_the_nearest_shape(two_shapes, draw):
     assert seen[::2] == [(64, 64), (48, 96)]
 
 
+def test_a_graph_has_one_of_the_shapes(two_shapes, draw):
+    with pytest.raises(ConfigError, match=r"several input sizes \(64 x 64, 48 x 96\)"):
+        two_shapes.compile()
+    for size in ((64, 64), (140, 64)):
+        pixels = draw(1, size=size)
+        alone = two_shapes.compile(size_hw=(size[1], size[0])).predict(pixels)
+        assert alone.score == pytest.approx(two_shapes.predict(pixels).score, rel=1e-4, abs=1e-4)
+
+
 def test_images_of_several_shapes_pass_in_batches(two_shapes, draw):
     images = [draw(i, size=size) for i, size in enumerate([(64, 64), (140, 64), (128, 64), (64, 70)])]
     together = list(two_shapes.predict_many(images, batch=4))

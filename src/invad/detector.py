@@ -254,22 +254,24 @@ class Detector:
 
         What the noise levels alone decide is computed once, batch norms go into the convolutions. size_hw:
         the one size of images it is for, None for any. low: float16 or bfloat16 for the networks. Later
-        changes of this detector do not reach it.
+        changes of this detector do not reach it. Raises ConfigError for images of any size when the model has
+        several input sizes.
         """
         self._require_calibrated()
-        info, extract = self.info, self.model.extract
-        graph = Graph(self.model, self.stats, self.calibrations, size_hw=size_hw, low=low)
+        info, preprocess = self.info, self.model.extract.preprocess.alone(size_hw)
+        model = replace(self.model, extract=replace(self.model.extract, preprocess=preprocess))
+        graph = Graph(model, self.stats, self.calibrations, size_hw=size_hw, low=low)
         described = ExportInfo(
             format="torch",
             graph="",
             precision={None: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[low],
             size_hw=size_hw,
             batch=None,
-            window=extract.preprocess.window,
+            window=preprocess.window,
             preset=info.preset,
             backbone=info.settings.backbone,
             backbone_licence=info.backbone_licence,
-            input_hw=info.input_hw,
+            input_hw=preprocess.input_hw,
             grid_hw=info.grid_hw,
             parameters=sum(p.numel() for p in graph.parameters()),
             model_hash=self.content_hash,
@@ -277,7 +279,7 @@ class Detector:
             invad_version=__version__,
             calibrations={name: self.calibrations[name] for name in categories(self.calibrations)},
         )
-        return ExportedDetector(described, TorchEngine(graph, extract.device))
+        return ExportedDetector(described, TorchEngine(graph, model.extract.device))
 
     # ------------------------------------------------------------------ calibrating one
 

@@ -58,6 +58,19 @@ class Preprocess:
         own = log_aspect(size_hw)
         return min((self.input_hw, *self.other_hw), key=lambda input_hw: abs(log_aspect(input_hw) - own))
 
+    def alone(self, size_hw: tuple[int, int] | None) -> "Preprocess":
+        """The same for images of one size, None for any size; it has one input size.
+
+        Raises ConfigError for images of any size when there are several.
+        """
+        if size_hw is None and self.other_hw:
+            sizes = ", ".join(f"{h} x {w}" for h, w in (self.input_hw, *self.other_hw))
+            raise ConfigError(
+                f"the model has several input sizes ({sizes}), by the shape of the image; a graph has one: "
+                "give the size of the images, --size HxW, and export once for each"
+            )
+        return Preprocess(self.size_for(size_hw) if size_hw else self.input_hw, self.window)
+
     def __call__(self, pixels: NDArray[Any]) -> "torch.Tensor":
         """float32 3 x H x W in [0, 1], on the CPU, (H, W) = `size_for` the image.
 
