@@ -14,7 +14,8 @@
 import csv
 import difflib
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,10 +47,14 @@ def manifest(root: Path, split: str | None = None) -> Split:
     if path is None:
         raise DataError(f"{root}: has no {' or '.join(NAMES)}; give the table itself")
     base, default = path.parent, category_name(path.parent)
-    listed = [
-        (row["split"].strip().casefold() if "split" in row else "", _sample(row, base, default, path, line))
-        for line, row in enumerate(_rows(path), start=2)
-    ]
+    with closing(_rows(path)) as rows:  # the file is closed even when a row is refused
+        listed = [
+            (
+                row["split"].strip().casefold() if "split" in row else "",
+                _sample(row, base, default, path, line),
+            )
+            for line, row in enumerate(rows, start=2)
+        ]
     parts = {part for part, _ in listed}
     wanted = (split or TEST).casefold()
     if split is not None and wanted not in parts:
@@ -129,7 +134,7 @@ def _arrow() -> Any:
     return pyarrow
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _rows(path: Path) -> Generator[Row, None, None]:
     try:
         if path.suffix.lower() == ".parquet":
             table = _arrow().parquet.read_table(path)
