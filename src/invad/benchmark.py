@@ -41,7 +41,7 @@ RUN, MODELS, UNFINISHED = "run.json", "models", ".training"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is to be run. layout: see `load_dataset`; the other options are those of `Detector.fit`.
+    """What is to be run. layout, split: see `load_dataset`; the other options are those of `Detector.fit`.
 
     definitions: metric definitions, see `invad.definitions`. keep_models: leave the trained models in the
     output folder, where they are otherwise removed as soon as they are tested.
@@ -49,6 +49,7 @@ class Plan:
 
     root: Path
     layout: str = "auto"
+    split: str | None = None
     setting: str = "unified"
     categories: tuple[str, ...] | None = None
     preset: str | Preset = "standard"
@@ -75,6 +76,7 @@ class Plan:
         return {
             "data": self.root.absolute().name,
             "layout": self.layout,
+            "split": self.split,
             "setting": self.setting,
             "preset": self.preset if isinstance(self.preset, str) else "custom",
             "backbone": self.backbone,
@@ -154,7 +156,7 @@ def write_tables(
 
 
 def _dataset(plan: Plan) -> Dataset:
-    dataset = load_dataset(plan.root, layout=plan.layout, categories=plan.categories)
+    dataset = load_dataset(plan.root, layout=plan.layout, split=plan.split, categories=plan.categories)
     for part, needed in (("train", "good training images"), ("test", "test images")):
         have = {sample.category for sample in getattr(dataset, part)}
         lacking = [category for category in dataset.categories if category not in have]

@@ -28,7 +28,7 @@ SURFACE = {
     "doctor": "--json",
     "demo": "--output --data --layout --steps --seed --device --json",
     "distill": "--teacher --images --output --weights --start --pools --pool-size --seed --json",
-    "benchmark": "DATASET ROOT --setting --categories --preset --backbone --weights --seeds --steps "
+    "benchmark": "DATASET ROOT --setting --categories --split --preset --backbone --weights --seeds --steps "
     "--metrics --output --keep-models --strict --device --json",
     "rescore": "PREDICTIONS --metrics --output --json",
     "recipes": "--json",

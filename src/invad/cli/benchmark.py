@@ -11,6 +11,7 @@ from invad.cli.options import (
     CategoriesOption,
     DeviceOption,
     JsonOption,
+    SplitOption,
     StepsOption,
     StrictOption,
     split_names,
@@ -51,6 +52,7 @@ def benchmark(
         Setting, typer.Option(help="unified: one model for all categories. single: one for each.")
     ] = Setting.unified,
     categories: CategoriesOption = None,
+    split: SplitOption = None,
     preset: Annotated[str, typer.Option(help="standard, fast, dit or paper.")] = "standard",
     backbone: Annotated[
         str | None, typer.Option(help="Feature network, see 'invad backbones'. Default: the preset's.")
@@ -93,6 +95,7 @@ def benchmark(
             plan = Plan(
                 root=root,
                 layout=dataset,
+                split=split,
                 setting=setting.value,
                 categories=split_names(categories),
                 preset=preset,
