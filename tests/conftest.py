@@ -10,7 +10,7 @@ from PIL import Image
 from invad.backbones.invad_s import empty_invad_s
 from invad.detector import Detector
 from invad.diffusion.denoiser import DenoiserConfig
-from invad.presets import Preset
+from invad.presets import PRESETS, Preset
 from invad.records import Sample
 from invad.training import TrainConfig
 
@@ -85,3 +85,36 @@ def good_parts(write_parts, tmp_path_factory):
 def detector(good_parts, tiny_preset, make_backbone):
     """Fitted on `good_parts`. Not to be calibrated."""
     return Detector.fit(good_parts, preset=tiny_preset, backbone=make_backbone(), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def tiny_detectors(good_parts, tiny_preset, make_backbone):
+    """A detector per named preset, its networks made small. Not to be calibrated."""
+    dit = DenoiserConfig(kind="dit", width=16, depth=1, heads=2, gaussian=True)
+    mlp = replace(tiny_preset.denoiser, gaussian=True)
+    bare = replace(dit, patch=2, gaussian=False)
+    settings = {
+        name: replace(
+            preset,
+            backbone=tiny_preset.backbone,
+            strides=tiny_preset.strides,
+            area_side=64,
+            scales=tuple(s for s in preset.scales if s >= 0.5),
+            denoiser={"dit": dit, "paper": bare}.get(name, mlp),
+            train=tiny_preset.train,
+        )
+        for name, preset in PRESETS.items()
+    }
+    return {
+        name: Detector.fit(good_parts[:24], preset=preset, backbone=make_backbone(), device="cpu")
+        for name, preset in settings.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def two_categories(write_parts, tmp_path_factory, tiny_preset, make_backbone):
+    """60 parts and 30 of another category, which are brighter and larger. Not to be calibrated."""
+    root = tmp_path_factory.mktemp("two")
+    samples = write_parts(root / "part", 60)
+    samples += write_parts(root / "wide", 30, first=100, category="wide", size=(96, 64))
+    return Detector.fit(samples, preset=tiny_preset, backbone=make_backbone(), device="cpu")

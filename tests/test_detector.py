@@ -42,15 +42,6 @@ def assert_equal(found, expected):
     np.testing.assert_array_equal(found.anomaly_map, expected.anomaly_map)
 
 
-@pytest.fixture(scope="module")
-def two_categories(write_parts, tmp_path_factory, tiny_preset, make_backbone):
-    """60 parts and 30 of another category, which are brighter and larger."""
-    root = tmp_path_factory.mktemp("two")
-    samples = write_parts(root / "part", 60)
-    samples += write_parts(root / "wide", 30, first=100, category="wide", size=(96, 64))
-    return Detector.fit(samples, preset=tiny_preset, backbone=make_backbone(), device="cpu")
-
-
 # One image, whatever it comes as and with
 
 

@@ -330,7 +330,8 @@ def scaled_hw(input_hw: Hw, scale: float, multiple: int) -> Hw:
 def _below(value: float) -> float:
     """The largest float32 that is not above: comparing a float32 with it is comparing it with `value`."""
     near = np.float32(value)
-    return float(near if near <= value else np.nextafter(near, np.float32(-np.inf)))
+    # numpy would round `value` to float32 before it compares.
+    return float(near if float(near) <= value else np.nextafter(near, np.float32(-np.inf)))
 
 
 def _shrink(from_hw: Hw, to_hw: Hw) -> nn.Module:

@@ -50,7 +50,7 @@ class Verbs(TyperGroup):
             complain(f"{error.filename or 'writing'}: {error.strerror}; free space or choose another folder")
             raise typer.Exit(FAILED) from None
         except ModuleNotFoundError as error:
-            if error.name not in FULL_INSTALL:
+            if error.name not in FULL_INSTALL and not str(error.name).startswith("invad."):
                 raise
             complain(
                 f"this needs {error.name}, which is not installed; 'pip install invad' brings all of it, the "

@@ -5,17 +5,24 @@ the bundle, and leaves nothing behind when the two differ by more than the preci
 """
 
 import json
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from numpy.typing import NDArray
+
+from invad.calibration import POOLED
 from invad.data.images import read_image
 from invad.detector import Detector
 from invad.errors import ArtifactError, ConfigError
-from invad.export.formats import require, traced, write_onnx, write_openvino, write_torch
+from invad.export.formats import require, tidy_onnx, traced, write_onnx, write_openvino, write_torch
+from invad.export.int8 import feeds, normal_images, quantise_onnx, quantise_openvino
 from invad.export.probes import write_probes
 from invad.graph import Graph
 from invad.runtime.bundle import CERTIFICATE, ExportInfo, write_bundle
-from invad.runtime.certificate import PROBES, Certificate, certify, store_probes
+from invad.runtime.certificate import PROBES, TOLERANCES, Certificate, certify, compare, store_probes
 from invad.runtime.detector import ExportedDetector
 from invad.runtime.engines import AUTO, Options, open_engine
 
@@ -58,6 +65,12 @@ def export(detector: Detector, output: str | Path, config: ExportConfig) -> tupl
     """
     import torch
 
+    if config.precision == "int8" and config.format == "torch":
+        raise ConfigError("int8 is for onnx and openvino; export torch as fp32 or bf16")
+    if config.precision == "int8" and config.calibration is None:
+        raise ConfigError("int8 needs normal images to be fitted to; give --calibration FOLDER")
+    if config.precision == "int8" and config.format == "openvino":
+        require("nncf", "openvino")
     if config.format != "torch":
         require("onnx", "onnx")
         require("onnxscript", "onnx")
@@ -71,12 +84,13 @@ def export(detector: Detector, output: str | Path, config: ExportConfig) -> tupl
         precision=config.precision,
         batch=config.batch,
     )
+    normals = [] if config.calibration is None else normal_images(config.calibration, config.size_hw)
     found: list[Certificate] = []
 
     def fill(folder: Path) -> None:
-        _write_graph(_graph(compiled), folder / info.graph, config)
+        _write_graph(compiled, folder / info.graph, config, normals)
         _ask_pytorch(detector, folder, info)
-        found.append(_prove(folder, info))
+        found.append(_prove(detector, folder, info, normals, config))
 
     content = write_bundle(Path(output), info, fill)
     return content, found[0]
@@ -88,18 +102,24 @@ def _graph(compiled: ExportedDetector) -> Graph:
     return graph
 
 
-def _write_graph(graph: Graph, path: Path, config: ExportConfig) -> None:
+def _write_graph(
+    compiled: ExportedDetector, path: Path, config: ExportConfig, normals: Sequence[NDArray[Any]]
+) -> None:
+    graph, window = _graph(compiled), compiled.info.window
     program = traced(graph, config.size_hw, config.batch)
     if config.format == "torch":
         write_torch(program, path)
-    elif config.format == "onnx":
-        write_onnx(program, path)
-    else:
-        between = path.with_name("between.onnx")
-        write_onnx(program, between)
-        write_openvino(between, path)
-        for part in path.parent.glob("between.onnx*"):
-            part.unlink()
+        return
+    data = feeds(normals, window, config.batch)
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / path.with_suffix(".onnx").name
+        write_onnx(program, plain if config.precision == "int8" or config.format == "openvino" else path)
+        if config.format == "openvino":
+            (quantise_openvino if config.precision == "int8" else write_openvino)(plain, path, data)
+        elif config.precision == "int8":
+            quantise_onnx(plain, path, data)
+    if config.format == "onnx":
+        tidy_onnx(path)
 
 
 def _ask_pytorch(detector: Detector, folder: Path, info: ExportInfo) -> None:
@@ -110,9 +130,25 @@ def _ask_pytorch(detector: Detector, folder: Path, info: ExportInfo) -> None:
     store_probes(folder, told)
 
 
-def _prove(folder: Path, info: ExportInfo) -> Certificate:
-    opened = open_engine(AUTO, info.format, folder / info.graph, Options())
-    certificate = certify(ExportedDetector(info, opened), folder)
+def _prove(
+    detector: Detector,
+    folder: Path,
+    info: ExportInfo,
+    normals: Sequence[NDArray[Any]],
+    config: ExportConfig,
+) -> Certificate:
+    """The certificate, over the probes and the normal images; written into the bundle."""
+    allowed = TOLERANCES[info.precision]
+    if info.precision == "int8":
+        allowed = replace(allowed, changed=config.max_changed)
+    exported = ExportedDetector(info, open_engine(AUTO, info.format, folder / info.graph, Options()))
+    probes = certify(exported, folder, allowed)
+    n = info.calibrations[POOLED].n
+    rows = [
+        compare(f"normal {i}", n, detector.predict(image), exported.predict(image))
+        for i, image in enumerate(normals)
+    ]
+    certificate = replace(probes, rows=(*probes.rows, *rows))
     problems = certificate.problems
     if problems:
         raise ArtifactError(

@@ -45,8 +45,6 @@ def traced(graph: Graph, size_hw: tuple[int, int] | None, batch: int | None) -> 
 
 def write_onnx(program: torch.export.ExportedProgram, path: Path, in_one_file: int = IN_ONE_FILE) -> None:
     """Write an ONNX model; weights of more than `in_one_file` bytes go into `path`.data."""
-    import onnx
-
     with _quiet():
         made = torch.onnx.export(
             program, dynamo=True, input_names=list(INPUTS), output_names=list(OUTPUTS), verbose=False
@@ -54,13 +52,20 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, in_one_file: i
     assert made is not None
     weights = sum(t.numel() * t.element_size() for t in program.state_dict.values())
     made.save(path, external_data=weights > in_one_file)
+
+
+def tidy_onnx(path: Path) -> None:
+    """Names for the open axes of an ONNX file, and no traces of where it was made."""
+    import onnx
+
     model = onnx.load(path, load_external_data=False)
     _tidy(model)
     onnx.save(model, path)
 
 
-def write_openvino(onnx_path: Path, path: Path) -> None:
-    """Convert an ONNX model to `path` (.xml) and a .bin beside it."""
+def write_openvino(onnx_path: Path, path: Path, data: object = None) -> None:
+    """Convert an ONNX model to `path` (.xml) and a .bin beside it. data: not needed without quantisation."""
+    del data
     import openvino as ov
 
     with _quiet():
@@ -83,7 +88,6 @@ def require(package: str, extra: str) -> None:
 
 
 def _tidy(model: Any) -> None:
-    """Names for the open axes; no traces of where the graph was made."""
     names = {0: "images", 1: "height", 2: "width"}
     for value in (*model.graph.input, *model.graph.output):
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):

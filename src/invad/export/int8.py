@@ -1,0 +1,110 @@
+"""Integers of 8 bits for the backbone and the denoiser, fitted to normal images after training.
+
+The projection into the feature space, distances, comparison with the normals and everything after stay
+float32: an anomaly is a small number there. What may be quantised is found by the parameters it uses.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from invad.data.images import list_images, read_image
+from invad.errors import ConfigError, DataError
+from invad.runtime.detector import grey_levels
+from invad.runtime.engines import Array
+
+PARTS = ("features.backbone", "reader.network")
+MOST_IMAGES = 128
+HEAVY = ("Conv", "Gemm", "MatMul")
+
+
+def normal_images(folder: Path, size_hw: tuple[int, int] | None) -> list[NDArray[Any]]:
+    """Up to 128 images of a folder, spread over it. Raises DataError for one of another size."""
+    paths = list_images(folder)
+    if not paths:
+        raise DataError(f"{folder}: no images in it; give a folder of normal images")
+    count = min(len(paths), MOST_IMAGES)
+    chosen = [paths[i * len(paths) // count] for i in range(count)]
+    images = [read_image(path) for path in chosen]
+    for path, image in zip(chosen, images, strict=True):
+        if size_hw is not None and image.shape[:2] != size_hw:
+            raise DataError(f"{path}: is {image.shape[1]} x {image.shape[0]} pixels, --size says otherwise")
+    return images
+
+
+def feeds(
+    images: Sequence[NDArray[Any]], window: tuple[float, float], batch: int | None
+) -> Iterator[dict[str, Array]]:
+    """What a graph is given for each image, repeated where it takes several at a time."""
+    for image in images:
+        count = batch or 1
+        pixels, levels = grey_levels([image] * count, window)
+        yield {"image": pixels, "range": levels, "category": np.zeros(count, np.int64)}
+
+
+def split_nodes(model: Any) -> tuple[list[str], list[str]]:
+    """Names of the heavy ONNX nodes of the networks, and of all nodes outside the networks.
+
+    The exporter notes at every node the modules it came from.
+    """
+    heavy, outside = [], []
+    for node in model.graph.node:
+        scopes = {p.key: p.value for p in node.metadata_props}.get("pkg.torch.onnx.name_scopes", "")
+        if not any(f"'{part}" in scopes for part in PARTS):
+            outside.append(node.name)
+        elif node.op_type in HEAVY:
+            heavy.append(node.name)
+    return heavy, outside
+
+
+def quantise_onnx(source: Path, target: Path, data: Iterator[dict[str, Array]]) -> None:
+    """QDQ nodes around the heavy nodes of the networks."""
+    import onnx
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]
+        def get_next(self) -> dict[str, Array] | None:
+            return next(data, None)
+
+    heavy, _ = split_nodes(onnx.load(source))
+    require_some(heavy)
+    quantize_static(
+        source,
+        target,
+        Reader(),
+        quant_format=QuantFormat.QDQ,
+        nodes_to_quantize=heavy,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+
+
+def quantise_openvino(source: Path, target: Path, data: Iterator[dict[str, Array]]) -> None:
+    """The same by NNCF, from an ONNX file to OpenVINO's format."""
+    import logging
+
+    import nncf
+    import onnx
+    import openvino as ov
+
+    heavy, outside = split_nodes(onnx.load(source))
+    require_some(heavy)
+    model = ov.convert_model(source)
+    named = {op.get_friendly_name() for op in model.get_ops()}
+    nncf.set_log_level(logging.ERROR)
+    made = nncf.quantize(
+        model,
+        nncf.Dataset(list(data)),
+        subset_size=MOST_IMAGES,
+        ignored_scope=nncf.IgnoredScope(names=[name for name in outside if name in named]),
+    )
+    ov.save_model(made, target, compress_to_fp16=False)
+
+
+def require_some(nodes: Sequence[str]) -> None:
+    if not nodes:
+        raise ConfigError("int8: the graph has no layer that could be quantised; export fp32")
