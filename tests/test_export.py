@@ -75,7 +75,7 @@ def test_a_fixed_size_batch(detector, draw, tmp_path):
     with pytest.raises(DataError, match="64 x 64 pixels, the bundle takes 90 x 60 alone"):
         loaded.predict(draw(0))
     with pytest.raises(ConfigError, match="batch = 3: this bundle runs 4"):
-        runtime.load(tmp_path / "b", batch=3)
+        loaded.predict_many(images, batch=3)
 
 
 def test_a_program_for_pytorch_with_any_number_of_images(detector, draw, tmp_path):

@@ -82,7 +82,7 @@ def test_compiling_changes_nothing_in_the_detector(detector, draw):
 def test_many_images_in_batches_keep_their_order(detector, draw):
     compiled = detector.compile()
     images = [draw(i, size=(64, 64) if i % 5 else (70, 50)) for i in range(12)]
-    for found, image in zip(compiled.predict_many(iter(images)), images, strict=True):
+    for found, image in zip(compiled.predict_many(iter(images), batch=4), images, strict=True):
         assert_same(found, detector.predict(image))
 
 

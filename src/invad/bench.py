@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 EVERY = "every"
 EAGER, FOLDED = "torch", "torch-folded"
 LEAST_RUNS, MOST_BATCH = 10, 64
+FEW_RUNS = 3
+"""Of a batch of several images, of which the images per second count, not the percentiles."""
+
 WORTH = 1.05
 """A larger batch is tried as long as the last doubling gave so many times the images per second."""
 
@@ -96,7 +99,8 @@ def bench(
     """Measure a model folder (PyTorch as it is, and folded) or a bundle (each engine that can run it).
 
     engine: one of them alone. size_hw: of the images, by default that of the network's input. threads: by
-    default all cores this process may use. seconds: for each row. Batches are doubled while that pays.
+    default all cores this process may use. seconds: for each row. Batches are doubled while that pays
+    and a call fits into the time of a row.
     Raises ConfigError for an engine that cannot run the folder, ArtifactError for a folder that is damaged.
     """
     if seconds <= 0:
@@ -139,7 +143,8 @@ def _measured(subject: Subject, pictures: Sequence[bytes], threads: int, seconds
     batch, best = subject.batch or 1, 0.0
     while True:
         group = [decoded[i % len(decoded)] for i in range(batch)]
-        times = sample(lambda group=group: subject.run(group), seconds)  # type: ignore[misc]
+        least = LEAST_RUNS if batch == 1 else FEW_RUNS
+        times = sample(lambda group=group: subject.run(group), seconds, least)  # type: ignore[misc]
         p50, p95, p99 = (1000 * float(q) for q in np.percentile(times, (50, 95, 99)))
         speed = 1000 * batch / p50
         yield Row(
@@ -156,7 +161,8 @@ def _measured(subject: Subject, pictures: Sequence[bytes], threads: int, seconds
             size="{}x{}".format(*size_hw),
             split_ms=_split(subject, pictures[0], size_hw, seconds) if batch == 1 else {},
         )
-        if subject.batch is not None or batch >= MOST_BATCH or speed < WORTH * best:
+        too_long = 2 * p50 > 1000 * seconds
+        if subject.batch is not None or batch >= MOST_BATCH or speed < WORTH * best or too_long:
             return
         batch, best = 2 * batch, max(best, speed)
 

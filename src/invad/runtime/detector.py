@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from invad.calibration import Calibration, for_category
 from invad.data.images import ImageSource, read_image
-from invad.errors import DataError
+from invad.errors import ConfigError, DataError
 from invad.records import Decision, Prediction
 from invad.runtime.bundle import ExportInfo, read_bundle
 from invad.runtime.engines import AUTO, Engine, Options, Outputs, open_engine
@@ -63,6 +63,8 @@ class ExportedDetector:
         many runs go on at a time as there are streams. An image of a size that the bundle does not take
         counts as unreadable.
         """
+        if self.info.batch not in (None, batch) and batch != 1:
+            raise ConfigError(f"batch = {batch}: this bundle runs {self.info.batch} at a time")
         return predict_many(
             lambda pixels: self.judge(pixels, category),
             images,
