@@ -63,9 +63,8 @@ def tidy_onnx(path: Path) -> None:
     onnx.save(model, path)
 
 
-def write_openvino(onnx_path: Path, path: Path, data: object = None) -> None:
-    """Convert an ONNX model to `path` (.xml) and a .bin beside it. data: not needed without quantisation."""
-    del data
+def write_openvino(onnx_path: Path, path: Path) -> None:
+    """Convert an ONNX model to `path` (.xml) and a .bin beside it."""
     import openvino as ov
 
     with _quiet():
