@@ -230,7 +230,7 @@ BLOCKED = """
 import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
-        blocked = {"torch", "timm", "scipy", "torchvision", "pydantic", "safetensors", "jinja2"}
+        blocked = {"torch", "timm", "scipy", "torchvision", "safetensors", "jinja2"}
         if name.split(".")[0] in blocked:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Block())

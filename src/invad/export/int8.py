@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from invad.data.images import list_images, read_image
 from invad.errors import ConfigError, DataError
+from invad.export.formats import quiet
 from invad.runtime.detector import grey_levels
 from invad.runtime.engines import Array
 
@@ -73,16 +74,17 @@ def quantise_onnx(source: Path, target: Path, data: Iterator[dict[str, Array]]) 
 
     heavy = heavy_nodes(onnx.load(source))
     require_some(heavy)
-    quantize_static(
-        source,
-        target,
-        Reader(),
-        quant_format=QuantFormat.QDQ,
-        nodes_to_quantize=heavy,
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-    )
+    with quiet():
+        quantize_static(
+            source,
+            target,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            nodes_to_quantize=heavy,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
 
 
 def require_some(nodes: Sequence[str]) -> None:
