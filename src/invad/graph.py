@@ -87,7 +87,7 @@ class Resize(nn.Module):
         if rows is None or columns is None:
             rows = antialias_weights(centres(image_BHW3.shape[1], x.device), self.input_hw[0])
             columns = antialias_weights(centres(image_BHW3.shape[2], x.device), self.input_hw[1])
-        return (rows @ x @ columns.T).clamp(0, 1)
+        return (rows @ (x @ columns.T)).clamp(0, 1)
 
 
 class Enlarge(nn.Module):
@@ -162,7 +162,8 @@ class Matrices(nn.Module):
         self.columns: Tensor
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
-        return self.rows @ x_BCHW @ self.columns
+        # In this order: OpenVINO takes a last product with constants for a layer, and fuses wrongly.
+        return self.rows @ (x_BCHW @ self.columns)
 
 
 class Space(nn.Module):

@@ -18,7 +18,7 @@ from invad.data.images import read_image
 from invad.detector import Detector
 from invad.errors import ArtifactError, ConfigError
 from invad.export.formats import require, tidy_onnx, traced, write_onnx, write_openvino, write_torch
-from invad.export.int8 import feeds, normal_images, quantise_onnx, quantise_openvino
+from invad.export.int8 import feeds, normal_images, quantise_onnx
 from invad.export.probes import write_probes
 from invad.graph import Graph
 from invad.runtime.bundle import CERTIFICATE, ExportInfo, write_bundle
@@ -69,8 +69,8 @@ def export(detector: Detector, output: str | Path, config: ExportConfig) -> tupl
         raise ConfigError("int8 is for onnx and openvino; export torch as fp32 or bf16")
     if config.precision == "int8" and config.calibration is None:
         raise ConfigError("int8 needs normal images to be fitted to; give --calibration FOLDER")
-    if config.precision == "int8" and config.format == "openvino":
-        require("nncf", "openvino")
+    if config.precision == "int8":
+        require("onnxruntime", "onnx")
     if config.format != "torch":
         require("onnx", "onnx")
         require("onnxscript", "onnx")
@@ -112,12 +112,16 @@ def _write_graph(
         return
     data = feeds(normals, window, config.batch)
     with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / path.with_suffix(".onnx").name
-        write_onnx(program, plain if config.precision == "int8" or config.format == "openvino" else path)
+        made, between = path, Path(folder) / "model.onnx"
         if config.format == "openvino":
-            (quantise_openvino if config.precision == "int8" else write_openvino)(plain, path, data)
-        elif config.precision == "int8":
-            quantise_onnx(plain, path, data)
+            made = Path(folder) / "made.onnx"
+        if config.precision == "int8":
+            write_onnx(program, between)
+            quantise_onnx(between, made, data)
+        else:
+            write_onnx(program, made)
+        if config.format == "openvino":
+            write_openvino(made, path)
     if config.format == "onnx":
         tidy_onnx(path)
 

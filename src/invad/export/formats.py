@@ -39,13 +39,13 @@ def traced(graph: Graph, size_hw: tuple[int, int] | None, batch: int | None) -> 
             2: torch.export.Dim("width", min=1, max=LONGEST_SIDE),
         }
     shapes = (free or None, None, {0: images} if batch is None else None)
-    with _quiet(), torch.no_grad():
+    with quiet(), torch.no_grad():
         return torch.export.export(graph, example, dynamic_shapes=shapes)
 
 
 def write_onnx(program: torch.export.ExportedProgram, path: Path, in_one_file: int = IN_ONE_FILE) -> None:
     """Write an ONNX model; weights of more than `in_one_file` bytes go into `path`.data."""
-    with _quiet():
+    with quiet():
         made = torch.onnx.export(
             program, dynamo=True, input_names=list(INPUTS), output_names=list(OUTPUTS), verbose=False
         )
@@ -63,17 +63,16 @@ def tidy_onnx(path: Path) -> None:
     onnx.save(model, path)
 
 
-def write_openvino(onnx_path: Path, path: Path, data: object = None) -> None:
-    """Convert an ONNX model to `path` (.xml) and a .bin beside it. data: not needed without quantisation."""
-    del data
+def write_openvino(onnx_path: Path, path: Path) -> None:
+    """Convert an ONNX model to `path` (.xml) and a .bin beside it."""
     import openvino as ov
 
-    with _quiet():
+    with quiet():
         ov.save_model(ov.convert_model(onnx_path), path, compress_to_fp16=False)
 
 
 def write_torch(program: torch.export.ExportedProgram, path: Path) -> None:
-    with _quiet():
+    with quiet():
         torch.export.save(program, path)
 
 
@@ -104,7 +103,7 @@ def _tidy(model: Any) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """The exporters talk a lot, of things that the comparison with PyTorch settles."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from invad.data.images import read_image
 from invad.data.listing import list_images
 from invad.errors import ConfigError, DataError
+from invad.export.formats import quiet
 from invad.runtime.detector import grey_levels
 from invad.runtime.engines import Array
 
@@ -46,23 +47,25 @@ def feeds(
         yield {"image": pixels, "range": levels, "category": np.zeros(count, np.int64)}
 
 
-def split_nodes(model: Any) -> tuple[list[str], list[str]]:
-    """Names of the heavy ONNX nodes of the networks, and of all nodes outside the networks.
+def heavy_nodes(model: Any) -> list[str]:
+    """Names of the ONNX nodes of the networks that may be quantised.
 
     The exporter notes at every node the modules it came from.
     """
-    heavy, outside = [], []
+    names = []
     for node in model.graph.node:
         scopes = {p.key: p.value for p in node.metadata_props}.get("pkg.torch.onnx.name_scopes", "")
-        if not any(f"'{part}" in scopes for part in PARTS):
-            outside.append(node.name)
-        elif node.op_type in HEAVY:
-            heavy.append(node.name)
-    return heavy, outside
+        inside = any(f"'{part}" in scopes for part in PARTS)
+        if inside and node.op_type in HEAVY:
+            names.append(node.name)
+    return names
 
 
 def quantise_onnx(source: Path, target: Path, data: Iterator[dict[str, Array]]) -> None:
-    """QDQ nodes around the heavy nodes of the networks."""
+    """QDQ nodes around the heavy nodes of the networks, and around nothing else.
+
+    Sums and products would be cut off at the largest value of normal images, which an anomaly exceeds.
+    """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 
@@ -70,40 +73,19 @@ def quantise_onnx(source: Path, target: Path, data: Iterator[dict[str, Array]]) 
         def get_next(self) -> dict[str, Array] | None:
             return next(data, None)
 
-    heavy, _ = split_nodes(onnx.load(source))
+    heavy = heavy_nodes(onnx.load(source))
     require_some(heavy)
-    quantize_static(
-        source,
-        target,
-        Reader(),
-        quant_format=QuantFormat.QDQ,
-        nodes_to_quantize=heavy,
-        per_channel=True,
-        activation_type=QuantType.QUInt8,
-        weight_type=QuantType.QInt8,
-    )
-
-
-def quantise_openvino(source: Path, target: Path, data: Iterator[dict[str, Array]]) -> None:
-    """The same by NNCF, from an ONNX file to OpenVINO's format."""
-    import logging
-
-    import nncf
-    import onnx
-    import openvino as ov
-
-    heavy, outside = split_nodes(onnx.load(source))
-    require_some(heavy)
-    model = ov.convert_model(source)
-    named = {op.get_friendly_name() for op in model.get_ops()}
-    nncf.set_log_level(logging.ERROR)
-    made = nncf.quantize(
-        model,
-        nncf.Dataset(list(data)),
-        subset_size=MOST_IMAGES,
-        ignored_scope=nncf.IgnoredScope(names=[name for name in outside if name in named]),
-    )
-    ov.save_model(made, target, compress_to_fp16=False)
+    with quiet():
+        quantize_static(
+            source,
+            target,
+            Reader(),
+            quant_format=QuantFormat.QDQ,
+            nodes_to_quantize=heavy,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
 
 
 def require_some(nodes: Sequence[str]) -> None:

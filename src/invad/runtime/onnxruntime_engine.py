@@ -35,8 +35,9 @@ def open_graph(path: Path, options: Options) -> OnnxRuntimeEngine:
     settings.log_severity_level = 4
     if options.threads is not None:
         settings.intra_op_num_threads = options.threads
+    providers = _providers(options.device)
     try:
-        session = ort.InferenceSession(str(path), settings, providers=_providers(options.device))
+        session = ort.InferenceSession(str(path), settings, providers=providers)
     except Exception as error:  # its errors have no common base
         line = " ".join(str(error).split())[:200]
         raise ArtifactError(
