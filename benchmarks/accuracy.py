@@ -36,10 +36,10 @@ from torch import Tensor
 from invad.backbones.registry import load_backbone
 from invad.calibration import Calibration, Rates
 from invad.config import to_plain
+from invad.crossfit import cross_fit
 from invad.data.datasets import Dataset, load_dataset
 from invad.data.images import read_image, read_mask
 from invad.data.preprocess import resize_map, resize_mask
-from invad.detector import cross_fit
 from invad.diffusion.schedule import timesteps
 from invad.features import FeatureSpace, SpaceConfig
 from invad.fitting import Fitted, fit, plan

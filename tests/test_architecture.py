@@ -29,7 +29,7 @@ ROWS = (  # a module imports only from rows above its own
         "feature_cache",
         "tracking",
     },
-    {"train_state", "artifact", "fold", "runtime", "intervals", "sampled"},
+    {"train_state", "artifact", "crossfit", "fold", "runtime", "intervals", "sampled"},
     {"training", "distill"},
     {"presets", "definitions"},
     {"model"},

@@ -78,15 +78,15 @@ def test_own_images_without_defects(good, tmp_path):
 
 def test_own_test_images_are_used_as_they_are(tmp_path):
     root = write_dataset(tmp_path / "d", categories=["gasket"], train=6, test_good=2, per_defect=1, size=64)
-    train, test = demo._split(root, seed=0)
+    train, test = demo._split(root, "auto", seed=0)
     assert (len(train), len(test)) == (6, 7)
 
 
 def test_images_set_aside_are_not_trained_on(good):
-    train, test = demo._split(good, seed=0)
+    train, test = demo._split(good, "auto", seed=0)
     assert not set(train) & set(test)
     assert len(train) + len(test) == 12
-    assert demo._split(good, seed=1)[1] != test
+    assert demo._split(good, "auto", seed=1)[1] != test
 
 
 def test_too_few_images_are_refused_before_anything_is_made(good, tmp_path):

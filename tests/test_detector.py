@@ -14,8 +14,9 @@ from PIL import Image
 from scipy.stats import binom
 
 from invad.calibration import POOLED, Calibration, Rates, folds
+from invad.crossfit import cross_fit
 from invad.data.images import read_image
-from invad.detector import Detector, cross_fit
+from invad.detector import Detector
 from invad.errors import ConfigError, DataError, NotCalibratedError
 from invad.observer import Silent
 from invad.presets import named

@@ -17,8 +17,9 @@ from invad._version import __version__
 from invad.backbones.base import Backbone
 from invad.backbones.registry import load_backbone
 from invad.bundle import DetectorInfo, Parts, load_parts, save_parts
-from invad.calibration import POOLED, Calibration, Rates, folds, for_category
+from invad.calibration import POOLED, Calibration, Rates, for_category
 from invad.card import model_card
+from invad.crossfit import cross_fit
 from invad.data.datasets import load_dataset, normal_images
 from invad.data.images import ImageSource, read_image
 from invad.data.preprocess import resize_map
@@ -37,7 +38,6 @@ from invad.runtime.torch_engine import TorchEngine
 from invad.scoring import PositionStats, fit_position_stats, image_scores, typicality_map
 from invad.training import Execution
 
-CROSS_FITS = 5
 DEFAULT_RATES = Rates()
 DEFAULT_EXECUTION = Execution()
 ALONE = Solo()
@@ -354,27 +354,6 @@ class Detector:
     def _require_calibrated(self) -> None:
         if POOLED not in self.calibrations:
             raise NotCalibratedError("the detector has seen no held-out normals; calibrate it first")
-
-
-def cross_fit(
-    maps_NLhw: torch.Tensor,
-    top_fraction: float,
-    groups: Sequence[str],
-    weights: Sequence[float] | None = None,
-    floor: float = 0.0,
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Sorted scores and map peaks of held-out normals, each judged by statistics it did not help to fit.
-
-    groups: the category of each image. weights, floor: see `typicality_map`.
-    """
-    scores = torch.empty(len(maps_NLhw), dtype=torch.float64)
-    peaks = torch.empty_like(scores)
-    for rest, fold in folds(groups, CROSS_FITS, seed=0):
-        stats = fit_position_stats(maps_NLhw[rest])
-        map_Bhw = typicality_map(maps_NLhw[fold], stats, weights, floor)
-        scores[fold] = image_scores(map_Bhw, top_fraction).double()
-        peaks[fold] = map_Bhw.flatten(1).amax(dim=1).double()
-    return tuple(sorted(scores.tolist())), tuple(sorted(peaks.tolist()))
 
 
 def _override(

@@ -92,7 +92,14 @@ class Team:
     def __init__(self, cpu: bool):
         from accelerate import PartialState
 
-        self._state = PartialState(cpu=cpu, timeout=PATIENCE)
+        try:
+            self._state = PartialState(cpu=cpu, timeout=PATIENCE)
+        except RuntimeError as error:  # also of torch.distributed
+            line = " ".join(str(error).split())[:160]
+            raise TrainingError(
+                f"the processes of this training cannot reach each other ({line}); repeat the command "
+                "with --resume"
+            ) from None
         self.rank, self.size = self._state.process_index, self._state.num_processes
         self.device: torch.device | None = self._state.device
 

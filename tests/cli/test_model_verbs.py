@@ -121,6 +121,7 @@ def test_calibrate_changes_limits_and_nothing_else(run, own_model, parts):
         "config.json",
         "calibration.json",
         "README.md",
+        "training.jsonl",
     }
 
 

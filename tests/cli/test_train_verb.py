@@ -197,7 +197,7 @@ def test_interrupted_and_resumed_training_equals_an_uninterrupted_one(parts, tmp
     )
     assert [path.name for path in (tmp_path / "halved").iterdir()] == [".training"]
     kept = {path.name for path in (tmp_path / "halved" / ".training").iterdir()}
-    assert kept == {"fold-1-of-4.safetensors", "fold-2-of-4.safetensors"}
+    assert kept == {"fold-1-of-4.safetensors", "fold-2-of-4.safetensors", "training.jsonl"}
     refused = subprocess.run(halved, env=settings["env"], capture_output=True, text=True)
     assert refused.returncode == 1
     assert "holds an unfinished training; continue it with --resume" in refused.stderr

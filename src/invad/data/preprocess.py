@@ -112,7 +112,7 @@ def group_aspects(aspects: Sequence[float], factor: float) -> list[list[int]]:
     """Indices of log aspect ratios, grouped from the flattest on: a group spans at most `factor`."""
     groups: list[list[int]] = []
     for i in sorted(range(len(aspects)), key=lambda i: aspects[i]):
-        if groups and aspects[i] - aspects[groups[-1][0]] <= math.log(factor):
+        if groups and aspects[i] - aspects[groups[-1][0]] <= math.log(factor) + 1e-9:
             groups[-1].append(i)
         else:
             groups.append([i])
