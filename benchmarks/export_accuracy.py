@@ -1,0 +1,81 @@
+"""What an exported engine and its precision cost in image AUROC, against the PyTorch detector it was made of.
+
+    python benchmarks/export_accuracy.py DATA/* --output benchmarks/results/export_accuracy.json
+
+The preset `fast`, seed 0, a model for each set; int8 is fitted to its training images. Rows already in the
+output are kept.
+"""
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from invad import runtime
+from invad.data.datasets import load_dataset
+from invad.detector import Detector
+from invad.errors import InvadError
+from invad.export import ExportConfig, export
+from invad.metrics import image_metrics
+
+VARIANTS = (("onnx", "fp32"), ("onnx", "int8"), ("openvino", "int8"))
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    dataset = load_dataset(folder)
+    paths, labels = [s.path for s in dataset.test], np.array([s.is_anomalous for s in dataset.test])
+    detector = Detector.fit(dataset.train, preset="fast", seed=0, device="cpu")
+    usual = [p.score for p in detector.predict(paths)]
+    row = {"set": folder.name, "engine": "torch", "precision": "fp32"}
+    rows = [row | {"image_auroc": image_metrics(np.array(usual), labels)["image_auroc"]}]
+    with tempfile.TemporaryDirectory() as place:
+        for form, precision in VARIANTS:
+            bundle = Path(place) / f"{form}-{precision}"
+            config = ExportConfig(
+                format=form,
+                precision=precision,
+                calibration=dataset.train[0].path.parent if precision == "int8" else None,
+                max_changed=1.0,
+            )
+            row = {"set": folder.name, "engine": form, "precision": precision}
+            try:
+                export(detector, bundle, config)
+            except InvadError as error:
+                rows.append(row | {"refused": str(error)})
+                continue
+            predictions = runtime.load(bundle).predict(paths)
+            scores = np.array([p.score for p in predictions])
+            changed = sum(
+                p.decision != q.decision for p, q in zip(predictions, detector.predict(paths), strict=True)
+            )
+            auroc = image_metrics(scores, labels)["image_auroc"]
+            rows.append(row | {"image_auroc": auroc, "decisions_changed": changed, "images": len(paths)})
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
+    args = parser.parse_args()
+    rows = json.loads(args.output.read_text())["rows"] if args.output.exists() else []
+    for folder in args.folders:
+        if folder.is_dir() and folder.name not in {row["set"] for row in rows}:
+            rows += rows_of(folder)
+            machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
+            document = {"date": date.today().isoformat(), "machine": machine, "rows": rows}
+            args.output.write_text(json.dumps(document, indent=1) + "\n")
+            print(
+                [(r["engine"], r["precision"], r.get("image_auroc", "refused")) for r in rows[-4:]],
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
