@@ -164,20 +164,21 @@ def resize_map(map_hw: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray
     Pixel centres are aligned by area and no smoothing is added; a pixel is a mean of its four neighbours, so
     the result stays within the range of the map up to rounding.
     """
-    rows, columns = (_bilinear(before, after) for before, after in zip(map_hw.shape, size_hw, strict=True))
-    result: NDArray[np.float32] = rows @ np.asarray(map_hw, np.float32) @ columns.T
+    # Not as matrix products: numpy's threads would stay awake and slow torch's down.
+    (top, bottom, down), (left, right, along) = (
+        _neighbours(before, after) for before, after in zip(map_hw.shape, size_hw, strict=True)
+    )
+    map_hw = np.asarray(map_hw, np.float32)
+    rows = map_hw[top] * (1 - down[:, None]) + map_hw[bottom] * down[:, None]
+    result: NDArray[np.float32] = rows[:, left] * (1 - along) + rows[:, right] * along
     return result
 
 
-def _bilinear(before: int, after: int) -> NDArray[np.float32]:
-    """Matrix after x before that resizes one side: two weights a row, which sum to 1."""
+def _neighbours(before: int, after: int) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32]]:
+    """Of each pixel of a resized side the two neighbours and the share of the second one."""
     place = np.clip((np.arange(after) + 0.5) * before / after - 0.5, 0, before - 1)
     low = np.minimum(place.astype(np.intp), max(before - 2, 0))
-    share = (place - low).astype(np.float32)
-    matrix = np.zeros((after, before), np.float32)
-    matrix[np.arange(after), low] = 1 - share
-    matrix[np.arange(after), np.minimum(low + 1, before - 1)] += share
-    return matrix
+    return low, np.minimum(low + 1, before - 1), (place - low).astype(np.float32)
 
 
 def resize_mask(mask: NDArray[np.bool_], size_hw: tuple[int, int]) -> NDArray[np.bool_]:
