@@ -169,8 +169,9 @@ def resize_map(map_hw: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray
         _neighbours(before, after) for before, after in zip(map_hw.shape, size_hw, strict=True)
     )
     map_hw = np.asarray(map_hw, np.float32)
-    rows = map_hw[top] * (1 - down[:, None]) + map_hw[bottom] * down[:, None]
-    result: NDArray[np.float32] = rows[:, left] * (1 - along) + rows[:, right] * along
+    one = np.float32(1)
+    rows = map_hw[top] * (one - down[:, None]) + map_hw[bottom] * down[:, None]
+    result: NDArray[np.float32] = rows[:, left] * (one - along) + rows[:, right] * along
     return result
 
 
