@@ -29,8 +29,8 @@ NET = DenoiserConfig(kind="dit", width=16, depth=2, heads=2)
 CPU = torch.device("cpu")
 
 
-def torchrun(*arguments, restarts=0):
-    launch = ["--standalone", "--nproc_per_node", "2", "--max-restarts", restarts]
+def torchrun(*arguments):
+    launch = ["--standalone", "--nproc_per_node", "2"]
     return [*map(str, (sys.executable, "-m", "torch.distributed.run", *launch, *arguments))]
 
 
@@ -201,24 +201,21 @@ def error_lines(text):
     return [line for line in text.splitlines() if line.startswith("error: ")]
 
 
-def test_a_killed_process_costs_one_line_and_a_restart_gives_the_model_of_one_process(parts, tmp_path, alone):
-    """Two processes by torchrun, one killed in the third of five trainings; torchrun starts them again."""
+def test_a_killed_process_costs_one_line_and_a_rerun_gives_the_model_of_one_process(parts, tmp_path, alone):
+    """Two processes by torchrun, one killed in the third of five trainings; then the same command again."""
     log, told = tmp_path / "log", tmp_path / "told.json"
-    more = ["--resume", "--json", told]
+    command = torchrun(*invad_train(parts, tmp_path / "model", "--resume", "--json", told))
     with log.open("w") as file:
-        process = subprocess.Popen(
-            torchrun(*invad_train(parts, tmp_path / "model", *more), restarts=3),
-            env=environment(),
-            stderr=file,
-            stdout=subprocess.DEVNULL,
-        )
+        process = subprocess.Popen(command, env=environment(), stderr=file, stdout=subprocess.DEVNULL)
         kill_one(process.pid, tmp_path / "model" / ".training" / "fold-2-of-4.safetensors")
-        assert process.wait(240) == 0, log.read_text()
+        assert process.wait(240) != 0
+        (line,) = error_lines(log.read_text())
+        assert "another process of this training ended" in line
+        again = subprocess.run(
+            command, env=environment(), stderr=file, stdout=subprocess.DEVNULL, timeout=240
+        )
     text = log.read_text()
-    killed, *later = error_lines(text)
-    assert "another process of this training ended" in killed
-    # A restart on a busy machine may need a second try to connect.
-    assert all("cannot reach each other" in line for line in later), text
+    assert again.returncode == 0, text
     assert f"features: 16 found in {tmp_path}" in text or "features: 21 found" in text
     assert text.count("fold 1 of 4: 3") == 2
     model, said = alone
