@@ -7,6 +7,9 @@ from math import ceil
 WIDTH, HEIGHT, COLUMNS = 330, 240, 3
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 30, 44
 LEGEND_LINE = 17
+LETTER = 7
+"""Pixels, at most, of a letter of the text on average."""
+
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#7a5c00", "#56b4e9", "#444444", "#e69f00")
 """Told apart by eyes that confuse red and green, too."""
 
@@ -29,18 +32,19 @@ def line_charts(panels: Mapping[str, Lines], *, across: str, up: str, chance: fl
     low = max(0.0, int(min([*values, 1.0] if chance is None else [*values, chance]) * 10) / 10)
     columns = min(COLUMNS, max(1, len(panels)))
     rows = ceil(len(panels) / columns)
-    width, height = columns * WIDTH, rows * HEIGHT + LEGEND_LINE * (len(names) + 1)
+    told = escape(f"{up} against {across}", quote=True)
+    width = max(columns * WIDTH, LEFT + LETTER * len(told))
+    height = rows * HEIGHT + LEGEND_LINE * (len(names) + 2)
     parts = [
         _panel((i % columns * WIDTH, i // columns * HEIGHT), title, lines, names, low, chance)
         for i, (title, lines) in enumerate(panels.items())
     ]
     parts += _legend(names, rows * HEIGHT)
-    told = escape(f"{up} against {across}", quote=True)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
         f'height="{height}" role="img" aria-label="{told}"><style>{STYLE}</style>'
         f'<rect width="{width}" height="{height}" fill="#fff"/>{"".join(parts)}'
-        f'<text x="{width - 12}" y="{rows * HEIGHT + LEGEND_LINE}" text-anchor="end">{told}</text></svg>\n'
+        f'<text x="{LEFT}" y="{height - LEGEND_LINE}">{told}</text></svg>\n'
     )
 
 
