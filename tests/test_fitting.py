@@ -10,6 +10,7 @@ from PIL import Image
 from torch import nn
 
 import invad.extraction
+import invad.fitting
 from invad.backbones.base import Backbone, BackboneInfo
 from invad.data.images import read_image
 from invad.diffusion.empirical import EmpiricalConfig
@@ -150,6 +151,24 @@ def test_a_lone_image_is_not_repeated_beyond_all_measure():
     made = balance(["a"] * 99 + ["b", "c"])
     assert len(made) <= 2 * 101
     assert (made == 99).sum() == (made == 100).sum() == 51
+
+
+def test_training_draws_small_categories_as_often(
+    write_parts, tmp_path, tiny_preset, make_backbone, monkeypatch
+):
+    """The rows that the network is trained on: 48 parts, and 12 of the other kind four times."""
+    seen = []
+    usual = invad.fitting.train_denoiser
+    monkeypatch.setattr(
+        invad.fitting,
+        "train_denoiser",
+        lambda net, x, rows, *a, **k: seen.append(rows) or usual(net, x, rows, *a, **k),
+    )
+    samples = write_parts(tmp_path / "a", 60, category="a") + write_parts(tmp_path / "b", 20, category="b")
+    fit(samples, tiny_preset, make_backbone())
+    counts = np.bincount(seen[0])
+    assert counts.sum() == 2 * 48
+    assert sorted(counts.tolist()) == [1] * 48 + [4] * 12
 
 
 # Features
