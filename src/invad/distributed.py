@@ -90,6 +90,9 @@ class Team:
     """One of several processes that a launcher started."""
 
     def __init__(self, cpu: bool):
+        # Its functions keep, as a default argument, the group there is when it is imported, which DDP does:
+        # a group that outlives `destroy_process_group` can abort the process as it exits.
+        import torch.distributed.nn.functional
         from accelerate import PartialState
 
         try:
