@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import miniatures
 from invad.benchmark import Plan, run
+from invad.data.datasets import load_dataset
 from invad.data.synthetic import write_dataset
 from invad.detector import Detector
 from invad.errors import ConfigError, DataError
@@ -65,6 +67,23 @@ def single(plan, tmp_path_factory):
 def row(result, **wanted):
     (found,) = [r for r in result["rows"] if wanted.items() <= r.items()]
     return found
+
+
+@pytest.mark.parametrize("name", sorted(miniatures.MINIATURES))
+def test_every_layout_is_benchmarked_as_it_lies_on_disk(name, plan, tmp_path):
+    root = miniatures.write(name, tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
+    result = run(replace(plan, root=root), tmp_path / "run")
+    assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
+    assert result["failed"] == {}
+    test = load_dataset(root).test
+    for category in {sample.category for sample in test}:
+        listed = [sample for sample in test if sample.category == category]
+        found = row(result, category=category, protocol="calibrated")
+        defective = sum(sample.defect != "good" for sample in listed)
+        assert found["n_normal"] + found["n_anomalous"] == len(listed)
+        assert found["n_anomalous"] == defective > 0
+        assert found["image_auroc"] is not None
 
 
 def test_every_protocol_has_a_note():

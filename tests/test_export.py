@@ -84,6 +84,25 @@ def test_a_fixed_size_batch(detector, draw, tmp_path):
         loaded.predict_many(images, batch=3)
 
 
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_int8_is_fitted_to_normals_and_proved_on_them(form, two_categories, write_parts, draw, tmp_path):
+    pytest.importorskip("openvino", reason="needs invad[openvino]")
+    write_parts(tmp_path / "normal", 12)
+    config = ExportConfig(format=form, precision="int8", calibration=tmp_path / "normal")
+    _, certificate = export(two_categories, tmp_path / "b", config)
+    rows = {row.probe: row for row in certificate.rows}
+    assert [name for name in rows if name.startswith("normal")] == [f"normal {i}" for i in range(12)]
+    assert {rows[f"normal {i}"].decision_found for i in range(12)} == {"good"}
+    assert certificate.problems == []
+    differences = [abs(row.score - row.score_found) for row in rows.values()]
+    assert max(differences) > 0
+    loaded = runtime.load(tmp_path / "b", threads=1)
+    assert (loaded.info.precision, loaded.engine.name) == ("int8", {"onnx": "onnxruntime"}.get(form, form))
+    assert max(row.score_found for row in rows.values() if row.probe.startswith("normal")) < min(
+        loaded.predict(draw(i, defect=True)).score for i in range(3)
+    )
+
+
 def test_a_program_for_pytorch_with_any_number_of_images(detector, draw, tmp_path):
     export(detector, tmp_path / "b", ExportConfig(format="torch", batch=None))
     loaded = runtime.load(tmp_path / "b")
