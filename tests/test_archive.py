@@ -15,13 +15,14 @@ pq = pytest.importorskip("pyarrow.parquet", reason="needs pip install invad[arch
 pytest.importorskip("ray", reason="needs pip install invad[archive]")
 
 from invad.archive import BLOCK, MANIFEST  # noqa: E402
-from invad.archive.sources import list_source  # noqa: E402
+from invad.archive.sources import list_source, readable  # noqa: E402
 from invad.archive.worker import finished_paths, part_name  # noqa: E402
 from invad.detector import Detector  # noqa: E402
 from invad.errors import ArtifactError, ConfigError, DataError  # noqa: E402
 from invad.regions import regions  # noqa: E402
 
 SRC = Path(__file__).resolve().parents[1] / "src"
+KEPT = ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
 IMAGES = 2000
 BROKEN = ("0003.png", "1500.png")
 
@@ -51,7 +52,7 @@ def images(write_parts, tmp_path_factory):
 
 
 def start(model, source, output, home, *options):
-    kept = {k: v for k, v in os.environ.items() if k in ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR")}
+    kept = {k: v for k, v in os.environ.items() if k in KEPT or k.startswith("AWS_")}
     command = [sys.executable, "-m", "invad", "predict", str(model), str(source), "--engine", "ray"]
     return subprocess.Popen(
         [*command, "--output", str(output), *options],
@@ -219,9 +220,57 @@ def test_urls_that_cannot_be_listed(tmp_path):
         list_source(tmp_path.as_uri())
 
 
-def test_no_password_reaches_the_rows():
+@pytest.mark.parametrize("url", ["s3://key:secret@bucket/x", "s3://bucket/x?access_key=a&secret_key=b"])
+def test_no_password_reaches_the_rows(url):
     with pytest.raises(ConfigError, match="password"):
-        list_source("s3://key:secret@bucket/x")
+        list_source(url)
+
+
+@pytest.fixture
+def bucket(images, monkeypatch):
+    """Address of an S3 server on this machine; its bucket `parts` holds three images and a broken one."""
+    server = pytest.importorskip("moto.server", reason="needs moto[server]")
+    from pyarrow import fs
+
+    for name, value in (("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b"), ("DEFAULT_REGION", "us-east-1")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    thread = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    thread.start()
+    host, port = thread.get_host_and_port()
+    files = fs.S3FileSystem(endpoint_override=f"{host}:{port}", scheme="http", allow_bucket_creation=True)
+    files.create_dir("parts")
+    for name in ("0000.png", "0001.png", "0002.png", "0003.png"):
+        with files.open_output_stream(f"parts/line 1/{name}") as stream:
+            stream.write((images / name).read_bytes())
+    yield f"{host}:{port}"
+    thread.stop()
+
+
+def test_an_s3_server_named_in_the_url(model, images, bucket, tmp_path):
+    url = f"s3://parts/line%201?endpoint_override={bucket}&scheme=http"
+    listed = list_source(url)
+    assert [readable(path) for path in listed] == [(images / f"{i:04d}.png").read_bytes() for i in range(4)]
+    run = start(model, url, tmp_path / "scores", tmp_path)
+    _, errors = run.communicate(timeout=180)
+    assert run.returncode == 0, errors
+    rows = rows_of(tmp_path / "scores")
+    assert [row["path"] for row in rows] == listed
+    alone = Detector.load(model, device="cpu").predict(images / "0000.png")
+    assert (rows[0]["score"], rows[0]["decision"]) == (alone.score, alone.decision)
+    assert [row["error"] is None for row in rows] == [True, True, True, False]
+
+    (tmp_path / "list.txt").write_text("\n".join(path.replace("0002", "0009") for path in listed[:3]))
+    (tmp_path / "gone.txt").write_text(listed[0].replace(bucket, "127.0.0.1:9"))
+    run = start(model, tmp_path / "list.txt", tmp_path / "listed", tmp_path)
+    _, errors = run.communicate(timeout=180)
+    assert run.returncode == 0, errors
+    assert [row["error"] is None for row in rows_of(tmp_path / "listed")] == [True, True, False]
+    run = start(model, tmp_path / "gone.txt", tmp_path / "gone", tmp_path)
+    _, errors = run.communicate(timeout=300)
+    (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert run.returncode == 1
+    assert line.startswith("error: Ray stopped (OSError: ")
+    assert "run the same command again" in line
 
 
 def test_an_image_that_kills_its_workers_gets_a_row(model, images, tmp_path):

@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -113,8 +114,14 @@ def _results(
         for row in dataset.iter_rows():
             yield int(row["images"])
     except (ray.exceptions.RayError, OSError) as error:
-        line = " ".join(str(error).split())[-300:]
-        raise DataError(f"Ray stopped ({line}); run the same command again to continue") from None
+        raise DataError(f"Ray stopped ({_reason(error)}); run the same command again to continue") from None
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong in a worker: Ray's text holds the workers' tracebacks, the innermost first."""
+    text = str(error)
+    found = re.search(r"^[\w.]*(?:Error|Exception): .+", text, re.MULTILINE)
+    return " ".join((found[0] if found else text).split())[:300]
 
 
 def _begin(output: Path, identity: dict[str, Any]) -> None:

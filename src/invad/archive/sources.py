@@ -3,7 +3,7 @@
 import csv
 import os
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from invad.data.listing import IMAGE_SUFFIXES, list_images, natural_key
 from invad.errors import ConfigError, DataError
@@ -16,7 +16,8 @@ def list_source(source: str | Path) -> list[str]:
     """The images of a source (see `score_archive`), each once: local paths, absolute, or URLs."""
     text = os.fspath(source)
     if "://" in text:
-        if urlsplit(text).password:
+        parts = urlsplit(text)
+        if parts.password or "secret_key" in parse_qs(parts.query):
             raise ConfigError(
                 "the URL holds a password, which would be written with every row; use the environment"
             )
@@ -62,7 +63,8 @@ def _list_url(url: str) -> list[str]:
     import pyarrow as pa
     from pyarrow import fs
 
-    scheme = url.split("://", 1)[0]
+    parts = urlsplit(url)
+    options = f"?{parts.query}" if parts.query else ""
     try:
         files, root = fs.FileSystem.from_uri(url)
         found = files.get_file_info(fs.FileSelector(root, recursive=True))
@@ -72,7 +74,8 @@ def _list_url(url: str) -> list[str]:
     names = [f.path for f in found if f.is_file and f.path.lower().endswith(IMAGE_SUFFIXES)]
     if not names:
         raise DataError(f"{url}: no images; give a prefix with {', '.join(IMAGE_SUFFIXES)} files")
-    return [f"{scheme}://{quote(name)}" for name in sorted(names, key=lambda name: natural_key(Path(name)))]
+    names.sort(key=lambda name: natural_key(Path(name)))
+    return [f"{parts.scheme}://{quote(name)}{options}" for name in names]
 
 
 def readable(path: str) -> str | bytes:
