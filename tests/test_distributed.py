@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from invad.detector import Detector
 from invad.diffusion.denoiser import DenoiserConfig, build_denoiser
 from invad.diffusion.schedule import linear_schedule
-from invad.distributed import Solo, workers
+from invad.distributed import BUCKET, Solo, _buckets, workers
 from invad.errors import ConfigError
 from invad.train_state import _owners
 from invad.training import Checkpoint, Execution, TrainConfig, train_denoiser
@@ -109,6 +109,14 @@ def test_every_tensor_has_one_owner_and_the_shares_are_even():
     assert sum(held) == 265
     assert max(held) - min(held) <= 20
     assert set(_owners({"a": 1}, 3).values()) == {0}
+
+
+def test_tensors_travel_together_by_dtype_up_to_a_limit():
+    small, large = torch.zeros(3), torch.empty(BUCKET // 4)
+    tensors = [small, small, small.double(), large, small, small]
+    assert [len(bucket) for bucket in _buckets(tensors)] == [2, 1, 1, 2]
+    assert [id(t) for bucket in _buckets(tensors) for t in bucket] == [id(t) for t in tensors]
+    assert list(_buckets([])) == []
 
 
 # Two processes

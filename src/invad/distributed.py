@@ -7,7 +7,7 @@ Everything that a job does differently in many processes goes through the method
 
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Protocol, TypeVar
@@ -22,6 +22,9 @@ T = TypeVar("T")
 
 PATIENCE = timedelta(hours=2)
 """How long a process waits for the others; a launcher notices one that died at once."""
+
+BUCKET = 32 << 20
+"""Bytes of the largest message made of several tensors."""
 
 LOST = (
     "another process of this training ended; what it wrote last is kept: repeat the command with --resume "
@@ -48,8 +51,8 @@ class Workers(Protocol):
     def any(self, *flags: bool) -> tuple[bool, ...]:
         """For each flag, whether some process holds it."""
 
-    def share(self, tensor: Tensor, owner: int) -> None:
-        """Overwrite `tensor` by that of process `owner`, which has the same shape and dtype."""
+    def share(self, tensors: Sequence[Tensor], owner: int) -> None:
+        """Overwrite `tensors` by those of process `owner`, which have the same shapes and dtypes."""
 
     def gather(self, own: Mapping[int, T]) -> dict[int, T]:
         """What all processes hold by key, in the order of the keys; each key belongs to one process."""
@@ -78,7 +81,7 @@ class Solo:
     def any(self, *flags: bool) -> tuple[bool, ...]:
         return flags
 
-    def share(self, tensor: Tensor, owner: int) -> None: ...
+    def share(self, tensors: Sequence[Tensor], owner: int) -> None: ...
 
     def gather(self, own: Mapping[int, T]) -> dict[int, T]:
         return dict(sorted(own.items()))
@@ -123,8 +126,14 @@ class Team:
         torch.distributed.all_reduce(held, torch.distributed.ReduceOp.MAX)
         return tuple(bool(flag) for flag in held.tolist())
 
-    def share(self, tensor: Tensor, owner: int) -> None:
-        torch.distributed.broadcast(tensor, owner)
+    def share(self, tensors: Sequence[Tensor], owner: int) -> None:
+        # A message each would cost more than what it carries.
+        for bucket in _buckets(tensors):
+            flat = torch.cat([tensor.detach().reshape(-1) for tensor in bucket])
+            torch.distributed.broadcast(flat, owner)
+            if self.rank != owner:
+                for tensor, part in zip(bucket, torch.split(flat, [t.numel() for t in bucket]), strict=True):
+                    tensor.detach().copy_(part.view_as(tensor))
 
     def gather(self, own: Mapping[int, T]) -> dict[int, T]:
         from accelerate.utils import gather_object
@@ -134,6 +143,19 @@ class Team:
 
     def wait(self) -> None:
         self._state.wait_for_everyone()
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """The tensors in their order, in groups of one dtype that hold at most BUCKET bytes or one tensor."""
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        held = sum(t.nbytes for t in bucket)
+        if bucket and (held + tensor.nbytes > BUCKET or tensor.dtype != bucket[0].dtype):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket
 
 
 @contextmanager

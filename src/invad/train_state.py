@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,8 +114,7 @@ class State:
         # The average forgets the initial weights faster while it is young.
         decay = min(config.ema, (1 + self.step) / (10 + self.step))
         with torch.no_grad():
-            for name, weight in self.net.named_parameters():
-                self.workers.share(weight, self.owner[name])
+            self._share(dict(self.net.named_parameters()))
             for name, weight in self.net.state_dict().items():
                 if name in self.average:
                     self.average[name].lerp_(weight, 1 - decay)
@@ -133,10 +132,15 @@ class State:
     def keep_average(self) -> None:
         """Make the averaged weights those of the network."""
         with torch.no_grad():
-            for name, weight in self.net.state_dict().items():
-                if name in self.average:
-                    weight.copy_(self.average[name])
-                self.workers.share(weight, self.owner[name])
+            weights = self.net.state_dict()
+            for name, average in self.average.items():
+                weights[name].copy_(average)
+            self._share(weights)
+
+    def _share(self, tensors: Mapping[str, Tensor]) -> None:
+        """Overwrite each by that of the process that owns it."""
+        for rank in range(self.workers.size):
+            self.workers.share([t for name, t in tensors.items() if self.owner[name] == rank], rank)
 
     def save(self, checkpoint: Checkpoint) -> None:
         """All processes hand what they hold to the leading one, tensor by tensor; it writes."""
@@ -177,7 +181,7 @@ class State:
 
     def _from_owner(self, name: str, own: Tensor | None, like: Tensor) -> Tensor:
         tensor = torch.empty_like(like) if own is None else own
-        self.workers.share(tensor, self.owner[name])
+        self.workers.share([tensor], self.owner[name])
         return tensor
 
     def load(self, checkpoint: Checkpoint) -> None:
