@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from invad.runtime.certificate import certify, stored_tolerance
 
 pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
 pytest.importorskip("onnxruntime", reason="exporting needs invad[onnx]")
-SRC = Path(__file__).resolve().parents[1] / "src"
+RUNTIME = Path(__file__).resolve().parents[1] / "runtime"
 OTHER_PRESETS = ("fast", "dit", "paper")
 
 
@@ -127,7 +128,7 @@ def test_large_weights_lie_beside_the_graph(detector, tmp_path):
 
 def test_the_graph_tells_nothing_of_where_it_was_made(bundle):
     text = (bundle / "model.onnx").read_bytes()
-    assert str(SRC).encode() not in text
+    assert str(RUNTIME.parent).encode() not in text
     assert b"stack_trace" not in text
 
 
@@ -259,14 +260,26 @@ main()
 """
 
 
+@pytest.fixture(scope="module")
+def runtime_package(tmp_path_factory):
+    """A folder with the files that the wheel of invad-runtime is made of, and no others."""
+    place = tmp_path_factory.mktemp("runtime")
+    listed = re.findall(r'^"(.+?)" = "(invad/.+)"$', (RUNTIME / "pyproject.toml").read_text(), re.MULTILINE)
+    for source, target in listed:
+        to = place / target
+        to.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (RUNTIME / source).is_dir() else shutil.copy2)(RUNTIME / source, to)
+    return place
+
+
 @pytest.fixture
-def without_torch(tmp_path):
-    """Run the command line in a process in which the heavy libraries cannot be imported."""
+def without_torch(tmp_path, runtime_package):
+    """Run the command line of invad-runtime in a process in which the heavy libraries cannot be imported."""
 
     def call(*arguments):
         return subprocess.run(
             [sys.executable, "-c", BLOCKED, *map(str, arguments)],
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(SRC), "HOME": str(tmp_path)},
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(runtime_package), "HOME": str(tmp_path)},
             capture_output=True,
             text=True,
             timeout=120,
