@@ -6,11 +6,10 @@
     python benchmarks/accuracy.py DATA/* --study sizes --output benchmarks/results/sizes.json
     python benchmarks/accuracy.py DATA/* --study teacher --teachers FOLDER --output .../teacher.json
 
-Any folder in MVTec layout. One network is trained per set and seed, with the preset `standard`; the
-configurations are what is read off it, each calibrated on the held-out normals for itself. `fast` differs
-from `standard` only in its reading, so its row is that of its own training. Baselines work on the same
-features (those of `standard`, standardised per channel, no contrast step unless the name says so) of *all*
-training images. Rows already in the output are kept. A Markdown table is written beside the JSON.
+Any folder in MVTec layout. One network is trained per set and seed, with `--preset` (`standard`); the
+configurations are what is read off it, each calibrated on the held-out normals for itself. Baselines work on
+the same features (those of the preset, standardised per channel, no contrast step unless the name says so) of
+*all* training images. Rows already in the output are kept. A Markdown table is written beside the JSON.
 """
 
 import argparse
@@ -60,20 +59,25 @@ from invad.scoring import fit_position_stats, image_scores, paper_fusion, paper_
 STUDIES = ("accuracy", "robustness", "sizes", "unified", "teacher")
 STANDARD = named("standard")
 SIZES = (10, 20, 50, 100)
-UNIFIED = "standard, one model for all sets"
-
 
 CONFIGURATIONS = {
-    "standard": {0: 1 / 9, 1: 1 / 9, 2: 1 / 9, 3: 1 / 3, 4: 1 / 3},
-    "fast": {1: 1 / 3, 3: 1 / 3, 4: 1 / 3},
-    "standard without the fine grid": {0: 1 / 6, 1: 1 / 6, 2: 1 / 6, 3: 1 / 2},
-    "network alone": {0: 1 / 3, 1: 1 / 3, 2: 1 / 3},
-    "network at t = 300 alone": {1: 1.0},
-    "empirical alone": {3: 1 / 2, 4: 1 / 2},
-    "empirical on the grid alone": {3: 1.0},
-    "empirical on the fine grid alone": {4: 1.0},
+    "standard": {
+        "standard": {0: 1 / 9, 1: 1 / 9, 2: 1 / 9, 3: 1 / 3, 4: 1 / 3},
+        "standard, network read once": {1: 1 / 3, 3: 1 / 3, 4: 1 / 3},
+        "standard without the fine grid": {0: 1 / 6, 1: 1 / 6, 2: 1 / 6, 3: 1 / 2},
+        "network alone": {0: 1 / 3, 1: 1 / 3, 2: 1 / 3},
+        "network at t = 300 alone": {1: 1.0},
+        "empirical alone": {3: 1 / 2, 4: 1 / 2},
+        "empirical on the grid alone": {3: 1.0},
+        "empirical on the fine grid alone": {4: 1.0},
+    },
+    "fast": {
+        "fast": {0: 1 / 2, 1: 1 / 2},
+        "network alone": {0: 1.0},
+        "empirical alone": {1: 1.0},
+    },
 }
-"""Weights of the maps of `standard`: the network at 200, 300, 400, the empirical predictor, the fine one."""
+"""By preset, weights of its norm maps: the network at its levels, the empirical predictor, the fine one."""
 
 
 def read_maps(model: Model, samples: tuple[Sample, ...], change: Callable[[Any], Any] | None = None) -> Any:
@@ -147,7 +151,6 @@ def baselines(model: Model, train: Any, test: Any, seed: int) -> dict[str, tuple
     nearest = NearestNeighbour(x_train, 0.1, seed)(x_test)
     single = x_train.shape[1] // len(model.extract.scales)
     first = NearestNeighbour(x_train[:, :single], 0.1, seed)(x_test[:, :single])
-    fine = unblock(NearestNeighbour(train_fine, 0.01, seed)(test_fine), model)
     # Fully whitened, because the baseline standardises whatever it is given.
     noised = FeatureSpace.fit(STANDARD.space, train, np.arange(len(train)))
     own_train, own_test = (noised(torch.from_numpy(x)).numpy() for x in (train, test))
@@ -157,11 +160,13 @@ def baselines(model: Model, train: Any, test: Any, seed: int) -> dict[str, tuple
         "nearest neighbour, top 2 %": (nearest, 0.02),
         "nearest neighbour, one scale, largest cell": (first, 1e-9),
         "nearest neighbour, one scale, top 2 %": (first, 0.02),
-        "nearest neighbour, one scale, fine grid, 1 % coreset, largest cell": (fine, 1e-9),
         "nearest neighbour in the detector's space, whitened, largest cell": (own, 1e-9),
         "nearest neighbour in the detector's space, whitened, top 2 %": (own, 0.02),
         "PaDiM, 100 channels, largest cell": (padim_maps(x_train, x_test, 100, seed), 1e-9),
     }
+    if train_fine is not None:
+        fine = unblock(NearestNeighbour(train_fine, 0.01, seed)(test_fine), model)
+        maps["nearest neighbour, one scale, fine grid, 1 % coreset, largest cell"] = (fine, 1e-9)
     for level, steps in ((200, 3), (200, 10), (500, 3), (500, 10)):
         name = f"DDIM reconstruction, level {level}, {steps} steps, largest cell"
         maps[name] = (reconstruction_maps(model, test, level, steps), 1e-9)
@@ -203,10 +208,10 @@ def data_hash(dataset: Dataset) -> str:
     return whole.hexdigest()[:12]
 
 
-def run(folder: Path, seed: int, with_baselines: bool) -> list[dict[str, Any]]:
+def run(folder: Path, seed: int, preset: str, with_baselines: bool) -> list[dict[str, Any]]:
     """All rows of one set and seed."""
     dataset = load_dataset(folder)
-    fitted = train(dataset, STANDARD, seed)
+    fitted = train(dataset, named(preset), seed)
     model, labels = fitted.model, np.array([s.is_anomalous for s in dataset.test])
     test, maps = read_maps(model, dataset.test)
     hw = model.extract.preprocess.input_hw
@@ -217,20 +222,20 @@ def run(folder: Path, seed: int, with_baselines: bool) -> list[dict[str, Any]]:
         "n_normal": int((~labels).sum()),
         "n_anomalous": int(labels.sum()),
         "data": data_hash(dataset),
-        "settings": digest(to_plain(STANDARD)),
+        "settings": digest(to_plain(named(preset))),
     }
     rows = []
-    for name, weights in CONFIGURATIONS.items():
+    for name, weights in CONFIGURATIONS[preset].items():
         map_Nhw, scores, calibration = calibrated(weights, fitted, maps)
         rows.append(
             {**common, "configuration": name, **seven(scores, map_Nhw, labels, masks, hw)}
             | {"false_alarms": false_alarms(scores, labels, calibration), "calibration_n": calibration.n}
         )
-        if name in ("standard", "fast"):
+        if name == preset:
             rows[-1] |= {"train_seconds": fitted.record.seconds}
-    map_Nhw, scores, _ = calibrated(CONFIGURATIONS["standard"], fitted, maps, floor=0.0)
+    map_Nhw, scores, _ = calibrated(CONFIGURATIONS[preset][preset], fitted, maps, floor=0.0)
     rows.append(
-        {**common, "configuration": "standard with its whole floor"}
+        {**common, "configuration": f"{preset} with its whole floor"}
         | seven(scores, map_Nhw, labels, masks, hw)
     )
     map_Nhw, scores = paper(model, test)
@@ -246,12 +251,12 @@ def run(folder: Path, seed: int, with_baselines: bool) -> list[dict[str, Any]]:
     return rows
 
 
-def unified(folders: list[Path], seed: int) -> list[dict[str, Any]]:
+def unified(folders: list[Path], seed: int, preset: str) -> list[dict[str, Any]]:
     """One model over all the sets, each judged by its own held-out normals."""
     sets = {folder.name: load_dataset(folder) for folder in folders}
     together = [replace(s, category=name) for name, dataset in sets.items() for s in dataset.train]
     first = next(iter(sets.values()))
-    fitted = train(replace(first, train=tuple(together), test=()), STANDARD, seed)
+    fitted = train(replace(first, train=tuple(together), test=()), named(preset), seed)
     rows = []
     for name, dataset in sets.items():
         own = [i for i, category in enumerate(fitted.held_categories) if category == name]
@@ -260,46 +265,39 @@ def unified(folders: list[Path], seed: int) -> list[dict[str, Any]]:
         _, maps = read_maps(fitted.model, dataset.test)
         hw = fitted.model.extract.preprocess.input_hw
         masks = masks_of(dataset, hw)
-        for configuration in ("standard", "fast"):
-            weights = CONFIGURATIONS[configuration]
-            map_Nhw, scores, calibration = calibrated(weights, judged, maps)
-            rows.append(
-                {"set": name, "seed": seed, "configuration": configuration + UNIFIED.removeprefix("standard")}
-                | {"train_seconds": fitted.record.seconds, "input_hw": hw, "calibration_n": calibration.n}
-                | seven(scores, map_Nhw, labels, masks, hw)
-                | {"false_alarms": false_alarms(scores, labels, calibration)}
-            )
+        map_Nhw, scores, calibration = calibrated(CONFIGURATIONS[preset][preset], judged, maps)
+        rows.append(
+            {"set": name, "seed": seed, "configuration": f"{preset}, one model for all sets"}
+            | {"train_seconds": fitted.record.seconds, "input_hw": hw, "calibration_n": calibration.n}
+            | seven(scores, map_Nhw, labels, masks, hw)
+            | {"false_alarms": false_alarms(scores, labels, calibration)}
+        )
     return rows
 
 
-def brief(
-    fitted: Fitted, maps_NLhw: Tensor, labels: Any, names: tuple[str, ...], **common: Any
-) -> list[dict[str, Any]]:
-    """Image AUROC and false alarms alone, a row per configuration."""
-    rows = []
-    for name in names:
-        _, scores, calibration = calibrated(CONFIGURATIONS[name], fitted, maps_NLhw)
-        auroc = image_metrics(scores.double().numpy(), labels)["image_auroc"]
-        alarms = false_alarms(scores, labels, calibration)
-        rows.append({**common, "configuration": name, "image_auroc": auroc, "false_alarms": alarms})
-    return rows
+def brief(fitted: Fitted, maps_NLhw: Tensor, labels: Any, preset: str, **common: Any) -> dict[str, Any]:
+    """Image AUROC and false alarms of a preset alone."""
+    _, scores, calibration = calibrated(CONFIGURATIONS[preset][preset], fitted, maps_NLhw)
+    auroc = image_metrics(scores.double().numpy(), labels)["image_auroc"]
+    alarms = false_alarms(scores, labels, calibration)
+    return {**common, "configuration": preset, "image_auroc": auroc, "false_alarms": alarms}
 
 
 def features_of(extract: FeatureExtractor, samples: tuple[Sample, ...]) -> Any:
     return np.concatenate([extract(read_image(s.path)).cpu().numpy() for s in samples])
 
 
-def robustness(folder: Path, seed: int) -> list[dict[str, Any]]:
+def robustness(folder: Path, seed: int, preset: str) -> list[dict[str, Any]]:
     """The same model and baseline on changed test images."""
     dataset = load_dataset(folder)
-    fitted = train(dataset, STANDARD, seed)
+    fitted = train(dataset, named(preset), seed)
     model, labels = fitted.model, np.array([s.is_anomalous for s in dataset.test])
     nearest = NearestNeighbour(on_grid(model, features_of(model.extract, dataset.train)), 0.02, seed)
     rows = []
     for change, apply in PERTURBATIONS.items():
         test, maps = read_maps(model, dataset.test, apply)
         common = {"set": folder.name, "seed": seed, "variant": change}
-        rows += brief(fitted, maps, labels, ("standard", "fast"), **common)
+        rows.append(brief(fitted, maps, labels, preset, **common))
         auroc = largest_cell_auroc(nearest(on_grid(model, test)), labels)
         rows.append({**common, "configuration": "nearest neighbour, 2 % coreset", "image_auroc": auroc})
     return rows
@@ -314,7 +312,7 @@ def largest_cell_auroc(map_Nhw: Tensor, labels: Any) -> float:
     return image_metrics(image_scores(map_Nhw, 1e-9).double().numpy(), labels)["image_auroc"]
 
 
-def sizes(folder: Path, seed: int) -> list[dict[str, Any]]:
+def sizes(folder: Path, seed: int, preset: str) -> list[dict[str, Any]]:
     """Trained on the first 10, 20, 50 and 100 normals of a random order, and on all."""
     dataset = load_dataset(folder)
     labels = np.array([s.is_anomalous for s in dataset.test])
@@ -322,12 +320,12 @@ def sizes(folder: Path, seed: int) -> list[dict[str, Any]]:
     rows = []
     for size in (*(n for n in SIZES if n < len(order)), len(order)):
         part = replace(dataset, train=tuple(dataset.train[i] for i in order[:size]))
-        fitted = train(part, STANDARD, seed)
+        fitted = train(part, named(preset), seed)
         model = fitted.model
         test, maps = read_maps(model, dataset.test)
         variant = f"{size} normals" if size in SIZES else "all normals"
         common = {"set": folder.name, "seed": seed, "variant": variant, "normals": size}
-        rows += brief(fitted, maps, labels, ("standard", "fast"), **common)
+        rows.append(brief(fitted, maps, labels, preset, **common))
         nearest = NearestNeighbour(on_grid(model, features_of(model.extract, part.train)), 0.1, seed)
         auroc = largest_cell_auroc(nearest(on_grid(model, test)), labels)
         rows.append({**common, "configuration": "nearest neighbour, 10 % coreset", "image_auroc": auroc})
@@ -436,9 +434,12 @@ def main() -> None:
     parser.add_argument("--seeds", default="0")
     parser.add_argument("--baseline-seeds", default="0")
     parser.add_argument("--study", choices=STUDIES, default=STUDIES[0])
+    parser.add_argument("--preset", choices=tuple(CONFIGURATIONS), default="standard")
     parser.add_argument("--teachers", type=Path, help="folder of teachers.py, see distill_invad_s.py")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
+    if args.study == "teacher" and args.preset != "standard":
+        parser.error("--study teacher measures its time beside `standard`")
     if (args.study == "teacher") != (args.teachers is not None):
         parser.error("--teachers goes with --study teacher, and the other way round")
     rows = json.loads(args.output.read_text())["rows"] if args.output.exists() else []
@@ -451,13 +452,13 @@ def main() -> None:
                 continue
             started = time.perf_counter()
             if args.study == "accuracy":
-                new = run(folder, seed, seed in with_baselines)
+                new = run(folder, seed, args.preset, seed in with_baselines)
             elif args.study == "unified":
-                new = unified(folders, seed)
+                new = unified(folders, seed, args.preset)
             elif args.study == "teacher":
                 new = teacher(folder, seed, args.teachers)
             else:
-                new = {"robustness": robustness, "sizes": sizes}[args.study](folder, seed)
+                new = {"robustness": robustness, "sizes": sizes}[args.study](folder, seed, args.preset)
             rows += new
             revision = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
             table = summary(rows, "variant")
@@ -465,7 +466,8 @@ def main() -> None:
                 "what": __doc__.strip().splitlines()[0],
                 "machine": facts(),
                 "revision": revision.stdout.strip(),
-                "settings": asdict(STANDARD.train),
+                "preset": args.preset,
+                "settings": asdict(named(args.preset).train),
                 "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
                 "summary": table,
                 "rows": rows,

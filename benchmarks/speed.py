@@ -6,9 +6,10 @@
 
 The presets are trained on drawn parts for a few steps, all others have random weights: times do not depend on
 them. Everything goes from 256 x 256 x 3 bytes in memory to score and map, one image at a time. In every round
-each detector takes its turn, so that a slow moment meets all of them; a ratio is taken within a round, and
-given as its median and quartiles over the rounds. Detectors beyond a second an image join every third round,
-the reference configuration two. An idle machine is needed for the times, hardly for the ratios.
+each detector takes its turn, so that a slow moment meets all of them: a pause, in which the threads of the
+engine before fall asleep, one image uncounted, then up to five. A ratio is taken within a round, and given as
+its median and quartiles over the rounds. Detectors beyond a second an image join every third round, the
+reference configuration two. An idle machine is needed for the times, hardly for the ratios.
 Floor of a preset: its floating-point operations at the measured rate of matrix products, or its weights at
 the measured bandwidth, whichever takes longer. A Markdown table is written beside the JSON.
 """
@@ -51,6 +52,9 @@ RECONSTRUCTION = "DDIM reconstruction of standard's features, 10 steps"
 SIDE = peers.SIDE
 SLOW, VERY_SLOW = 1.0, 5.0
 """Seconds an image, beyond which a detector takes part in every third round, or in two."""
+
+PAUSE = 0.2
+"""Seconds before a turn: engines let their threads spin for a while, which takes cores from the next one."""
 
 Detect = Callable[[Any], Any]
 
@@ -142,15 +146,18 @@ def take_turns(
     while number < 3 or time.perf_counter() < deadline:
         for key, detect in detectors.items():
             out = (once[key] > SLOW and number % 3) or (once[key] > VERY_SLOW and number > 3)
-            times = [] if out else [timed(detect, images[i % len(images)]) for i in range(repeats(once[key]))]
-            rounds[key].append(1000 * statistics.median(times) if times else None)
+            rounds[key].append(None if out else turn(detect, images, once[key]))
         number += 1
     return rounds
 
 
-def repeats(seconds: float) -> int:
-    """Images of a turn."""
-    return max(1, min(5, round(0.2 / seconds)))
+def turn(detect: Detect, images: list[Any], seconds: float) -> float:
+    """Median milliseconds of an image; seconds: what one takes about."""
+    time.sleep(PAUSE)
+    if seconds < SLOW:
+        detect(images[-1])
+    count = max(1, min(5, round(0.3 / seconds)))
+    return 1000 * statistics.median(timed(detect, images[i % len(images)]) for i in range(count))
 
 
 def timed(detect: Detect, image: Any) -> float:

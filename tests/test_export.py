@@ -239,6 +239,15 @@ def test_impossible_exports(options, words, detector, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_bf16_is_refused_where_onnx_runtime_has_the_cpu_alone(detector, tmp_path):
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this ONNX Runtime has a GPU")
+    with pytest.raises(ConfigError, match=r"bf16: .* choose format openvino or torch"):
+        export(detector, tmp_path / "b", ExportConfig(precision="bf16"))
+
+
 def test_a_folder_in_use_is_not_overwritten(detector, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(ArtifactError, match="not empty"):

