@@ -49,7 +49,7 @@ def train(
         Path, typer.Option(metavar="DIR", help="New or empty folder for the model, made if it is missing.")
     ],
     preset: Annotated[
-        str, typer.Option(help="standard, fast (read once), dit (for a GPU) or paper.")
+        str, typer.Option(help="standard, fast (half the time), dit (for a GPU) or paper.")
     ] = "standard",
     backbone: Annotated[
         str | None, typer.Option(help="Feature network, see 'invad backbones'. Default: the preset's.")
