@@ -239,6 +239,13 @@ def test_impossible_exports(options, words, detector, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_int8_with_a_size_wants_normals_of_that_size(detector, write_parts, tmp_path):
+    write_parts(tmp_path / "normal", 1)
+    config = ExportConfig(precision="int8", size_hw=(8, 9), calibration=tmp_path / "normal")
+    with pytest.raises(DataError, match=r"height x width is \d+x\d+, not the 8x9 of --size"):
+        export(detector, tmp_path / "b", config)
+
+
 def test_bf16_is_refused_where_onnx_runtime_has_the_cpu_alone(detector, tmp_path):
     import onnxruntime
 

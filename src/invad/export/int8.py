@@ -33,7 +33,11 @@ def normal_images(folder: Path, size_hw: tuple[int, int] | None) -> list[NDArray
     images = [read_image(path) for path in chosen]
     for path, image in zip(chosen, images, strict=True):
         if size_hw is not None and image.shape[:2] != size_hw:
-            raise DataError(f"{path}: is {image.shape[1]} x {image.shape[0]} pixels, --size says otherwise")
+            found, asked = ("{}x{}".format(*hw[:2]) for hw in (image.shape, size_hw))
+            raise DataError(
+                f"{path}: height x width is {found}, not the {asked} of --size; calibrate with images of "
+                "that size, or leave --size away"
+            )
     return images
 
 
