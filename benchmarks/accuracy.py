@@ -1,6 +1,7 @@
 """Configurations x data sets x seeds: the seven metrics, false alarms and time, beside baselines.
 
     python benchmarks/accuracy.py DATA/* --seeds 0,1,2 --output benchmarks/results/accuracy.json
+    python benchmarks/accuracy.py DATA/* --seeds 0,1,2 --preset fast --output .../accuracy_fast.json
     python benchmarks/accuracy.py DATA/* --study robustness --output benchmarks/results/robustness.json
     python benchmarks/accuracy.py DATA/* --study unified --output benchmarks/results/unified.json
     python benchmarks/accuracy.py DATA/* --study sizes --output benchmarks/results/sizes.json
@@ -442,7 +443,10 @@ def main() -> None:
         parser.error("--study teacher measures its time beside `standard`")
     if (args.study == "teacher") != (args.teachers is not None):
         parser.error("--teachers goes with --study teacher, and the other way round")
-    rows = json.loads(args.output.read_text())["rows"] if args.output.exists() else []
+    before = json.loads(args.output.read_text()) if args.output.exists() else {"rows": []}
+    rows = before["rows"]
+    if rows and before.get("preset", "standard") != args.preset:
+        parser.error(f"{args.output} holds rows of another preset; give another --output")
     with_baselines = {int(s) for s in args.baseline_seeds.split(",")}
     for seed in (int(s) for s in args.seeds.split(",")):
         folders = [f for f in args.folders if f.is_dir()]
