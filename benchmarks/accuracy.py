@@ -374,7 +374,10 @@ def times_beside(dataset: Dataset, extract: FeatureExtractor, features: Any) -> 
 
 
 def summary(rows: list[dict[str, Any]], column: str) -> dict[str, Any]:
-    """Mean image AUROC (and pixel figures) per configuration, set and `column`; `std` is over seeds."""
+    """Per configuration and `column`: of each set the mean and the deviation over seeds (None for one seed).
+
+    The means over sets are of the sets there are.
+    """
     table: dict[str, Any] = {}
     for key in dict.fromkeys((r["configuration"], r.get(column)) for r in rows):
         own = [r for r in rows if (r["configuration"], r.get(column)) == key]
@@ -385,8 +388,8 @@ def summary(rows: list[dict[str, Any]], column: str) -> dict[str, Any]:
             for metric in ("image_auroc", "pixel_auroc", "pixel_aupro"):
                 values = [r[metric] for r in here if r.get(metric) is not None]
                 if values:
-                    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-                    sets[name][metric] = [round(statistics.mean(values), 4), round(spread, 4)]
+                    spread = round(statistics.stdev(values), 4) if len(values) > 1 else None
+                    sets[name][metric] = [round(statistics.mean(values), 4), spread]
         entry: dict[str, Any] = {"sets": sets}
         for metric in ("image_auroc", "pixel_auroc", "pixel_aupro"):
             means = [s[metric][0] for s in sets.values() if metric in s]
@@ -398,33 +401,37 @@ def summary(rows: list[dict[str, Any]], column: str) -> dict[str, Any]:
                 "rate": round(sum(a[rate]["count"] for a in alarms) / sum(a[rate]["of"] for a in alarms), 4),
                 "within": f"{sum(a[rate]['within'] for a in alarms)} of {len(alarms)}",
             }
-        table[" | ".join(k for k in key if k)] = entry
+        table[", ".join(k for k in key if k)] = entry
     return table
 
 
 def markdown(table: dict[str, Any]) -> str:
-    """The summary as a table: mean image AUROC per set and over the sets, pixel means, false alarms."""
+    """The summary as a table: mean image AUROC per set and over the sets, pixel means, false alarms.
+
+    A row that lacks a set has no mean: it would be of easier or harder sets than the other rows.
+    """
     sets = sorted({s for entry in table.values() for s in entry["sets"]})
     lines = [
         f"| | {' | '.join(sets)} | mean | pixel AUROC / AUPRO | false alarms at 5 % | at 1 % |",
         "|" + "---|" * (len(sets) + 5),
     ]
     for name, entry in table.items():
-        cells = [
-            f"{entry['sets'][s]['image_auroc'][0]:.3f} ± {entry['sets'][s]['image_auroc'][1]:.3f}"
-            if s in entry["sets"]
-            else "-"
-            for s in sets
-        ]
+        cells = [_cell(entry["sets"].get(s)) for s in sets]
+        mean = f"{entry['image_auroc']:.3f}" if len(entry["sets"]) == len(sets) else "-"
         pixel = f"{entry['pixel_auroc']:.3f} / {entry['pixel_aupro']:.3f}" if "pixel_auroc" in entry else "-"
         rates = [
             f"{entry[k]['rate']:.1%} ({entry[k]['within']})" if k in entry else "-"
             for k in ("false alarms 5 %", "false alarms 1 %")
         ]
-        lines.append(
-            f"| {name} | {' | '.join(cells)} | {entry['image_auroc']:.3f} | {pixel} | {' | '.join(rates)} |"
-        )
+        lines.append(f"| {name} | {' | '.join(cells)} | {mean} | {pixel} | {' | '.join(rates)} |")
     return "\n".join(lines) + "\n"
+
+
+def _cell(of_set: dict[str, Any] | None) -> str:
+    if of_set is None:
+        return "-"
+    mean, spread = of_set["image_auroc"]
+    return f"{mean:.3f}" if spread is None else f"{mean:.3f} ± {spread:.3f}"
 
 
 def main() -> None:

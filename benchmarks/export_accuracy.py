@@ -27,13 +27,17 @@ from invad.metrics import image_metrics
 VARIANTS = (("onnx", "fp32"), ("onnx", "int8"), ("openvino", "int8"))
 
 
+def auroc(predictions: list[Any], labels: Any) -> float:
+    return image_metrics(np.array([p.score for p in predictions]), labels)["image_auroc"]
+
+
 def rows_of(folder: Path) -> list[dict[str, Any]]:
     dataset = load_dataset(folder)
     paths, labels = [s.path for s in dataset.test], np.array([s.is_anomalous for s in dataset.test])
     detector = Detector.fit(dataset.train, preset="fast", seed=0, device="cpu")
-    usual = [p.score for p in detector.predict(paths)]
+    usual = list(detector.predict(paths))
     row = {"set": folder.name, "engine": "torch", "precision": "fp32"}
-    rows = [row | {"image_auroc": image_metrics(np.array(usual), labels)["image_auroc"]}]
+    rows = [row | {"image_auroc": auroc(usual, labels)}]
     with tempfile.TemporaryDirectory() as place:
         for form, precision in VARIANTS:
             bundle = Path(place) / f"{form}-{precision}"
@@ -49,13 +53,10 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
             except InvadError as error:
                 rows.append(row | {"refused": str(error)})
                 continue
-            predictions = runtime.load(bundle).predict(paths)
-            scores = np.array([p.score for p in predictions])
-            changed = sum(
-                p.decision != q.decision for p, q in zip(predictions, detector.predict(paths), strict=True)
-            )
-            auroc = image_metrics(scores, labels)["image_auroc"]
-            rows.append(row | {"image_auroc": auroc, "decisions_changed": changed, "images": len(paths)})
+            found = list(runtime.load(bundle).predict(paths))
+            changed = sum(p.decision != q.decision for p, q in zip(found, usual, strict=True))
+            row |= {"image_auroc": auroc(found, labels), "decisions_changed": changed, "images": len(paths)}
+            rows.append(row)
     return rows
 
 
