@@ -18,6 +18,7 @@ from urllib.parse import quote
 from invad.artifact import CONFIG
 from invad.config import to_plain
 from invad.data.datasets import Dataset, load_dataset
+from invad.data.files import write_atomically
 from invad.definitions import named as named_definitions
 from invad.detector import Detector
 from invad.errors import ConfigError, DataError, InvadError
@@ -28,7 +29,6 @@ from invad.presets import Preset
 from invad.presets import named as named_preset
 from invad.records import Sample
 from invad.report.benchmark import write_outputs
-from invad.report.files import write_atomically
 from invad.rescoring import Row
 from invad.results import PREDICTIONS, ROWS, result, rows_of_file
 from invad.testset import below, predict_category

@@ -1,5 +1,40 @@
 """Errors a user can act on. The message is one line: what is wrong, where, what to do."""
 
+import errno
+
+_SHARE = (
+    *("ESTALE", "ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH", "ETIMEDOUT", "ENETDOWN", "ENETUNREACH", "ENETRESET"),
+    *("ECONNABORTED", "ECONNREFUSED", "ECONNRESET", "ENODEV", "ENXIO", "ENOLINK", "ECOMM", "EREMOTEIO"),
+    *("ESHUTDOWN", "ENOMEDIUM"),
+)
+_FORBIDDEN = ("EACCES", "EPERM")
+_ADVICE = {
+    **dict.fromkeys(_SHARE, "is the share mounted?"),
+    "EIO": "is the share mounted, and is the disk sound?",
+    **dict.fromkeys(("ENOSPC", "EDQUOT"), "free space or choose another folder"),
+    "EFBIG": "the disk takes no file of this size; choose another folder",
+    "EROFS": "choose another folder",
+    "ENOENT": "check the path",
+    "ENOTDIR": "check the path, a part of it is a file",
+    "EISDIR": "give a file",
+    "EEXIST": "choose another name",
+    "ENOTEMPTY": "choose another folder",
+    "ENAMETOOLONG": "give a shorter name",
+    "ELOOP": "its links lead back to themselves; check the path",
+    "EBUSY": "try again when nothing else uses it",
+    "EMFILE": "allow more open files (ulimit -n)",
+    "ENFILE": "close other programs, the machine has too many files open",
+    "ENOMEM": "free memory",
+    "EPIPE": "whoever read it has stopped",
+}
+"""What to do, by the name of the error number; not every system has all of them."""
+
+_PERMISSION = {
+    True: "choose a folder that you may write to",
+    False: "allow reading it, and the folders it lies in",
+    None: "check who may read it, or write to it",
+}
+
 
 class InvadError(Exception):
     """Base of every error that invad raises on purpose; the CLI prints it without a traceback."""
@@ -27,3 +62,16 @@ class ArtifactError(InvadError):
 
 class NotCalibratedError(InvadError):
     """A decision was asked of a detector that has seen no held-out normal images."""
+
+
+def reason(error: OSError, *, writing: bool | None = None) -> str:
+    """What the system says and what to do about it, such as `Stale file handle; is the share mounted?`.
+
+    writing: whether a file was to be written or to be read, where that is known: what to do about a
+    permission depends on it. The path is not part of it.
+    """
+    said = error.strerror or " ".join(str(error).split()) or type(error).__name__
+    name = errno.errorcode.get(error.errno or 0, "")
+    if name in _FORBIDDEN:
+        return f"{said}; {_PERMISSION[writing]}"
+    return f"{said}; {_ADVICE[name]}" if name in _ADVICE else said

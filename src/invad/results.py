@@ -7,12 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from invad.data.files import write_atomically
 from invad.definitions import DEFINITIONS
 from invad.definitions import named as named_definitions
 from invad.errors import DataError
 from invad.metrics import SEVEN_METRICS, mean_over_categories
 from invad.predictions import Predictions, read_predictions
-from invad.report.files import write_atomically
 from invad.rescoring import SAMPLE_METRICS, Row, row_of
 
 PREDICTIONS, ROWS = "predictions", "rows"

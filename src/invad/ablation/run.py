@@ -18,6 +18,7 @@ from invad.ablation.tables import chart, markdown
 from invad.backbones.registry import load_backbone
 from invad.config import to_plain
 from invad.data.datasets import Dataset, load_dataset
+from invad.data.files import write_atomically
 from invad.data.images import read_image, read_mask
 from invad.data.preprocess import resize_map, resize_mask
 from invad.detector import choose_device
@@ -29,7 +30,6 @@ from invad.model import Model
 from invad.observer import Observer, Silent
 from invad.presets import Preset, named
 from invad.records import Sample
-from invad.report.files import write_atomically
 from invad.scoring import paper_terms
 from invad.training import fingerprint
 

@@ -21,10 +21,10 @@ from typing import Any
 from invad._version import __version__
 from invad.archive.sources import list_source
 from invad.archive.worker import ATTEMPTS, PARTS, Worker, finished_paths
+from invad.data.files import write_atomically
 from invad.errors import ConfigError, DataError
 from invad.observer import Observer, Silent
 from invad.opening import open_detector
-from invad.report.files import write_atomically
 
 MANIFEST = "manifest.json"
 BLOCK = 64

@@ -10,10 +10,10 @@ from typing import Any
 
 from invad.archive.sources import readable
 from invad.calibration import for_category
+from invad.data.files import write_atomically
 from invad.errors import ArtifactError, InvadError
 from invad.opening import open_detector
 from invad.regions import regions
-from invad.report.files import write_atomically
 
 PARTS, ATTEMPTS = "parts", ".attempts"
 DEATHS = 2

@@ -236,7 +236,7 @@ def _total(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    from invad.report.files import write_atomically
+    from invad.data.files import write_atomically
 
     text = io.StringIO(newline="")
     writer = csv_format.DictWriter(text, FIELDS, lineterminator="\n")

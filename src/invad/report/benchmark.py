@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from invad.data.files import write_atomically
 from invad.machine import in_words
-from invad.report.files import write_atomically
 from invad.report.page import environment
 from invad.report.wording import METRICS, MISSING, NO_BREAK, number
 

@@ -11,12 +11,12 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from invad.data.files import write_atomically
 from invad.errors import ConfigError, DataError
 from invad.metrics import roc_curve
 from invad.records import ScoredSample
 from invad.report.charts import OperatingPoint, histogram, roc_chart
 from invad.report.colours import Limits, check_limits
-from invad.report.files import write_atomically
 from invad.report.gallery import Group, Picture, groups, pictures
 from invad.report.tables import Share, anomalies, called, decision_rows, defect_rows, normals, verdict
 from invad.report.wording import (
