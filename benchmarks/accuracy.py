@@ -34,28 +34,35 @@ from perturbations import PERTURBATIONS
 from torch import Tensor
 
 from invad.backbones.registry import load_backbone
-from invad.calibration import Calibration, Rates
-from invad.config import to_plain
-from invad.crossfit import cross_fit
-from invad.data.datasets import Dataset, load_dataset
+from invad.data.datasets import load_dataset
 from invad.data.images import read_image, read_mask
+from invad.data.layouts.base import Dataset
 from invad.data.preprocess import resize_map, resize_mask
+from invad.detector.plain import to_plain
 from invad.diffusion.schedule import timesteps
-from invad.features import FeatureSpace, SpaceConfig
-from invad.fitting import Fitted, fit, plan
-from invad.intervals import bootstrap_interval
-from invad.machine import facts
-from invad.metrics import (
+from invad.evaluation.machine import facts
+from invad.fit.fit import Fitted, fit, plan
+from invad.metrics.exact import (
     SEVEN_METRICS,
     binomial_interval,
     image_metrics,
     mean_ad,
     pixel_metrics,
 )
-from invad.model import FeatureExtractor, Model
-from invad.presets import Preset, named
+from invad.metrics.intervals import bootstrap_interval
+from invad.model.reading import FeatureExtractor, Model
+from invad.model.settings import Preset, named
+from invad.model.space import FeatureSpace, SpaceConfig
 from invad.records import Sample
-from invad.scoring import fit_position_stats, image_scores, paper_fusion, paper_terms, typicality_map
+from invad.scoring.calibration import Calibration, Rates
+from invad.scoring.crossfit import cross_fit
+from invad.scoring.typicality import (
+    fit_position_stats,
+    image_scores,
+    paper_fusion,
+    paper_terms,
+    typicality_map,
+)
 
 STUDIES = ("accuracy", "robustness", "sizes", "unified", "teacher")
 STANDARD = named("standard")

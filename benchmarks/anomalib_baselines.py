@@ -31,7 +31,7 @@ from invad.backbones.base import Backbone
 from invad.data.datasets import load_dataset
 from invad.data.images import read_image
 from invad.data.preprocess import Preprocess
-from invad.metrics import image_metrics
+from invad.metrics.exact import image_metrics
 from invad.records import Sample
 
 LAYERS = {"layer1": 4, "layer2": 8, "layer3": 16}

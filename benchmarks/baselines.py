@@ -7,7 +7,7 @@ from torch import Tensor
 
 from invad.diffusion.empirical import greedy_coreset
 from invad.diffusion.readings import norms, reconstruction_residual
-from invad.model import Model
+from invad.model.reading import Model
 
 
 class NearestNeighbour:

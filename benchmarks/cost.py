@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 import invad
-from invad.detector import Detector
+from invad.detector.detector import Detector
 
 PRESETS = ("standard", "fast")
 ROUNDS = 60

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from invad.backbones.base import Backbone, BackboneInfo
 from invad.backbones.student import load_student, save_student
-from invad.distill import DistillConfig, distill, load_pictures
+from invad.fit.distill import DistillConfig, distill, load_pictures
 
 LICENCES = {
     "resnet50": "MIT (Kaiming He's ResNet-50, Keras port), trained on ImageNet-1k",

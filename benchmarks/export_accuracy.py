@@ -19,10 +19,10 @@ import numpy as np
 
 from invad import runtime
 from invad.data.datasets import load_dataset
-from invad.detector import Detector
+from invad.detector.detector import Detector
 from invad.errors import InvadError
 from invad.export import ExportConfig, export
-from invad.metrics import image_metrics
+from invad.metrics.exact import image_metrics
 
 VARIANTS = (("onnx", "fp32"), ("onnx", "int8"), ("openvino", "int8"))
 

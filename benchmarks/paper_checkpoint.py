@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from invad.diffusion.dit import DiT
-from invad.presets import named
+from invad.model.settings import named
 
 CHANNELS = 272
 GRID_HW = (16, 16)

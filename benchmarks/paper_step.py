@@ -25,9 +25,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from invad.diffusion.denoiser import build_denoiser
 from invad.diffusion.dit import DiT
-from invad.model import SCHEDULE
-from invad.presets import named
-from invad.training import Execution, train_denoiser
+from invad.fit.training import Execution, train_denoiser
+from invad.model.reading import SCHEDULE
+from invad.model.settings import named
 
 CHANNELS, GRID = 272, (16, 16)
 SIDE = 8192

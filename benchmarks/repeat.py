@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 import invad
-from invad.detector import Detector
-from invad.evaluation import evaluate
-from invad.presets import named
+from invad.detector.detector import Detector
+from invad.evaluation.evaluate import evaluate
+from invad.model.settings import named
 
 RUNS = {
     "first": {"seed": 0, "threads": 2},

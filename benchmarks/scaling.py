@@ -26,11 +26,11 @@ import numpy as np
 import torch
 
 from invad.diffusion.denoiser import build_denoiser
-from invad.distributed import workers
-from invad.launch import launched
-from invad.model import SCHEDULE
-from invad.presets import named
-from invad.training import train_denoiser
+from invad.fit.distributed import workers
+from invad.fit.launch import launched
+from invad.fit.training import train_denoiser
+from invad.model.reading import SCHEDULE
+from invad.model.settings import named
 
 CHANNELS, GRID, IMAGES = 256, (16, 16), 64
 WARM = 5

@@ -34,17 +34,17 @@ from torch.utils.flop_counter import FlopCounterMode
 import invad
 from invad import runtime
 from invad.backbones.registry import load_backbone
-from invad.bench import machine
 from invad.data.images import read_image
 from invad.data.listing import list_images
 from invad.data.preprocess import Preprocess
 from invad.data.synthetic import write_dataset
-from invad.detector import Detector
+from invad.detector.detector import Detector
 from invad.diffusion.denoiser import build_denoiser
+from invad.evaluation.speed import machine
 from invad.export import ExportConfig, export
-from invad.features import FeatureSpace, Standardiser
-from invad.model import FeatureExtractor, Model
-from invad.presets import named
+from invad.model.reading import FeatureExtractor, Model
+from invad.model.settings import named
+from invad.model.space import FeatureSpace, Standardiser
 
 PRESETS = ("fast", "standard")
 REFERENCE = "reference configuration: EfficientNet-B4, DiT of 1,223 M, 3 steps"

@@ -17,7 +17,7 @@ import time
 from datetime import date
 from pathlib import Path
 
-from invad.bench import machine
+from invad.evaluation.speed import machine
 
 
 def seconds(command: list[str]) -> float:

@@ -1,23 +1,23 @@
-"""A detector small enough to train in a test: 64-pixel images, a random backbone, a one-block denoiser."""
+"""A detector small enough to train in a test: 64-pixel images, a random backbone, a one-block denoiser.
+
+Imports of torch are inside the fixtures: tests of pure code are collected and run without it.
+"""
 
 from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from invad.backbones.invad_s import empty_invad_s
-from invad.detector import Detector
-from invad.diffusion.denoiser import DenoiserConfig
-from invad.presets import PRESETS, Preset
 from invad.records import Sample
-from invad.training import TrainConfig
 
 
 @pytest.fixture(scope="session")
 def make_backbone():
     """make_backbone(seed): a frozen student with random weights, which a saved model can name."""
+    import torch
+
+    from invad.backbones.invad_s import empty_invad_s
 
     def make(seed=0):
         shape = {"stem": 8, "widths": [8, 12, 16], "blocks": [0, 1, 1], "heads": [4, 6, 8]}
@@ -32,6 +32,9 @@ def make_backbone():
 
 @pytest.fixture(scope="session")
 def tiny_preset():
+    from invad.diffusion.denoiser import DenoiserConfig
+    from invad.model.settings import Preset, TrainConfig
+
     return Preset(
         area_side=64,
         scales=(1.0, 0.5),
@@ -84,12 +87,18 @@ def good_parts(write_parts, tmp_path_factory):
 @pytest.fixture(scope="session")
 def detector(good_parts, tiny_preset, make_backbone):
     """Fitted on `good_parts`. Not to be calibrated."""
+    from invad.detector.detector import Detector
+
     return Detector.fit(good_parts, preset=tiny_preset, backbone=make_backbone(), device="cpu")
 
 
 @pytest.fixture(scope="session")
 def tiny_detectors(good_parts, tiny_preset, make_backbone):
     """A detector per named preset, its networks made small. Not to be calibrated."""
+    from invad.detector.detector import Detector
+    from invad.diffusion.denoiser import DenoiserConfig
+    from invad.model.settings import PRESETS
+
     dit = DenoiserConfig(kind="dit", width=16, depth=1, heads=2, gaussian=True)
     mlp = replace(tiny_preset.denoiser, gaussian=True)
     bare = replace(dit, patch=2, gaussian=False)
@@ -114,6 +123,8 @@ def tiny_detectors(good_parts, tiny_preset, make_backbone):
 @pytest.fixture(scope="session")
 def two_categories(write_parts, tmp_path_factory, tiny_preset, make_backbone):
     """60 parts and 30 of another category, which are brighter and larger. Not to be calibrated."""
+    from invad.detector.detector import Detector
+
     root = tmp_path_factory.mktemp("two")
     samples = write_parts(root / "part", 60)
     samples += write_parts(root / "wide", 30, first=100, category="wide", size=(96, 64))

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,43 +13,15 @@ SRC = Path(__file__).resolve().parents[1] / "src"
 PACKAGE = SRC / "invad"
 ROWS = (  # a module imports only from rows above its own
     {"errors", "records", "observer", "_version"},
-    {"launch"},
-    {
-        "config",
-        "data",
-        "backbones",
-        "diffusion",
-        "features",
-        "scoring",
-        "calibration",
-        "metrics",
-        "machine",
-        "regions",
-        "resample",
-        "distributed",
-        "feature_cache",
-        "tracking",
-    },
-    {"train_state", "artifact", "crossfit", "fold", "runtime", "intervals", "sampled"},
-    {"training", "distill"},
-    {"presets", "definitions"},
-    {"model"},
-    {"extraction", "graph"},
-    {"fitting"},
-    {"bundle"},
-    {"card"},
+    {"metrics", "data", "backbones", "diffusion", "scoring"},
+    {"model", "runtime", "report"},
+    {"fit", "graph"},
     {"detector"},
-    {"evaluation", "report", "bench", "export", "opening"},
-    {"ablation", "adopt", "archive", "demo", "predictions", "recipes"},
-    {"rescoring", "testset"},
-    {"results"},
-    {"benchmark"},
+    {"evaluation", "export", "archive", "paper"},
     {"cli"},
     {"__main__"},
 )
 ROW = {name: number for number, names in enumerate(ROWS) for name in names}
-# Each imports its own modules freely.
-SUBPACKAGES = {"ablation", "archive", "backbones", "cli", "data", "diffusion", "export", "report", "runtime"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 PICKLES = {"pickle", "cloudpickle", "dill", "joblib", "shelve"}
 each_module = pytest.mark.parametrize(
@@ -90,11 +63,44 @@ def test_modules_import_only_from_rows_above(path: Path) -> None:
     assert own in ROW, f"{own} has no row; add it to ROWS"
     for name in sorted(imported(path)):
         top, *rest = name.split(".")
-        if top != "invad" or (own in SUBPACKAGES and rest[:1] == [own]):
+        if top != "invad" or rest[:1] == [own]:
             continue
         assert rest, "imports invad itself"
         assert rest[0] in ROW, f"imports {name}, which has no row"
         assert ROW[rest[0]] < ROW[own], f"{own} (row {ROW[own]}) imports {name} (row {ROW[rest[0]]})"
+
+
+PACKAGES = sorted(path.parent for path in PACKAGE.glob("*/**/__init__.py"))
+
+
+def stated_order(package: Path) -> list[str]:
+    """The modules of a package in the order that its docstring states."""
+    text = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
+    stated = re.search(r"^Order of imports: (.*?)\.$", text, re.DOTALL | re.MULTILINE)
+    assert stated, f"{package.name}: the first lines do not say 'Order of imports: a, b, c.'"
+    return re.split(r",\s+", stated[1])
+
+
+@pytest.mark.parametrize("package", PACKAGES, ids=[p.relative_to(SRC).as_posix() for p in PACKAGES])
+def test_modules_of_a_package_import_only_from_before_them(package: Path) -> None:
+    order = stated_order(package)
+    there = {p.stem for p in package.glob("*.py")} | {p.parent.name for p in package.glob("*/__init__.py")}
+    assert set(order) == there - {"__init__"}
+    base = ".".join(package.relative_to(SRC).parts)
+    for path in package.rglob("*.py"):
+        own = path.relative_to(package).parts[0].removesuffix(".py")
+        if own == "__init__":
+            continue
+        for name in imported(path):
+            inside = name.removeprefix(f"{base}.").split(".")[0] if name.startswith(f"{base}.") else own
+            if inside != own:
+                assert inside in order, f"{path.name} imports {name} from the package itself"
+                assert order.index(inside) < order.index(own), f"{path.name} imports {name}"
+
+
+def test_few_names_at_the_top() -> None:
+    names = {path.name for path in PACKAGE.iterdir()} - {"__pycache__"}
+    assert len(names) <= 24
 
 
 @each_module
@@ -105,7 +111,7 @@ def test_nothing_unwanted_in_a_module(path: Path) -> None:
     assert "print" not in names_used(path) or unit(path) == "cli"
     assert not roots & PICKLES
     loads = "torch.load" in names_used(path) | imported(path)
-    assert not loads or where == "diffusion/reference.py" or unit(path) == "backbones"
+    assert not loads or where == "paper/reference.py" or unit(path) == "backbones"
 
 
 LIGHT = """

@@ -20,22 +20,23 @@ from invad.errors import (
 from invad.records import Decision, Prediction, Sample
 
 if TYPE_CHECKING:
-    from invad.calibration import Rates
     from invad.data.check import check_dataset
-    from invad.data.datasets import Dataset, load_dataset
-    from invad.detector import Detector
-    from invad.evaluation import evaluate
-    from invad.presets import PRESETS, Preset
+    from invad.data.datasets import load_dataset
+    from invad.data.layouts.base import Dataset
+    from invad.detector.detector import Detector
+    from invad.evaluation.evaluate import evaluate
+    from invad.model.settings import PRESETS, Preset
+    from invad.scoring.calibration import Rates
 
 # Imported on first use: `import invad` must not wait for torch.
 _LAZY = {
-    "Dataset": "invad.data.datasets",
-    "Detector": "invad.detector",
-    "PRESETS": "invad.presets",
-    "Preset": "invad.presets",
-    "Rates": "invad.calibration",
+    "Dataset": "invad.data.layouts.base",
+    "Detector": "invad.detector.detector",
+    "PRESETS": "invad.model.settings",
+    "Preset": "invad.model.settings",
+    "Rates": "invad.scoring.calibration",
     "check_dataset": "invad.data.check",
-    "evaluate": "invad.evaluation",
+    "evaluate": "invad.evaluation.evaluate",
     "load_dataset": "invad.data.datasets",
 }
 

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from invad.backbones.timm_backbone import load_timm
 from invad.data.preprocess import Preprocess
 from invad.errors import ConfigError, WeightsError
-from invad.model import FeatureExtractor
+from invad.model.reading import FeatureExtractor
 
 
 def empty(name, **options):

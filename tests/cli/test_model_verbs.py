@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from invad.detector import Detector
+from invad.detector.detector import Detector
 
 METRICS = [
     "image_auroc",

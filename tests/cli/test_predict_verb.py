@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from invad.cli.predict import expand, overlay_names
-from invad.detector import Detector
+from invad.detector.detector import Detector
 from invad.errors import ConfigError, DataError
 
 

@@ -3,6 +3,8 @@
 The paths are cut into blocks. A worker scores a block and writes it as one Parquet file, whole, under a name
 that follows from its paths: a block that Ray gives to another worker after a crash overwrites its own file. A
 path with a row in some file is finished, so a run continues where the one before it stopped.
+
+Order of imports: sources, worker.
 """
 
 import contextlib
@@ -22,9 +24,9 @@ from invad._version import __version__
 from invad.archive.sources import list_source
 from invad.archive.worker import ATTEMPTS, PARTS, Worker, finished_paths
 from invad.data.files import write_atomically
+from invad.detector.opening import open_detector
 from invad.errors import ConfigError, DataError
 from invad.observer import Observer, Silent
-from invad.opening import open_detector
 
 MANIFEST = "manifest.json"
 BLOCK = 64

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from invad.archive.sources import readable
-from invad.calibration import for_category
 from invad.data.files import write_atomically
+from invad.detector.opening import open_detector
 from invad.errors import ArtifactError, InvadError
-from invad.opening import open_detector
-from invad.regions import regions
+from invad.scoring.calibration import for_category
+from invad.scoring.regions import regions
 
 PARTS, ATTEMPTS = "parts", ".attempts"
 DEATHS = 2

@@ -58,8 +58,8 @@ def ablate(
     chosen = _numbers(seeds)
     try:
         with observing(voice.err) as observer:
-            from invad.ablation import Ablation, ablate
-            from invad.ablation.tables import markdown
+            from invad.paper.ablation import Ablation, ablate
+            from invad.paper.ablation.tables import markdown
 
             plan = Ablation(
                 study=study,

@@ -30,7 +30,7 @@ from invad.cli.reference import import_reference
 from invad.cli.train import train
 from invad.cli.voice import complain
 from invad.errors import ConfigError, InvadError
-from invad.launch import first_to_fail
+from invad.fit.launch import first_to_fail
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 

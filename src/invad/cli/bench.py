@@ -8,7 +8,7 @@ from invad.cli.options import BundleArgument, DeviceOption, JsonOption, ThreadsO
 from invad.cli.voice import Voice
 
 if TYPE_CHECKING:
-    from invad.bench import Row
+    from invad.evaluation.speed import Row
 
 
 def bench(
@@ -34,9 +34,9 @@ def bench(
     image that is the time of them all. Batches grow as long as that pays.
     """
     voice = Voice(json)
-    from invad.bench import bench as measure
-    from invad.bench import machine
     from invad.cli.export import parse_size
+    from invad.evaluation.speed import bench as measure
+    from invad.evaluation.speed import machine
 
     about = machine()
     rows = measure(

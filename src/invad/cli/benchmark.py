@@ -90,7 +90,7 @@ def benchmark(
     output = output or Path(f"benchmark_{root.absolute().name}_{setting.value}")
     try:
         with observing(voice.err) as observer:
-            from invad.benchmark import Plan, run
+            from invad.evaluation.benchmark import Plan, run
 
             plan = Plan(
                 root=root,
@@ -135,8 +135,8 @@ def rescore(
 ) -> None:
     """Measure the stored predictions of a benchmark by other metric definitions, without the model."""
     voice = Voice(json)
-    from invad.report.benchmark import write_outputs
-    from invad.results import rescore as measure
+    from invad.evaluation.results import rescore as measure
+    from invad.evaluation.tables import write_outputs
 
     found = measure(predictions, split_names(metrics) or ())
     if output is not None:
@@ -149,7 +149,7 @@ def rescore(
 
 
 def _show(voice: Voice, found: Mapping[str, Any]) -> None:
-    from invad.report.benchmark import category_tables, cost_table, overview, terminal
+    from invad.evaluation.tables import category_tables, cost_table, overview, terminal
 
     tables = [*category_tables(found), cost_table(found), overview(found)] if found["rows"] else []
     for table in tables:

@@ -5,7 +5,6 @@ from typing import Annotated, Any
 
 import typer
 
-from invad.calibration import POOLED, Rates
 from invad.cli.options import (
     BAD_HELP,
     REVIEW_HELP,
@@ -18,6 +17,7 @@ from invad.cli.options import (
 )
 from invad.cli.progress import observing
 from invad.cli.voice import Voice
+from invad.scoring.calibration import POOLED, Rates
 
 
 def calibrate(
@@ -47,7 +47,7 @@ def calibrate(
     voice = Voice(json)
     with observing(voice.err) as observer:
         from invad.data.datasets import normal_images
-        from invad.detector import Detector
+        from invad.detector.detector import Detector
 
         detector = Detector.load(model, device=device)
         before = detector.calibrations

@@ -32,7 +32,7 @@ def demo(
     """Train, calibrate, test and report in one go, on parts that invad draws or on your own images."""
     voice = Voice(json)
     with observing(voice.err) as observer:
-        from invad.demo import run_demo
+        from invad.evaluation.demo import run_demo
 
         summary = run_demo(
             output, data=data, layout=layout, seed=seed, steps=steps, device=device, observer=observer

@@ -22,8 +22,8 @@ from invad.cli.progress import observing
 from invad.cli.voice import Voice
 
 if TYPE_CHECKING:
-    from invad.detector import Detector
-    from invad.evaluation import Evaluation
+    from invad.detector.detector import Detector
+    from invad.evaluation.evaluate import Evaluation
 
 COLUMNS = {
     "image_auroc": "AUROC",
@@ -39,7 +39,7 @@ COLUMNS = {
 
 
 class Protocol(str, Enum):
-    """Which score is measured, see `invad.evaluation`."""
+    """Which score is measured, see `invad.evaluation.evaluate`."""
 
     calibrated = "calibrated"
     paper = "paper"
@@ -81,8 +81,8 @@ def evaluate(
     voice = Voice(json)
     with observing(voice.err) as observer:
         from invad.data.datasets import load_dataset
-        from invad.detector import Detector
-        from invad.evaluation import evaluate as measure
+        from invad.detector.detector import Detector
+        from invad.evaluation.evaluate import evaluate as measure
 
         detector = Detector.load(model, device=device)
         evaluation = measure(
@@ -106,7 +106,7 @@ def evaluate(
 
 
 def _report(path: Path, model: Path, data: Path, detector: "Detector", evaluation: "Evaluation") -> None:
-    from invad.evaluation import describe
+    from invad.evaluation.evaluate import describe
     from invad.report import write_report
 
     notes = list(evaluation.metrics["warnings"])

@@ -7,8 +7,8 @@ import typer
 
 from invad.cli.options import DeviceOption, EngineOption, JsonOption, ModelArgument, ThreadsOption
 from invad.cli.voice import Voice
+from invad.detector.opening import AUTO
 from invad.errors import ArtifactError, ConfigError
-from invad.opening import AUTO
 
 if TYPE_CHECKING:
     from invad.runtime.certificate import Certificate
@@ -46,7 +46,7 @@ def export(
     differences. Over tolerance nothing is written.
     """
     voice = Voice(json)
-    from invad.detector import Detector
+    from invad.detector.detector import Detector
     from invad.export import ExportConfig
     from invad.export import export as write
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from invad.errors import TrainingError
 
 if TYPE_CHECKING:
-    from invad.distributed import Workers
+    from invad.fit.distributed import Workers
 
 UNFINISHED = ".training"
 """Where an unfinished training keeps its checkpoints, inside the output folder."""

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from invad.calibration import POOLED, Calibration
 from invad.cli.options import BundleArgument, JsonOption
 from invad.cli.voice import Voice
+from invad.scoring.calibration import POOLED, Calibration
 
 if TYPE_CHECKING:
-    from invad.detector import Detector
+    from invad.detector.detector import Detector
     from invad.runtime.bundle import ExportInfo
 
 
@@ -22,7 +22,7 @@ def info(model: BundleArgument, json: JsonOption = None) -> None:
     if is_bundle(model):
         _say_bundle(voice, model)
         return
-    from invad.detector import Detector
+    from invad.detector.detector import Detector
 
     detector = Detector.load(model, device="cpu")
     made, pooled = detector.info, detector.calibrations[POOLED]
@@ -88,7 +88,7 @@ def _size(size_hw: tuple[int, int] | None) -> str:
 
 
 def _described(detector: "Detector", model: str) -> dict[str, Any]:
-    from invad.config import to_plain
+    from invad.detector.plain import to_plain
 
     own = sorted(name for name in detector.calibrations if name != POOLED)
     return {

@@ -20,11 +20,11 @@ from invad.cli.options import (
 )
 from invad.cli.progress import observing
 from invad.cli.voice import Voice
+from invad.detector.opening import AUTO, open_detector
 from invad.errors import ConfigError, DataError
-from invad.opening import AUTO, open_detector
 
 if TYPE_CHECKING:
-    from invad.opening import AnyDetector
+    from invad.detector.opening import AnyDetector
     from invad.records import Prediction
 
 FOUND_BAD = 3
@@ -191,9 +191,9 @@ def _row(image: Path, found: "Prediction | DataError") -> dict[str, Any]:
 
 
 def _save(detector: "AnyDetector", target: Path, image: Path, prediction: "Prediction") -> None:
-    from invad.calibration import for_category
     from invad.data.images import read_image
     from invad.report import save_overlay
+    from invad.scoring.calibration import for_category
 
     save_overlay(
         target,

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
-    from invad.distributed import Workers
+    from invad.fit.distributed import Workers
 
 SECONDS_BETWEEN_LINES = 10.0
 

@@ -9,7 +9,7 @@ from invad.cli.voice import Voice
 def recipes(json: JsonOption = None) -> None:
     """List the paper's experiments: command lines, figures to expect, hours and memory as estimates."""
     voice = Voice(json)
-    from invad.recipes import BYTES_PER_PARAMETER, CARDS, RECIPES, TFLOP_PER_PASS, Recipe, memory_gb
+    from invad.paper.recipes import BYTES_PER_PARAMETER, CARDS, RECIPES, TFLOP_PER_PASS, Recipe, memory_gb
 
     head = ["", "setting", "images", "steps", "I-AUROC", "mAD", "outside user", "img/s"]
     body = [

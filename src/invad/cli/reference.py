@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from invad.calibration import POOLED, Rates
 from invad.cli.folder import training_folder
 from invad.cli.options import BAD_HELP, REVIEW_HELP, DeviceOption, JsonOption
 from invad.cli.progress import observing
 from invad.cli.voice import Voice
 from invad.errors import ConfigError
+from invad.scoring.calibration import POOLED, Rates
 
 if TYPE_CHECKING:
-    from invad.detector import Detector
+    from invad.detector.detector import Detector
 
 DEFAULT_RATES = Rates()
 
@@ -64,7 +64,7 @@ def import_reference(
         return
     rates = Rates(review=review_rate, bad=false_alarm_rate)
     with training_folder(output, resume=False), observing(voice.err) as observer:
-        from invad.adopt import adopt
+        from invad.paper.adopt import adopt
 
         detector = adopt(
             file,
@@ -101,7 +101,7 @@ def _summary(detector: "Detector", output: Path) -> dict[str, Any]:
 
 
 def _convert(voice: Voice, file: Path, output: Path, heads: int | None) -> None:
-    from invad.diffusion.reference import convert_reference
+    from invad.paper.reference import convert_reference
 
     info = convert_reference(file, output, heads=heads)
     config = info.config

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from invad.calibration import Rates
 from invad.cli.folder import METRICS, has_checkpoint, training_folder
 from invad.cli.options import (
     BAD_HELP,
@@ -24,13 +23,14 @@ from invad.cli.options import (
 )
 from invad.cli.progress import observing
 from invad.cli.voice import Voice, complain
-from invad.launch import first_to_fail, launched
+from invad.fit.launch import first_to_fail, launched
+from invad.fit.tracking import check_trackers, tracking
 from invad.observer import NO_RECORD, Recorder
-from invad.tracking import check_trackers, tracking
+from invad.scoring.calibration import Rates
 
 if TYPE_CHECKING:
-    from invad.detector import Detector
-    from invad.distributed import Workers
+    from invad.detector.detector import Detector
+    from invad.fit.distributed import Workers
 
 INTERRUPTED = 130
 DEFAULT_RATES = Rates()
@@ -128,9 +128,9 @@ def train(
             _recording(team, work / METRICS, trackers, output.name, options) as recorder,
         ):
             from invad.data.datasets import load_dataset
-            from invad.detector import Detector
-            from invad.distributed import Solo
-            from invad.training import Execution
+            from invad.detector.detector import Detector
+            from invad.fit.distributed import Solo
+            from invad.fit.training import Execution
 
             chosen = split_names(categories)
             detector = Detector.fit(
@@ -175,7 +175,7 @@ def _team(device: str | None) -> "Iterator[Workers | None]":
     if launched() == 1:
         yield None
         return
-    from invad.distributed import workers
+    from invad.fit.distributed import workers
 
     with workers(device) as team:
         yield team

@@ -1,1 +1,4 @@
-"""Images, masks and folders of them: reading, listing, and turning pixels into network input."""
+"""Images, masks and folders of them: reading, listing, and turning pixels into network input.
+
+Order of imports: listing, files, images, preprocess, ahead, layouts, datasets, synthetic, check, known.
+"""

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from invad.data.datasets import Dataset, read_dataset
+from invad.data.datasets import read_dataset
 from invad.data.images import mask_split, read_image, read_mask_levels
+from invad.data.layouts.base import Dataset
 from invad.errors import DataError
 from invad.records import Sample
 

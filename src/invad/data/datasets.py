@@ -5,48 +5,15 @@
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from invad.data.layouts import bmad, folder, kolektor, manifest, meta, mvtec, real_iad, visa
-from invad.data.layouts.base import Layout, category_name
+from invad.data.layouts.base import Dataset, Layout, category_name
 from invad.data.listing import IMAGE_SUFFIXES
 from invad.errors import ConfigError, DataError
 from invad.records import Sample
 
 LIST_SUFFIXES = (*manifest.SUFFIXES, ".json")
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Samples of one or more categories, in natural order of their paths or in that of the list.
-
-    layout: key of DATASETS that read it. train: normal images only. test: normal and defective ones,
-    perhaps none. left_out: defective images of a training part, which nobody trains on. No file is in two.
-    """
-
-    root: Path
-    layout: str
-    train: tuple[Sample, ...]
-    test: tuple[Sample, ...]
-    left_out: tuple[Sample, ...] = ()
-
-    @property
-    def categories(self) -> tuple[str, ...]:
-        return tuple(sorted({sample.category for sample in (*self.train, *self.test, *self.left_out)}))
-
-    def only(self, categories: str | Iterable[str]) -> "Dataset":
-        """The part of the set in these categories. Raises DataError for a name it does not have."""
-        wanted = {categories} if isinstance(categories, str) else set(categories)
-        unknown = sorted(wanted.difference(self.categories))
-        if unknown or not wanted:
-            problem = f"no category {', '.join(unknown)}" if unknown else "no category chosen"
-            raise DataError(f"{self.root}: {problem}; choose from {', '.join(self.categories)}")
-
-        def kept(samples: tuple[Sample, ...]) -> tuple[Sample, ...]:
-            return tuple(sample for sample in samples if sample.category in wanted)
-
-        return replace(self, train=kept(self.train), test=kept(self.test), left_out=kept(self.left_out))
 
 
 def load_dataset(

@@ -6,7 +6,7 @@ Nothing is downloaded: most may not be used commercially, and several ask for a 
 from dataclasses import dataclass
 
 from invad.data.check import count
-from invad.data.datasets import Dataset
+from invad.data.layouts.base import Dataset
 from invad.errors import ConfigError
 
 NON_COMMERCIAL = "CC BY-NC-SA 4.0 (not for commercial use)"

@@ -1,1 +1,4 @@
-"""Noise schedule, DDIM inversion and the networks that predict noise. See ddim.py first."""
+"""Noise schedule, DDIM inversion and the networks that predict noise. See ddim.py first.
+
+Order of imports: schedule, ddim, readings, dit, mlp, gaussian, empirical, denoiser.
+"""

@@ -2,6 +2,8 @@
 
 `export` traces the graph, writes it, runs probe images through PyTorch and through the engine that will read
 the bundle, and leaves nothing behind when the two differ by more than the precision explains.
+
+Order of imports: probes, formats, int8.
 """
 
 import json
@@ -13,18 +15,18 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from invad.calibration import POOLED
 from invad.data.images import read_image
-from invad.detector import Detector
+from invad.detector.detector import Detector
 from invad.errors import ArtifactError, ConfigError
 from invad.export.formats import require, tidy_onnx, traced, write_onnx, write_openvino, write_torch
 from invad.export.int8 import feeds, normal_images, quantise_onnx
 from invad.export.probes import write_probes
-from invad.graph import Graph
+from invad.graph.graph import Graph
 from invad.runtime.bundle import CERTIFICATE, ExportInfo, write_bundle
 from invad.runtime.certificate import PROBES, TOLERANCES, Certificate, certify, compare, store_probes
 from invad.runtime.detector import ExportedDetector
 from invad.runtime.engines import AUTO, Options, open_engine
+from invad.scoring.calibration import POOLED
 
 FORMATS = {"onnx": "model.onnx", "openvino": "model.xml", "torch": "model.pt2"}
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")

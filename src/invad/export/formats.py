@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from invad.errors import ConfigError
-from invad.graph import INPUTS, OUTPUTS, Graph
+from invad.graph.graph import INPUTS, OUTPUTS, Graph
 
 LONGEST_SIDE = 32768
 EXAMPLE_HW = (200, 300)

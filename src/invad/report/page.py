@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from invad.data.files import write_atomically
 from invad.errors import ConfigError, DataError
-from invad.metrics import roc_curve
+from invad.metrics.exact import roc_curve
 from invad.records import ScoredSample
 from invad.report.charts import OperatingPoint, histogram, roc_chart
 from invad.report.colours import Limits, check_limits

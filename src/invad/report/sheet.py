@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from invad.data.datasets import Dataset
 from invad.data.files import write_atomically
 from invad.data.images import read_image, read_mask
+from invad.data.layouts.base import Dataset
 from invad.errors import DataError
 from invad.records import Sample
 from invad.report.colours import display, outline

@@ -8,7 +8,7 @@ from statistics import median
 import numpy as np
 from scipy.stats import binomtest
 
-from invad.metrics import auroc
+from invad.metrics.exact import auroc
 from invad.records import Decision, ScoredSample
 
 CONFIDENCE = 0.95

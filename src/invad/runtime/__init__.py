@@ -3,6 +3,9 @@
 from invad import runtime
 detector = runtime.load("bundle")
 print(detector.predict("part.png").decision)
+
+Order of imports: bundle, engines, many, onnxruntime_engine, openvino_engine, torch_engine, detector,
+certificate.
 """
 
 from invad.runtime.bundle import ExportInfo, is_bundle

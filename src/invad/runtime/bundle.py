@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from invad.calibration import POOLED, Calibration, Rates
 from invad.errors import ArtifactError, InvadError
+from invad.scoring.calibration import POOLED, Calibration, Rates
 
 FORMAT = 1
 BUNDLE = "bundle.json"

@@ -7,13 +7,13 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from invad.calibration import Calibration, for_category
 from invad.data.images import ImageSource, read_image
 from invad.errors import ConfigError, DataError
 from invad.records import Decision, Prediction
 from invad.runtime.bundle import ExportInfo, read_bundle
 from invad.runtime.engines import AUTO, Engine, Options, Outputs, open_engine
 from invad.runtime.many import predict_all, predict_many
+from invad.scoring.calibration import Calibration, for_category
 
 DECISIONS: tuple[Decision, ...] = ("good", "review", "bad")
 

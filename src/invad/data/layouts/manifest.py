@@ -17,15 +17,12 @@ import io
 from collections.abc import Generator, Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from invad.data.files import write_atomically
-from invad.data.layouts.base import GOOD_NAMES, Split, category_name, held_out, sorted_out
+from invad.data.layouts.base import GOOD_NAMES, Dataset, Split, category_name, held_out, sorted_out
 from invad.errors import ConfigError, DataError
 from invad.records import GOOD, Sample
-
-if TYPE_CHECKING:
-    from invad.data.datasets import Dataset
 
 TEST = "test"
 COLUMNS = ("image_path", "split", "label", "mask_path", "category", "sample_id", "mask_above")
@@ -81,7 +78,7 @@ def table_of(root: Path) -> Path | None:
     return next((root / name for name in NAMES if (root / name).is_file()), None)
 
 
-def write_manifest(dataset: "Dataset", path: str | Path) -> Path:
+def write_manifest(dataset: Dataset, path: str | Path) -> Path:
     """Write a set as a table; `.parquet` by the ending, else CSV. Paths below the folder of the file are
     relative to it, others absolute. Raises DataError when it cannot be written."""
     path = Path(path)

@@ -6,16 +6,13 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from invad.data.files import write_atomically
-from invad.data.layouts.base import Split, sorted_out
+from invad.data.layouts.base import Dataset, Split, sorted_out
 from invad.data.layouts.manifest import relative
 from invad.errors import DataError
 from invad.records import GOOD, Sample
-
-if TYPE_CHECKING:
-    from invad.data.datasets import Dataset
 
 NAME = "meta.json"
 DEFECT = "defect"
@@ -46,7 +43,7 @@ def is_meta(root: Path) -> bool:
     return path.is_file() and path.suffix.lower() == ".json"
 
 
-def write_meta(dataset: "Dataset", path: str | Path) -> Path:
+def write_meta(dataset: Dataset, path: str | Path) -> Path:
     """Write a set as meta.json. Paths below the folder of the file are relative to it, others absolute; the
     keys sample_id and mask_above, which other readers pass over, are there when they say something.
     Raises DataError when it cannot be written."""

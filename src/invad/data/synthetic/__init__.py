@@ -1,4 +1,8 @@
-"""Pictures the package draws itself: inspection scenes with exact defect masks, and random mixtures."""
+"""Pictures the package draws itself: inspection scenes with exact defect masks, and random mixtures.
+
+Order of imports: fields, scenes, shapes, textures, chip, flaws, parts, mixtures, categories, drawing,
+folders.
+"""
 
 from invad.data.synthetic.categories import CATEGORIES, Category, Flaw, defects_of
 from invad.data.synthetic.drawing import draw

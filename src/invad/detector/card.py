@@ -1,0 +1,80 @@
+"""The README.md that is saved with a model: what it was made from and what it promises."""
+
+from collections.abc import Mapping, Sequence
+
+from invad.detector.parts import DetectorInfo
+from invad.scoring.calibration import POOLED, Calibration
+
+HEAD = """\
+---
+library_name: invad
+tags: [anomaly-detection, diffusion, ddim-inversion]
+---
+# Anomaly detector (invad)
+
+Learned from normal images only, by diffusion inversion (arXiv 2504.05662).
+"""
+
+FOOT = """\
+The rates hold for images like those it was calibrated on. New light, focus, parts or suppliers need
+`invad calibrate` on fresh normal images. Licence of the training images: whatever their owner set.
+"""
+
+USE = """
+```python
+from invad import Detector
+print(Detector.load("this-folder").predict("part.png"))
+```
+"""
+
+
+def model_card(
+    info: DetectorInfo, calibrations: Mapping[str, Calibration], warnings: Sequence[str] = ()
+) -> str:
+    """The card as Markdown. warnings: what the calibration cannot promise, one line each."""
+    rows = {**_training_rows(info), **_calibration_rows(info, calibrations)}
+    made = (
+        f"Made by invad {info.invad_version} on {info.created}, preset `{info.preset}`, "
+        f"seed {info.settings.train.seed}.\n"
+    )
+    table = "\n".join(["", "| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items()), "", ""])
+    listed = "".join(f"- {line}\n" for line in warnings)
+    return HEAD + made + table + FOOT + (f"\n{listed}" if listed else "") + USE
+
+
+def _training_rows(info: DetectorInfo) -> dict[str, str]:
+    fit, settings = info.fit, info.settings
+    trained = f"{fit.seconds} s on {fit.device}, {fit.threads} threads, last loss {fit.final_loss}"
+    return {
+        "normal images": _counts(fit.normals) or "unknown, the denoiser was imported",
+        "skipped as unreadable": str(len(fit.skipped)),
+        "input": f"{_size(info.input_hw)} pixels (height x width), grid {_size(info.grid_hw)}",
+        "16-bit window": f"{info.window[0]:.4f} to {info.window[1]:.4f} of full scale",
+        "training": "none here" if fit.final_loss is None else trained,
+        "backbone": f"{settings.backbone} ({info.backbone_source}), licence: {info.backbone_licence}",
+    }
+
+
+def _calibration_rows(info: DetectorInfo, calibrations: Mapping[str, Calibration]) -> dict[str, str]:
+    pooled = calibrations[POOLED]
+    counts = {name: c.n for name, c in calibrations.items() if name != POOLED}
+    if info.recalibrated is not None:
+        how = f"not trained on, on {info.recalibrated}"
+    elif info.fit.folds > 1:
+        how = f"the training images, each held out once in {info.fit.folds} folds"
+    else:
+        how = "held out from training"
+    review, bad = pooled.score_limits()
+    return {
+        "calibrated on": f"{_counts(counts) or pooled.n} ({how})",
+        "review above": f"score {review:.4f}, false-alarm rate asked {pooled.rates.review:.2%}",
+        "bad above": f"score {bad:.4f}, false-alarm rate asked {pooled.rates.bad:.2%}",
+    }
+
+
+def _counts(by_category: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in by_category.items())
+
+
+def _size(hw: tuple[int, int]) -> str:
+    return f"{hw[0]} x {hw[1]}"

@@ -1,0 +1,396 @@
+"""The detector: what a newcomer reads first.
+
+pixels -> features -> norms of predicted noise -> z-scores against held-out normals -> map, score, p-value
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from invad._version import __version__
+from invad.backbones.base import Backbone
+from invad.backbones.registry import load_backbone
+from invad.data.datasets import load_dataset, normal_images
+from invad.data.images import ImageSource, read_image
+from invad.data.preprocess import resize_map
+from invad.detector.card import model_card
+from invad.detector.parts import DetectorInfo, Parts, load_parts, save_parts
+from invad.errors import ConfigError, DataError, NotCalibratedError
+from invad.fit.distributed import Solo, Workers
+from invad.fit.features import Place
+from invad.fit.fit import fit
+from invad.fit.training import Execution
+from invad.graph.graph import Graph, categories
+from invad.model.reading import Model
+from invad.model.settings import Preset, named
+from invad.observer import NO_RECORD, Observer, Recorder, Silent
+from invad.records import Prediction, Sample
+from invad.runtime import ExportedDetector, ExportInfo
+from invad.runtime.many import predict_all, predict_many
+from invad.runtime.torch_engine import TorchEngine
+from invad.scoring.calibration import POOLED, Calibration, Rates, for_category
+from invad.scoring.crossfit import cross_fit
+from invad.scoring.typicality import PositionStats, fit_position_stats, image_scores, typicality_map
+
+DEFAULT_RATES = Rates()
+DEFAULT_EXECUTION = Execution()
+ALONE = Solo()
+
+
+class Detector:
+    """A trained and calibrated detector. Make one with `Detector.fit` or `Detector.load`."""
+
+    def __init__(
+        self,
+        model: Model,
+        info: DetectorInfo,
+        stats: Mapping[str, PositionStats],
+        calibrations: Mapping[str, Calibration],
+    ):
+        self.model = model
+        self.info = info
+        self.stats = dict(stats)
+        self.calibrations = dict(calibrations)
+        self.content_hash: str | None = None
+
+    # ------------------------------------------------------------------ making one
+
+    @classmethod
+    def fit(
+        cls,
+        data: str | Path | Sequence[Sample],
+        *,
+        preset: str | Preset = "standard",
+        backbone: str | Backbone | None = None,
+        weights: str | Path | None = None,
+        categories: Sequence[str] | None = None,
+        steps: int | None = None,
+        batch: int | None = None,
+        seed: int | None = None,
+        rates: Rates = DEFAULT_RATES,
+        strict: bool = False,
+        device: str | None = None,
+        work_dir: str | Path | None = None,
+        cache_dir: str | Path | None = None,
+        execution: Execution = DEFAULT_EXECUTION,
+        workers: Workers = ALONE,
+        observer: Observer | None = None,
+        recorder: Recorder = NO_RECORD,
+    ) -> "Detector":
+        """Train and calibrate on normal images.
+
+        data: a folder (see `load_dataset`; only its normal training images are used) or samples.
+        backbone, steps, batch, seed override the preset; weights: a file for a backbone given by name.
+        work_dir: where checkpoints are kept while training, so that the same call continues an interrupted
+        one. cache_dir: where features are kept for other trainings on the same images. strict: fail on an
+        unreadable image. device: a torch device, by default a CUDA GPU if there is one. execution: parts,
+        precision. workers: the processes that share the work (see `invad.fit.distributed.workers`); all call
+        this with the same arguments, see the same folders, and get the same detector; one should save it.
+        recorder: told the loss of every step.
+        Raises DataError, ConfigError, WeightsError, TrainingError with one line that says what to do.
+        """
+        observer = observer or Silent()
+        samples = load_dataset(data, categories=categories).train if isinstance(data, str | Path) else data
+        settings = named(preset) if isinstance(preset, str) else preset
+        settings = _override(settings, backbone, steps, batch, seed)
+        net = _backbone(settings, backbone, weights).freeze().to(workers.device or choose_device(device))
+        fitted = fit(
+            samples,
+            settings,
+            net,
+            strict=strict,
+            place=Place(
+                work=None if work_dir is None else Path(work_dir),
+                cache=None if cache_dir is None else Path(cache_dir),
+                workers=workers,
+            ),
+            execution=execution,
+            observer=observer,
+            recorder=recorder,
+        )
+        extract = fitted.model.extract
+        info = DetectorInfo(
+            preset=preset if isinstance(preset, str) else "custom",
+            settings=settings,
+            input_hw=extract.preprocess.input_hw,
+            other_hw=extract.preprocess.other_hw,
+            window=extract.preprocess.window,
+            grid_hw=extract.grid_hw,
+            channels=fitted.model.space.channels,
+            backbone_source=net.info.source,
+            backbone_licence=net.info.licence,
+            backbone_shape=dict(net.info.shape),
+            fit=fitted.record,
+            created=_now(),
+            invad_version=__version__,
+        )
+        detector = cls(fitted.model, info, {}, {})
+        detector._calibrate(fitted.held_maps_NLhw, fitted.held_categories, rates)
+        for warning in detector.warnings():
+            observer.note(warning)
+        return detector
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, *, device: str | None = None, backbone: Backbone | None = None
+    ) -> "Detector":
+        """Read a saved detector. backbone: one built as for `fit`, if it was fitted on one without a name.
+
+        Raises ArtifactError when it is missing, altered, truncated or too new.
+        """
+        parts, content_hash = load_parts(Path(folder), choose_device(device), backbone)
+        detector = cls(parts.model, parts.info, parts.stats, parts.calibrations)
+        detector.content_hash = content_hash
+        return detector
+
+    def save(self, folder: str | Path, card: str = "") -> str:
+        """Write the model folder; returns its content hash. Raises ArtifactError when it cannot be written.
+
+        card: the README.md in place of the one that `model_card` makes.
+        """
+        self._require_calibrated()
+        parts = Parts(self.info, self.model, self.stats, self.calibrations)
+        card = card or model_card(self.info, self.calibrations, self.warnings())
+        self.content_hash = save_parts(Path(folder), parts, card)
+        return self.content_hash
+
+    # ------------------------------------------------------------------ using one
+
+    # A str is an iterable of str, too; the first overload takes it, as `_is_one_image` does.
+    @overload
+    def predict(  # type: ignore[overload-overlap]
+        self, x: ImageSource, *, category: str | None = None
+    ) -> Prediction: ...
+    @overload
+    def predict(self, x: Iterable[ImageSource], *, category: str | None = None) -> list[Prediction]: ...
+    def predict(self, x: Any, *, category: str | None = None) -> Prediction | list[Prediction]:
+        """Score one image, or each of an iterable of images.
+
+        x: a path, encoded bytes, a PIL image, an array H x W (x 3) of uint8, uint16 or float in [0, 1], or a
+        tensor C x H x W. category: judge by that category's normals; None by those of all categories.
+        The result does not depend on what else is scored. Raises DataError naming an unreadable image.
+        """
+        return predict_all(x, lambda many: self.predict_many(many, category=category, workers=0, strict=True))
+
+    def predict_many(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        category: str | None = None,
+        batch: int = 1,
+        workers: int = 2,
+        strict: bool = False,
+    ) -> Iterator[Prediction | DataError]:
+        """Score any number of images, in their order: each gives its prediction or why it cannot be read.
+
+        images: as for `predict`; taken as they are needed. workers: threads that decode ahead of the network.
+        batch: images that pass the networks together. With 1 a result is that of `predict`, bit by bit. With
+        more, which pays on a GPU alone, rounding differs by the batch: a score by less than a thousandth of
+        itself or of the spread of normal ones. About 2 `batch` + `workers` images are held at a time.
+        strict: raise the DataError of the first unreadable image. Raises ConfigError for a batch below 1.
+        """
+        self._require_calibrated()
+        preprocess = self.model.extract.preprocess
+        return predict_many(
+            lambda pixels: self.judge(pixels, category),
+            images,
+            batch=batch,
+            workers=workers,
+            strict=strict,
+            kind=lambda pixels: preprocess.size_for((pixels.shape[0], pixels.shape[1])),
+        )
+
+    def judge(self, pixels: Sequence[NDArray[Any]], category: str | None = None) -> list[Prediction]:
+        """Predictions of decoded images of one input size, which pass the networks together."""
+        x_B3HW = torch.stack([self.model.extract.preprocess(one) for one in pixels])
+        if self.model.extract.device.type == "cuda":
+            x_B3HW = x_B3HW.pin_memory()
+        maps_BLhw = self.model.read_batch(self.model.extract.features(x_B3HW))
+        return self.decide(maps_BLhw, [(one.shape[0], one.shape[1]) for one in pixels], category)
+
+    def decide(
+        self, maps_BLhw: torch.Tensor, sizes_hw: Sequence[tuple[int, int]], category: str | None = None
+    ) -> list[Prediction]:
+        """Predictions from norm maps of images of these sizes."""
+        calibration = for_category(self.calibrations, category)
+        predictions = []
+        for maps_Lhw, size_hw in zip(maps_BLhw, sizes_hw, strict=True):
+            score, map_hw = self.score(maps_Lhw, category)
+            predictions.append(
+                Prediction(
+                    path=None,
+                    category=category,
+                    score=score,
+                    p_value=calibration.p_value(score),
+                    decision=calibration.decide(score),
+                    anomaly_map=resize_map(map_hw, size_hw),
+                )
+            )
+        return predictions
+
+    def read(self, pixels: NDArray[Any]) -> torch.Tensor:
+        """Norm maps L x h x w of one image's pixels, before any comparison with normals."""
+        return self.model.read(self.model.extract(pixels))
+
+    def score(self, maps_Lhw: torch.Tensor, category: str | None = None) -> tuple[float, NDArray[np.float32]]:
+        """Image score and h x w map of z-scores on the feature grid, from norm maps."""
+        self._require_calibrated()
+        stats = self.stats.get(category or POOLED, self.stats[POOLED])
+        settings = self.info.settings
+        map_1hw = typicality_map(maps_Lhw[None], stats, settings.map_weights, settings.floor)
+        score = image_scores(map_1hw, settings.top_fraction)
+        return float(score), map_1hw[0].numpy().astype(np.float32)
+
+    def compile(
+        self, *, size_hw: tuple[int, int] | None = None, low: torch.dtype | None = None
+    ) -> ExportedDetector:
+        """One folded graph from pixels to decision, with `predict` as here, on the device of the detector.
+
+        What the noise levels alone decide is computed once, batch norms go into the convolutions. size_hw:
+        the one size of images it is for, None for any. low: float16 or bfloat16 for the networks. Later
+        changes of this detector do not reach it. Raises ConfigError for images of any size when the model has
+        several input sizes.
+        """
+        self._require_calibrated()
+        info, preprocess = self.info, self.model.extract.preprocess.alone(size_hw)
+        model = replace(self.model, extract=replace(self.model.extract, preprocess=preprocess))
+        graph = Graph(model, self.stats, self.calibrations, size_hw=size_hw, low=low)
+        described = ExportInfo(
+            format="torch",
+            graph="",
+            precision={None: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[low],
+            size_hw=size_hw,
+            batch=None,
+            window=preprocess.window,
+            preset=info.preset,
+            backbone=info.settings.backbone,
+            backbone_licence=info.backbone_licence,
+            input_hw=preprocess.input_hw,
+            grid_hw=info.grid_hw,
+            parameters=sum(p.numel() for p in graph.parameters()),
+            model_hash=self.content_hash,
+            created=_now(),
+            invad_version=__version__,
+            calibrations={name: self.calibrations[name] for name in categories(self.calibrations)},
+        )
+        return ExportedDetector(described, TorchEngine(graph, model.extract.device))
+
+    # ------------------------------------------------------------------ calibrating one
+
+    def calibrate(
+        self,
+        normals: str | Path | Sequence[Sample],
+        *,
+        rates: Rates | None = None,
+        strict: bool = False,
+        observer: Observer | None = None,
+    ) -> tuple[str, ...]:
+        """Fit statistics and limits anew on other normal images; the networks stay. Returns warnings.
+
+        normals: a folder, an image or samples, none of which may have been trained on. Each of their
+        categories gets its own calibration, and all together the pooled one; what was calibrated before is
+        replaced. rates: as before unless given. Raises DataError when fewer than two images can be read.
+        """
+        observer = observer or Silent()
+        samples = normal_images(normals) if isinstance(normals, str | Path) else normals
+        observer.stage("calibration", len(samples))
+        maps, categories = [], []
+        for sample in samples:
+            if sample.is_anomalous:
+                raise DataError(f"{sample.path}: is {sample.defect}; calibration takes normal images only")
+            try:
+                maps.append(self.read(read_image(sample.path)))
+                categories.append(sample.category)
+            except DataError as error:
+                if strict:
+                    raise
+                observer.note(f"skipped: {error}")
+            observer.advance()
+        if len(maps) < 2:
+            raise DataError(
+                f"{len(maps)} readable normal images: calibration needs at least 2, 99 for a 1 % limit"
+            )
+        self._calibrate(torch.stack(maps), categories, rates or self.rates)
+        self.info = replace(self.info, recalibrated=_now())
+        return self.warnings()
+
+    @property
+    def rates(self) -> Rates:
+        self._require_calibrated()
+        return self.calibrations[POOLED].rates
+
+    def warnings(self) -> tuple[str, ...]:
+        """What the calibration cannot promise, one line each."""
+        lines: list[str] = []
+        for category, calibration in self.calibrations.items():
+            if len(self.calibrations) > 2 or category == POOLED:
+                prefix = f"{category}: " if category else ""
+                lines += [prefix + line for line in calibration.warnings()]
+        return tuple(lines)
+
+    def _calibrate(self, maps_NLhw: torch.Tensor, categories: Sequence[str], rates: Rates) -> None:
+        settings = self.info.settings
+        stats, calibrations = {}, {}
+        for category in (POOLED, *sorted(set(categories))):
+            index = [i for i, c in enumerate(categories) if category in (POOLED, c)]
+            if len(index) < 2:
+                continue
+            maps = maps_NLhw[index]
+            stats[category] = fit_position_stats(maps)
+            groups = [categories[i] for i in index]
+            scores, peaks = cross_fit(
+                maps, settings.top_fraction, groups, settings.map_weights, settings.floor
+            )
+            calibrations[category] = Calibration(scores=scores, peaks=peaks, rates=rates)
+        self.stats, self.calibrations = stats, calibrations
+        self.content_hash = None
+
+    def _require_calibrated(self) -> None:
+        if POOLED not in self.calibrations:
+            raise NotCalibratedError("the detector has seen no held-out normals; calibrate it first")
+
+
+def _override(
+    settings: Preset, backbone: str | Backbone | None, steps: int | None, batch: int | None, seed: int | None
+) -> Preset:
+    train = settings.train
+    train = train if batch is None else replace(train, batch=batch)
+    train = train if steps is None else replace(train, steps=steps)
+    train = train if seed is None else replace(train, seed=seed)
+    name = backbone.info.name if isinstance(backbone, Backbone) else backbone or settings.backbone
+    return replace(settings, backbone=name, train=train)
+
+
+def _backbone(settings: Preset, given: str | Backbone | None, weights: str | Path | None) -> Backbone:
+    if isinstance(given, Backbone):
+        if weights is not None:
+            raise ConfigError(f"weights = {weights}: the backbone given has its own; name it to load others")
+        return given
+    return load_backbone(
+        settings.backbone,
+        weights=Path(weights) if weights is not None else None,
+        strides=settings.strides,
+        image_size=settings.area_side,
+    )
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device called `name`; None is a CUDA GPU if there is one. Raises ConfigError if unusable."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ConfigError(f"device {name!r} cannot be used here; give cpu, or cuda with a GPU") from None
+    return device
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

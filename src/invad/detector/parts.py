@@ -1,0 +1,162 @@
+"""What a saved detector consists of, to the model folder and back."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invad.backbones.base import Backbone
+from invad.backbones.registry import load_backbone
+from invad.data.preprocess import Preprocess
+from invad.detector.folder import read_bundle, write_bundle
+from invad.detector.plain import from_plain, to_plain
+from invad.diffusion.denoiser import build_denoiser
+from invad.diffusion.dit import DiT
+from invad.diffusion.empirical import EmpiricalDenoiser
+from invad.errors import ArtifactError, InvadError
+from invad.fit.fit import FitRecord
+from invad.model.reading import FeatureExtractor, FineReader, Model
+from invad.model.settings import Preset
+from invad.model.space import FeatureSpace
+from invad.scoring.calibration import POOLED, Calibration
+from invad.scoring.typicality import PositionStats
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectorInfo:
+    """What `config.json` says of a saved detector, beside its settings.
+
+    created, recalibrated: UTC times in ISO 8601; recalibrated is None as long as the calibration is the one
+    of the training. backbone_shape: see BackboneInfo.
+    """
+
+    preset: str
+    settings: Preset
+    input_hw: tuple[int, int]
+    other_hw: tuple[tuple[int, int], ...] = ()
+    window: tuple[float, float]
+    grid_hw: tuple[int, int]
+    channels: int
+    backbone_source: str
+    backbone_licence: str
+    backbone_shape: dict[str, Any] = field(default_factory=dict)
+    fit: FitRecord
+    created: str
+    recalibrated: str | None = None
+    invad_version: str
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A detector as data: stats and calibrations by category, POOLED among them."""
+
+    info: DetectorInfo
+    model: Model
+    stats: dict[str, PositionStats]
+    calibrations: dict[str, Calibration]
+
+
+def save_parts(folder: Path, parts: Parts, card: str) -> str:
+    """Write a model folder; returns its content hash. Raises ArtifactError when it cannot be written."""
+    model = parts.model
+    tensors = {f"backbone.{k}": v for k, v in model.extract.backbone.state_dict().items()}
+    tensors |= {f"space.{k}": v for k, v in model.space.tensors().items()}
+    tensors |= {f"denoiser.{k}": v for k, v in model.denoiser.state_dict().items()}
+    if model.empirical is not None:
+        tensors |= {f"empirical.{k}": v for k, v in model.empirical.state_dict().items()}
+    if model.fine is not None:
+        tensors |= {f"fine.space.{k}": v for k, v in model.fine.space.tensors().items()}
+        tensors |= {f"fine.empirical.{k}": v for k, v in model.fine.empirical.state_dict().items()}
+    plain: dict[str, Any] = {}
+    for number, (category, stats) in enumerate(sorted(parts.stats.items())):
+        tensors[f"calibration.{number}.median"] = stats.median_Lhw
+        tensors[f"calibration.{number}.scale"] = stats.scale_Lhw
+        plain[category] = {"tensors": number, **asdict(parts.calibrations[category])}
+    return write_bundle(folder, tensors, to_plain(parts.info), {"categories": plain}, card)
+
+
+def load_parts(folder: Path, device: torch.device, backbone: Backbone | None = None) -> tuple[Parts, str]:
+    """Read a model folder and its content hash. backbone: to be filled, for one that has no registered name.
+
+    Raises ArtifactError when the folder is missing, altered, truncated, too new, or its parts do not fit.
+    """
+    bundle = read_bundle(folder)
+    try:
+        info = from_plain(DetectorInfo, bundle.config, str(folder / "config.json"))
+        model = _model(info, bundle.tensors, device, backbone)
+        stats, calibrations = _calibration(
+            bundle.tensors, bundle.calibration, str(folder / "calibration.json")
+        )
+    except (InvadError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ArtifactError(
+            f"{folder}: the parts of the model do not fit together ({line}); copy or train it again"
+        ) from None
+    return Parts(info, model, stats, calibrations), bundle.content_hash
+
+
+def _model(
+    info: DetectorInfo, tensors: Mapping[str, Tensor], device: torch.device, backbone: Backbone | None
+) -> Model:
+    settings = info.settings
+    if backbone is None:
+        backbone = load_backbone(
+            settings.backbone,
+            strides=settings.strides,
+            pretrained=False,
+            image_size=settings.area_side,
+            shape=info.backbone_shape,
+        )
+    backbone.load_state_dict(_part(tensors, "backbone."))
+    denoiser = build_denoiser(settings.denoiser, info.channels, info.grid_hw)
+    weights = _part(tensors, "denoiser.")
+    if isinstance(denoiser, DiT) and "pos_embed" in weights:  # an imported one
+        denoiser.store_positions(info.grid_hw)
+    denoiser.load_state_dict(weights)
+    preprocess = Preprocess(info.input_hw, info.window, info.other_hw)
+    extract = FeatureExtractor(
+        preprocess,
+        backbone.freeze().to(device),
+        info.grid_hw,
+        settings.pooling,
+        settings.scales,
+        settings.fine,
+    )
+    space = FeatureSpace.from_tensors(settings.space, _part(tensors, "space."))
+    empirical = None
+    if settings.empirical is not None:
+        empirical = _empirical(space, tensors, "empirical.")
+    fine = None
+    if settings.fine is not None:
+        space_fine = FeatureSpace.from_tensors(settings.space, _part(tensors, "fine.space."))
+        fine = FineReader(space_fine, _empirical(space_fine, tensors, "fine.empirical."))
+    return Model(extract, space, denoiser, empirical, settings, fine).to_device()
+
+
+def _empirical(space: FeatureSpace, tensors: Mapping[str, Tensor], prefix: str) -> EmpiricalDenoiser:
+    empirical = EmpiricalDenoiser(space.channels, len(tensors[f"{prefix}bank"]))
+    empirical.load_state_dict(_part(tensors, prefix))
+    return empirical
+
+
+def _calibration(
+    tensors: Mapping[str, Tensor], plain: Mapping[str, Any], where: str
+) -> tuple[dict[str, PositionStats], dict[str, Calibration]]:
+    stats, calibrations = {}, {}
+    for category, row in plain["categories"].items():
+        row = dict(row)
+        number = row.pop("tensors")
+        stats[category] = PositionStats(
+            tensors[f"calibration.{number}.median"], tensors[f"calibration.{number}.scale"]
+        )
+        calibrations[category] = from_plain(Calibration, row, where)
+    if POOLED not in calibrations:
+        raise ArtifactError(f"{where}: no calibration over all categories")
+    return stats, calibrations
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}

@@ -1,0 +1,319 @@
+"""Scores of a labelled test set under a named protocol, and the seven metrics.
+
+`calibrated`: what the product does; every score stands by itself. `paper`: the published evaluation, whose
+image score is scaled over the labelled test set of each category; it can be compared with publications, but
+p-values and decisions still come from the calibrated score.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from invad.data.datasets import load_dataset
+from invad.data.images import read_image, read_mask
+from invad.data.layouts.base import Dataset
+from invad.data.preprocess import resize_map, resize_mask
+from invad.detector.detector import Detector
+from invad.diffusion.schedule import timesteps
+from invad.errors import ConfigError, DataError
+from invad.metrics.exact import (
+    PIXEL_METRICS,
+    SEVEN_METRICS,
+    binomial_interval,
+    image_metrics,
+    mean_ad,
+    mean_over_categories,
+    pixel_metrics,
+)
+from invad.observer import Observer, Silent
+from invad.records import Sample, ScoredSample
+from invad.scoring.calibration import POOLED, for_category, upper_limit
+from invad.scoring.typicality import paper_fusion, paper_terms
+
+PAPER_STEPS = 3
+NO_LIMITS = (math.inf, math.inf)
+"""Of a score that decides nothing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """metrics: plain data, keys of `invad evaluate --json`. scored: every image, in the order of the set."""
+
+    metrics: dict[str, Any]
+    scored: tuple[ScoredSample, ...]
+    map_limits: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """One image under a protocol: map on the grid, the protocol's score, the score that decides."""
+
+    map_hw: NDArray[np.float32]
+    score: float
+    deciding: float
+    terms: tuple[float, float] = (0.0, 0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Tested:
+    """One readable image. mask: defective pixels in the model's input frame, None where unknown."""
+
+    sample: Sample
+    reading: _Reading
+    mask: NDArray[np.bool_] | None
+    seconds: float
+
+
+def evaluate(
+    detector: Detector,
+    data: str | Path | Dataset | Sequence[Sample],
+    *,
+    protocol: str = "calibrated",
+    categories: Sequence[str] | None = None,
+    pooled: bool = False,
+    strict: bool = False,
+    observer: Observer | None = None,
+) -> Evaluation:
+    """Score the test images of a folder (see `load_dataset`), a data set or samples, and compute the metrics.
+
+    Pixel metrics are computed in the model's input frame, over the categories that have masks. With several
+    categories each metric is the mean over them. pooled: judge all images by the pooled calibration, as at
+    run time without a label. Raises DataError without test images, ConfigError for an unknown protocol.
+    """
+    if protocol not in PROTOCOLS:
+        raise ConfigError(f"protocol {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
+    observer = observer or Silent()
+    if isinstance(data, str | Path):
+        data = load_dataset(data, categories=categories)
+    samples = data.test if isinstance(data, Dataset) else tuple(data)
+    if not samples:
+        where = data.root if isinstance(data, Dataset) else "the samples"
+        raise DataError(f"{where}: no test images; give a folder with test/good and test/<defect>")
+    log = _Log(strict, observer)
+    tested = list(_test(detector, samples, PROTOCOLS[protocol], pooled, log))
+    if not tested:
+        raise DataError(f"{samples[0].path.parent}: none of {len(samples)} test images could be read")
+    readings = [t.reading for t in tested]
+    if protocol == "paper":
+        readings = _fuse([t.sample for t in tested], readings)
+    scored = [
+        _scored(detector, t.sample, reading, judged_by(detector, t.sample, pooled), protocol)
+        for t, reading in zip(tested, readings, strict=True)
+    ]
+    metrics = {
+        **_summary(scored, [t.mask for t in tested]),
+        **_false_alarms(scored, detector),
+        "protocol": protocol,
+        "pooled_calibration": pooled,
+        "images_per_second": round(len(tested) / sum(t.seconds for t in tested), 3),
+        "skipped": log.skipped,
+        "masks_skipped": log.masks_skipped,
+        "warnings": list(detector.warnings()),
+    }
+    return Evaluation(
+        metrics=metrics, scored=tuple(scored), map_limits=_map_limits(protocol, detector, scored)
+    )
+
+
+def describe(detector: Detector, evaluation: Evaluation) -> dict[str, str]:
+    """What was tested and how, in words, for a report."""
+    info, metrics = detector.info, evaluation.metrics
+    counts = ", ".join(f"{name} {count}" for name, count in info.fit.normals.items())
+    return {
+        "protocol": metrics["protocol"],
+        "limits": "over all categories"
+        if metrics["pooled_calibration"]
+        else "of each category where it has its own",
+        "learned from": f"{sum(info.fit.normals.values())} good images ({counts})"
+        if info.fit.normals
+        else "images not recorded in the imported checkpoint",
+        "calibrated on": f"{metrics['calibration_n']} good images",
+        "preset": f"{info.preset}, seed {info.settings.train.seed}",
+        "backbone": f"{info.settings.backbone} ({info.backbone_source}); {info.backbone_licence}",
+        "input": f"{info.input_hw[0]} x {info.input_hw[1]} pixels (height x width)",
+        "skipped as unreadable": ", ".join(metrics["skipped"]) or "none",
+        "made": f"by invad {info.invad_version} on {info.created}, content hash {detector.content_hash}",
+    }
+
+
+def _map_limits(protocol: str, detector: Detector, scored: Sequence[ScoredSample]) -> tuple[float, float]:
+    """(review, bad) limits of the maps, for their colours."""
+    if protocol == "calibrated":
+        return for_category(detector.calibrations, None).map_limits()
+    # Maps of a protocol that only measures have no calibration: the normal images tested must do.
+    normal = [s for s in scored if not s.sample.is_anomalous] or scored
+    peaks = np.array([s.anomaly_map.max() for s in normal])
+    return upper_limit(peaks, detector.rates.review), upper_limit(peaks, detector.rates.bad)
+
+
+class _Log:
+    """What could not be read: named and passed over, or an error if strict."""
+
+    def __init__(self, strict: bool, observer: Observer):
+        self.strict, self.observer = strict, observer
+        self.skipped: list[str] = []
+        self.masks_skipped: list[str] = []
+
+    def skip(self, names: list[str], path: Path, what: str, error: DataError) -> None:
+        if self.strict:
+            raise error
+        names.append(str(path))
+        self.observer.note(f"{what}: {error}")
+
+
+def _test(
+    detector: Detector, samples: Sequence[Sample], read: "Read", pooled: bool, log: _Log
+) -> Iterator[_Tested]:
+    log.observer.stage("evaluation", len(samples))
+    for sample in samples:
+        started = time.perf_counter()
+        try:
+            pixels = read_image(sample.path)
+            reading = read(detector, pixels, judged_by(detector, sample, pooled))
+            seconds = time.perf_counter() - started
+            mask = _mask(sample, (pixels.shape[0], pixels.shape[1]), detector.info.input_hw, log)
+            yield _Tested(sample, reading, mask, seconds)
+        except DataError as error:
+            log.skip(log.skipped, sample.path, "skipped", error)
+        log.observer.advance()
+
+
+def _mask(
+    sample: Sample, size_hw: tuple[int, int], input_hw: tuple[int, int], log: _Log
+) -> NDArray[np.bool_] | None:
+    if sample.mask_path is None:
+        return None if sample.is_anomalous else np.zeros(input_hw, dtype=bool)
+    try:
+        mask = read_mask(sample.mask_path, size_hw=size_hw, above=sample.mask_above)
+        return resize_mask(mask, input_hw)
+    except DataError as error:
+        log.skip(log.masks_skipped, sample.mask_path, "mask skipped", error)
+        return None
+
+
+def judged_by(detector: Detector, sample: Sample, pooled: bool = False) -> str | None:
+    """The category whose calibration judges a sample: its own where there is one, else None, the pooled."""
+    known = sample.category in detector.calibrations and not pooled
+    return sample.category if known else None
+
+
+def _calibrated(detector: Detector, pixels: NDArray[Any], category: str | None) -> _Reading:
+    score, map_hw = detector.score(detector.read(pixels), category)
+    return _Reading(map_hw, score, score)
+
+
+def _paper(detector: Detector, pixels: NDArray[Any], category: str | None) -> _Reading:
+    features = detector.model.extract(pixels)
+    deciding, _ = detector.score(detector.model.read(features), category)
+    map_hw, terms = paper_reading(detector, features)
+    return _Reading(map_hw, 0.0, deciding, terms)
+
+
+def paper_reading(
+    detector: Detector, features_1Chw: torch.Tensor
+) -> tuple[NDArray[np.float32], tuple[float, float]]:
+    """Norm map h x w of the inverted latent and its terms (NLL, Diff), which `paper_fusion` makes a score."""
+    with torch.inference_mode():
+        trajectory = detector.model.invert(features_1Chw, timesteps("reference", PAPER_STEPS))
+        map_Bhw, nll_B, diff_B = paper_terms(trajectory.latent.float().cpu())
+    return map_Bhw[0].numpy(), (float(nll_B), float(diff_B))
+
+
+def _fuse(samples: Sequence[Sample], readings: Sequence[_Reading]) -> list[_Reading]:
+    fused = list(readings)
+    for category in {s.category for s in samples}:
+        index = [i for i, s in enumerate(samples) if s.category == category]
+        terms = torch.tensor([readings[i].terms for i in index], dtype=torch.float64)
+        for i, score in zip(index, paper_fusion(terms[:, 0], terms[:, 1]).tolist(), strict=True):
+            fused[i] = replace(readings[i], score=score)
+    return fused
+
+
+def _scored(
+    detector: Detector, sample: Sample, reading: _Reading, category: str | None, protocol: str
+) -> ScoredSample:
+    calibration = for_category(detector.calibrations, category)
+    return ScoredSample(
+        sample=sample,
+        score=reading.score,
+        p_value=calibration.p_value(reading.deciding),
+        decision=calibration.decide(reading.deciding),
+        anomaly_map=resize_map(reading.map_hw, detector.info.input_hw),
+        score_limits=calibration.score_limits() if protocol == "calibrated" else NO_LIMITS,
+    )
+
+
+def _summary(scored: Sequence[ScoredSample], masks: Sequence[NDArray[np.bool_] | None]) -> dict[str, Any]:
+    rows: dict[str, dict[str, Any]] = {}
+    for category in sorted({s.sample.category for s in scored}):
+        own = [(s, m) for s, m in zip(scored, masks, strict=True) if s.sample.category == category]
+        rows[category] = _category_row([s for s, _ in own], [m for _, m in own])
+    mean = mean_over_categories([{k: row[k] for k in SEVEN_METRICS} for row in rows.values()])
+    counts = {key: sum(row[key] for row in rows.values()) for key in ("n_normal", "n_anomalous")}
+    return {**_renamed(mean), **counts, "categories": rows}
+
+
+def _category_row(
+    scored: Sequence[ScoredSample], masks: Sequence[NDArray[np.bool_] | None]
+) -> dict[str, Any]:
+    labels = np.array([s.sample.is_anomalous for s in scored])
+    image = image_metrics(np.array([s.score for s in scored]), labels)
+    # Pixels are known of normal images, and of defects with a mask.
+    known = [(s.anomaly_map, m) for s, m in zip(scored, masks, strict=True) if m is not None]
+    pixel: dict[str, float | None] = dict.fromkeys(PIXEL_METRICS)
+    if any(m.any() for _, m in known):
+        pixel = pixel_metrics([a for a, _ in known], [m for _, m in known])
+    seven = {**image, **pixel}
+    normal = [s.decision for s in scored if not s.sample.is_anomalous]
+    return {
+        **seven,
+        "mad": mean_ad(seven),
+        "false_alarm_rate": _share(normal, ("review", "bad")),
+        "n_normal": len(normal),
+        "n_anomalous": len(scored) - len(normal),
+    }
+
+
+def _false_alarms(scored: Sequence[ScoredSample], detector: Detector) -> dict[str, Any]:
+    """Realised shares of normal images not passed as good, against the rates asked."""
+    normal = [s.decision for s in scored if not s.sample.is_anomalous]
+    rates, n = detector.rates, len(normal)
+
+    def row(asked: float, called: tuple[str, ...]) -> dict[str, Any]:
+        low, high = binomial_interval(n, asked) if n else (0, 0)
+        count = sum(d in called for d in normal)
+        return {
+            "asked": asked,
+            "realised": _share(normal, called),
+            "count": count,
+            "expected_count_95": [low, high],
+        }
+
+    return {
+        "false_alarm_rate": _share(normal, ("review", "bad")),
+        "false_alarms": {
+            "review": row(rates.review, ("review", "bad")),
+            "bad": row(rates.bad, ("bad",)),
+        },
+        "calibration_n": detector.calibrations[POOLED].n,
+    }
+
+
+def _share(decisions: Sequence[str], called: tuple[str, ...]) -> float | None:
+    return sum(d in called for d in decisions) / len(decisions) if decisions else None
+
+
+def _renamed(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
+    return {("mad" if k == "mean_ad" else k): v for k, v in metrics.items()}
+
+
+Read = Callable[[Detector, NDArray[Any], str | None], _Reading]
+
+PROTOCOLS: dict[str, Read] = {"calibrated": _calibrated, "paper": _paper}

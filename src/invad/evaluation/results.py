@@ -1,0 +1,191 @@
+"""What a benchmark found, from its prediction files: rows, means, and what has to be said beside them."""
+
+import hashlib
+import json
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from invad.data.files import write_atomically
+from invad.errors import DataError
+from invad.evaluation.definitions import DEFINITIONS
+from invad.evaluation.definitions import named as named_definitions
+from invad.evaluation.predictions import Predictions, read_predictions
+from invad.evaluation.rows import SAMPLE_METRICS, Row, row_of
+from invad.metrics.exact import SEVEN_METRICS, mean_over_categories
+
+PREDICTIONS, ROWS = "predictions", "rows"
+"""Folders of a benchmark: a prediction file and the rows made from it, for each category and seed."""
+
+COSTS = ("images_per_second", "peak_memory_mb")
+FIGURES = (*SEVEN_METRICS, "mad", *SAMPLE_METRICS, "false_alarm_rate", *COSTS)
+"""What the tables give per category and as a mean."""
+
+PROTOCOL_NOTES = {
+    "calibrated": "Leak-free: the score that decides, of each image by itself, calibrated on held-out normal "
+    "images.",
+    "paper": "As published: two readings of the inverted latent, each scaled over the labelled test set of "
+    "the category. Only to compare with publications; the decisions stay those of the calibrated score.",
+}
+
+
+def rescore(path: str | Path, definitions: Sequence[str] = ("exact",)) -> dict[str, Any]:
+    """Measure stored predictions anew, without the model and the images; see `result`.
+
+    path: the output folder of a benchmark, a folder of prediction files or one file. Raises DataError when
+    there is none or when they are of different runs, ConfigError for an unknown definition.
+    """
+    named_definitions(definitions)
+    files = prediction_files(Path(path))
+    rows: list[Row] = []
+    runs: dict[str, Path] = {}
+    for file in files:
+        predictions = read_predictions(file)
+        runs.setdefault(json.dumps(predictions.meta["run"], sort_keys=True), file)
+        if len(runs) > 1:
+            first, second = runs.values()
+            raise DataError(f"{second}: of another run than {first}; measure each folder by itself")
+        rows += rows_of(predictions, definitions)
+    return result(rows, {**predictions.meta["run"], "machine": predictions.meta["machine"]}, len(files))
+
+
+def prediction_files(path: Path) -> list[Path]:
+    """The prediction files of a benchmark's folder, or the one named. Raises DataError without one."""
+    if path.is_file():
+        return [path]
+    folder = path / PREDICTIONS if (path / PREDICTIONS).is_dir() else path
+    files = sorted(folder.glob("*.npz"))
+    if not files:
+        what = "no prediction files (*.npz) in it" if folder.is_dir() else "no such file or folder"
+        raise DataError(f"{path}: {what}; give the output folder of 'invad benchmark'")
+    return files
+
+
+def rows_of(predictions: Predictions, definitions: Iterable[str]) -> list[Row]:
+    """A row for each protocol of the file and each definition."""
+    return [row_of(predictions, protocol, name) for protocol in predictions.scores for name in definitions]
+
+
+def rows_of_file(file: Path, cache: Path, definitions: Sequence[str]) -> list[Row]:
+    """The same of a file, kept in `cache` for as long as the file stays what it is."""
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    known: list[Row] = []
+    try:
+        kept = json.loads(cache.read_text())
+        known = kept["rows"] if kept["predictions"] == digest else []
+    except (OSError, ValueError, KeyError):
+        pass
+    missing = [name for name in definitions if name not in {row["definition"] for row in known}]
+    if missing:
+        known = [*known, *rows_of(read_predictions(file), missing)]
+        cache.parent.mkdir(exist_ok=True)
+        text = json.dumps({"predictions": digest, "rows": known}, indent=1, allow_nan=False)
+        write_atomically(cache, text.encode())
+    return [row for row in known if row["definition"] in definitions]
+
+
+def result(
+    rows: Sequence[Row], run: Mapping[str, Any], expected: int, failed: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Plain data: run, protocols and definitions in words, summary, notes, rows.
+
+    run: what was run, as in the prediction files. expected: number of categories times seeds asked for;
+    failed: error by category and seed.
+    """
+    done = {(row["category"], row["seed"]) for row in rows}
+    return {
+        "run": {
+            **run,
+            "categories": sorted({category for category, _ in done}),
+            "seeds": sorted({seed for _, seed in done}),
+            "finished": len(done),
+            "expected": expected,
+        },
+        "failed": dict(failed or {}),
+        "protocols": {name: PROTOCOL_NOTES[name] for name in dict.fromkeys(r["protocol"] for r in rows)},
+        "definitions": {
+            name: {"summary": DEFINITIONS[name].summary, **DEFINITIONS[name].told}
+            for name in dict.fromkeys(r["definition"] for r in rows)
+        },
+        "notes": notes(rows, expected - len(done), failed or {}),
+        "summary": summary(rows),
+        "rows": list(rows),
+    }
+
+
+def summary(rows: Sequence[Row]) -> dict[str, dict[str, dict[str, Any]]]:
+    """protocol -> definition -> {"categories": name -> figures, "mean": figures}.
+
+    Figures: name of a metric -> [mean over seeds, standard deviation over seeds or None]; None where it is
+    undefined. The mean is taken within a seed over the categories that define a metric, mAD from the averaged
+    seven, and the peak memory is the largest.
+    """
+    tables: dict[str, dict[str, dict[str, Any]]] = {}
+    for protocol, definition in dict.fromkeys((r["protocol"], r["definition"]) for r in rows):
+        own = [r for r in rows if (r["protocol"], r["definition"]) == (protocol, definition)]
+        categories = {
+            name: _over_seeds([r for r in own if r["category"] == name])
+            for name in sorted({r["category"] for r in own})
+        }
+        seeds = sorted({r["seed"] for r in own})
+        means = [mean_row([r for r in own if r["seed"] == seed]) for seed in seeds]
+        tables.setdefault(protocol, {})[definition] = {"categories": categories, "mean": _over_seeds(means)}
+    return tables
+
+
+def mean_row(rows: Sequence[Row]) -> dict[str, Any]:
+    """The mean over categories of one seed."""
+    seven = mean_over_categories(rows)
+    mean: dict[str, Any] = {**seven, "mad": seven["mean_ad"]}
+    del mean["mean_ad"]
+    for key in FIGURES[len(SEVEN_METRICS) + 1 :]:
+        values = [row[key] for row in rows if row.get(key) is not None]
+        middle = max if key == "peak_memory_mb" else statistics.fmean
+        mean[key] = middle(values) if values else None
+    return mean | {key: sum(row[key] for row in rows) for key in ("n_normal", "n_anomalous")}
+
+
+def notes(rows: Sequence[Row], missing: int, failed: Mapping[str, str]) -> list[str]:
+    """What a reader of the tables must know: what is missing, undefined or left out, and why."""
+    told = [f"{unit} failed: {error}" for unit, error in failed.items()]
+    if missing:
+        told.append(f"Unfinished: {missing} of the categories and seeds asked for are not in these tables.")
+    groups: dict[str, list[str]] = {}
+    for category in sorted({row["category"] for row in rows}):
+        for gap in _gaps([row for row in rows if row["category"] == category]):
+            groups.setdefault(gap, []).append(category)
+    told += [f"{', '.join(categories)}: {gap}" for gap, categories in groups.items()]
+    if groups:
+        told.append(
+            "A mean is over the categories that define the metric; mAD is the mean of the seven means."
+        )
+    machines = sorted({row["measured_on"] for row in rows if row.get("measured_on")})
+    if len(machines) > 1:
+        told.append(f"Speed and memory were measured on several machines: {'; '.join(machines)}.")
+    skipped = {(row["category"], path) for row in rows for path in row.get("skipped") or ()}
+    told += [f"{category}: not read and left out: {path}" for category, path in sorted(skipped)]
+    return told
+
+
+def _gaps(rows: Sequence[Row]) -> Iterator[str]:
+    """Which metrics the rows of a category leave undefined, why, and by which definitions unless by all."""
+    every = dict.fromkeys(row["definition"] for row in rows)
+    reasons: dict[str, dict[str, None]] = {}
+    for row in rows:
+        for name, reason in row["undefined"].items():
+            if name != "mad":
+                reasons.setdefault(reason, {})[name] = None
+    for reason, names in reasons.items():
+        saying = dict.fromkeys(r["definition"] for r in rows if names.keys() & r["undefined"].keys())
+        which = "" if len(saying) == len(every) else f" by the definition {', '.join(saying)}"
+        yield f"{reason}, so no {', '.join(names)}{which}"
+
+
+def _over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    figures: dict[str, Any] = {key: rows[0][key] for key in ("n_normal", "n_anomalous")}
+    for key in FIGURES:
+        values = [row[key] for row in rows if row.get(key) is not None]
+        spread = statistics.stdev(values) if len(values) > 1 else None
+        figures[key] = [statistics.fmean(values), spread] if values else None
+    return figures

@@ -1,0 +1,221 @@
+"""Features of all images of a set, once, in memory or on disk, by one process or shared among many."""
+
+import hashlib
+import math
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from invad.backbones.base import Backbone
+from invad.data.images import read_image
+from invad.errors import DataError
+from invad.fit.cache import FeatureCache, require_room
+from invad.fit.distributed import Solo, Workers
+from invad.fit.training import fingerprint
+from invad.model.reading import FeatureExtractor
+from invad.observer import Observer
+from invad.records import Sample
+
+MEMORY_LIMIT = 1 << 30
+"""Arrays larger than this many bytes are memory-mapped files. Several processes share such a file always."""
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """Raw features and what they belong to.
+
+    z_NChw: a row for each image, float32. samples: the readable ones. rows: where in z_NChw the features of
+    each of them lie. skipped: paths of the others, whose rows mean nothing.
+    """
+
+    z_NChw: NDArray[np.float32]
+    samples: tuple[Sample, ...]
+    rows: NDArray[np.intp]
+    skipped: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where large arrays go. cache: a folder whose features outlive the job; work: one that is kept until it
+    succeeds; without both a temporary one. All workers must see the same folders.
+    """
+
+    work: Path | None = None
+    cache: Path | None = None
+    workers: Workers = field(default_factory=Solo)
+
+    def in_memory(self, shape: tuple[int, ...]) -> bool:
+        return self.workers.size == 1 and 4 * math.prod(shape) <= MEMORY_LIMIT
+
+    def keeps(self, shape: tuple[int, ...]) -> bool:
+        """Whether features of this shape are written where another run finds them."""
+        return self.cache is not None or (self.work is not None and not self.in_memory(shape))
+
+    def empty(self, shape: tuple[int, ...], stack: ExitStack) -> NDArray[np.float32]:
+        """An array to fill that all workers see, until the stack is left."""
+        if self.in_memory(shape):
+            return np.empty(shape, np.float32)
+        folder = self.temporary(stack)
+        path = folder / "array.npy"
+        if self.workers.rank == 0:
+            # Asked before: a memory map that finds the disk full kills the process.
+            require_room(folder, 4 * math.prod(shape))
+            np.lib.format.open_memmap(path, "w+", np.float32, shape)
+        self.workers.wait()
+        return np.lib.format.open_memmap(path, "r+")
+
+    def temporary(self, stack: ExitStack) -> Path:
+        """A new folder, the same for all workers, that goes when the stack is left."""
+        own = {}
+        if self.workers.rank == 0:
+            if self.work is not None:
+                self.work.mkdir(parents=True, exist_ok=True)
+            made = tempfile.TemporaryDirectory(prefix="invad-features-", dir=self.work)
+            own[0] = stack.enter_context(made)
+        return Path(self.workers.gather(own)[0])
+
+    def mine(self, items: int) -> range:
+        """The numbers of this worker's share."""
+        return range(self.workers.rank, items, self.workers.size)
+
+
+def extract_features(
+    samples: Sequence[Sample],
+    extract: FeatureExtractor,
+    *,
+    strict: bool,
+    observer: Observer,
+    place: Place,
+    stack: ExitStack,
+) -> Features:
+    """Features of all readable images, computed once; others are skipped and named, or fail if strict."""
+    shape = (len(samples), extract.channels, *extract.grid_hw)
+    size, count = 4 * math.prod(shape), place.workers.size
+    where = "on disk" if place.keeps(shape) or not place.in_memory(shape) else "in memory"
+    by = f", {count} processes" if count > 1 else ""
+    observer.note(f"features: {len(samples)} images, {size / 2**20:,.0f} MB {where}{by}")
+    if where == "in memory":
+        z_NChw: NDArray[np.float32] = np.empty(shape, np.float32)
+        observer.stage("features", len(samples))
+        unreadable = _fill(z_NChw, range(len(samples)), samples, extract, strict, observer)
+    else:
+        z_NChw, unreadable = _on_disk(shape, samples, extract, strict, observer, place, stack)
+    for why in unreadable.values():
+        observer.note(f"skipped: {why}")
+    rows = [row for row in range(len(samples)) if row not in unreadable]
+    return Features(
+        z_NChw,
+        tuple(samples[row] for row in rows),
+        np.array(rows, dtype=np.intp),
+        tuple(str(samples[row].path) for row in unreadable),
+    )
+
+
+def _fill(
+    z_NChw: NDArray[np.float32],
+    rows: range,
+    samples: Sequence[Sample],
+    extract: FeatureExtractor,
+    strict: bool,
+    observer: Observer,
+) -> dict[int, str]:
+    """Write the features of the images `rows` to z_NChw, one after the other; why some are unreadable."""
+    unreadable = {}
+    for place, row in enumerate(rows):
+        try:
+            z_NChw[place] = extract(read_image(samples[row].path))[0].cpu().numpy()
+        except DataError as error:
+            if strict:
+                raise
+            unreadable[row] = str(error)
+            z_NChw[place] = 0
+        observer.advance()
+    return unreadable
+
+
+def _on_disk(
+    shape: tuple[int, ...],
+    samples: Sequence[Sample],
+    extract: FeatureExtractor,
+    strict: bool,
+    observer: Observer,
+    place: Place,
+    stack: ExitStack,
+) -> tuple[NDArray[np.float32], dict[int, str]]:
+    """Every worker computes its share of the blocks that are not there yet."""
+    parent = place.cache or place.work or place.temporary(stack)
+    cache = FeatureCache(parent / f"features-{_mark(samples, extract)}", shape)
+    if place.workers.rank == 0:
+        cache.prepare()
+    place.workers.wait()
+    blocks = [cache.blocks()[i] for i in place.mine(len(cache.blocks()))]
+    known = {block: cache.read_record(block) for block in blocks if cache.is_recorded(block)}
+    for block in (block for block, record in known.items() if record is None):
+        rows = cache.rows(block)
+        observer.note(f"{cache.folder}: images {rows.start + 1} to {rows.stop} are damaged; computed again")
+    missing = [block for block in blocks if known.get(block) is None]
+    if found := sum(len(cache.rows(block)) for block in blocks if block not in missing):
+        observer.note(f"features: {found} found in {cache.folder}")
+    observer.stage("features", sum(len(cache.rows(block)) for block in missing))
+    own = {row: why for record in known.values() for row, why in (record or {}).items()}
+    failure: dict[int, DataError] = {}
+    try:
+        for block in missing:
+            own |= _compute(cache, block, samples, extract, strict, observer)
+    except DataError as error:
+        failure[place.workers.rank] = error
+    unreadable = place.workers.gather(own)
+    # All stop for the same reason, whoever met it.
+    for met in place.workers.gather(failure).values():
+        raise met
+    if strict and unreadable:
+        raise DataError(next(iter(unreadable.values())))
+    return cache.array(), unreadable
+
+
+def _compute(
+    cache: FeatureCache,
+    block: int,
+    samples: Sequence[Sample],
+    extract: FeatureExtractor,
+    strict: bool,
+    observer: Observer,
+) -> dict[int, str]:
+    rows = cache.rows(block)
+    features = np.empty((len(rows), *cache.shape[1:]), np.float32)
+    unreadable = _fill(features, rows, samples, extract, strict, observer)
+    cache.write(block, features, unreadable)
+    return unreadable
+
+
+def _mark(samples: Sequence[Sample], extract: FeatureExtractor) -> str:
+    """A name that changes with the images, the weights, and everything done to the pixels."""
+    return fingerprint(
+        list(_identities(samples)),
+        backbone_digest(extract.backbone),
+        repr((extract.preprocess, extract.grid_hw, extract.pooling, extract.scales, extract.fine)),
+        extract.device.type,
+    )
+
+
+def _identities(samples: Sequence[Sample]) -> Iterator[tuple[str, int, int]]:
+    for sample in samples:
+        try:
+            stat = sample.path.stat()
+            yield str(sample.path.absolute()), stat.st_size, stat.st_mtime_ns
+        except OSError:  # said when it is read
+            yield str(sample.path.absolute()), -1, 0
+
+
+def backbone_digest(backbone: Backbone) -> str:
+    """SHA-256 of all weights."""
+    digest = hashlib.sha256()
+    for value in backbone.state_dict().values():
+        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,394 @@
+"""From normal images to a trained model and the held-out norm maps that calibrate it."""
+
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from invad.backbones.base import Backbone
+from invad.data.images import read_image
+from invad.data.preprocess import (
+    Preprocess,
+    choose_input_hw,
+    choose_window,
+    group_aspects,
+    log_aspect,
+)
+from invad.diffusion.denoiser import DenoiserModule, build_denoiser
+from invad.diffusion.empirical import EmpiricalDenoiser, draw_cells
+from invad.diffusion.gaussian import GaussianPreconditioned
+from invad.errors import DataError
+from invad.fit.features import Features, Place, backbone_digest, extract_features
+from invad.fit.training import Checkpoint, Execution, fingerprint, train_denoiser
+from invad.model.reading import SCHEDULE, FeatureExtractor, FineReader, Model
+from invad.model.settings import Preset
+from invad.model.space import FeatureSpace
+from invad.observer import NO_RECORD, Observer, Recorder, Silent
+from invad.records import Sample
+from invad.scoring.calibration import folds, hold_out
+
+__all__ = ["FitRecord", "Fitted", "Observer", "Silent", "fit", "plan"]
+
+LARGEST_MULTIPLE = 64
+"""Pixels; an input is not stretched further than this only to fit the grid to the backbone."""
+
+PROBED_IMAGES = 64
+"""Images read to choose the input size and the 16-bit window."""
+
+FEW_IMAGES = 60
+"""Below this many normals, holding a fifth out would leave too few: every image is held out once instead."""
+
+FOLDS = 4
+
+ALIKE = 1.5
+"""Largest ratio between the aspect ratios of categories that share an input size."""
+
+PLACE = Place()
+EXECUTION = Execution()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FitRecord:
+    """What a fit did, as plain data for the model card. final_loss: None where nothing was trained."""
+
+    normals: dict[str, int]
+    held_out: dict[str, int]
+    folds: int
+    steps: int
+    skipped: tuple[str, ...]
+    final_loss: float | None
+    seconds: float
+    threads: int
+    device: str
+    processes: int = 1
+    precision: str = "fp32"
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A trained model, and norm maps L x h x w of held-out normals, read by a model that never saw them."""
+
+    model: Model
+    held_maps_NLhw: torch.Tensor
+    held_categories: tuple[str, ...]
+    record: FitRecord
+
+
+def fit(
+    samples: Sequence[Sample],
+    settings: Preset,
+    backbone: Backbone,
+    *,
+    strict: bool = False,
+    place: Place = PLACE,
+    execution: Execution = EXECUTION,
+    observer: Observer | None = None,
+    recorder: Recorder = NO_RECORD,
+) -> Fitted:
+    """Train on normal samples, holding out what calibrates.
+
+    Of 60 or more normals, a fifth (at least 8) of each category is held out for good. Of fewer, each of four
+    models is trained without a quarter, which it then reads, and a fifth model is trained on all. place: its
+    work folder keeps checkpoints, so that the same call continues after an interruption; its workers share
+    the work, and each returns the same. recorder: told of every step.
+    Raises DataError when fewer than two images can be read, TrainingError as `train_denoiser`.
+    """
+    observer = observer or Silent()
+    started = time.perf_counter()
+    for sample in samples:
+        if sample.is_anomalous:
+            raise DataError(f"{sample.path}: is {sample.defect}; training takes normal images only")
+    extract = plan(samples, settings, backbone, strict=strict)
+    with ExitStack() as stack:
+        features = extract_features(
+            samples, extract, strict=strict, observer=observer, place=place, stack=stack
+        )
+        if len(features.samples) < 2:
+            raise DataError(
+                f"{len(features.samples)} readable image: training needs at least 2 normal images, "
+                "60 or more for a useful calibration"
+            )
+        job = _Job(extract, settings, features, place, execution, observer, recorder)
+        few = len(features.samples) < FEW_IMAGES
+        model, maps, held, loss = job.k_fold() if few else job.split()
+    categories = [features.samples[i].category for i in held]
+    record = FitRecord(
+        normals=_count([s.category for s in features.samples]),
+        held_out=_count(categories),
+        folds=FOLDS if few else 1,
+        steps=settings.train.steps_for(len(features.samples) - (0 if few else len(held))),
+        skipped=features.skipped,
+        final_loss=round(loss, 5),
+        seconds=round(time.perf_counter() - started, 2),
+        threads=torch.get_num_threads(),
+        device=extract.device.type if place.workers.size > 1 else str(extract.device),
+        processes=place.workers.size,
+        precision=execution.precision_on(extract.device),
+    )
+    return Fitted(model, maps, tuple(categories), record)
+
+
+def train_apart(
+    samples: Sequence[Sample],
+    settings: Preset,
+    backbone: Backbone,
+    *,
+    place: Place = PLACE,
+    observer: Observer | None = None,
+) -> tuple[Model, NDArray[np.float32]]:
+    """One model trained without the held-out share, however few images, and that share's raw features.
+
+    For studies that read one network in many ways; `fit` trains once per fold when images are few.
+    The work folder of `place` keeps the trained network, so that the same call does not train again.
+    """
+    observer = observer or Silent()
+    extract = plan(samples, settings, backbone, strict=False)
+    with ExitStack() as stack:
+        features = extract_features(
+            samples, extract, strict=False, observer=observer, place=place, stack=stack
+        )
+        if len(features.samples) < 4:
+            raise DataError(
+                f"{len(features.samples)} readable normal images: give at least 4, half of them are held out"
+            )
+        job = _Job(extract, settings, features, place, EXECUTION, observer, NO_RECORD)
+        kept, held = job.shares()
+        model, _ = job.train("denoiser", np.array(kept))
+        return model, np.array(features.z_NChw[features.rows[held]])
+
+
+def plan(
+    samples: Sequence[Sample], settings: Preset, backbone: Backbone, *, strict: bool
+) -> FeatureExtractor:
+    """Choose input size and 16-bit window from a spread of the images, the grid from the input size."""
+    sizes: dict[str, list[tuple[int, int]]] = {}
+    windows = []
+    for sample in _spread(samples):
+        try:
+            pixels = read_image(sample.path)
+        except DataError:
+            if strict:
+                raise
+            continue
+        sizes.setdefault(sample.category, []).append((pixels.shape[0], pixels.shape[1]))
+        windows.append(_extremes(pixels))
+    if not sizes:
+        raise DataError(
+            f"{samples[0].path.parent if samples else 'data'}: no readable image among the normals; "
+            "give a folder of good images"
+        )
+    (input_hw, grid_hw), *others = (_sizes(group, settings, backbone) for group in _shapes(sizes))
+    return FeatureExtractor(
+        Preprocess(input_hw, choose_window(windows), tuple(hw for hw, _ in others if hw != input_hw)),
+        backbone,
+        grid_hw,
+        settings.pooling,
+        settings.scales,
+        settings.fine,
+    )
+
+
+def _spread(samples: Sequence[Sample]) -> list[Sample]:
+    """PROBED_IMAGES of the samples at equal distances, the same share of each category, one at least."""
+    categories: dict[str, list[Sample]] = {}
+    for sample in samples:
+        categories.setdefault(sample.category, []).append(sample)
+    share = max(1, PROBED_IMAGES // max(1, len(categories)))
+    return [
+        own[i]
+        for own in categories.values()
+        for i in np.linspace(0, len(own) - 1, min(len(own), share)).round().astype(int)
+    ]
+
+
+def _shapes(sizes: Mapping[str, Sequence[tuple[int, int]]]) -> list[list[tuple[int, int]]]:
+    """Image sizes of the categories whose median aspect ratios are alike, the largest group first."""
+    own = list(sizes.values())
+    medians = [statistics.median(log_aspect(size_hw) for size_hw in category) for category in own]
+    groups = [[hw for i in group for hw in own[i]] for group in group_aspects(medians, ALIKE)]
+    return sorted(groups, key=len, reverse=True)
+
+
+def _sizes(
+    sizes_hw: Sequence[tuple[int, int]], settings: Preset, backbone: Backbone
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Input size and grid. Where patches and grid do not go together (14 and 16) the patches are the grid."""
+    multiple = math.lcm(backbone.size_multiple, settings.grid_stride)
+    if multiple <= LARGEST_MULTIPLE:
+        h, w = choose_input_hw(sizes_hw, settings.area_side, multiple, settings.square)
+        return (h, w), (h // settings.grid_stride, w // settings.grid_stride)
+    h, w = choose_input_hw(sizes_hw, settings.area_side, backbone.size_multiple, settings.square)
+    grids = [(rows, columns) for _, rows, columns in backbone.probe((h, w))]
+    return (h, w), min(grids, key=lambda grid: abs(h / grid[0] - settings.grid_stride))
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    extract: FeatureExtractor
+    settings: Preset
+    features: Features
+    place: Place
+    execution: Execution
+    observer: Observer
+    recorder: Recorder
+
+    @property
+    def categories(self) -> list[str]:
+        return [sample.category for sample in self.features.samples]
+
+    def split(self) -> tuple[Model, torch.Tensor, list[int], float]:
+        """One training without the held-out share of every category."""
+        kept, held = self.shares()
+        model, loss = self.train("denoiser", np.array(kept))
+        return model, self.read(model, held), held, loss
+
+    def shares(self) -> tuple[list[int], list[int]]:
+        """Images to train on and images held out, of every category its share."""
+        kept: list[int] = []
+        held: list[int] = []
+        categories = np.array(self.categories)
+        for category in dict.fromkeys(self.categories):
+            own = np.flatnonzero(categories == category)
+            a, b = hold_out(len(own), self.settings.train.seed)
+            kept += own[a].tolist()
+            held += own[b].tolist()
+        return kept, held
+
+    def k_fold(self) -> tuple[Model, torch.Tensor, list[int], float]:
+        """One training per fold, whose images that model reads, and one on all images to keep."""
+        maps: list[torch.Tensor] = []
+        held: list[int] = []
+        parts = list(folds(self.categories, FOLDS, self.settings.train.seed))
+        for number, (rest, fold) in enumerate(parts, start=1):
+            model, _ = self.train(f"fold {number} of {len(parts)}", rest)
+            maps.append(self.read(model, fold.tolist()))
+            held += fold.tolist()
+        model, loss = self.train("denoiser", np.arange(len(self.categories)))
+        return model, torch.cat(maps), held, loss
+
+    def train(self, name: str, index: NDArray[np.intp]) -> tuple[Model, float]:
+        """A model of the images `index`, in which every category counts the same (see `balance`)."""
+        settings = self.settings
+        steps = settings.train.steps_for(len(index))
+        z, z_fine = self.extract.split(self.features.z_NChw)
+        rows = self.features.rows
+        balanced = index[balance([self.categories[i] for i in index])]
+        images, repeats = np.unique(balanced, return_inverse=True)
+        space = FeatureSpace.fit(settings.space, z, rows[balanced])
+        denoiser = _fresh_denoiser(settings, space.channels, self.extract.grid_hw)
+        with ExitStack() as stack:
+            x_NKhw = self._in_space(space, z, rows[images], stack)
+            if isinstance(denoiser, GaussianPreconditioned):
+                denoiser.set_gaussian(*_moments(x_NKhw, repeats))
+            self.observer.stage(name, steps)
+            loss = train_denoiser(
+                denoiser,
+                x_NKhw,
+                repeats,
+                SCHEDULE,
+                replace(settings.train, steps=steps),
+                device=self.extract.device,
+                on_step=partial(self._on_step, name),
+                checkpoint=self._checkpoint(name, balanced),
+                execution=self.execution,
+                workers=self.place.workers,
+            )
+            empirical = self.remember(x_NKhw, repeats)
+        fine = None
+        if z_fine is not None:
+            with ExitStack() as stack:
+                space_fine = FeatureSpace.fit(settings.space, z_fine, rows[balanced])
+                x_fine = self._in_space(space_fine, z_fine, rows[images], stack)
+                bank = self.remember(x_fine, repeats)
+            fine = None if bank is None else FineReader(space_fine, bank)
+        return Model(self.extract, space, denoiser, empirical, settings, fine).to_device(), loss
+
+    def _on_step(self, name: str, step: int, loss: float) -> None:
+        self.recorder.record(name, step, {"loss": loss})
+        self.observer.advance(f"loss {loss:.3f}")
+
+    def remember(self, x_NKhw: NDArray[np.float32], index: NDArray[np.intp]) -> EmpiricalDenoiser | None:
+        """The predictor without training of the cells of the images `index`."""
+        config, seed = self.settings.empirical, self.settings.train.seed
+        if config is None:
+            return None
+        size = config.cells_for(len(set(self.categories)))
+        empirical = EmpiricalDenoiser(x_NKhw.shape[1], size)
+        empirical.set_bank(draw_cells(x_NKhw, index, size, seed), seed)
+        return empirical
+
+    def read(self, model: Model, index: Sequence[int]) -> torch.Tensor:
+        """Norm maps of these images, each read by one of the workers, in the order of `index`."""
+        z, rows = self.features.z_NChw, self.features.rows
+        own = {}
+        for i in self.place.mine(len(index)):
+            row = rows[index[i]]
+            own[i] = model.read(torch.from_numpy(np.ascontiguousarray(z[row : row + 1])))
+        return torch.stack(list(self.place.workers.gather(own).values()))
+
+    def _in_space(
+        self, space: FeatureSpace, z_NChw: NDArray[np.float32], rows: NDArray[np.intp], stack: ExitStack
+    ) -> NDArray[np.float32]:
+        """The images `rows` in the space that is noised, computed once, by all workers together."""
+        x_NKhw = self.place.empty((len(rows), space.channels, *z_NChw.shape[2:]), stack)
+        for i in self.place.mine(len(rows)):
+            z = np.ascontiguousarray(z_NChw[rows[i] : rows[i] + 1])
+            x_NKhw[i] = space(torch.from_numpy(z))[0].numpy()
+        self.place.workers.wait()
+        return x_NKhw
+
+    def _checkpoint(self, name: str, index: NDArray[np.intp]) -> Checkpoint | None:
+        if self.place.work is None:
+            return None
+        files = [(s.path.name, s.category, s.path.stat().st_size) for s in self.features.samples]
+        weights = backbone_digest(self.extract.backbone)
+        precision = self.execution.precision_on(self.extract.device)
+        mark = fingerprint(
+            repr(self.settings), repr(self.extract.preprocess), weights, files, index.tolist(), precision
+        )
+        return Checkpoint(self.place.work / f"{name.replace(' ', '-')}.safetensors", mark)
+
+
+def balance(groups: Sequence[str]) -> NDArray[np.intp]:
+    """Indices of the items, those of smaller groups repeated: up to the size of the largest group, or as far
+    as the whole at most doubles. A single group stays as it is.
+    """
+    own: dict[str, list[int]] = {}
+    for i, group in enumerate(groups):
+        own.setdefault(group, []).append(i)
+    wanted = max(map(len, own.values()))
+    while sum(max(wanted, len(index)) for index in own.values()) > 2 * len(groups):
+        wanted -= 1
+    return np.concatenate([np.resize(index, max(wanted, len(index))) for index in own.values()])
+
+
+def _moments(x_NKhw: NDArray[np.float32], index: NDArray[np.intp]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and variance of each channel over the cells of the images `index`, K each, float64."""
+    cells = len(index) * math.prod(x_NKhw.shape[2:])
+    mean = sum(x_NKhw[i].sum((1, 2), dtype=np.float64) for i in index) / cells
+    squares = sum(np.square(x_NKhw[i] - mean[:, None, None]).sum((1, 2), dtype=np.float64) for i in index)
+    return torch.from_numpy(mean), torch.from_numpy(squares / cells)
+
+
+def _fresh_denoiser(settings: Preset, channels: int, grid_hw: tuple[int, int]) -> DenoiserModule:
+    """Initial weights depend on the seed alone, whatever the process did with torch's generator before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.train.seed)
+        return build_denoiser(settings.denoiser, channels, grid_hw)
+
+
+def _extremes(pixels: NDArray[Any]) -> NDArray[Any]:
+    """All that choose_window needs of an image, so that 64 large ones need not stay in memory."""
+    return np.array([pixels.min(), pixels.max()], dtype=pixels.dtype)
+
+
+def _count(categories: Sequence[str]) -> dict[str, int]:
+    return {c: categories.count(c) for c in sorted(set(categories))}

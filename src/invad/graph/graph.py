@@ -1,0 +1,362 @@
+"""A calibrated detector as one network of tensors alone, from pixels to decision, for any engine.
+
+It says what `Detector.predict` says, for a batch of images of one size:
+
+    image_BHW3  float32, the grey levels as the camera gave them       range_2     float32, black and white
+    category_B  int64, row of the calibration; 0 is all categories
+
+    score_B, p_value_B  float32      decision_B  int64, 0 good, 1 review, 2 bad
+    anomaly_map_BHW  float32 in the frame of the image      grid_map_Bhw  float32 on the feature grid
+"""
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from invad.backbones.base import Backbone
+from invad.diffusion.ddim import ABAR_NOISE, ddim_step
+from invad.graph.fold import fold_denoiser, fuse_batch_norm
+from invad.graph.resample import antialias_weights, area_weights, bilinear_weights, centres
+from invad.model.reading import SMALLEST_SIDE, FeatureExtractor, Model
+from invad.model.space import SMALLEST_RMS, FeatureSpace
+from invad.scoring.calibration import POOLED, Calibration
+from invad.scoring.typicality import FLOOR_CELLS, PositionStats
+
+Hw = tuple[int, int]
+
+INPUTS = ("image", "range", "category")
+OUTPUTS = ("score", "p_value", "decision", "anomaly_map", "grid_map")
+
+
+class Graph(nn.Module):
+    """Pixels to decision; see the top of the file for what goes in and out.
+
+    size_hw: the one size of images it is for, which makes the resizing constant; None for any size.
+    low: the type in which the backbone and the denoiser compute, float16 or bfloat16; all else stays float32.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        stats: Mapping[str, PositionStats],
+        calibrations: Mapping[str, Calibration],
+        *,
+        size_hw: Hw | None = None,
+        low: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.resize = Resize(model.extract.preprocess.input_hw, size_hw)
+        self.features = Features(model.extract, low)
+        self.reader = Reader(model, low)
+        self.judge = Judge(model, stats, calibrations)
+        self.enlarge = Enlarge(model.extract.grid_hw, size_hw)
+        self.to(model.extract.device).eval().requires_grad_(False)
+
+    def forward(
+        self, image_BHW3: Tensor, range_2: Tensor, category_B: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        x_B3HW = self.resize(image_BHW3, range_2)
+        maps_BLhw = self.reader(*self.features(x_B3HW))
+        score, p_value, decision, map_Bhw = self.judge(maps_BLhw, category_B)
+        return score, p_value, decision, self.enlarge(map_Bhw, image_BHW3), map_Bhw
+
+
+class Resize(nn.Module):
+    """Grey levels B x H x W x 3 to B x 3 x H' x W' in [0, 1], as `Preprocess`."""
+
+    def __init__(self, input_hw: Hw, size_hw: Hw | None) -> None:
+        super().__init__()
+        self.input_hw, self.same = input_hw, size_hw == input_hw
+        fixed = size_hw is not None and not self.same
+        for axis, name in enumerate(("rows", "columns")):
+            weights = antialias_weights(centres(size_hw[axis]), input_hw[axis]) if size_hw and fixed else None
+            self.register_buffer(name, weights)
+        self.rows: Tensor | None
+        self.columns: Tensor | None
+
+    def forward(self, image_BHW3: Tensor, range_2: Tensor) -> Tensor:
+        black, white = range_2[0], range_2[1]
+        x = ((image_BHW3 - black) / (white - black)).clamp(0, 1).permute(0, 3, 1, 2)
+        if self.same:
+            return x
+        rows, columns = self.rows, self.columns
+        if rows is None or columns is None:
+            rows = antialias_weights(centres(image_BHW3.shape[1], x.device), self.input_hw[0])
+            columns = antialias_weights(centres(image_BHW3.shape[2], x.device), self.input_hw[1])
+        return (rows @ (x @ columns.T)).clamp(0, 1)
+
+
+class Enlarge(nn.Module):
+    """A map B x h x w to B x H x W, as `resize_map`."""
+
+    def __init__(self, grid_hw: Hw, size_hw: Hw | None) -> None:
+        super().__init__()
+        self.grid_hw = grid_hw
+        for axis, name in enumerate(("rows", "columns")):
+            weights = bilinear_weights(centres(size_hw[axis]), grid_hw[axis]) if size_hw else None
+            self.register_buffer(name, weights)
+        self.rows: Tensor | None
+        self.columns: Tensor | None
+
+    def forward(self, map_Bhw: Tensor, like_BHW3: Tensor) -> Tensor:
+        rows, columns = self.rows, self.columns
+        if rows is None or columns is None:
+            rows = bilinear_weights(centres(like_BHW3.shape[1], map_Bhw.device), self.grid_hw[0])
+            columns = bilinear_weights(centres(like_BHW3.shape[2], map_Bhw.device), self.grid_hw[1])
+        return rows @ map_Bhw @ columns.T
+
+
+class Features(nn.Module):
+    """B x 3 x H x W in [0, 1] to tokens of the grid B x N x C and of the fine one, as `FeatureExtractor`."""
+
+    def __init__(self, extract: FeatureExtractor, low: torch.dtype | None) -> None:
+        super().__init__()
+        input_hw, backbone = extract.preprocess.input_hw, extract.backbone
+        self.backbone = FoldedBackbone(backbone, input_hw, low)
+        multiple, area = backbone.size_multiple, extract.pooling == "area"
+        sizes = [input_hw if s == 1 else scaled_hw(input_hw, s, multiple) for s in extract.scales]
+        self.shrink = nn.ModuleList(_shrink(input_hw, hw) for hw in sizes)
+        self.pools = nn.ModuleList(p for hw in sizes for p in _pool(backbone, hw, extract.grid_hw, area))
+        self.fine: nn.ModuleList | None = None
+        if extract.fine is not None:
+            fine_hw = (extract.fine * extract.grid_hw[0], extract.fine * extract.grid_hw[1])
+            self.fine = _pool(backbone, sizes[0], fine_hw, area)
+
+    def forward(self, x_B3HW: Tensor) -> tuple[Tensor, Tensor | None]:
+        taps = [self.backbone(shrink(x_B3HW)) for shrink in self.shrink]
+        maps = [m for of_scale in taps for m in of_scale]
+        coarse = _tokens([pool(m) for pool, m in zip(self.pools, maps, strict=True)])
+        if self.fine is None:
+            return coarse, None
+        return coarse, _tokens([pool(m) for pool, m in zip(self.fine, taps[0], strict=True)])
+
+
+class FoldedBackbone(nn.Module):
+    """A copy of a backbone with its batch norms in the convolutions."""
+
+    def __init__(self, backbone: Backbone, input_hw: Hw, low: torch.dtype | None) -> None:
+        super().__init__()
+        example = torch.zeros(1, 3, *input_hw, device=backbone.mean.device)
+        self.net = fuse_batch_norm(deepcopy(backbone), example)
+        self.low = low
+        if low is not None:
+            self.net.to(low)
+
+    def forward(self, x_B3HW: Tensor) -> list[Tensor]:
+        x = x_B3HW if self.low is None else x_B3HW.to(self.low)
+        return [m.float() for m in self.net(x)]
+
+
+class Matrices(nn.Module):
+    """A linear resize of maps, of one size, as two constant matrices."""
+
+    def __init__(self, rows: Tensor, columns: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("rows", rows)
+        self.register_buffer("columns", columns.T.contiguous())
+        self.rows: Tensor
+        self.columns: Tensor
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        # In this order: OpenVINO takes a last product with constants for a layer, and fuses wrongly.
+        return self.rows @ (x_BCHW @ self.columns)
+
+
+class Space(nn.Module):
+    """`FeatureSpace` on tokens, standardisation and projection merged.
+
+    Where contrast is normalised the length of the standardised features is needed, so these remain; the
+    division by it comes after the projection, which has fewer channels.
+    """
+
+    def __init__(self, space: FeatureSpace) -> None:
+        super().__init__()
+        self.contrast = space.contrast
+        scale = 1 / space.standardiser.std_C.double()
+        shift = -space.standardiser.mean_C.double() * scale
+        basis, offset = None, None
+        if space.basis_CK is not None and space.offset_C is not None:
+            basis = space.basis_CK.double()
+            offset = -space.offset_C.double() @ basis
+            if not space.contrast:
+                basis, offset = scale[:, None] * basis, offset + shift @ basis
+        merged = basis is not None and not space.contrast
+        trivial = bool((scale == 1).all() and (shift == 0).all())
+        kept = None if merged or trivial else (scale, shift)
+        self._constant("scale", None if kept is None else kept[0])
+        self._constant("shift", None if kept is None else kept[1])
+        self._constant("basis", basis)
+        self._constant("offset", offset)
+        self.scale: Tensor | None
+        self.shift: Tensor | None
+        self.basis: Tensor | None
+        self.offset: Tensor | None
+
+    def _constant(self, name: str, value: Tensor | None) -> None:
+        self.register_buffer(name, None if value is None else value.float().contiguous())
+
+    def forward(self, z_BNC: Tensor) -> Tensor:
+        s = z_BNC if self.scale is None or self.shift is None else z_BNC * self.scale + self.shift
+        x = s if self.basis is None else s @ self.basis
+        if self.contrast:
+            rms = s.square().mean(dim=2, keepdim=True).sqrt().clamp_min(SMALLEST_RMS)
+            x = x / (rms.sqrt() if self.contrast == 0.5 else rms**self.contrast)
+        return x if self.offset is None else x + self.offset
+
+
+class Predictors(nn.Module):
+    """Norms of the noise that folded predictors see at their levels: tokens B x N x K to B x L x N."""
+
+    def __init__(
+        self, steps: nn.ModuleList, walk: Sequence[tuple[float, float]], low: torch.dtype | None
+    ) -> None:
+        super().__init__()
+        # The layers may be those of the detector itself.
+        self.steps = steps if low is None else deepcopy(steps).to(low)
+        self.walk, self.low = tuple(walk), low
+
+    def forward(self, x_BNK: Tensor) -> Tensor:
+        lengths = []
+        for number, step in enumerate(self.steps):
+            noise = step(x_BNK) if self.low is None else step(x_BNK.to(self.low)).float()
+            lengths.append(torch.linalg.vector_norm(noise, dim=2))
+            if self.walk:
+                x_BNK = ddim_step(x_BNK, noise, *self.walk[number])
+        return torch.stack(lengths, dim=1)
+
+
+class Reader(nn.Module):
+    """Tokens of raw features to norm maps B x L x h x w, in the order of `Model.read`."""
+
+    def __init__(self, model: Model, low: torch.dtype | None) -> None:
+        super().__init__()
+        settings, self.grid_hw = model.settings, model.extract.grid_hw
+        self.space = Space(model.space)
+        levels = settings.reading.timesteps
+        starts = [model.schedule.abar(t) for t in levels]
+        walk = list(zip(starts, [*starts[1:], ABAR_NOISE], strict=True))
+        steps = fold_denoiser(model.denoiser, levels, self.grid_hw)
+        self.network = Predictors(steps, walk if settings.reading.kind == "inversion" else (), low)
+        self.empirical: Predictors | None = None
+        self.fine_space: Space | None = None
+        self.fine: Predictors | None = None
+        if model.empirical is None or settings.empirical is None:
+            return
+        levels = settings.empirical.timesteps
+        self.empirical = Predictors(fold_denoiser(model.empirical, levels, self.grid_hw), (), None)
+        if model.fine is not None and model.extract.fine is not None:
+            self.times = model.extract.fine
+            self.fine_hw = (self.times * self.grid_hw[0], self.times * self.grid_hw[1])
+            self.fine_space = Space(model.fine.space)
+            self.fine = Predictors(fold_denoiser(model.fine.empirical, levels, self.fine_hw), (), None)
+
+    def forward(self, z_BNC: Tensor, fine_BMC: Tensor | None) -> Tensor:
+        x = self.space(z_BNC)
+        maps = [self.network(x)]
+        if self.empirical is not None:
+            maps.append(self.empirical(x))
+        result = self._maps(torch.cat(maps, dim=1), self.grid_hw)
+        if self.fine is None or self.fine_space is None or fine_BMC is None:
+            return result
+        lengths = self._maps(self.fine(self.fine_space(fine_BMC)), self.fine_hw)
+        squares = self.times**2 * F.avg_pool2d(lengths.square(), self.times)
+        return torch.cat([result, squares.sqrt()], dim=1)
+
+    def _maps(self, lengths_BLN: Tensor, hw: Hw) -> Tensor:
+        return lengths_BLN.reshape(*lengths_BLN.shape[:2], *hw)
+
+
+class Judge(nn.Module):
+    """Norm maps to score, p-value, decision and map: `scoring/`, per category."""
+
+    def __init__(
+        self, model: Model, stats: Mapping[str, PositionStats], calibrations: Mapping[str, Calibration]
+    ) -> None:
+        super().__init__()
+        names = categories(calibrations)
+        settings, (h, w) = model.settings, model.extract.grid_hw
+        weights = torch.tensor(settings.map_weights, dtype=torch.float64)[:, None, None]
+        self.floor = settings.floor
+        self.lowest = max(1, round(FLOOR_CELLS * h * w))
+        self.highest = max(1, round(settings.top_fraction * h * w))
+        judged = [stats.get(name, stats[POOLED]) for name in names]
+        self._constant("median", torch.stack([s.median_Lhw for s in judged]))
+        self._constant("factor", torch.stack([weights / s.scale_Lhw.double() for s in judged]))
+        rows = [calibrations[name] for name in names]
+        most = max(row.n for row in rows)
+        scores = [[-np.inf] * (most - row.n) + [_below(s) for s in row.scores] for row in rows]
+        limits = [[_below(limit) for limit in row.score_limits()] for row in rows]
+        self._constant("scores", torch.tensor(scores))
+        self._constant("limits", torch.tensor(limits))
+        self._constant("counts", torch.tensor([[row.n + 1.0] for row in rows]))
+        self.median: Tensor
+        self.factor: Tensor
+        self.scores: Tensor
+        self.limits: Tensor
+        self.counts: Tensor
+
+    def _constant(self, name: str, value: Tensor) -> None:
+        self.register_buffer(name, value.float())
+
+    def forward(self, maps_BLhw: Tensor, category_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        map_Bhw = ((maps_BLhw - self.median[category_B]) * self.factor[category_B]).sum(dim=1)
+        if self.floor:
+            lowest = map_Bhw.flatten(1).topk(self.lowest, dim=1, largest=False).values.mean(dim=1)
+            map_Bhw = map_Bhw - self.floor * lowest[:, None, None]
+        score_B = map_Bhw.flatten(1).topk(self.highest, dim=1).values.mean(dim=1)
+        at_least = (self.scores[category_B] >= score_B[:, None]).float().sum(dim=1)
+        p_value_B = (1 + at_least) / self.counts[category_B][:, 0]
+        limits = self.limits[category_B]
+        review = (score_B > limits[:, 0]).long()
+        # A score that is not a number is below no limit, and bad.
+        decision_B = torch.where(score_B <= limits[:, 1], review, torch.full_like(review, 2))
+        return score_B, p_value_B, decision_B, map_Bhw
+
+
+def categories(calibrations: Mapping[str, Calibration]) -> tuple[str, ...]:
+    """The names behind the numbers of `category`; POOLED is 0."""
+    return (POOLED, *sorted(name for name in calibrations if name != POOLED))
+
+
+def scaled_hw(input_hw: Hw, scale: float, multiple: int) -> Hw:
+    """The size of the input at `scale`, as `FeatureExtractor` rounds it."""
+    h, w = (max(SMALLEST_SIDE, max(1, round(scale * side / multiple)) * multiple) for side in input_hw)
+    return h, w
+
+
+def _below(value: float) -> float:
+    """The largest float32 that is not above: comparing a float32 with it is comparing it with `value`."""
+    near = np.float32(value)
+    # numpy would round `value` to float32 before it compares.
+    return float(near if float(near) <= value else np.nextafter(near, np.float32(-np.inf)))
+
+
+def _shrink(from_hw: Hw, to_hw: Hw) -> nn.Module:
+    if from_hw == to_hw:
+        return nn.Identity()
+    return Matrices(*(antialias_weights(centres(a), b) for a, b in zip(from_hw, to_hw, strict=True)))
+
+
+def _pool(backbone: Backbone, input_hw: Hw, grid_hw: Hw, area: bool) -> nn.ModuleList:
+    """What brings each tap of an input to a grid, as `pool_to_grid` or, without `area`, bilinear sampling."""
+    return nn.ModuleList(_fit((h, w), grid_hw, area) for _, h, w in backbone.probe(input_hw))
+
+
+def _fit(from_hw: Hw, to_hw: Hw, area: bool) -> nn.Module:
+    if from_hw == to_hw:
+        return nn.Identity()
+    if area and all(a >= b for a, b in zip(from_hw, to_hw, strict=True)):
+        if all(a % b == 0 for a, b in zip(from_hw, to_hw, strict=True)):
+            return nn.AvgPool2d((from_hw[0] // to_hw[0], from_hw[1] // to_hw[1]))
+        return Matrices(*(area_weights(a, b) for a, b in zip(from_hw, to_hw, strict=True)))
+    rows, columns = (bilinear_weights(centres(b), a) for a, b in zip(from_hw, to_hw, strict=True))
+    return Matrices(rows, columns)
+
+
+def _tokens(maps: Sequence[Tensor]) -> Tensor:
+    """B x C_i x h x w each to B x h w x C."""
+    return torch.cat(list(maps), dim=1).flatten(2).transpose(1, 2)

@@ -1,0 +1,169 @@
+"""The networks of a detector in the order an image passes them; no calibration, hence no decisions."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from invad.backbones.base import Backbone, pool_to_grid
+from invad.data.preprocess import Preprocess
+from invad.diffusion.ddim import Trajectory, invert
+from invad.diffusion.denoiser import DenoiserModule
+from invad.diffusion.empirical import EmpiricalDenoiser
+from invad.diffusion.readings import ReadingConfig, read
+from invad.diffusion.schedule import NoiseSchedule, linear_schedule
+from invad.model.settings import Preset
+from invad.model.space import FeatureSpace
+
+SCHEDULE = linear_schedule()
+
+Features = TypeVar("Features", Tensor, NDArray[Any])
+
+SMALLEST_SIDE = 16
+"""Pixels; a smaller input would vanish in the strides of a backbone."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureExtractor:
+    """Pixels to raw features on the grid: preprocessing, frozen backbone at several scales, pooling.
+
+    fine: the maps of the first scale are given a second time, on a grid this many times finer, whose cells
+    are packed as channels of the grid's cells (pixel unshuffle); `split` takes the two apart.
+    """
+
+    preprocess: Preprocess
+    backbone: Backbone
+    grid_hw: tuple[int, int]
+    pooling: str = "area"
+    scales: tuple[float, ...] = (1.0,)
+    fine: int | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.backbone.mean.device
+
+    @property
+    def channels(self) -> int:
+        """Of the raw features: those of the backbone's taps, once per scale and once per fine cell."""
+        return self._shares * sum(c for c, _, _ in self.backbone.probe(self.preprocess.input_hw))
+
+    @property
+    def _shares(self) -> int:
+        return len(self.scales) + (self.fine or 0) ** 2
+
+    def __call__(self, pixels: NDArray[Any]) -> Tensor:
+        """H x W x 3 pixels (see read_image) to 1 x C x h x w float32."""
+        return self.features(self.preprocess(pixels)[None])
+
+    @torch.inference_mode()
+    def features(self, x_B3HW: Tensor) -> Tensor:
+        """Preprocessed images to B x C x h x w float32.
+
+        Several images at once can change the last digits: libraries choose their loops by the shape.
+        """
+        x = x_B3HW.to(self.device, non_blocking=True)
+        taps = [self.backbone(self._scaled(x, s)) for s in self.scales]
+        parts = [self._pooled(maps, self.grid_hw) for maps in taps]
+        if self.fine is not None:
+            h, w = self.grid_hw
+            finer = self._pooled(taps[0], (self.fine * h, self.fine * w))
+            parts.append(F.pixel_unshuffle(finer, self.fine))
+        return torch.cat(parts, dim=1)
+
+    def split(self, z_BChw: Features) -> tuple[Features, Features | None]:
+        """Raw features to those of the grid and those of the fine one, views of what is given.
+
+        The fine cells come as B x C' x (fine^2 h) x w, one block of h x w after the other: a cell's place
+        does not matter to a feature space or a bank. None without a fine grid.
+        """
+        if self.fine is None:
+            return z_BChw, None
+        b, c, h, w = z_BChw.shape
+        taps = c // self._shares
+        own = len(self.scales) * taps
+        return z_BChw[:, :own], z_BChw[:, own:].reshape(b, taps, self.fine**2 * h, w)
+
+    def _scaled(self, x_B3HW: Tensor, scale: float) -> Tensor:
+        if scale != 1:
+            multiple = self.backbone.size_multiple
+            h, w = (max(1, round(scale * side / multiple)) * multiple for side in x_B3HW.shape[2:])
+            h, w = max(h, SMALLEST_SIDE), max(w, SMALLEST_SIDE)
+            x_B3HW = F.interpolate(x_B3HW, (h, w), mode="bilinear", antialias=True)
+        return x_B3HW.contiguous(memory_format=torch.channels_last)
+
+    def _pooled(self, maps: Sequence[Tensor], grid_hw: tuple[int, int]) -> Tensor:
+        if self.pooling == "area":
+            return pool_to_grid(maps, grid_hw).contiguous()
+        return torch.cat([F.interpolate(m, grid_hw, mode="bilinear") for m in maps], dim=1)
+
+
+@dataclass(frozen=True, slots=True)
+class FineReader:
+    """The empirical predictor of the cells of the fine grid, and the space it works in."""
+
+    space: FeatureSpace
+    empirical: EmpiricalDenoiser
+
+    def to(self, device: torch.device) -> "FineReader":
+        return FineReader(self.space.to(device), self.empirical.to(device).eval())
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Everything between pixels and norm maps.
+
+    denoiser: the trained network; empirical, fine: the predictors read beside it.
+    """
+
+    extract: FeatureExtractor
+    space: FeatureSpace
+    denoiser: DenoiserModule
+    empirical: EmpiricalDenoiser | None
+    settings: Preset
+    fine: FineReader | None = None
+    schedule: NoiseSchedule = SCHEDULE
+
+    def read(self, z_1Chw: Tensor) -> Tensor:
+        """Raw features 1 x C x h x w to norm maps L x h x w, on the CPU."""
+        return self.read_batch(z_1Chw)[0]
+
+    @torch.inference_mode()
+    def read_batch(self, z_BChw: Tensor) -> Tensor:
+        """Raw features B x C x h x w to norm maps B x L x h x w, on the CPU.
+
+        Those of the network come first, then the empirical ones, then the fine ones: the length of the noise
+        in all the fine cells of a cell of the grid.
+        """
+        z, z_fine = self.extract.split(z_BChw.to(self.extract.device))
+        x = self.space(z)
+        maps = [read(self.settings.reading, self.denoiser.predict_noise, x, self.schedule)]
+        if self.empirical is not None and self.settings.empirical is not None:
+            levels = ReadingConfig(timesteps=self.settings.empirical.timesteps)
+            maps.append(read(levels, self.empirical.predict_noise, x, self.schedule))
+            if self.fine is not None and z_fine is not None:
+                x_fine = self.fine.space(z_fine)
+                lengths = read(levels, self.fine.empirical.predict_noise, x_fine, self.schedule)
+                blocks = lengths.view(*lengths.shape[:2], -1, *z.shape[2:])
+                maps.append(torch.linalg.vector_norm(blocks, dim=2))
+        return torch.cat(maps, dim=1).float().cpu()
+
+    @torch.inference_mode()
+    def invert(self, z_1Chw: Tensor, timesteps: Sequence[int]) -> Trajectory:
+        """The whole DDIM inversion of raw features, for evaluation protocols that need its latents."""
+        x = self.space(self.extract.split(z_1Chw.to(self.extract.device))[0])
+        return invert(self.denoiser.predict_noise, x, self.schedule, timesteps)
+
+    def to_device(self) -> "Model":
+        """All parts where the backbone is, the networks in evaluation mode."""
+        device = self.extract.device
+        return replace(
+            self,
+            space=self.space.to(device),
+            denoiser=self.denoiser.to(device).eval(),
+            empirical=None if self.empirical is None else self.empirical.to(device).eval(),
+            fine=None if self.fine is None else self.fine.to(device),
+        )

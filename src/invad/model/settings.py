@@ -1,0 +1,183 @@
+"""Ready settings by name: what a user chooses with `--preset`, one row each."""
+
+import math
+from dataclasses import dataclass, field, replace
+
+from invad.diffusion.denoiser import PRESETS as DENOISER_PRESETS
+from invad.diffusion.denoiser import DenoiserConfig
+from invad.diffusion.empirical import EmpiricalConfig
+from invad.diffusion.readings import ReadingConfig
+from invad.diffusion.schedule import timesteps
+from invad.errors import ConfigError
+from invad.model.space import SpaceConfig
+
+POOLINGS = ("area", "bilinear")
+
+SPACE = SpaceConfig(contrast=0.5, components=256, whitening=0.5)
+"""Half of a cell's contrast, in the directions that normals vary in, half whitened."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """How a denoiser is trained.
+
+    steps: optimiser steps; None for `epochs` passes over the images, at least `min_steps` of them. batch:
+    images a step. lr: peak learning rate, reached after `warmup` steps or after `warmup_share` of all of
+    them, whichever is later, then cosine to zero. ema: decay of the averaged weights that are kept in the
+    end. grad_clip: largest gradient norm. early_share: share of the levels drawn from EARLY_LEVELS, where the
+    detector reads; the rest is uniform over all. seed: of initial weights, batches, levels and noise.
+    """
+
+    steps: int | None = None
+    epochs: int = 25
+    min_steps: int = 150
+    batch: int = 8
+    lr: float = 2e-3
+    weight_decay: float = 1e-4
+    warmup: int = 50
+    warmup_share: float = 0.0
+    ema: float = 0.995
+    grad_clip: float = 1.0
+    early_share: float = 0.7
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        rules = {
+            "steps": (self.steps is None or self.steps >= 1, "an integer of at least 1"),
+            "epochs": (self.epochs >= 1, "an integer of at least 1"),
+            "min_steps": (self.min_steps >= 1, "an integer of at least 1"),
+            "early_share": (0 <= self.early_share <= 1, "a share from 0 to 1"),
+            "batch": (self.batch >= 1, "an integer of at least 1"),
+            "lr": (0 < self.lr <= 1e30, "a positive number such as 0.001"),
+            "weight_decay": (0 <= self.weight_decay < math.inf, "a number of at least 0"),
+            "warmup": (self.warmup >= 0, "an integer of at least 0"),
+            "warmup_share": (0 <= self.warmup_share < 1, "a share from 0 to below 1"),
+            "ema": (0 <= self.ema < 1, "a number from 0 to below 1, such as 0.99"),
+            "grad_clip": (self.grad_clip > 0, "a positive number such as 1"),
+            "seed": (0 <= self.seed < 2**32, "an integer from 0 to 4294967295"),
+        }
+        for name, (holds, wanted) in rules.items():
+            if not holds:
+                raise ConfigError(f"train.{name} = {getattr(self, name)}: give {wanted}")
+
+    def steps_for(self, images: int) -> int:
+        """Optimiser steps for a training on this many images."""
+        return self.steps or max(self.min_steps, round(self.epochs * images / self.batch))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """All settings of a detector that do not depend on the images.
+
+    backbone: a name (see `invad backbones`). strides: taps of a convolutional backbone. grid_stride: pixels
+    per cell of the feature grid. area_side: the input has about area_side^2 pixels. square: ignore the
+    images' aspect ratio. scales: sizes, relative to the input, at which the backbone sees the image; the
+    maps of all are brought to one grid. fine: how many times finer a second grid is, on which the first of
+    the scales alone is compared with an empirical predictor of its own; None for no such grid. pooling: how
+    finer maps reach a grid, `area` (antialiased) or `bilinear` (the paper's). space: what is noised and
+    denoised. empirical: the predictor read beside the network; None for the network alone. All predictors
+    count the same. floor: share of an image's own floor that is taken away from its map (see
+    `typicality_map`). top_fraction: share of the most atypical cells whose mean is the image score.
+    """
+
+    backbone: str = "invad-s"
+    strides: tuple[int, ...] = (4, 8, 16)
+    grid_stride: int = 16
+    area_side: int = 256
+    square: bool = False
+    pooling: str = "area"
+    scales: tuple[float, ...] = (1.0, 0.5, 0.25)
+    fine: int | None = 2
+    space: SpaceConfig = SPACE
+    denoiser: DenoiserConfig = field(default_factory=lambda: DENOISER_PRESETS["mlp-s"])
+    reading: ReadingConfig = field(default_factory=lambda: ReadingConfig(timesteps=(200, 300, 400)))
+    empirical: EmpiricalConfig | None = field(default_factory=EmpiricalConfig)
+    floor: float = 0.5
+    top_fraction: float = 0.02
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        rules = {
+            "strides": (bool(self.strides) and min(self.strides) >= 1, "strides such as 4, 8, 16"),
+            "grid_stride": (self.grid_stride >= 1, "an integer of at least 1"),
+            "area_side": (self.area_side >= 16, "pixels, at least 16"),
+            "scales": (
+                bool(self.scales) and all(0.1 <= s <= 1 for s in self.scales),
+                "sizes from 0.1 to 1, such as 1, 0.5, 0.25",
+            ),
+            "fine": (
+                self.fine is None or (self.fine >= 2 and self.empirical is not None),
+                "an integer of at least 2 and an empirical predictor, or null",
+            ),
+            "pooling": (self.pooling in POOLINGS, " or ".join(POOLINGS)),
+            "floor": (0 <= self.floor <= 1, "a share from 0 to 1"),
+            "top_fraction": (0 < self.top_fraction <= 1, "a share above 0, at most 1"),
+        }
+        for name, (holds, wanted) in rules.items():
+            if not holds:
+                raise ConfigError(f"{name} = {getattr(self, name)!r}: give {wanted}")
+
+    @property
+    def map_weights(self) -> tuple[float, ...]:
+        """Weight of each norm map, in the order of `Model.read`: the same for each predictor."""
+        counts = [len(self.reading.timesteps)]
+        if self.empirical is not None:
+            counts += [len(self.empirical.timesteps)] * (1 if self.fine is None else 2)
+        return tuple(1 / (len(counts) * count) for count in counts for _ in range(count))
+
+
+def named(name: str) -> Preset:
+    """The preset called `name`. Raises ConfigError listing the names otherwise."""
+    if name not in PRESETS:
+        raise ConfigError(f"preset {name!r} is unknown; choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+_STANDARD = Preset()
+
+# The paper's setting; 1,223 M parameters, for a data-centre GPU.
+_PAPER = Preset(
+    backbone="efficientnet_b4",
+    strides=(2, 4, 8, 16),
+    square=True,
+    pooling="bilinear",
+    scales=(1.0,),
+    fine=None,
+    space=SpaceConfig(standardise=False),
+    empirical=None,
+    denoiser=DENOISER_PRESETS["dit-paper"],
+    reading=ReadingConfig(kind="inversion", timesteps=timesteps("reference", 3)),
+    train=TrainConfig(
+        epochs=300,
+        batch=8,
+        lr=5e-5,
+        weight_decay=0.01,
+        warmup=0,
+        warmup_share=40 / 300,
+        ema=0.999,
+        early_share=0.0,
+    ),
+)
+
+PRESETS: dict[str, Preset] = {
+    # Three evaluations of a token-wise network on the shipped backbone: for CPUs.
+    "standard": _STANDARD,
+    # Read once, on a smaller input and one grid: 20 ms an image on two CPU cores, 12 ms with int8.
+    "fast": replace(_STANDARD, area_side=192, fine=None, reading=ReadingConfig(timesteps=(300,))),
+    # Attention over the grid: for parts whose places matter; wants a GPU to train.
+    "dit": replace(
+        _STANDARD,
+        denoiser=DENOISER_PRESETS["dit-s"],
+        train=TrainConfig(steps=3000, batch=16, lr=5e-4, warmup=200, ema=0.999),
+    ),
+    "paper": _PAPER,
+    # The paper's method with a network that a CPU trains in minutes: for ablations, not for use on a line.
+    "paper-s": replace(
+        _PAPER,
+        backbone="invad-s",
+        strides=(4, 8, 16),
+        space=SpaceConfig(),
+        denoiser=DenoiserConfig(kind="mlp", width=256, depth=3, mlp_ratio=1.0),
+        train=TrainConfig(steps=600, batch=8, lr=2e-3, warmup=50, ema=0.99, early_share=0.0),
+    ),
+}

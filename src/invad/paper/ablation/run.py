@@ -1,0 +1,241 @@
+"""Runs a study over categories and seeds; what is in the output already is not run again."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from invad._version import __version__
+from invad.backbones.registry import load_backbone
+from invad.data.datasets import load_dataset
+from invad.data.files import write_atomically
+from invad.data.images import read_image, read_mask
+from invad.data.layouts.base import Dataset
+from invad.data.preprocess import resize_map, resize_mask
+from invad.detector.detector import choose_device
+from invad.detector.plain import to_plain
+from invad.errors import ConfigError, DataError
+from invad.fit.features import Place
+from invad.fit.fit import train_apart
+from invad.fit.training import fingerprint
+from invad.metrics.exact import image_metrics, mean_ad, pixel_metrics
+from invad.model.reading import Model
+from invad.model.settings import Preset, named
+from invad.observer import Observer, Silent
+from invad.paper.ablation.scorings import Terms, score
+from invad.paper.ablation.studies import STUDIES, Network, Variant
+from invad.paper.ablation.tables import chart, markdown
+from invad.records import Sample
+from invad.scoring.typicality import paper_terms
+
+BATCH = 8
+NO_PIXELS: dict[str, float | None] = dict.fromkeys(("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ablation:
+    """What to run. values: those of the study unless given. pixels: pixel metrics, too, which take longer."""
+
+    study: str
+    root: Path
+    preset: str = "paper-s"
+    seeds: tuple[int, ...] = (0,)
+    categories: tuple[str, ...] | None = None
+    values: tuple[str, ...] | None = None
+    steps: int | None = None
+    pixels: bool = False
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.study not in STUDIES:
+            raise ConfigError(f"study {self.study!r} is unknown; choose one of {', '.join(STUDIES)}")
+        if not self.seeds:
+            raise ConfigError("seeds: give at least one, such as 0")
+
+
+@dataclass(frozen=True, slots=True)
+class _Tests:
+    """Test images of a category as a network sees them. masks: in the input frame, None where unknown."""
+
+    samples: tuple[Sample, ...]
+    z_NChw: NDArray[np.float32]
+    masks: tuple[NDArray[np.bool_] | None, ...]
+
+
+def ablate(plan: Ablation, output: Path, observer: Observer | None = None) -> dict[str, Any]:
+    """Run a study; writes STUDY.json, STUDY.md and STUDY.svg into `output` after every network.
+
+    Trained networks stay in `output`/networks: another study with the same preset takes them from there.
+    Raises ConfigError for values the study does not have or an output of other settings, DataError without
+    test images of both kinds.
+    """
+    observer = observer or Silent()
+    base = named(plan.preset)
+    base = base if plan.steps is None else replace(base, train=replace(base.train, steps=plan.steps))
+    study = STUDIES[plan.study]
+    networks = study.networks(base, plan.values or study.values)
+    dataset = load_dataset(plan.root, categories=plan.categories)
+    path = output / f"{plan.study}.json"
+    document = _started(path, plan, base)
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{output}: cannot be written ({error.strerror}); choose another folder") from None
+    for category in dataset.categories:
+        own = dataset.only(category)
+        _require_both_kinds(own, category)
+        for seed in plan.seeds:
+            for network in networks:
+                key = {"category": category, "seed": seed, "network": network.name}
+                missing = _missing(document["rows"], key, network.variants)
+                if not missing:
+                    continue
+                observer.note(f"{category}, seed {seed}{', ' + network.name if network.name else ''}")
+                rows = _run(own, network, missing, seed, plan, output / "networks", observer)
+                document["rows"] += [{**key, **row} for row in rows]
+                _write(path, document)
+    return document
+
+
+def _started(path: Path, plan: Ablation, base: Preset) -> dict[str, Any]:
+    what = {
+        "study": plan.study,
+        "about": STUDIES[plan.study].about,
+        "preset": plan.preset,
+        "pixels": plan.pixels,
+    }
+    mark = fingerprint(plan.study, plan.pixels, to_plain(base))
+    if not path.exists():
+        return {
+            **what,
+            "data": plan.root.absolute().name,
+            "settings": to_plain(base),
+            "mark": mark,
+            "invad": __version__,
+            "torch": torch.__version__,
+            "threads": torch.get_num_threads(),
+            "date": date.today().isoformat(),
+            "rows": [],
+        }
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = document["mark"], document["data"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise DataError(
+            f"{path}: not a result of 'invad ablate'; remove it or choose another output"
+        ) from None
+    if found != (mark, plan.root.absolute().name):
+        raise ConfigError(f"{path}: holds results of other data or settings; choose another output")
+    return document
+
+
+def _require_both_kinds(dataset: Dataset, category: str) -> None:
+    if not dataset.train or len({s.is_anomalous for s in dataset.test}) < 2:
+        raise DataError(
+            f"{dataset.root}: category {category} lacks training images, or good or defective test images"
+        )
+
+
+def _missing(
+    rows: Sequence[dict[str, Any]], key: dict[str, Any], variants: Sequence[Variant]
+) -> list[Variant]:
+    done = {(r["value"], r["series"]) for r in rows if all(r[k] == v for k, v in key.items())}
+    return [v for v in variants if (v.value, v.series) not in done]
+
+
+def _run(
+    dataset: Dataset,
+    network: Network,
+    variants: Sequence[Variant],
+    seed: int,
+    plan: Ablation,
+    networks: Path,
+    observer: Observer,
+) -> list[dict[str, Any]]:
+    settings = replace(network.settings, train=replace(network.settings.train, seed=seed))
+    backbone = load_backbone(
+        settings.backbone, weights=network.weights, strides=settings.strides, image_size=settings.area_side
+    ).to(choose_device(plan.device))
+    mark = fingerprint(to_plain(settings), str(network.weights), dataset.categories)
+    work = networks / mark
+    model, held = train_apart(dataset.train, settings, backbone, place=Place(work=work), observer=observer)
+    tests = _read_tests(model, dataset.test, plan.pixels, observer)
+    observer.stage("readings", len(variants))
+    rows = []
+    for variant in variants:
+        read = _reader(model, variant)
+        rows += [
+            {"value": variant.value, "series": variant.series, "evaluations": variant.evaluations, **row}
+            for row in _measured(read(tests.z_NChw), read(held), tests, settings)
+        ]
+        observer.advance()
+    return rows
+
+
+def _reader(model: Model, variant: Variant) -> Callable[[NDArray[np.float32]], Terms]:
+    @torch.inference_mode()
+    def read(z_NChw: NDArray[np.float32]) -> Terms:
+        parts = []
+        for start in range(0, len(z_NChw), BATCH):
+            x = model.space(torch.from_numpy(z_NChw[start : start + BATCH]).to(model.extract.device))
+            parts.append(paper_terms(variant.walk(model.denoiser.predict_noise, x).float().cpu()))
+        return Terms(*(torch.cat(part) for part in zip(*parts, strict=True)))
+
+    return read
+
+
+def _read_tests(model: Model, samples: Sequence[Sample], pixels: bool, observer: Observer) -> _Tests:
+    observer.stage("test images", len(samples))
+    kept, features, masks = [], [], []
+    hw = model.extract.preprocess.input_hw
+    for sample in samples:
+        try:
+            image = read_image(sample.path)
+            mask = _mask(sample, (image.shape[0], image.shape[1]), hw) if pixels else None
+            features.append(model.extract(image)[0].cpu().numpy())
+            masks.append(mask)
+            kept.append(sample)
+        except DataError as error:
+            observer.note(f"skipped: {error}")
+        observer.advance()
+    if len({s.is_anomalous for s in kept}) < 2:
+        raise DataError(f"{samples[0].path.parent}: too few readable test images, good and defective")
+    return _Tests(tuple(kept), np.stack(features), tuple(masks))
+
+
+def _mask(sample: Sample, size_hw: tuple[int, int], hw: tuple[int, int]) -> NDArray[np.bool_] | None:
+    if sample.mask_path is None:
+        return None if sample.is_anomalous else np.zeros(hw, dtype=bool)
+    return resize_mask(read_mask(sample.mask_path, size_hw=size_hw), hw)
+
+
+def _measured(test: Terms, held: Terms, tests: _Tests, settings: Preset) -> list[dict[str, Any]]:
+    labels = np.array([s.is_anomalous for s in tests.samples])
+    known = [i for i, mask in enumerate(tests.masks) if mask is not None]
+    masks = [mask for mask in tests.masks if mask is not None]
+    localised: dict[int, dict[str, float | None]] = {}
+    rows = []
+    for scored in score(test, held, settings):
+        # Several scorings share one map.
+        shared = id(scored.map_Nhw)
+        if shared not in localised:
+            localised[shared] = dict(NO_PIXELS)
+            if any(mask.any() for mask in masks):
+                maps = [resize_map(scored.map_Nhw[i].numpy(), masks[0].shape) for i in known]
+                localised[shared] = dict(pixel_metrics(maps, masks))
+        row = {**image_metrics(scored.scores_N, labels), **localised[shared]}
+        rows.append({"scoring": scored.name, **row, "mad": mean_ad(row)})
+    return rows
+
+
+def _write(path: Path, document: dict[str, Any]) -> None:
+    text = json.dumps(document, indent=1, allow_nan=False) + "\n"
+    write_atomically(path, text.encode())
+    write_atomically(path.with_suffix(".md"), markdown(document).encode())
+    write_atomically(path.with_suffix(".svg"), chart(document).encode())

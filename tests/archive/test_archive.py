@@ -1,0 +1,320 @@
+"""Archives on a real local Ray, driven from the command line as a user would."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pq = pytest.importorskip("pyarrow.parquet", reason="needs pip install invad[archive]")
+pytest.importorskip("ray", reason="needs pip install invad[archive]")
+
+from invad.archive import BLOCK, MANIFEST  # noqa: E402
+from invad.archive.sources import list_source, readable  # noqa: E402
+from invad.archive.worker import finished_paths, part_name  # noqa: E402
+from invad.detector.detector import Detector  # noqa: E402
+from invad.errors import ArtifactError, ConfigError, DataError  # noqa: E402
+from invad.scoring.regions import regions  # noqa: E402
+
+SRC = Path(__file__).resolve().parents[2] / "src"
+KEPT = ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
+IMAGES = 2000
+BROKEN = ("0003.png", "1500.png")
+
+
+@pytest.fixture(scope="module")
+def model(detector, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("archive") / "model"
+    detector.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def images(write_parts, tmp_path_factory):
+    """2,000 files: links to ten pictures, the last of them defective, and two broken files."""
+    root = tmp_path_factory.mktemp("images")
+    drawn = [s.path for s in write_parts(root / "drawn", 9)]
+    drawn.append(write_parts(root / "drawn", 1, first=500, defect=True)[0].path)
+    folder = root / "all"
+    folder.mkdir()
+    for i in range(IMAGES):
+        path = folder / f"{i:04d}.png"
+        if path.name in BROKEN:
+            path.write_bytes(b"no image")
+        else:
+            os.link(drawn[i % 10], path)
+    return folder
+
+
+def start(model, source, output, home, *options):
+    kept = {k: v for k, v in os.environ.items() if k in KEPT or k.startswith("AWS_")}
+    command = [sys.executable, "-m", "invad", "predict", str(model), str(source), "--engine", "ray"]
+    return subprocess.Popen(
+        [*command, "--output", str(output), *options],
+        env={**kept, "HOME": str(home), "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def workers_of(driver):
+    """Process numbers of the Ray workers below a driver that hold a model."""
+    parents, titles = {}, {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                titles[int(folder.name)] = (folder / "cmdline").read_bytes()
+                status = (folder / "status").read_text()
+            except OSError:
+                continue
+            parents[int(folder.name)] = int(status.split("PPid:")[1].split()[0])
+
+    def below(pid):
+        while pid > 1:
+            pid = parents.get(pid, 0)
+            if pid == driver:
+                return True
+        return False
+
+    return [pid for pid, title in titles.items() if title.startswith(b"ray::Map") and below(pid)]
+
+
+def wait_for(condition, process, seconds=180):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def rows_of(output):
+    return [
+        row for part in sorted((output / "parts").glob("part-*")) for row in pq.read_table(part).to_pylist()
+    ]
+
+
+def parts_in(output):
+    return len(list((output / "parts").glob("part-*.parquet")))
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="finds Ray's workers in /proc")
+def test_a_killed_worker_and_a_killed_run_lose_and_double_nothing(model, images, tmp_path):
+    output = tmp_path / "scores"
+    run = start(model, images, output, tmp_path, "--workers", "2", "--json", tmp_path / "first.json")
+    wait_for(lambda: parts_in(output) >= 3, run)
+    os.kill(workers_of(run.pid)[0], signal.SIGKILL)
+    killed_at = parts_in(output)
+    wait_for(lambda: parts_in(output) >= killed_at + 4, run)
+    assert json.loads((output / MANIFEST).read_text())["finished"] is False
+
+    run.kill()
+    run.communicate()
+    before = len(finished_paths(output))
+    assert 0 < before < IMAGES
+    again = start(model, images, output, tmp_path, "--json", tmp_path / "told.json")
+    said, errors = again.communicate(timeout=300)
+    assert again.returncode == 0, errors
+    assert "Traceback" not in errors
+
+    rows = rows_of(output)
+    assert sorted(row["path"] for row in rows) == sorted(str(p) for p in images.iterdir())
+    unreadable = {Path(row["path"]).name: row["error"] for row in rows if row["decision"] is None}
+    assert sorted(unreadable) == sorted(BROKEN)
+    assert all("not a PNG" in text for text in unreadable.values()), unreadable
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert (told["images"], told["errors"]) == (IMAGES, 2)
+    assert told["before"] >= before
+    assert f"{IMAGES} images" in said
+    manifest = json.loads((output / MANIFEST).read_text())
+    assert manifest["finished"] is True
+    assert sum(part["rows"] for part in manifest["parts"]) == IMAGES
+    assert manifest["decisions"] == told["decisions"]
+
+    detector = Detector.load(model, device="cpu")
+    limit = detector.calibrations[""].map_limits()[0]
+    for row in rows[:: IMAGES // 8]:
+        if row["error"] is None:
+            alone = detector.predict(row["path"])
+            assert (row["score"], row["p_value"], row["decision"]) == (
+                alone.score,
+                alone.p_value,
+                alone.decision,
+            )
+            found = regions(alone.anomaly_map, limit)
+            assert [box["area"] for box in row["boxes"]] == [region.area for region in found]
+
+
+def test_a_url_a_finished_output_and_another_model(model, images, own_detector, tmp_path):
+    few = tmp_path / "few images"
+    few.mkdir()
+    for path in sorted(images.iterdir())[:5]:
+        os.link(path, few / path.name)
+    output = tmp_path / "scores"
+    url = few.as_uri()
+    first = start(model, url, output, tmp_path, "--fail-on", "review")
+    assert first.wait(timeout=180) in (0, 3), first.communicate()
+    first.communicate()
+    rows = rows_of(output)
+    assert [row["path"] for row in rows] == [f"{url}/{i:04d}.png" for i in range(5)]
+    assert [row["decision"] is None for row in rows] == [False, False, False, True, False]
+
+    stamp = {path.name: path.stat().st_mtime_ns for path in (output / "parts").glob("part-*")}
+    again = start(model, url, output, tmp_path)
+    said, errors = again.communicate(timeout=180)
+    assert again.returncode == 0, errors
+    assert "5 of them scored before" in said
+    assert {path.name: path.stat().st_mtime_ns for path in (output / "parts").glob("part-*")} == stamp
+
+    other = start(own_detector, url, output, tmp_path)
+    _, errors = other.communicate(timeout=180)
+    assert other.returncode == 1
+    assert "holds scores made with model" in errors.splitlines()[-1]
+
+
+@pytest.fixture
+def own_detector(model, tmp_path, good_parts):
+    other = Detector.load(model, device="cpu")
+    other.calibrate(good_parts[:20])
+    other.save(tmp_path / "other")
+    return tmp_path / "other"
+
+
+def test_lists_name_images_relative_to_themselves(tmp_path):
+    import pyarrow as pa
+
+    names = ["a.png", "sub/b.png", "/abs/c.png", "s3://bucket/d.png", "a.png"]
+    wanted = [f"{tmp_path}/a.png", f"{tmp_path}/sub/b.png", "/abs/c.png", "s3://bucket/d.png"]
+    (tmp_path / "list.txt").write_text("\n".join(names) + "\n\n")
+    with (tmp_path / "list.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["note", "path"], *[["", name] for name in names]])
+    pq.write_table(pa.table({"path": names}), tmp_path / "list.parquet")
+    for name in ("list.txt", "list.csv", "list.parquet"):
+        assert list_source(tmp_path / name) == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "word"),
+    [
+        ("list.csv", b"file\na.png\n", "column named path"),
+        ("list.parquet", b"junk", "column named path"),
+        ("list.txt", b"\n", "no images"),
+        ("notes.md", b"a.png", "give a folder"),
+    ],
+)
+def test_a_list_that_is_none(tmp_path, name, content, word):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=word):
+        list_source(tmp_path / name)
+
+
+def test_urls_that_cannot_be_listed(tmp_path):
+    with pytest.raises(DataError, match="cannot be listed"):
+        list_source("nosuchscheme://bucket/x")
+    with pytest.raises(DataError, match="no images"):
+        list_source(tmp_path.as_uri())
+
+
+@pytest.mark.parametrize("url", ["s3://key:secret@bucket/x", "s3://bucket/x?access_key=a&secret_key=b"])
+def test_no_password_reaches_the_rows(url):
+    with pytest.raises(ConfigError, match="password"):
+        list_source(url)
+
+
+@pytest.fixture
+def bucket(images, monkeypatch):
+    """Address of an S3 server on this machine; its bucket `parts` holds three images and a broken one."""
+    server = pytest.importorskip("moto.server", reason="needs moto[server]")
+    from pyarrow import fs
+
+    for name, value in (("ACCESS_KEY_ID", "a"), ("SECRET_ACCESS_KEY", "b"), ("DEFAULT_REGION", "us-east-1")):
+        monkeypatch.setenv(f"AWS_{name}", value)
+    thread = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
+    thread.start()
+    host, port = thread.get_host_and_port()
+    files = fs.S3FileSystem(endpoint_override=f"{host}:{port}", scheme="http", allow_bucket_creation=True)
+    files.create_dir("parts")
+    for name in ("0000.png", "0001.png", "0002.png", "0003.png"):
+        with files.open_output_stream(f"parts/line 1/{name}") as stream:
+            stream.write((images / name).read_bytes())
+    yield f"{host}:{port}"
+    thread.stop()
+
+
+def test_an_s3_server_named_in_the_url(model, images, bucket, tmp_path):
+    url = f"s3://parts/line%201?endpoint_override={bucket}&scheme=http"
+    listed = list_source(url)
+    assert [readable(path) for path in listed] == [(images / f"{i:04d}.png").read_bytes() for i in range(4)]
+    run = start(model, url, tmp_path / "scores", tmp_path)
+    _, errors = run.communicate(timeout=180)
+    assert run.returncode == 0, errors
+    rows = rows_of(tmp_path / "scores")
+    assert [row["path"] for row in rows] == listed
+    alone = Detector.load(model, device="cpu").predict(images / "0000.png")
+    assert (rows[0]["score"], rows[0]["decision"]) == (alone.score, alone.decision)
+    assert [row["error"] is None for row in rows] == [True, True, True, False]
+
+    (tmp_path / "list.txt").write_text("\n".join(path.replace("0002", "0009") for path in listed[:3]))
+    (tmp_path / "gone.txt").write_text(listed[0].replace(bucket, "127.0.0.1:9"))
+    run = start(model, tmp_path / "list.txt", tmp_path / "listed", tmp_path)
+    _, errors = run.communicate(timeout=180)
+    assert run.returncode == 0, errors
+    assert [row["error"] is None for row in rows_of(tmp_path / "listed")] == [True, True, False]
+    run = start(model, tmp_path / "gone.txt", tmp_path / "gone", tmp_path)
+    _, errors = run.communicate(timeout=300)
+    (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert run.returncode == 1
+    assert line.startswith("error: Ray stopped (OSError: ")
+    assert "run the same command again" in line
+
+
+def test_an_image_that_kills_its_workers_gets_a_row(model, images, tmp_path):
+    """Two workers die on the second image; the third passes over it and scores the others."""
+    paths = [str(images / f"{i:04d}.png") for i in range(3)]
+    (tmp_path / "parts").mkdir()
+    dying = f"""
+import os, sys
+from pathlib import Path
+from invad.archive.worker import Worker
+worker = Worker({str(model)!r}, Path({str(tmp_path)!r}), None, None)
+usual = worker.detector.predict
+worker.detector.predict = lambda x, **k: os._exit(9) if x.endswith("0001.png") else usual(x, **k)
+worker({{"paths": [{paths!r}]}})
+"""
+    environment = {**os.environ, "PYTHONPATH": str(SRC)}
+    codes = [subprocess.run([sys.executable, "-c", dying], env=environment).returncode for _ in range(4)]
+    assert codes == [9, 9, 9, 0]  # the first death is not yet told apart
+    rows = rows_of(tmp_path)
+    assert [row["error"] for row in rows] == [None, "killed its worker 2 times", None]
+    assert not list((tmp_path / ".attempts").iterdir())
+
+
+def test_a_damaged_part_is_named(tmp_path):
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "part-1.parquet").write_bytes(b"PAR1junk")
+    with pytest.raises(ArtifactError, match=r"part-1\.parquet: damaged"):
+        finished_paths(tmp_path)
+
+
+def test_the_name_of_a_part_follows_from_its_paths():
+    assert part_name(["a", "b"]) == part_name(["a", "b"]) != part_name(["ab"])
+    assert BLOCK * 30 < IMAGES
+
+
+def test_options_that_do_not_go_together(model, images, tmp_path):
+    from invad.archive import score_archive
+
+    with pytest.raises(ConfigError, match="no category 'x'"):
+        score_archive(model, images, tmp_path / "o", category="x")
+    with pytest.raises(ConfigError, match="at least 1"):
+        score_archive(model, images, tmp_path / "o", workers=0)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("x")
+    with pytest.raises(DataError, match="not empty"):
+        score_archive(model, images, tmp_path / "full")
+    assert not (tmp_path / "o").exists()

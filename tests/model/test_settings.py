@@ -1,0 +1,90 @@
+from dataclasses import replace
+
+import pytest
+
+from invad.diffusion.denoiser import build_denoiser
+from invad.diffusion.schedule import timesteps
+from invad.errors import ConfigError
+from invad.model.settings import PRESETS, Preset, TrainConfig, named
+
+
+@pytest.mark.parametrize("name", ["standard", "fast", "dit"])
+def test_a_preset_builds_its_denoiser(name):
+    assert build_denoiser(named(name).denoiser, 8, (4, 6)) is not None
+
+
+def test_the_paper_is_the_paper():
+    paper = named("paper")
+    assert paper.reading.timesteps == timesteps("reference", 3) == (0, 500, 999)
+    assert (paper.backbone, paper.strides, paper.pooling) == ("efficientnet_b4", (2, 4, 8, 16), "bilinear")
+    assert not paper.space.standardise
+    assert (paper.space.components, paper.space.contrast, paper.empirical, paper.scales) == (
+        None,
+        0.0,
+        None,
+        (1.0,),
+    )
+    assert (paper.train.lr, paper.train.batch, paper.train.ema) == (5e-5, 8, 0.999)
+    assert (paper.train.epochs, paper.train.warmup_share, paper.train.steps) == (300, 40 / 300, None)
+    assert paper.train.steps_for(3629) == 136_088
+
+
+def test_fast_is_standard_with_less_to_compute():
+    fast, standard = PRESETS["fast"], PRESETS["standard"]
+    same = replace(fast, area_side=standard.area_side, fine=standard.fine, reading=standard.reading)
+    assert same == standard
+    assert (fast.area_side, fast.fine, len(fast.reading.timesteps)) == (192, None, 1)
+
+
+def test_an_unknown_name_lists_the_names():
+    with pytest.raises(ConfigError, match="'slow' is unknown; choose one of standard, fast"):
+        named("slow")
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("strides", ()),
+        ("strides", (0,)),
+        ("grid_stride", 0),
+        ("area_side", 8),
+        ("pooling", "max"),
+        ("scales", ()),
+        ("scales", (1.0, 0.01)),
+        ("scales", (2.0,)),
+        ("top_fraction", 0.0),
+        ("top_fraction", 1.1),
+        ("top_fraction", float("nan")),
+    ],
+)
+def test_values_out_of_range_are_named(option, value):
+    with pytest.raises(ConfigError, match=f"^{option} = "):
+        Preset(**{option: value})
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("steps", 0),
+        ("batch", 0),
+        ("lr", 0.0),
+        ("lr", float("inf")),
+        ("lr", float("nan")),
+        ("weight_decay", -1.0),
+        ("warmup", -1),
+        ("ema", 1.0),
+        ("ema", -0.1),
+        ("grad_clip", 0.0),
+        ("seed", -1),
+        ("seed", 2**32),
+    ],
+)
+def test_training_values_out_of_range_are_named(option, value):
+    with pytest.raises(ConfigError, match=f"^train.{option} = "):
+        TrainConfig(**{option: value})
+
+
+def test_every_predictor_counts_alike_whatever_its_levels():
+    assert PRESETS["standard"].map_weights == pytest.approx((1 / 9, 1 / 9, 1 / 9, 1 / 3, 1 / 3))
+    assert PRESETS["fast"].map_weights == pytest.approx((1 / 2, 1 / 2))
+    assert PRESETS["paper"].map_weights == pytest.approx((1 / 3, 1 / 3, 1 / 3))
