@@ -28,3 +28,13 @@ def test_the_rows_of_a_table_have_the_columns_of_its_head(page):
         if found != columns:
             odd.append(number)
     assert odd == []
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 800
+
+
+def test_the_index_leads_to_every_page():
+    index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
+    linked = {(ROOT / "docs" / target).resolve() for target in re.findall(r"\]\(([^)#\s]+)", index)}
+    assert [p.name for p in ROOT.glob("docs/*.md") if p.name != "index.md" and p.resolve() not in linked] == []
