@@ -87,6 +87,7 @@ def quantise_onnx(source: Path, target: Path, data: Iterator[dict[str, Array]]) 
             quant_format=QuantFormat.QDQ,
             nodes_to_quantize=heavy,
             per_channel=True,
+            reduce_range=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
