@@ -21,10 +21,10 @@ from invad.backbones.base import Backbone
 from invad.diffusion.ddim import ABAR_NOISE, ddim_step
 from invad.graph.fold import fold_denoiser, fuse_batch_norm
 from invad.graph.resample import antialias_weights, area_weights, bilinear_weights, centres
-from invad.model.reading import SMALLEST_SIDE, FeatureExtractor, Model
+from invad.model.reading import FeatureExtractor, Model, scaled_hw
 from invad.model.space import SMALLEST_RMS, FeatureSpace
 from invad.scoring.calibration import POOLED, Calibration
-from invad.scoring.typicality import FLOOR_CELLS, PositionStats
+from invad.scoring.typicality import PositionStats, image_scores, less_floor
 
 Hw = tuple[int, int]
 
@@ -118,7 +118,7 @@ class Features(nn.Module):
         input_hw, backbone = extract.preprocess.input_hw, extract.backbone
         self.backbone = FoldedBackbone(backbone, input_hw, low)
         multiple, area = backbone.size_multiple, extract.pooling == "area"
-        sizes = [input_hw if s == 1 else scaled_hw(input_hw, s, multiple) for s in extract.scales]
+        sizes = [scaled_hw(input_hw, scale, multiple) for scale in extract.scales]
         self.shrink = nn.ModuleList(_shrink(input_hw, hw) for hw in sizes)
         self.pools = nn.ModuleList(p for hw in sizes for p in _pool(backbone, hw, extract.grid_hw, area))
         self.fine: nn.ModuleList | None = None
@@ -278,11 +278,9 @@ class Judge(nn.Module):
     ) -> None:
         super().__init__()
         names = categories(calibrations)
-        settings, (h, w) = model.settings, model.extract.grid_hw
+        settings = model.settings
         weights = torch.tensor(settings.map_weights, dtype=torch.float64)[:, None, None]
-        self.floor = settings.floor
-        self.lowest = max(1, round(FLOOR_CELLS * h * w))
-        self.highest = max(1, round(settings.top_fraction * h * w))
+        self.floor, self.top_fraction = settings.floor, settings.top_fraction
         judged = [stats.get(name, stats[POOLED]) for name in names]
         self._constant("median", torch.stack([s.median_Lhw for s in judged]))
         self._constant("factor", torch.stack([weights / s.scale_Lhw.double() for s in judged]))
@@ -304,10 +302,8 @@ class Judge(nn.Module):
 
     def forward(self, maps_BLhw: Tensor, category_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         map_Bhw = ((maps_BLhw - self.median[category_B]) * self.factor[category_B]).sum(dim=1)
-        if self.floor:
-            lowest = map_Bhw.flatten(1).topk(self.lowest, dim=1, largest=False).values.mean(dim=1)
-            map_Bhw = map_Bhw - self.floor * lowest[:, None, None]
-        score_B = map_Bhw.flatten(1).topk(self.highest, dim=1).values.mean(dim=1)
+        map_Bhw = less_floor(map_Bhw, self.floor)
+        score_B = image_scores(map_Bhw, self.top_fraction)
         at_least = (self.scores[category_B] >= score_B[:, None]).float().sum(dim=1)
         p_value_B = (1 + at_least) / self.counts[category_B][:, 0]
         limits = self.limits[category_B]
@@ -320,12 +316,6 @@ class Judge(nn.Module):
 def categories(calibrations: Mapping[str, Calibration]) -> tuple[str, ...]:
     """The names behind the numbers of `category`; POOLED is 0."""
     return (POOLED, *sorted(name for name in calibrations if name != POOLED))
-
-
-def scaled_hw(input_hw: Hw, scale: float, multiple: int) -> Hw:
-    """The size of the input at `scale`, as `FeatureExtractor` rounds it."""
-    h, w = (max(SMALLEST_SIDE, max(1, round(scale * side / multiple)) * multiple) for side in input_hw)
-    return h, w
 
 
 def _below(value: float) -> float:

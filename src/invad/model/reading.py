@@ -89,16 +89,22 @@ class FeatureExtractor:
 
     def _scaled(self, x_B3HW: Tensor, scale: float) -> Tensor:
         if scale != 1:
-            multiple = self.backbone.size_multiple
-            h, w = (max(1, round(scale * side / multiple)) * multiple for side in x_B3HW.shape[2:])
-            h, w = max(h, SMALLEST_SIDE), max(w, SMALLEST_SIDE)
-            x_B3HW = F.interpolate(x_B3HW, (h, w), mode="bilinear", antialias=True)
+            size = scaled_hw((x_B3HW.shape[2], x_B3HW.shape[3]), scale, self.backbone.size_multiple)
+            x_B3HW = F.interpolate(x_B3HW, size, mode="bilinear", antialias=True)
         return x_B3HW.contiguous(memory_format=torch.channels_last)
 
     def _pooled(self, maps: Sequence[Tensor], grid_hw: tuple[int, int]) -> Tensor:
         if self.pooling == "area":
             return pool_to_grid(maps, grid_hw).contiguous()
         return torch.cat([F.interpolate(m, grid_hw, mode="bilinear") for m in maps], dim=1)
+
+
+def scaled_hw(input_hw: tuple[int, int], scale: float, multiple: int) -> tuple[int, int]:
+    """Height and width of the input at `scale`, multiples of `multiple`; the input's own at scale 1."""
+    if scale == 1:
+        return input_hw
+    h, w = (max(SMALLEST_SIDE, max(1, round(scale * side / multiple)) * multiple) for side in input_hw)
+    return h, w
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,28 +65,36 @@ def typicality_map(
 ) -> Tensor:
     """Robust z-scores averaged over the maps: B x h x w, about zero on normals, larger is less typical.
 
-    weights: one per map, summing to one; None for equal ones. floor: share of the image's own floor, the
-    mean of its most typical cells, that is taken away from all of its cells. What lifts every cell alike is
-    more often light, focus or the sensor than a defect; with less than the whole of it taken away, an image
-    that is untypical throughout still shows.
+    weights: one per map, summing to one; None for equal ones. floor: see `less_floor`.
     """
     z_BLhw = (maps_BLhw - stats.median_Lhw) / stats.scale_Lhw
     if weights is None:
         map_Bhw = z_BLhw.mean(dim=1)
     else:
         map_Bhw = torch.einsum("blhw,l->bhw", z_BLhw, torch.tensor(weights, dtype=z_BLhw.dtype))
+    return less_floor(map_Bhw, floor)
+
+
+def less_floor(map_Bhw: Tensor, floor: float) -> Tensor:
+    """A map with the share `floor` of the image's own floor, the mean of its most typical cells, taken away.
+
+    What lifts every cell alike is more often light, focus or the sensor than a defect; with less than the
+    whole of it taken away, an image that is untypical throughout still shows.
+    """
     if not floor:
         return map_Bhw
-    cells_BN = map_Bhw.flatten(1)
-    lowest = cells_BN.topk(max(1, round(FLOOR_CELLS * cells_BN.shape[1])), dim=1, largest=False).values
-    return map_Bhw - floor * lowest.mean(dim=1)[:, None, None]
+    return map_Bhw - floor * _extreme_mean(map_Bhw, FLOOR_CELLS, largest=False)[:, None, None]
 
 
 def image_scores(map_Bhw: Tensor, top_fraction: float) -> Tensor:
     """Mean of the largest `top_fraction` of the cells (at least one): B."""
+    return _extreme_mean(map_Bhw, top_fraction, largest=True)
+
+
+def _extreme_mean(map_Bhw: Tensor, share: float, largest: bool) -> Tensor:
     cells_BN = map_Bhw.flatten(1)
-    k = max(1, round(top_fraction * cells_BN.shape[1]))
-    return cells_BN.topk(k, dim=1).values.mean(dim=1)
+    count = max(1, round(share * cells_BN.shape[1]))
+    return cells_BN.topk(count, dim=1, largest=largest).values.mean(dim=1)
 
 
 def paper_terms(latent_BChw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
