@@ -3,7 +3,9 @@
 Imports of torch are inside the fixtures: tests of pure code are collected and run without it.
 """
 
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -129,3 +131,18 @@ def two_categories(write_parts, tmp_path_factory, tiny_preset, make_backbone):
     samples = write_parts(root / "part", 60)
     samples += write_parts(root / "wide", 30, first=100, category="wide", size=(96, 64))
     return Detector.fit(samples, preset=tiny_preset, backbone=make_backbone(), device="cpu")
+
+
+@pytest.fixture(scope="session")
+def bundle(two_categories, tmp_path_factory):
+    """Any size, one image at a time, ONNX. Not to be written to."""
+    from invad.export import ExportConfig, export
+
+    folder = tmp_path_factory.mktemp("bundles") / "bundle"
+    export(two_categories, folder, ExportConfig())
+    return folder
+
+
+@pytest.fixture
+def own_bundle(bundle, tmp_path):
+    return Path(shutil.copytree(bundle, tmp_path / "own"))

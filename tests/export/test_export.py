@@ -19,23 +19,12 @@ from invad.export import ExportConfig, export
 from invad.export.formats import traced, write_onnx
 from invad.runtime.certificate import certify, stored_tolerance
 
+onnx = pytest.importorskip("onnx", reason="exporting needs invad[onnx]")
+numpy_helper = pytest.importorskip("onnx.numpy_helper", reason="exporting needs invad[onnx]")
 pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
 pytest.importorskip("onnxruntime", reason="exporting needs invad[onnx]")
 RUNTIME = Path(__file__).resolve().parents[2] / "runtime"
 OTHER_PRESETS = ("fast", "dit", "paper")
-
-
-@pytest.fixture(scope="session")
-def bundle(two_categories, tmp_path_factory):
-    """Any size, one image at a time, ONNX. Not to be written to."""
-    folder = tmp_path_factory.mktemp("bundles") / "bundle"
-    export(two_categories, folder, ExportConfig())
-    return folder
-
-
-@pytest.fixture
-def own_bundle(bundle, tmp_path):
-    return Path(shutil.copytree(bundle, tmp_path / "own"))
 
 
 def test_the_standard_preset_verifies_on_openvino(bundle):
@@ -85,6 +74,21 @@ def test_a_fixed_size_batch(detector, draw, tmp_path):
         loaded.predict_many(images, batch=3)
 
 
+LARGEST_WEIGHT = 64
+"""255 * 2 * 64 is the largest even multiple that 16 bits hold; see test_int8.py."""
+
+
+def integer_weights(path):
+    """Arrays of 8-bit weights in an exported graph."""
+    if path.suffix == ".xml":
+        import openvino as ov
+
+        constants = [op for op in ov.Core().read_model(path).get_ops() if op.get_type_name() == "Constant"]
+        return [op.data for op in constants if op.get_element_type() == ov.Type.i8 and op.data.ndim > 1]
+    tensors = [numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer]
+    return [tensor for tensor in tensors if tensor.dtype == np.int8 and tensor.ndim > 1]
+
+
 @pytest.mark.parametrize("form", ["onnx", "openvino"])
 def test_int8_is_fitted_to_normals_and_proved_on_them(form, two_categories, write_parts, draw, tmp_path):
     pytest.importorskip("openvino", reason="needs invad[openvino]")
@@ -99,6 +103,9 @@ def test_int8_is_fitted_to_normals_and_proved_on_them(form, two_categories, writ
     assert max(differences) > 0
     loaded = runtime.load(tmp_path / "b", threads=1)
     assert (loaded.info.precision, loaded.engine.name) == ("int8", {"onnx": "onnxruntime"}.get(form, form))
+    weights = integer_weights(tmp_path / "b" / loaded.info.graph)
+    assert len(weights) > 5
+    assert max(int(np.abs(weight.astype(int)).max()) for weight in weights) == LARGEST_WEIGHT
     assert max(row.score_found for row in rows.values() if row.probe.startswith("normal")) < min(
         loaded.predict(draw(i, defect=True)).score for i in range(3)
     )

@@ -92,15 +92,27 @@ class Preprocess:
         return resized[0].clamp(0, 1)
 
     def _unit_range(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
-        if pixels.dtype == np.uint8:
-            return pixels.astype(np.float32) / np.float32(255)
-        if pixels.dtype == np.uint16:
-            low, high = (np.float32(65535 * edge) for edge in self.window)
-            stretched: NDArray[np.float32] = (pixels.astype(np.float32) - low) / (high - low)
-            return stretched.clip(0, 1)
-        if pixels.dtype == np.float32:
-            return pixels.astype(np.float32)
-        raise DataError(f"<array>: dtype {pixels.dtype} is no pixel type; pass the image through read_image")
+        black, white = (np.float32(level) for level in grey_range(pixels.dtype, self.window))
+        values: NDArray[np.float32] = pixels.astype(np.float32)
+        # In place: a picture of a camera is larger than the processor's caches.
+        if black:
+            values -= black
+        values /= white - black
+        return values.clip(0, 1, out=values) if pixels.dtype == np.uint16 else values
+
+
+def grey_range(dtype: "np.dtype[Any]", window: tuple[float, float]) -> tuple[float, float]:
+    """The levels of black and white of uint8, uint16 or float32 pixels; window: see Preprocess.
+
+    Raises DataError for another type.
+    """
+    if dtype == np.uint8:
+        return 0.0, 255.0
+    if dtype == np.uint16:
+        return 65535 * window[0], 65535 * window[1]
+    if dtype == np.float32:
+        return 0.0, 1.0
+    raise DataError(f"<array>: dtype {dtype} is no pixel type; pass the image through read_image")
 
 
 def log_aspect(size_hw: tuple[int, int]) -> float:

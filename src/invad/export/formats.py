@@ -11,6 +11,7 @@ import torch
 
 from invad.errors import ConfigError
 from invad.graph.graph import INPUTS, OUTPUTS, Graph
+from invad.runtime.cache import some_home
 
 LONGEST_SIDE = 32768
 EXAMPLE_HW = (200, 300)
@@ -65,7 +66,8 @@ def tidy_onnx(path: Path) -> None:
 
 def write_openvino(onnx_path: Path, path: Path) -> None:
     """Convert an ONNX model to `path` (.xml) and a .bin beside it."""
-    import openvino as ov
+    with some_home():
+        import openvino as ov
 
     with quiet():
         ov.save_model(ov.convert_model(onnx_path), path, compress_to_fp16=False)

@@ -4,12 +4,13 @@ from invad import runtime
 detector = runtime.load("bundle")
 print(detector.predict("part.png").decision)
 
-Order of imports: bundle, engines, many, onnxruntime_engine, openvino_engine, torch_engine, detector,
-certificate.
+Order of imports: cache, processor, bundle, engines, many, onnxruntime_engine, openvino_engine, torch_engine,
+detector, certificate, loading.
 """
 
 from invad.runtime.bundle import ExportInfo, is_bundle
-from invad.runtime.detector import ExportedDetector, load
+from invad.runtime.detector import ExportedDetector
 from invad.runtime.engines import ENGINES
+from invad.runtime.loading import load
 
 __all__ = ["ENGINES", "ExportInfo", "ExportedDetector", "is_bundle", "load"]

@@ -16,6 +16,7 @@ from invad.records import Decision, Prediction
 from invad.runtime.bundle import AGAIN, CERTIFICATE, read_json
 from invad.runtime.detector import ExportedDetector
 from invad.runtime.engines import ENGINES
+from invad.runtime.processor import processor
 
 PROBES = "probes"
 EXPECTED, MAPS = "expected.json", "maps.npz"
@@ -98,6 +99,7 @@ class Certificate:
     engine: str
     engine_version: str
     device: str
+    processor: str
     precision: str
     tolerance: Tolerance
     rows: tuple[Comparison, ...]
@@ -131,25 +133,53 @@ class Certificate:
 
 def certify(detector: ExportedDetector, folder: Path, tolerance: Tolerance | None = None) -> Certificate:
     """Run the stored probes of a bundle. Raises ArtifactError when they cannot be read."""
-    try:
-        expected = list(_stored(folder / PROBES))
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{folder / PROBES}: unreadable ({error}); {AGAIN}") from None
-    rows = []
-    for name, told in expected:
-        found = detector.predict(read_image(folder / PROBES / name), category=told.category)
-        rows.append(compare(name, detector.calibrations[told.category or ""].n, told, found))
+    rows = [_asked(detector, folder, name, told) for name, told in _stored(folder / PROBES)]
     return certificate(detector, tuple(rows), tolerance)
+
+
+def short_proof(detector: ExportedDetector, folder: Path) -> str | None:
+    """What the engine says otherwise here than where the certificate was made, if anything.
+
+    Each stored picture is run once, by the limits over all categories. Its decision has to be the one that
+    the engine gave then, and its score and map within what the export allowed.
+    """
+    plain = read_json(folder / CERTIFICATE)
+    allowed = Tolerance(**plain["tolerance"])
+    decided = {(row["probe"], row["category"]): row["decision_found"] for row in plain["rows"]}
+    for name, told in _stored(folder / PROBES):
+        if told.category is not None:
+            continue
+        row = _asked(detector, folder, name, told)
+        before = decided.get((name, ""), row.decision)
+        if row.decision_found != before:
+            return f"probe {name}: {row.decision_found} for {before}"
+        problem = row.problem(allowed)
+        if problem:
+            return f"probe {name}: {problem}"
+    return None
+
+
+def made_by(detector: ExportedDetector) -> dict[str, str]:
+    """On what a detector's arithmetic depends: fields of Certificate."""
+    engine = detector.engine
+    return {
+        "engine": engine.name,
+        "engine_version": _version(ENGINES[engine.name].package),
+        "device": engine.device,
+        "processor": processor(),
+    }
+
+
+def _asked(detector: ExportedDetector, folder: Path, name: str, told: Prediction) -> Comparison:
+    found = detector.predict(read_image(folder / PROBES / name), category=told.category)
+    return compare(name, detector.calibrations[told.category or ""].n, told, found)
 
 
 def certificate(
     detector: ExportedDetector, rows: tuple[Comparison, ...], tolerance: Tolerance | None = None
 ) -> Certificate:
-    engine = detector.engine
     return Certificate(
-        engine=engine.name,
-        engine_version=_version(ENGINES[engine.name].package),
-        device=engine.device,
+        **made_by(detector),
         precision=detector.info.precision,
         tolerance=tolerance or TOLERANCES[detector.info.precision],
         rows=rows,
@@ -180,9 +210,13 @@ def store_probes(folder: Path, told: Sequence[tuple[str, Prediction]]) -> None:
 
 
 def _stored(folder: Path) -> list[tuple[str, Prediction]]:
-    rows = json.loads((folder / EXPECTED).read_text(encoding="utf-8"))["probes"]
-    with np.load(folder / MAPS, allow_pickle=False) as maps:
-        return [(row.pop("probe"), _told(row, maps[str(i)])) for i, row in enumerate(rows)]
+    """Probes and what PyTorch said of them. Raises ArtifactError when they cannot be read."""
+    try:
+        rows = json.loads((folder / EXPECTED).read_text(encoding="utf-8"))["probes"]
+        with np.load(folder / MAPS, allow_pickle=False) as maps:
+            return [(row.pop("probe"), _told(row, maps[str(i)])) for i, row in enumerate(rows)]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(f"{folder}: unreadable ({error}); {AGAIN}") from None
 
 
 def _told(row: Mapping[str, Any], anomaly_map: NDArray[np.float32]) -> Prediction:

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from invad.data.images import ImageSource, read_image
+from invad.data.preprocess import grey_range
 from invad.errors import ConfigError, DataError
 from invad.records import Decision, Prediction
-from invad.runtime.bundle import ExportInfo, read_bundle
-from invad.runtime.engines import AUTO, Engine, Options, Outputs, open_engine
+from invad.runtime.bundle import ExportInfo
+from invad.runtime.engines import Engine, Outputs
 from invad.runtime.many import predict_all, predict_many
 from invad.scoring.calibration import Calibration, for_category
 
@@ -96,36 +97,12 @@ class ExportedDetector:
         return pixels
 
 
-def load(
-    bundle: str | Path,
-    engine: str = AUTO,
-    *,
-    threads: int | None = None,
-    streams: int = 1,
-    device: str | None = None,
-) -> ExportedDetector:
-    """Read an exported detector and make it ready to run.
-
-    engine: onnxruntime, openvino or torch; auto takes the first installed one for this bundle. threads: per
-    image, by default the engine's choice. streams: runs at the same time in `predict_many`. device: as the
-    engine names it.
-    Raises ArtifactError for a bundle that is damaged or of another format, ConfigError for an engine or
-    device that is not there.
-    """
-    folder = Path(bundle)
-    info, content_hash = read_bundle(folder)
-    options = Options(threads=threads, streams=streams, device=device)
-    opened = open_engine(engine, info.format, folder / info.graph, options)
-    return ExportedDetector(info, opened, content_hash=content_hash, streams=streams)
-
-
 def grey_levels(
     pixels: Sequence[NDArray[Any]], window: tuple[float, float]
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """`image` and `range` of a graph for images of one shape and dtype: uint8, uint16 or float32."""
-    ranges = {"uint8": (0.0, 255.0), "uint16": (65535 * window[0], 65535 * window[1]), "float32": (0.0, 1.0)}
     image = np.stack(pixels).astype(np.float32)
-    return image, np.array(ranges[pixels[0].dtype.name], np.float32)
+    return image, np.array(grey_range(pixels[0].dtype, window), np.float32)
 
 
 def _prediction(category: str | None, outputs: Outputs, i: int, n: int) -> Prediction:

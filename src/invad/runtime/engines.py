@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from invad.errors import ConfigError
+from invad.runtime.cache import some_home
 
 Array = NDArray[Any]
 
@@ -39,11 +40,13 @@ class Engine(Protocol):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """threads: of one image, None for the engine's choice. streams: images at the same time. device: as the
-    engine names it, None for its choice."""
+    engine names it, None for its choice. content: hash of the bundle, by which an engine may keep what it
+    made of the graph; None keeps nothing."""
 
     threads: int | None = None
     streams: int = 1
     device: str | None = None
+    content: str | None = None
 
     def __post_init__(self) -> None:
         for name, value in (("threads", self.threads or 1), ("streams", self.streams)):
@@ -90,6 +93,7 @@ def open_engine(name: str, format: str, graph: Path, options: Options) -> Engine
         )
     if not find_spec(ENGINES[name].package):
         raise ConfigError(f"engine {name} is not installed; {ENGINES[name].hint}")
-    module = import_module(f"invad.runtime.{ENGINES[name].module}")
+    with some_home():
+        module = import_module(f"invad.runtime.{ENGINES[name].module}")
     open_graph: Callable[[Path, Options], Engine] = module.open_graph
     return open_graph(graph, options)

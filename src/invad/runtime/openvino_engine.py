@@ -1,8 +1,7 @@
 """OpenVINO on an Intel CPU, GPU or NPU. Compiled graphs are kept in the user's cache."""
 
-import os
-import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,9 @@ import openvino.properties as properties
 from openvino.properties import hint
 
 from invad.errors import ArtifactError, ConfigError
+from invad.runtime.cache import cache_folder, keep, kept, key_of
 from invad.runtime.engines import Array, Options, Outputs
+from invad.runtime.processor import processor
 
 
 class OpenVinoEngine:
@@ -47,11 +48,10 @@ def open_graph(path: Path, options: Options) -> OpenVinoEngine:
     if device == "CPU":
         # Else machines with bfloat16 units use them unasked, and the numbers are others.
         settings[hint.inference_precision] = ov.Type.f32
-    cache = cache_folder()
-    if cache is not None:
-        settings[properties.cache_dir] = str(cache)
+    folder = cache_folder("openvino") if options.content else None
     try:
-        return OpenVinoEngine(core.compile_model(str(path), device, settings), device.lower())
+        compiled = _compiled(core, path, device, settings, options, folder)
+        return OpenVinoEngine(compiled, device.lower())
     except RuntimeError as error:
         line = " ".join(str(error).split())[:200]
         raise ArtifactError(
@@ -59,17 +59,26 @@ def open_graph(path: Path, options: Options) -> OpenVinoEngine:
         ) from None
 
 
-def cache_folder() -> Path | None:
-    """The user's cache folder for compiled graphs, made if need be; None where none can be written."""
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Caches"
-    else:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "invad" / "openvino"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        return None
-    return folder if os.access(folder, os.W_OK) else None
+def _compiled(
+    core: ov.Core, path: Path, device: str, settings: dict[Any, Any], options: Options, folder: Path | None
+) -> ov.CompiledModel:
+    """The graph for this device: from `folder` if a whole one is kept there, else made, and kept there.
+
+    OpenVINO's own cache is read unchecked: a page of zeros in it changes scores without a word.
+    """
+    if folder is None:
+        return core.compile_model(str(path), device, settings)
+    name = core.get_property(device, properties.device.full_name)
+    given = sorted((str(key), str(value)) for key, value in settings.items())
+    key = key_of(options.content, ov.__version__, device, name, processor(), given)
+    blob = folder / f"{key}.blob"
+    known = kept(blob)
+    if known is not None:
+        try:
+            return core.import_model(known, device, settings)
+        except RuntimeError:  # by a driver that was replaced
+            blob.unlink(missing_ok=True)
+    compiled = core.compile_model(str(path), device, settings)
+    with suppress(RuntimeError):  # a device that cannot give its graph away
+        keep(blob, compiled.export_model().getvalue())
+    return compiled
