@@ -104,7 +104,7 @@ def masks_of(dataset: Dataset, hw: tuple[int, int]) -> dict[int, Any]:
     if not any(s.mask_path for s in dataset.test):
         return {}
     return {
-        i: resize_mask(read_mask(s.mask_path), hw) if s.mask_path else np.zeros(hw, bool)
+        i: resize_mask(read_mask(s.mask_path, above=s.mask_above), hw) if s.mask_path else np.zeros(hw, bool)
         for i, s in enumerate(dataset.test)
         if s.mask_path or not s.is_anomalous
     }

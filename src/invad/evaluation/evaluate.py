@@ -6,9 +6,8 @@ p-values and decisions still come from the calibrated score.
 """
 
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +16,16 @@ import torch
 from numpy.typing import NDArray
 
 from invad.data.datasets import load_dataset
-from invad.data.images import read_image, read_mask
+from invad.data.labelled import Unreadable, judge_labelled
 from invad.data.layouts.base import Dataset
-from invad.data.preprocess import resize_map, resize_mask
+from invad.data.preprocess import resize_map
 from invad.detector.detector import Detector
 from invad.diffusion.schedule import timesteps
 from invad.errors import ConfigError, DataError
+from invad.evaluation.false_alarms import false_alarms, realised_rate
 from invad.metrics.exact import (
     PIXEL_METRICS,
     SEVEN_METRICS,
-    binomial_interval,
     image_metrics,
     mean_ad,
     mean_over_categories,
@@ -96,10 +95,13 @@ def evaluate(
     if not samples:
         where = data.root if isinstance(data, Dataset) else "the samples"
         raise DataError(f"{where}: no test images; give a folder with test/good and test/<defect>")
-    log = _Log(strict, observer)
-    tested = list(_test(detector, samples, PROTOCOLS[protocol], pooled, log))
-    if not tested:
-        raise DataError(f"{samples[0].path.parent}: none of {len(samples)} test images could be read")
+    unreadable, read, input_hw = Unreadable(), PROTOCOLS[protocol], detector.info.input_hw
+
+    def judge(sample: Sample, pixels: NDArray[Any]) -> _Reading:
+        return read(detector, pixels, judged_by(detector, sample, pooled))
+
+    judged = judge_labelled(samples, judge, unreadable, stage="evaluation", observer=observer, strict=strict)
+    tested = [_Tested(one.sample, one.answer, one.mask(input_hw), one.seconds) for one in judged]
     readings = [t.reading for t in tested]
     if protocol == "paper":
         readings = _fuse([t.sample for t in tested], readings)
@@ -107,14 +109,17 @@ def evaluate(
         _scored(detector, t.sample, reading, judged_by(detector, t.sample, pooled), protocol)
         for t, reading in zip(tested, readings, strict=True)
     ]
+    of_normals = [s.decision for s in scored if not s.sample.is_anomalous]
     metrics = {
         **_summary(scored, [t.mask for t in tested]),
-        **_false_alarms(scored, detector),
+        "false_alarm_rate": realised_rate(of_normals),
+        "false_alarms": false_alarms(of_normals, asdict(detector.rates)),
+        "calibration_n": detector.calibrations[POOLED].n,
         "protocol": protocol,
         "pooled_calibration": pooled,
         "images_per_second": round(len(tested) / sum(t.seconds for t in tested), 3),
-        "skipped": log.skipped,
-        "masks_skipped": log.masks_skipped,
+        "skipped": [str(path) for path in unreadable.images],
+        "masks_skipped": [str(path) for path in unreadable.masks],
         "warnings": list(detector.warnings()),
     }
     return Evaluation(
@@ -151,51 +156,6 @@ def _map_limits(protocol: str, detector: Detector, scored: Sequence[ScoredSample
     normal = [s for s in scored if not s.sample.is_anomalous] or scored
     peaks = np.array([s.anomaly_map.max() for s in normal])
     return upper_limit(peaks, detector.rates.review), upper_limit(peaks, detector.rates.bad)
-
-
-class _Log:
-    """What could not be read: named and passed over, or an error if strict."""
-
-    def __init__(self, strict: bool, observer: Observer):
-        self.strict, self.observer = strict, observer
-        self.skipped: list[str] = []
-        self.masks_skipped: list[str] = []
-
-    def skip(self, names: list[str], path: Path, what: str, error: DataError) -> None:
-        if self.strict:
-            raise error
-        names.append(str(path))
-        self.observer.note(f"{what}: {error}")
-
-
-def _test(
-    detector: Detector, samples: Sequence[Sample], read: "Read", pooled: bool, log: _Log
-) -> Iterator[_Tested]:
-    log.observer.stage("evaluation", len(samples))
-    for sample in samples:
-        started = time.perf_counter()
-        try:
-            pixels = read_image(sample.path)
-            reading = read(detector, pixels, judged_by(detector, sample, pooled))
-            seconds = time.perf_counter() - started
-            mask = _mask(sample, (pixels.shape[0], pixels.shape[1]), detector.info.input_hw, log)
-            yield _Tested(sample, reading, mask, seconds)
-        except DataError as error:
-            log.skip(log.skipped, sample.path, "skipped", error)
-        log.observer.advance()
-
-
-def _mask(
-    sample: Sample, size_hw: tuple[int, int], input_hw: tuple[int, int], log: _Log
-) -> NDArray[np.bool_] | None:
-    if sample.mask_path is None:
-        return None if sample.is_anomalous else np.zeros(input_hw, dtype=bool)
-    try:
-        mask = read_mask(sample.mask_path, size_hw=size_hw, above=sample.mask_above)
-        return resize_mask(mask, input_hw)
-    except DataError as error:
-        log.skip(log.masks_skipped, sample.mask_path, "mask skipped", error)
-        return None
 
 
 def judged_by(detector: Detector, sample: Sample, pooled: bool = False) -> str | None:
@@ -275,39 +235,10 @@ def _category_row(
     return {
         **seven,
         "mad": mean_ad(seven),
-        "false_alarm_rate": _share(normal, ("review", "bad")),
+        "false_alarm_rate": realised_rate(normal),
         "n_normal": len(normal),
         "n_anomalous": len(scored) - len(normal),
     }
-
-
-def _false_alarms(scored: Sequence[ScoredSample], detector: Detector) -> dict[str, Any]:
-    """Realised shares of normal images not passed as good, against the rates asked."""
-    normal = [s.decision for s in scored if not s.sample.is_anomalous]
-    rates, n = detector.rates, len(normal)
-
-    def row(asked: float, called: tuple[str, ...]) -> dict[str, Any]:
-        low, high = binomial_interval(n, asked) if n else (0, 0)
-        count = sum(d in called for d in normal)
-        return {
-            "asked": asked,
-            "realised": _share(normal, called),
-            "count": count,
-            "expected_count_95": [low, high],
-        }
-
-    return {
-        "false_alarm_rate": _share(normal, ("review", "bad")),
-        "false_alarms": {
-            "review": row(rates.review, ("review", "bad")),
-            "bad": row(rates.bad, ("bad",)),
-        },
-        "calibration_n": detector.calibrations[POOLED].n,
-    }
-
-
-def _share(decisions: Sequence[str], called: tuple[str, ...]) -> float | None:
-    return sum(d in called for d in decisions) / len(decisions) if decisions else None
 
 
 def _renamed(metrics: Mapping[str, float | None]) -> dict[str, float | None]:

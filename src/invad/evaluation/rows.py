@@ -12,6 +12,7 @@ import numpy as np
 from invad.data.preprocess import resize_map
 from invad.errors import DataError
 from invad.evaluation.definitions import DEFINITIONS, Definition, Size
+from invad.evaluation.false_alarms import false_alarms, realised_rate
 from invad.evaluation.predictions import Predictions
 from invad.metrics.exact import (
     IMAGE_METRICS,
@@ -19,7 +20,6 @@ from invad.metrics.exact import (
     SEVEN_METRICS,
     Bools,
     Floats,
-    binomial_interval,
     mean_ad,
 )
 from invad.metrics.intervals import RESAMPLES, bootstrap_intervals
@@ -73,6 +73,7 @@ def row_of(p: Predictions, protocol: str, definition: str, resamples: int = RESA
     pixel = chosen.pixel(maps, masks) if masked else dict.fromkeys(PIXEL_METRICS)
     seven = {**chosen.image(scores, labels), **pixel}
     intervals = bootstrap_intervals(scores, labels, chosen.image, resamples)
+    of_normals = [decision for decision, bad in zip(p.decisions, labels, strict=True) if not bad]
     row: Row = {
         "category": p.meta["category"],
         "seed": p.meta["seed"],
@@ -84,7 +85,8 @@ def row_of(p: Predictions, protocol: str, definition: str, resamples: int = RESA
         "n_normal": int((~labels).sum()),
         "n_anomalous": int(labels.sum()),
         "n_masked": masked,
-        **_false_alarms(p),
+        "false_alarm_rate": realised_rate(of_normals),
+        "false_alarms": false_alarms(of_normals, p.meta["rates"]),
         **{key: p.meta.get(key) for key in MEASURED},
     }
     if any(p.samples):
@@ -124,19 +126,6 @@ def sample_metrics(p: Predictions, protocol: str, definition: Definition) -> dic
     labels = np.array([p.labels[own].any() for own in views.values()])
     found = definition.image(scores, labels)
     return {**dict(zip(SAMPLE_METRICS, found.values(), strict=True)), "n_samples": len(views)}
-
-
-def _false_alarms(p: Predictions) -> dict[str, Any]:
-    """Realised shares of normal images not passed as good, beside the rates asked."""
-    normal = [decision for decision, bad in zip(p.decisions, p.labels, strict=True) if not bad]
-    n = len(normal)
-    told: dict[str, Any] = {}
-    for name, called in (("review", ("review", "bad")), ("bad", ("bad",))):
-        asked, count = p.meta["rates"][name], sum(decision in called for decision in normal)
-        expected = list(binomial_interval(n, asked))
-        realised = count / n if n else None
-        told[name] = {"asked": asked, "realised": realised, "count": count, "expected_count_95": expected}
-    return {"false_alarm_rate": told["review"]["realised"], "false_alarms": told}
 
 
 def _undefined(row: Row, masks: Sequence[Bools]) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """The test images of one category under a detector, as a prediction file wants them."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,9 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from invad.data.images import read_image, read_mask_codes
+from invad.data.labelled import Labelled, Unreadable, judge_labelled
 from invad.detector.detector import Detector
-from invad.errors import DataError
 from invad.evaluation.evaluate import judged_by, paper_reading
 from invad.evaluation.machine import PeakMemory, facts, in_words
 from invad.evaluation.predictions import PackedMask, Predictions
@@ -20,6 +18,17 @@ from invad.observer import Observer
 from invad.records import Decision, Sample
 from invad.scoring.calibration import for_category
 from invad.scoring.typicality import paper_fusion
+
+
+@dataclass(frozen=True, slots=True)
+class _Judged:
+    """One image under the calibrated protocol, and its features."""
+
+    features_1Chw: torch.Tensor
+    score: float
+    map_hw: NDArray[np.float32]
+    p_value: float
+    decision: Decision
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +63,16 @@ def predict_category(
     left out and named. Raises DataError when no image can be read, or for the first that cannot if strict.
     """
     memory = PeakMemory(str(detector.model.extract.device))
-    skip = _Skipped(root, strict, observer)
-    scored: list[_Scored] = []
-    observer.stage("test", len(samples))
-    for sample in samples:
-        try:
-            scored.append(_score(detector, sample, skip))
-        except DataError as error:
-            skip(sample.path, error)
-        observer.advance()
-    if not scored:
-        raise DataError(f"{samples[0].path.parent}: none of {len(samples)} test images could be read")
+    unreadable = Unreadable()
+    judged = judge_labelled(
+        samples,
+        lambda sample, pixels: _judge(detector, sample, pixels),
+        unreadable,
+        stage="test",
+        observer=observer,
+        strict=strict,
+    )
+    scored = [_under_both(detector, one) for one in judged]
     measured = {
         "images_per_second": round(len(scored) / sum(s.seconds for s in scored), 3),
         "peak_memory_mb": memory.megabytes(),
@@ -73,48 +81,35 @@ def predict_category(
         "calibration_n": for_category(detector.calibrations, judged_by(detector, samples[0])).n,
         "rates": asdict(detector.rates),
         "input_hw": list(detector.info.input_hw),
-        "skipped": skip.names,
+        "skipped": [below(root, path) for path in (*unreadable.images, *unreadable.masks)],
     }
     return _collected(scored, root, {**meta, **measured})
 
 
-class _Skipped:
-    """Notes what could not be read, or raises if strict."""
-
-    def __init__(self, root: Path, strict: bool, observer: Observer):
-        self.root, self.strict, self.observer = root, strict, observer
-        self.names: list[str] = []
-
-    def __call__(self, path: Path, error: DataError) -> None:
-        if self.strict:
-            raise error
-        self.names.append(below(self.root, path))
-        self.observer.note(f"skipped: {error}")
-
-
-def _score(detector: Detector, sample: Sample, skip: _Skipped) -> _Scored:
-    started = time.perf_counter()
-    pixels = read_image(sample.path)
+def _judge(detector: Detector, sample: Sample, pixels: NDArray[Any]) -> _Judged:
     features = detector.model.extract(pixels)
     category = judged_by(detector, sample)
     score, map_hw = detector.score(detector.model.read(features), category)
     calibration = for_category(detector.calibrations, category)
-    p_value, decision = calibration.p_value(score), calibration.decide(score)
-    seconds = time.perf_counter() - started
-    paper_map_hw, terms = paper_reading(detector, features)
-    size_hw = (pixels.shape[0], pixels.shape[1])
-    mask = _mask(sample, size_hw, skip)
-    return _Scored(sample, size_hw, score, map_hw, p_value, decision, paper_map_hw, terms, mask, seconds)
+    return _Judged(features, score, map_hw, calibration.p_value(score), calibration.decide(score))
 
 
-def _mask(sample: Sample, size_hw: tuple[int, int], skip: _Skipped) -> PackedMask | None:
-    if sample.mask_path is None or not sample.is_anomalous:
-        return None
-    try:
-        return PackedMask.pack(*read_mask_codes(sample.mask_path, size_hw=size_hw, above=sample.mask_above))
-    except DataError as error:
-        skip(sample.mask_path, error)
-        return None
+def _under_both(detector: Detector, one: Labelled[_Judged]) -> _Scored:
+    # Here and not while judging: the time measured is that of the calibrated protocol.
+    paper_map_hw, terms = paper_reading(detector, one.answer.features_1Chw)
+    mask = None if one.mask_codes is None else PackedMask.pack(*one.mask_codes)
+    return _Scored(
+        sample=one.sample,
+        size_hw=one.size_hw,
+        score=one.answer.score,
+        map_hw=one.answer.map_hw,
+        p_value=one.answer.p_value,
+        decision=one.answer.decision,
+        paper_map_hw=paper_map_hw,
+        terms=terms,
+        mask=mask,
+        seconds=one.seconds,
+    )
 
 
 def _collected(scored: Sequence[_Scored], root: Path, meta: dict[str, Any]) -> Predictions:

@@ -15,9 +15,9 @@ from invad._version import __version__
 from invad.backbones.registry import load_backbone
 from invad.data.datasets import load_dataset
 from invad.data.files import write_atomically
-from invad.data.images import read_image, read_mask
+from invad.data.labelled import Unreadable, judge_labelled
 from invad.data.layouts.base import Dataset
-from invad.data.preprocess import resize_map, resize_mask
+from invad.data.preprocess import resize_map
 from invad.detector.detector import choose_device
 from invad.detector.plain import to_plain
 from invad.errors import ConfigError, DataError
@@ -191,28 +191,22 @@ def _reader(model: Model, variant: Variant) -> Callable[[NDArray[np.float32]], T
 
 
 def _read_tests(model: Model, samples: Sequence[Sample], pixels: bool, observer: Observer) -> _Tests:
-    observer.stage("test images", len(samples))
-    kept, features, masks = [], [], []
-    hw = model.extract.preprocess.input_hw
-    for sample in samples:
-        try:
-            image = read_image(sample.path)
-            mask = _mask(sample, (image.shape[0], image.shape[1]), hw) if pixels else None
-            features.append(model.extract(image)[0].cpu().numpy())
-            masks.append(mask)
-            kept.append(sample)
-        except DataError as error:
-            observer.note(f"skipped: {error}")
-        observer.advance()
+    input_hw = model.extract.preprocess.input_hw
+
+    def features(_: Sample, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        z_Chw: NDArray[np.float32] = model.extract(pixels)[0].cpu().numpy()
+        return z_Chw
+
+    tested = [
+        (one.sample, one.answer, one.mask(input_hw) if pixels else None)
+        for one in judge_labelled(
+            samples, features, Unreadable(), stage="test images", observer=observer, masks=pixels
+        )
+    ]
+    kept, z_NChw, masks = zip(*tested, strict=True)
     if len({s.is_anomalous for s in kept}) < 2:
         raise DataError(f"{samples[0].path.parent}: too few readable test images, good and defective")
-    return _Tests(tuple(kept), np.stack(features), tuple(masks))
-
-
-def _mask(sample: Sample, size_hw: tuple[int, int], hw: tuple[int, int]) -> NDArray[np.bool_] | None:
-    if sample.mask_path is None:
-        return None if sample.is_anomalous else np.zeros(hw, dtype=bool)
-    return resize_mask(read_mask(sample.mask_path, size_hw=size_hw), hw)
+    return _Tests(kept, np.stack(z_NChw), masks)
 
 
 def _measured(test: Terms, held: Terms, tests: _Tests, settings: Preset) -> list[dict[str, Any]]:
