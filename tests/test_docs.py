@@ -37,4 +37,6 @@ def test_the_readme_is_short():
 def test_the_index_leads_to_every_page():
     index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
     linked = {(ROOT / "docs" / target).resolve() for target in re.findall(r"\]\(([^)#\s]+)", index)}
-    assert [p.name for p in ROOT.glob("docs/*.md") if p.name != "index.md" and p.resolve() not in linked] == []
+    assert [
+        p.name for p in ROOT.glob("docs/*.md") if p.name != "index.md" and p.resolve() not in linked
+    ] == []

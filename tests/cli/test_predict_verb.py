@@ -2,11 +2,15 @@
 
 import csv
 import json
+import resource
+import signal
+import subprocess
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from invad.cli.predict import expand, overlay_names
+from invad.cli.predict import OverlayNames, expand
 from invad.detector.detector import Detector
 from invad.errors import ConfigError, DataError
 
@@ -74,7 +78,8 @@ def test_strict_stops_at_the_unreadable_image(run, model, incoming, tmp_path, on
     result = run("predict", model, incoming, "--strict", "--json", tmp_path / "p.json")
     assert result.exit_code == 1
     one_line(result, incoming / "001.png")
-    assert not (tmp_path / "p.json").exists()
+    told = json.loads((tmp_path / "p.json").read_text())
+    assert ([row["path"] for row in told["images"]], told["partial"]) == ([str(incoming / "000.png")], True)
 
 
 def test_nothing_readable_is_an_error(run, model, incoming, tmp_path, one_line):
@@ -132,8 +137,18 @@ def test_paths_are_expanded_once_in_order(tests, tmp_path):
 
 
 def test_overlay_names_never_meet(tmp_path):
-    below = ["a/b.png", "a_b.png", "a/b.PNG", "A_B.jpg", "a_b_2.png", "a_b_overlay.png"]
-    names = overlay_names([(tmp_path, type(tmp_path)(name)) for name in below])
+    below = [
+        "a/b.png",
+        "a_b.png",
+        "a/b.PNG",
+        "A_B.jpg",
+        "a_b_2.png",
+        "a_b_overlay.png",
+        "é.png",
+        "e\u0301.png",
+    ]
+    naming = OverlayNames(tmp_path)
+    names = [naming.name(Path(name)) for name in below]
     assert names[0] == "a_b_overlay.png"
     assert len({name.casefold() for name in names}) == len(below)
 
@@ -151,10 +166,151 @@ def test_a_name_that_is_no_text_does_not_end_the_run(run_outside, model, tests, 
     result = run_outside("predict", model, odd, "--csv", tmp_path / "p.csv", "--json", tmp_path / "p.json")
     assert (result.returncode, "Traceback" in result.stderr) == (0, False)
     assert json.loads((tmp_path / "p.json").read_text())["images"][0]["path"] == str(odd)
-    assert "part-?.png" in result.stdout
+    assert "part-\\xff.png" in result.stdout
 
 
 def test_an_archive_needs_a_folder_and_one_source(run, model, tests, one_line):
     one_line(run("predict", model, tests, "--engine", "ray"), "--output")
     one_line(run("predict", model, tests, tests, "--engine", "ray", "--output", "x"), "not 2 paths")
     one_line(run("predict", model, tests, "--engine", "ray", "--csv", "x.csv"), "--csv")
+
+
+def test_an_image_that_nobody_could_judge_is_not_good(run, model, incoming, tmp_path):
+    for kind in ("bad", "review"):
+        result = run("predict", model, incoming, "--fail-on", kind, "--csv", tmp_path / "p.csv")
+        assert result.exit_code == 3
+    assert len((tmp_path / "p.csv").read_text().splitlines()) == 4
+
+
+@pytest.fixture
+def many(tests, tmp_path):
+    """300 names of one image."""
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for i in range(300):
+        (folder / f"{i:03d}.png").symlink_to(tests / "good" / "000.png")
+    return folder
+
+
+def stopped(process, how):
+    """(status, printed lines, words on standard error) of a run that is stopped after its third line."""
+    lines = [process.stdout.readline() for _ in range(3)]
+    if how == "head":
+        process.stdout.close()
+        rest = ""
+    else:
+        process.send_signal(how)
+        rest = process.stdout.read()
+    said = process.stderr.read()
+    return process.wait(60), [*lines, *rest.splitlines()], said
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, "head"])
+def test_what_was_judged_before_the_end_is_kept(command, environment, model, many, tmp_path, how):
+    files = ["--csv", tmp_path / "p.csv", "--json", tmp_path / "p.json"]
+    (tmp_path / "p.csv").write_text("of an earlier run")
+    process = subprocess.Popen(
+        command("predict", model, many, *files),
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    status, lines, said = stopped(process, how)
+    assert status == (1 if how == "head" else 130)
+    told = json.loads((tmp_path / "p.json").read_text())
+    with (tmp_path / "p.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert told["partial"] is True
+    assert 3 <= len(rows) == len(told["images"]) < 300
+    assert f"warning: partial: {len(rows)} of 300 images were judged" in said
+    assert "Traceback" not in said
+    if how != "head":
+        assert said.splitlines()[-1] == "error: interrupted"
+        assert lines[-1].startswith(f"partial: {len(rows)} of 300 images: ")
+        assert len(lines) == len(rows) + 1
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["p.csv", "p.json"]
+
+
+def test_a_full_disk_costs_no_row_elsewhere(run_outside, model, many, tmp_path):
+    """Standard output is full, or the CSV; a limit on the size of files stands for the disk."""
+    (tmp_path / "full").symlink_to("/dev/full")
+    result = run_outside("predict", model, many, "--csv", tmp_path / "full", "--json", tmp_path / "p.json")
+    assert result.returncode == 1
+    assert "No space left on device; free space" in result.stderr.splitlines()[-1]
+    assert len(json.loads((tmp_path / "p.json").read_text())["images"]) == 1
+    assert len(result.stdout.splitlines()) == 2
+
+    def small_disk():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    result = run_outside("predict", model, many, "--csv", tmp_path / "p.csv", preexec_fn=small_disk)
+    assert result.returncode == 1
+    assert "p.csv" in result.stderr.splitlines()[-1]
+    with (tmp_path / "p.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert 0 < len(rows) == len(result.stdout.splitlines()) - 2
+    assert all(row["decision"] for row in rows)
+
+
+def test_an_overlay_that_cannot_be_written_is_a_warning(run, model, tests, tmp_path):
+    out = tmp_path / "out"
+    (out / "000_overlay.png").mkdir(parents=True)
+    result = run("predict", model, tests / "good", "--output", out, "--json", tmp_path / "p.json")
+    assert result.exit_code == 0
+    assert len(json.loads((tmp_path / "p.json").read_text())["images"]) == 4
+    warnings = [line for line in result.stderr.splitlines() if line.startswith("warning: ")]
+    assert [("no overlay of" in line, "Is a directory" in line) for line in warnings] == [(True, True)]
+    assert len(list(out.glob("*_overlay.png"))) == 4
+
+
+def test_long_names_have_overlays(run, model, tests, tmp_path):
+    deep = tmp_path / "in" / ("station-of-the-second-hall/" * 12)
+    deep.mkdir(parents=True)
+    for name in ("検査" * 40, "検査" * 40 + "b"):
+        (tmp_path / "in" / f"{name}.png").symlink_to(tests / "good" / "000.png")
+    (deep / "a.png").symlink_to(tests / "good" / "001.png")
+    result = run("predict", model, tmp_path / "in", "--output", tmp_path / "out")
+    assert (result.exit_code, "warning" in result.stderr) == (0, False)
+    assert len(list((tmp_path / "out").iterdir())) == 3
+    long = run("predict", model, "a" * 300 + ".png")
+    assert long.exit_code == 1
+    assert "File name too long" in long.stderr.splitlines()[-1]
+
+
+def test_names_are_data(run, model, tests, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    names = [
+        "bad.png\ngood  p 0.9  score 1.0  other",
+        "e\033[2J",
+        "raw\udcff",
+        "raw\udcfe",
+        "back\rward",
+        "\u202e",
+    ]
+    for name in names:
+        (folder / f"{name}.png").symlink_to(tests / "good" / "000.png")
+    (folder / "cut\n.png").write_bytes(b"no image")
+    files = ["--csv", tmp_path / "p.csv", "--json", tmp_path / "p.json"]
+    result = run("predict", model, folder, *files)
+    assert len(result.stdout.splitlines()) == len(result.stdout.split("\n")) - 1 == 8
+    assert not [character for character in "\033\r\u202e" if character in result.stdout + result.stderr]
+    assert r"bad.png\ngood  p 0.9  score 1.0  other.png" in result.stdout
+    paths = {str(folder / f"{name}.png") for name in [*names, "cut\n"]}
+    with (tmp_path / "p.csv").open(newline="", errors="surrogateescape") as file:
+        assert {row["path"] for row in csv.DictReader(file)} == paths
+    assert {row["path"] for row in json.loads((tmp_path / "p.json").read_text())["images"]} == paths
+
+
+def test_standard_output_belongs_to_the_table_that_is_written_there(run_outside, model, tests):
+    for name in ("-", "/dev/stdout"):
+        result = run_outside("predict", model, tests / "good", "--csv", name)
+        assert [line.split(",")[0] for line in result.stdout.splitlines()] == [
+            "path",
+            *(str(tests / "good" / f"00{i}.png") for i in range(4)),
+        ]
+        assert "4 images: " in result.stderr
+    result = run_outside("predict", model, tests / "good", "--json", "/dev/stdout")
+    assert len(json.loads(result.stdout)["images"]) == 4

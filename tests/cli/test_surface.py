@@ -136,7 +136,7 @@ def test_names_are_split_at_commas():
 
 def test_words_keep_brackets_and_undecodable_names(capsys):
     Voice().say("part[1] :bug: \udcff.png")
-    assert capsys.readouterr().out == "part[1] :bug: ?.png\n"
+    assert capsys.readouterr().out == "part[1] :bug: \\xff.png\n"
 
 
 def test_a_table_is_aligned(capsys):

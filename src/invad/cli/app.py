@@ -1,10 +1,10 @@
 """The verbs of the command line and what happens when one of them fails.
 
 Exit status: 0 done, 1 the data, model or machine is at fault, 2 the command is, 3 `predict --fail-on`,
-130 interrupted. Errors of invad itself keep their traceback.
+130 interrupted, by Ctrl-C or SIGTERM. Errors of invad itself keep their traceback.
 """
 
-import errno
+import os
 import sys
 from typing import Annotated, Any
 
@@ -29,13 +29,10 @@ from invad.cli.recipes import recipes
 from invad.cli.reference import import_reference
 from invad.cli.train import train
 from invad.cli.voice import complain
-from invad.errors import ConfigError, InvadError
+from invad.errors import ConfigError, InvadError, reason
 from invad.fit.launch import first_to_fail
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
-
-FULL_OR_FORBIDDEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
-"""What the machine, not the program, is to blame for."""
 
 FULL_INSTALL = ("torch", "torchvision", "timm", "safetensors", "scipy", "pydantic", "jinja2")
 """What the small runtime does without."""
@@ -51,10 +48,12 @@ class Verbs(TyperGroup):
             if first_to_fail():
                 complain(str(error))
             raise typer.Exit(USAGE if isinstance(error, ConfigError) else FAILED) from None
+        except BrokenPipeError:  # whoever read standard output has what it wanted
+            raise typer.Exit(FAILED) from None
         except OSError as error:
-            if error.errno not in FULL_OR_FORBIDDEN:
-                raise
-            complain(f"{error.filename or 'writing'}: {error.strerror}; free space or choose another folder")
+            if first_to_fail():
+                where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+                complain(f"{where}{reason(error)}")
             raise typer.Exit(FAILED) from None
         except ModuleNotFoundError as error:
             if error.name not in FULL_INSTALL and not str(error.name).startswith("invad."):
@@ -133,7 +132,7 @@ app.add_typer(data, name="data")
 def main() -> None:
     """Entry point of the `invad` command."""
     for stream in (sys.stdout, sys.stderr):
-        # A file name that the terminal cannot show must not end a run.
+        # A file name that the terminal cannot show must not end a run, nor look like another.
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors="backslashreplace")
     app(prog_name="invad")

@@ -16,8 +16,11 @@ def score(
     category: str | None,
     workers: int | None,
     device: str | None,
-) -> Mapping[str, int]:
-    """Score an archive into `output` and say what came of it; returns the number of images by decision."""
+) -> Mapping[str | None, int]:
+    """Score an archive into `output` and say what came of it.
+
+    Returns the number of images by decision; None counts those that nobody could judge.
+    """
     if output is None:
         raise ConfigError("--engine ray writes its rows into a folder; name it with --output")
     if len(sources) != 1:
@@ -41,4 +44,4 @@ def score(
     voice.hand_over({**told, "decisions": made.decisions, "before": made.before})
     if made.errors == made.images:
         raise DataError(f"none of {made.images} images could be read; the column error says why")
-    return made.decisions
+    return dict([*made.decisions.items(), (None, made.errors)])

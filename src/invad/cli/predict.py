@@ -1,7 +1,7 @@
 """invad predict"""
 
-import csv as csv_format
-import io
+import os
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -19,9 +19,12 @@ from invad.cli.options import (
     written_file,
 )
 from invad.cli.progress import observing
-from invad.cli.voice import Voice
+from invad.cli.rows import Rows, csv_form, json_form
+from invad.cli.voice import Voice, standard
+from invad.data.files import fitting_name, is_folder
+from invad.data.listing import IMAGE_SUFFIXES, list_images
 from invad.detector.opening import AUTO, open_detector
-from invad.errors import ConfigError, DataError
+from invad.errors import ConfigError, DataError, InvadError, reason
 
 if TYPE_CHECKING:
     from invad.detector.opening import AnyDetector
@@ -29,7 +32,6 @@ if TYPE_CHECKING:
 
 FOUND_BAD = 3
 RAY = "ray"
-FIELDS = ("path", "score", "p_value", "decision", "error")
 
 
 class FailOn(str, Enum):
@@ -39,7 +41,11 @@ class FailOn(str, Enum):
     review = "review"
 
 
-FAILING = {FailOn.bad: ("bad",), FailOn.review: ("review", "bad")}
+FAILING: dict[FailOn, tuple[str | None, ...]] = {
+    FailOn.bad: ("bad", None),
+    FailOn.review: ("review", "bad", None),
+}
+"""None: an image that nobody could judge is not good."""
 
 
 def predict(
@@ -62,7 +68,9 @@ def predict(
     ] = None,
     csv: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", callback=written_file, help="Write the rows as CSV."),
+        typer.Option(
+            metavar="FILE", callback=written_file, help="Write the rows as CSV; - is standard output."
+        ),
     ] = None,
     category: Annotated[
         str | None,
@@ -70,7 +78,9 @@ def predict(
     ] = None,
     fail_on: Annotated[
         FailOn | None,
-        typer.Option(help="Exit with status 3 when an image is bad (or, with review, is not good)."),
+        typer.Option(
+            help="Exit with status 3 when an image is bad (or, with review, is not good) or cannot be judged."
+        ),
     ] = None,
     strict: StrictOption = False,
     batch: Annotated[
@@ -102,40 +112,44 @@ def predict(
     The p-value is the share of good images expected to look at least this unusual. An unreadable image gets a
     row that says why, and the rest goes on.
     """
-    voice = Voice(json)
+    voice = Voice(json, csv)
     if engine == RAY:
         if csv is not None or strict:
             raise ConfigError("--csv and --strict do not go with --engine ray; its rows are Parquet")
-        decisions = score(voice, model, path, output, category, workers, device)
-        if fail_on is not None and any(decisions[name] for name in FAILING[fail_on]):
-            raise typer.Exit(FOUND_BAD)
+        _fail_on(fail_on, score(voice, model, path, output, category, workers, device))
         return
+    if csv is not None and standard(csv) == standard(json):
+        raise ConfigError(f"--csv and --json both write to {csv}; give them two files")
     images = list(expand([Path(name) for name in path], output))
     with observing(voice.err) as observer:
         detector = open_detector(model, engine, device, threads)
         _require_known(detector, category, model)
-        if output is not None:
-            _make(output)
-        observer.stage("images", len(images))
-        names = overlay_names(images)
-        rows: list[dict[str, Any]] = []
+        overlays = None if output is None else Overlays(output, detector, voice)
         paths = [image for image, _ in images]
         decoders = 2 if workers is None else workers
         made = detector.predict_many(paths, category=category, batch=batch, workers=decoders, strict=strict)
-        for image, name, found in zip(paths, names, made, strict=True):
-            rows.append(_row(image, found))
-            if output is not None and not isinstance(found, DataError):
-                _save(detector, output / name, image, found)
-            observer.advance()
-    voice.say(*(_line(row) for row in rows))
-    unreadable = [row for row in rows if "error" in row]
-    voice.say(_total(rows))
-    if csv is not None:
-        _write_csv(csv, rows)
-    voice.hand_over({"model": str(model), "content_hash": detector.content_hash, "images": rows})
-    if len(unreadable) == len(rows):
-        raise DataError(f"none of {len(rows)} images could be read; the first: {rows[0]['error']}")
-    if fail_on is not None and any(row.get("decision") in FAILING[fail_on] for row in rows):
+        # On a terminal the rows scroll above the bar.
+        say = observer.note if voice.out.is_terminal and voice.err.is_terminal else voice.say
+        head = {"model": str(model), "content_hash": detector.content_hash}
+        rows = Rows(voice, len(images), {standard(csv): csv_form(), standard(json): json_form(head)}, say)
+        observer.stage("images", len(images))
+        try:
+            for (image, below), found in zip(images, made, strict=True):
+                rows.add(_row(image, found))
+                if overlays is not None and not isinstance(found, DataError):
+                    overlays.save(image, below, found)
+                observer.advance()
+        finally:
+            rows.close()
+    if voice.failed:
+        raise voice.failed[0]
+    if rows.counts[None] == len(images):
+        raise DataError(f"none of {len(images)} images could be read; the first: {rows.first_error}")
+    _fail_on(fail_on, rows.counts)
+
+
+def _fail_on(asked: FailOn | None, counts: Mapping[str | None, int]) -> None:
+    if asked is not None and any(counts[decision] for decision in FAILING[asked]):
         raise typer.Exit(FOUND_BAD)
 
 
@@ -145,38 +159,73 @@ def expand(paths: Sequence[Path], output: Path | None) -> Iterator[tuple[Path, P
     Overlays of an earlier run in `output` are no input. Raises DataError for a folder without images,
     ConfigError when `output` is a folder of the images themselves.
     """
-    from invad.data.listing import list_images
-
-    own = output.resolve() if output is not None else None
-    seen: set[Path] = set()
+    own = None if output is None else _real(output)
+    seen: set[str] = set()
     for path in paths:
         found: Iterable[Path] = (path,)
-        if path.is_dir():
-            root = path.resolve()
+        is_root = _is_folder(path)
+        if is_root:
+            root = _real(path)
             if own is not None and own in (root, *root.parents):
                 raise ConfigError(f"--output {output} holds the images of {path}; give it another folder")
-            found = [p for p in list_images(path) if own is None or own not in p.resolve().parents]
+            found = [p for p in list_images(path) if own is None or own not in _real(p).parents]
             if not found:
                 raise DataError(f"{path}: no images in it; give images or folders of images")
         for image in found:
-            if image.absolute() not in seen:
-                seen.add(image.absolute())
-                yield image, image.relative_to(path) if path.is_dir() else Path(image.name)
+            whole = os.fspath(image.absolute())
+            if whole not in seen:
+                seen.add(whole)
+                yield image, image.relative_to(path) if is_root else Path(image.name)
 
 
-def overlay_names(images: Sequence[tuple[Path, Path]]) -> list[str]:
-    """A name for each overlay: `sub/007.png` becomes `sub_007_overlay.png`, numbered where names meet."""
-    taken: set[str] = set()
-    names = []
-    for _, below in images:
-        stem = "_".join(below.with_suffix("").parts)
-        name, number = f"{stem}_overlay.png", 1
-        while name.casefold() in taken:
+def _is_folder(path: Path) -> bool:
+    """An image that cannot be looked at is no folder, and gets a row that says why."""
+    try:
+        return is_folder(path)
+    except DataError:
+        if path.suffix.lower() in IMAGE_SUFFIXES:
+            return False
+        raise
+
+
+def _real(path: Path) -> Path:
+    # Unlike Path.resolve it answers for every path.
+    return Path(os.path.realpath(path))
+
+
+class Overlays:
+    """Pictures of the images with heat map and verdict. One that cannot be written is a warning."""
+
+    def __init__(self, folder: Path, detector: "AnyDetector", voice: Voice):
+        _make(folder)
+        self.folder, self.detector, self.voice = folder, detector, voice
+        self.names = OverlayNames(folder)
+
+    def save(self, image: Path, below: Path, prediction: "Prediction") -> None:
+        target = self.folder / self.names.name(below)
+        try:
+            _save(self.detector, target, image, prediction)
+        except (InvadError, OSError) as error:
+            said = reason(error, writing=True) if isinstance(error, OSError) else str(error)
+            self.voice.warn(f"no overlay of {image}: {said}")
+
+
+class OverlayNames:
+    """`sub/007.png` becomes `sub_007_overlay.png`, numbered where names meet and cut where they are long."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.taken: set[str] = set()
+
+    def name(self, below: Path) -> str:
+        stem, number = "_".join(below.with_suffix("").parts), 1
+        name = fitting_name(stem, "_overlay.png", self.folder)
+        # Some file systems take names that differ in case or in the form of an accent for one.
+        while (key := unicodedata.normalize("NFC", name).casefold()) in self.taken:
             number += 1
-            name = f"{stem}_{number}_overlay.png"
-        taken.add(name.casefold())
-        names.append(name)
-    return names
+            name = fitting_name(stem, f"_{number}_overlay.png", self.folder)
+        self.taken.add(key)
+        return name
 
 
 def _row(image: Path, found: "Prediction | DataError") -> dict[str, Any]:
@@ -216,30 +265,4 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be made ({error.strerror}); give --output another folder"
-        ) from None
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    if "error" in row:
-        return f"unreadable  {row['error']}"
-    return f"{row['decision']:<10}  p {row['p_value']:<8.2g}  score {row['score']:<9.4g}  {row['path']}"
-
-
-def _total(rows: Sequence[Mapping[str, Any]]) -> str:
-    counts = {name: sum(row["decision"] == name for row in rows) for name in ("good", "review", "bad")}
-    unreadable = sum("error" in row for row in rows)
-    said = ", ".join(f"{count} {name}" for name, count in counts.items())
-    noun = "image" if len(rows) == 1 else "images"
-    return f"{len(rows)} {noun}: {said}" + (f", {unreadable} unreadable" if unreadable else "")
-
-
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    from invad.data.files import write_atomically
-
-    text = io.StringIO(newline="")
-    writer = csv_format.DictWriter(text, FIELDS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(path, text.getvalue().encode("utf-8", "replace"))
+        raise DataError(f"{folder}: cannot be made: {reason(error, writing=True)}") from None

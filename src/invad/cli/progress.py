@@ -10,10 +10,14 @@ from typing import TYPE_CHECKING, Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from invad.cli.voice import remark, shown
+
 if TYPE_CHECKING:
     from invad.fit.distributed import Workers
 
 SECONDS_BETWEEN_LINES = 10.0
+STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
+"""Signals that are treated like Ctrl-C, unless somebody has them ignored (nohup)."""
 
 
 class Shown(Protocol):
@@ -32,14 +36,14 @@ class Bar:
         self.task: TaskID | None = None
 
     def stage(self, name: str, total: int) -> None:
-        self.task = self.progress.add_task(name, total=total, detail="")
+        self.task = self.progress.add_task(shown(name), total=total, detail="")
 
     def advance(self, detail: str = "") -> None:
         if self.task is not None:
-            self.progress.update(self.task, advance=1, detail=detail)
+            self.progress.update(self.task, advance=1, detail=shown(detail))
 
     def note(self, text: str) -> None:
-        self.progress.console.print(text, markup=False, highlight=False, soft_wrap=True, emoji=False)
+        remark(self.progress.console, text)
 
 
 class Lines:
@@ -66,8 +70,7 @@ class Lines:
         self.note(f"{self.name}: {self.done} of {self.total}{said}, about {left:.0f} s left")
 
     def note(self, text: str) -> None:
-        clean = text.encode("utf-8", "replace").decode("utf-8")
-        self.console.print(clean, markup=False, highlight=False, soft_wrap=True, emoji=False)
+        remark(self.console, text)
 
 
 class Quiet:
@@ -79,7 +82,7 @@ class Quiet:
 
 
 class Interruptible:
-    """Passes on to another observer, and turns Ctrl-C into an exception between two steps, never inside one.
+    """Passes on to another observer, and turns Ctrl-C or SIGTERM into an exception between two steps.
 
     A checkpoint written halfway through a step would not continue to the same result. A second Ctrl-C
     does not wait, unless patient: a launcher passes the first one on to processes that have seen it.
@@ -135,8 +138,11 @@ def _safe_interrupt(inner: Shown, patient: bool = False) -> Iterator[Interruptib
     if threading.current_thread() is not threading.main_thread():
         yield observer
         return
-    before = signal.signal(signal.SIGINT, observer.on_signal)
+    # The processes of a team are ended by their launcher, which waits for none of them.
+    others = () if patient else [s for s in STOPPING if signal.getsignal(s) == signal.SIG_DFL]
+    before = {number: signal.signal(number, observer.on_signal) for number in (signal.SIGINT, *others)}
     try:
         yield observer
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -9,8 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
+from io import RawIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 from invad.errors import DataError, reason
 
@@ -76,30 +76,43 @@ class Output:
     def __init__(self, path: Path):
         self.path = path
         self.partial: Path | None = None
+        self.length = 0
         descriptor = _own_descriptor(path)
         if descriptor is not None:
             # Opened by its name a file would begin anew, and a socket not open at all.
-            self.stream: BinaryIO = os.fdopen(os.dup(descriptor), "wb")
+            self.stream: RawIOBase = os.fdopen(os.dup(descriptor), "wb", buffering=0)
             return
         # A loop of links stays a path that does not open.
         self.target = Path(os.path.realpath(path))
         if not _is_replaceable(self.target):
-            self.stream = self.target.open("wb")
+            self.stream = self.target.open("wb", buffering=0)
             return
         partial = _beside(self.target)
         try:
-            self.stream = partial.open("wb")
+            self.stream = partial.open("wb", buffering=0)
             self.partial = partial
         except OSError as error:
             # A folder that is read-only may hold a file that is not, as in a container.
             if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS) or not self.target.exists():
                 raise
-            self.stream = self.target.open("wb")
+            self.stream = self.target.open("wb", buffering=0)
 
     def write(self, content: bytes) -> None:
-        """Add to the file; when this returns, the content has left the process."""
-        self.stream.write(content)
-        self.stream.flush()
+        """Add to the file; when this returns, the content has left the process.
+
+        Of content that does not fit (a full disk) nothing is added, unless it went into a pipe or device.
+        """
+        rest = memoryview(content)
+        try:
+            while rest:
+                rest = rest[self.stream.write(rest) or 0 :]
+        except BaseException:
+            if self.partial is not None:
+                with suppress(OSError):
+                    self.stream.truncate(self.length)
+                    self.stream.seek(self.length)
+            raise
+        self.length += len(content)
 
     def keep(self) -> None:
         """Give the file its name."""
