@@ -209,14 +209,10 @@ def stopped(process, how):
 def test_what_was_judged_before_the_end_is_kept(command, environment, model, many, tmp_path, how):
     files = ["--csv", tmp_path / "p.csv", "--json", tmp_path / "p.json"]
     (tmp_path / "p.csv").write_text("of an earlier run")
-    process = subprocess.Popen(
-        command("predict", model, many, *files),
-        env=environment(tmp_path),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    status, lines, said = stopped(process, how)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    arguments = command("predict", model, many, *files)
+    with subprocess.Popen(arguments, env=environment(tmp_path), **pipes) as process:
+        status, lines, said = stopped(process, how)
     assert status == (1 if how == "head" else 130)
     told = json.loads((tmp_path / "p.json").read_text())
     with (tmp_path / "p.csv").open(newline="") as file:

@@ -1,6 +1,6 @@
 """The command line. Each verb is one function; heavy imports are inside it, so that help is quick.
 
-Order of imports: voice, progress, folder, options, archive, calibrate, data, distill, doctor, evaluate,
+Order of imports: voice, rows, progress, folder, options, archive, calibrate, data, distill, doctor, evaluate,
 export, inspect, recipes, reference, train, predict, demo, bench, ablate, benchmark, app.
 """
 
