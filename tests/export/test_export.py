@@ -43,6 +43,11 @@ def test_the_other_presets_verify_on_both_engines(preset, tiny_detectors, tmp_pa
     assert (other.engine, other.problems) == ("openvino", [])
 
 
+def test_waiting_threads_of_onnx_runtime_sleep(bundle):
+    options = runtime.load(bundle, "onnxruntime").engine.session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
 def test_the_bundle_says_what_the_detector_says(bundle, two_categories, draw, tmp_path):
     Image.fromarray(draw(3, defect=True, size=(90, 60))).save(tmp_path / "a.png")
     loaded = runtime.load(bundle, threads=1)

@@ -31,6 +31,7 @@ from invad.cli.train import train
 from invad.cli.voice import complain
 from invad.errors import ConfigError, InvadError, reason
 from invad.fit.launch import first_to_fail
+from invad.waiting import sleep_in_this_process
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -131,6 +132,7 @@ app.add_typer(data, name="data")
 
 def main() -> None:
     """Entry point of the `invad` command."""
+    sleep_in_this_process()
     for stream in (sys.stdout, sys.stderr):
         # A file name that the terminal cannot show must not end a run, nor look like another.
         if hasattr(stream, "reconfigure"):

@@ -37,6 +37,7 @@ from invad.runtime.torch_engine import TorchEngine
 from invad.scoring.calibration import POOLED, Calibration, Rates, for_category
 from invad.scoring.crossfit import cross_fit
 from invad.scoring.typicality import PositionStats, fit_position_stats, image_scores, typicality_map
+from invad.waiting import sleep_beside_the_user
 
 DEFAULT_RATES = Rates()
 DEFAULT_EXECUTION = Execution()
@@ -53,6 +54,7 @@ class Detector:
         stats: Mapping[str, PositionStats],
         calibrations: Mapping[str, Calibration],
     ):
+        sleep_beside_the_user()
         self.model = model
         self.info = info
         self.stats = dict(stats)
@@ -95,6 +97,7 @@ class Detector:
         recorder: told the loss of every step.
         Raises DataError, ConfigError, WeightsError, TrainingError with one line that says what to do.
         """
+        sleep_beside_the_user()
         observer = observer or Silent()
         samples = load_dataset(data, categories=categories).train if isinstance(data, str | Path) else data
         settings = named(preset) if isinstance(preset, str) else preset

@@ -8,6 +8,7 @@ import torch
 
 from invad.errors import ArtifactError, ConfigError
 from invad.runtime.engines import Array, Options, Outputs
+from invad.waiting import sleep_beside_the_user
 
 
 class TorchEngine:
@@ -16,6 +17,7 @@ class TorchEngine:
     name = "torch"
 
     def __init__(self, graph: Callable[..., Any], device: str | torch.device) -> None:
+        sleep_beside_the_user()
         self.graph, self.device = graph, str(device)
 
     @torch.inference_mode()
