@@ -163,7 +163,8 @@ def test_training_draws_small_categories_as_often(
         "train_denoiser",
         lambda net, x, rows, *a, **k: seen.append(rows) or usual(net, x, rows, *a, **k),
     )
-    samples = write_parts(tmp_path / "a", 60, category="a") + write_parts(tmp_path / "b", 20, category="b")
+    samples = write_parts(tmp_path / "a", 60, category="a")
+    samples += write_parts(tmp_path / "b", 20, first=100, category="b")
     fit(samples, tiny_preset, make_backbone())
     counts = np.bincount(seen[0])
     assert counts.sum() == 2 * 48
@@ -236,7 +237,7 @@ def test_the_held_out_images_do_not_train(write_parts, tmp_path, tiny_preset, ma
     first = fit(samples, tiny_preset, make_backbone())
     held = [i for i in range(64) if i in held_out_of(64)]
     for i in held:
-        Image.fromarray(np.full((64, 64, 3), 255, np.uint8)).save(samples[i].path)
+        Image.fromarray(255 - read_image(samples[i].path)).save(samples[i].path)
     second = fit(samples, tiny_preset, make_backbone())
     ours, theirs = first.model.denoiser.state_dict(), second.model.denoiser.state_dict()
     assert all(torch.equal(v, theirs[k]) for k, v in ours.items())

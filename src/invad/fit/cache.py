@@ -1,7 +1,8 @@
 """Features on disk: one memory-mapped array and a record with a checksum for each finished block of images.
 
     FOLDER/features.npy        N x C x h x w float32, plain NumPy
-    FOLDER/block-000002.json   rows 32 to 47 are written: their SHA-256, and which images are unreadable
+    FOLDER/block-000002.json   rows 32 to 47 are written: their SHA-256, which images are unreadable, and the
+                               digests of the pixels of the others
 
 A block counts when its record is there and its checksum holds, so a killed extraction continues where it
 stopped and damage is noticed. Several processes may write different blocks at once.
@@ -12,7 +13,7 @@ import json
 import math
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,17 @@ def require_room(folder: Path, size: int) -> None:
             f"{folder}: no room for {size / 2**20:,.0f} MB of features; free space, or choose a folder on a "
             "larger disk (--cache, or TMPDIR)"
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What decoding some images told, by row. unreadable: why an image is. pixels: the digest of its pixels."""
+
+    unreadable: dict[int, str] = field(default_factory=dict)
+    pixels: dict[int, str] = field(default_factory=dict)
+
+    def __or__(self, other: "Decoded") -> "Decoded":
+        return Decoded(self.unreadable | other.unreadable, self.pixels | other.pixels)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +75,26 @@ class FeatureCache:
     def rows(self, block: int) -> range:
         return range(block * BLOCK, min((block + 1) * BLOCK, self.shape[0]))
 
-    def read_record(self, block: int) -> dict[int, str] | None:
-        """Why rows of a finished block are unreadable, by row; None when it must be computed (again)."""
+    def read_record(self, block: int) -> Decoded | None:
+        """What decoding the rows of a finished block told; None when it must be computed (again)."""
         try:
             record = json.loads(self._record(block).read_text(encoding="utf-8"))
-            unreadable = {int(row): str(why) for row, why in record["unreadable"].items()}
+            unreadable, pixels = (
+                {int(row): str(told) for row, told in record[name].items()} for name in ("unreadable", "pixels")
+            )
             whole = record["sha256"] == _digest(self.array()[_slice(self.rows(block))])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
-        return unreadable if whole else None
+        whole = whole and unreadable.keys() | pixels.keys() == set(self.rows(block))
+        return Decoded(unreadable, pixels) if whole else None
 
     def is_recorded(self, block: int) -> bool:
         """Whether there is a record, sound or not."""
         return self._record(block).exists()
 
-    def write(self, block: int, features: NDArray[np.float32], unreadable: dict[int, str]) -> None:
+    def write(self, block: int, features: NDArray[np.float32], decoded: Decoded) -> None:
         """Store the rows of a block, then its record."""
-        record = {
-            "sha256": _digest(features),
-            "unreadable": {str(row): why for row, why in unreadable.items()},
-        }
+        record = {"sha256": _digest(features), **asdict(decoded)}
         path = self._record(block)
         partial = path.with_name(f".{path.name}.partial")
         try:

@@ -3,9 +3,11 @@
 import hashlib
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 
 from invad.backbones.base import Backbone
+from invad.data.content import copies, copies_in_words, file_digest, pixel_digest
 from invad.data.images import read_image
 from invad.errors import DataError
-from invad.fit.cache import FeatureCache, require_room
+from invad.fit.cache import Decoded, FeatureCache, require_room
 from invad.fit.distributed import Solo, Workers
 from invad.fit.training import fingerprint
 from invad.model.reading import FeatureExtractor
@@ -30,14 +33,17 @@ MEMORY_LIMIT = 1 << 30
 class Features:
     """Raw features and what they belong to.
 
-    z_NChw: a row for each image, float32. samples: the readable ones. rows: where in z_NChw the features of
-    each of them lie. skipped: paths of the others, whose rows mean nothing.
+    z_NChw: a row for each image, float32. samples: the readable ones, each picture once in its category.
+    rows: where in z_NChw the features of each of them lie. pixels: the digest of its pixels. skipped: paths of
+    those that cannot be read, whose rows mean nothing. copies: paths of those whose pixels a sample has.
     """
 
     z_NChw: NDArray[np.float32]
     samples: tuple[Sample, ...]
     rows: NDArray[np.intp]
-    skipped: tuple[str, ...] = field(default=())
+    pixels: tuple[str, ...]
+    skipped: tuple[str, ...] = ()
+    copies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +100,11 @@ def extract_features(
     place: Place,
     stack: ExitStack,
 ) -> Features:
-    """Features of all readable images, computed once; others are skipped and named, or fail if strict."""
+    """Features of all readable images, computed once; others are skipped and named, or fail if strict.
+
+    Of several images of a category with the same pixels the first is kept, and it is said: counted as often
+    as they were copied, they would be trained on and held out at once.
+    """
     shape = (len(samples), extract.channels, *extract.grid_hw)
     size, count = 4 * math.prod(shape), place.workers.size
     where = "on disk" if place.keeps(shape) or not place.in_memory(shape) else "in memory"
@@ -103,17 +113,24 @@ def extract_features(
     if where == "in memory":
         z_NChw: NDArray[np.float32] = np.empty(shape, np.float32)
         observer.stage("features", len(samples))
-        unreadable = _fill(z_NChw, range(len(samples)), samples, extract, strict, observer)
+        decoded = _fill(z_NChw, range(len(samples)), samples, extract, strict, observer)
     else:
-        z_NChw, unreadable = _on_disk(shape, samples, extract, strict, observer, place, stack)
-    for why in unreadable.values():
+        z_NChw, decoded = _on_disk(shape, samples, extract, strict, observer, place, stack)
+    for why in decoded.unreadable.values():
         observer.note(f"skipped: {why}")
-    rows = [row for row in range(len(samples)) if row not in unreadable]
+    readable = [row for row in range(len(samples)) if row not in decoded.unreadable]
+    copied = copies([(samples[row].category, decoded.pixels[row]) for row in readable])
+    if copied:
+        told = copies_in_words(copied, [samples[row].path for row in readable])
+        observer.note(f"{told}: they have the same pixels, or show one colour only, and count once")
+    rows = [row for i, row in enumerate(readable) if i not in copied]
     return Features(
         z_NChw,
         tuple(samples[row] for row in rows),
         np.array(rows, dtype=np.intp),
-        tuple(str(samples[row].path) for row in unreadable),
+        tuple(decoded.pixels[row] for row in rows),
+        tuple(str(samples[row].path) for row in decoded.unreadable),
+        tuple(str(samples[readable[i]].path) for i in copied),
     )
 
 
@@ -124,19 +141,21 @@ def _fill(
     extract: FeatureExtractor,
     strict: bool,
     observer: Observer,
-) -> dict[int, str]:
-    """Write the features of the images `rows` to z_NChw, one after the other; why some are unreadable."""
-    unreadable = {}
+) -> Decoded:
+    """Write the features of the images `rows` to z_NChw, one after the other."""
+    decoded = Decoded()
     for place, row in enumerate(rows):
         try:
-            z_NChw[place] = extract(read_image(samples[row].path))[0].cpu().numpy()
+            pixels = read_image(samples[row].path)
+            z_NChw[place] = extract(pixels)[0].cpu().numpy()
+            decoded.pixels[row] = pixel_digest(pixels)
         except DataError as error:
             if strict:
                 raise
-            unreadable[row] = str(error)
+            decoded.unreadable[row] = str(error)
             z_NChw[place] = 0
         observer.advance()
-    return unreadable
+    return decoded
 
 
 def _on_disk(
@@ -147,10 +166,10 @@ def _on_disk(
     observer: Observer,
     place: Place,
     stack: ExitStack,
-) -> tuple[NDArray[np.float32], dict[int, str]]:
+) -> tuple[NDArray[np.float32], Decoded]:
     """Every worker computes its share of the blocks that are not there yet."""
     parent = place.cache or place.work or place.temporary(stack)
-    cache = FeatureCache(parent / f"features-{_mark(samples, extract)}", shape)
+    cache = FeatureCache(parent / f"features-{_mark(samples, extract, place)}", shape)
     if place.workers.rank == 0:
         cache.prepare()
     place.workers.wait()
@@ -163,20 +182,20 @@ def _on_disk(
     if found := sum(len(cache.rows(block)) for block in blocks if block not in missing):
         observer.note(f"features: {found} found in {cache.folder}")
     observer.stage("features", sum(len(cache.rows(block)) for block in missing))
-    own = {row: why for record in known.values() for row, why in (record or {}).items()}
+    own = reduce(or_, (record for record in known.values() if record is not None), Decoded())
     failure: dict[int, DataError] = {}
     try:
         for block in missing:
             own |= _compute(cache, block, samples, extract, strict, observer)
     except DataError as error:
         failure[place.workers.rank] = error
-    unreadable = place.workers.gather(own)
+    decoded = Decoded(place.workers.gather(own.unreadable), place.workers.gather(own.pixels))
     # All stop for the same reason, whoever met it.
     for met in place.workers.gather(failure).values():
         raise met
-    if strict and unreadable:
-        raise DataError(next(iter(unreadable.values())))
-    return cache.array(), unreadable
+    if strict and decoded.unreadable:
+        raise DataError(next(iter(decoded.unreadable.values())))
+    return cache.array(), decoded
 
 
 def _compute(
@@ -186,31 +205,24 @@ def _compute(
     extract: FeatureExtractor,
     strict: bool,
     observer: Observer,
-) -> dict[int, str]:
+) -> Decoded:
     rows = cache.rows(block)
     features = np.empty((len(rows), *cache.shape[1:]), np.float32)
-    unreadable = _fill(features, rows, samples, extract, strict, observer)
-    cache.write(block, features, unreadable)
-    return unreadable
+    decoded = _fill(features, rows, samples, extract, strict, observer)
+    cache.write(block, features, decoded)
+    return decoded
 
 
-def _mark(samples: Sequence[Sample], extract: FeatureExtractor) -> str:
+def _mark(samples: Sequence[Sample], extract: FeatureExtractor, place: Place) -> str:
     """A name that changes with the images, the weights, and everything done to the pixels."""
+    own = {i: file_digest(samples[i].path) for i in place.mine(len(samples))}
+    contents = place.workers.gather(own).values()
     return fingerprint(
-        list(_identities(samples)),
+        [(str(s.path.absolute()), content) for s, content in zip(samples, contents, strict=True)],
         backbone_digest(extract.backbone),
         repr((extract.preprocess, extract.grid_hw, extract.pooling, extract.scales, extract.fine)),
         extract.device.type,
     )
-
-
-def _identities(samples: Sequence[Sample]) -> Iterator[tuple[str, int, int]]:
-    for sample in samples:
-        try:
-            stat = sample.path.stat()
-            yield str(sample.path.absolute()), stat.st_size, stat.st_mtime_ns
-        except OSError:  # said when it is read
-            yield str(sample.path.absolute()), -1, 0
 
 
 def backbone_digest(backbone: Backbone) -> str:

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -57,13 +57,18 @@ EXECUTION = Execution()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FitRecord:
-    """What a fit did, as plain data for the model card. final_loss: None where nothing was trained."""
+    """What a fit did, as plain data for the model card.
+
+    normals: distinct readable images by category. skipped, copies: paths of those that could not be read or
+    have the pixels of another. final_loss: None where nothing was trained.
+    """
 
     normals: dict[str, int]
     held_out: dict[str, int]
     folds: int
     steps: int
     skipped: tuple[str, ...]
+    copies: tuple[str, ...] = ()
     final_loss: float | None
     seconds: float
     threads: int
@@ -74,11 +79,15 @@ class FitRecord:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """A trained model, and norm maps L x h x w of held-out normals, read by a model that never saw them."""
+    """A trained model, and norm maps L x h x w of held-out normals, read by a model that never saw them.
+
+    held_pixels: the digests of their pixels.
+    """
 
     model: Model
     held_maps_NLhw: torch.Tensor
     held_categories: tuple[str, ...]
+    held_pixels: tuple[str, ...]
     record: FitRecord
 
 
@@ -111,11 +120,7 @@ def fit(
         features = extract_features(
             samples, extract, strict=strict, observer=observer, place=place, stack=stack
         )
-        if len(features.samples) < 2:
-            raise DataError(
-                f"{len(features.samples)} readable image: training needs at least 2 normal images, "
-                "60 or more for a useful calibration"
-            )
+        _require(2, features)
         job = _Job(extract, settings, features, place, execution, observer, recorder)
         few = len(features.samples) < FEW_IMAGES
         model, maps, held, loss = job.k_fold() if few else job.split()
@@ -126,6 +131,7 @@ def fit(
         folds=FOLDS if few else 1,
         steps=settings.train.steps_for(len(features.samples) - (0 if few else len(held))),
         skipped=features.skipped,
+        copies=features.copies,
         final_loss=round(loss, 5),
         seconds=round(time.perf_counter() - started, 2),
         threads=torch.get_num_threads(),
@@ -133,7 +139,7 @@ def fit(
         processes=place.workers.size,
         precision=execution.precision_on(extract.device),
     )
-    return Fitted(model, maps, tuple(categories), record)
+    return Fitted(model, maps, tuple(categories), tuple(features.pixels[i] for i in held), record)
 
 
 def train_apart(
@@ -155,14 +161,21 @@ def train_apart(
         features = extract_features(
             samples, extract, strict=False, observer=observer, place=place, stack=stack
         )
-        if len(features.samples) < 4:
-            raise DataError(
-                f"{len(features.samples)} readable normal images: give at least 4, half of them are held out"
-            )
+        _require(4, features)
         job = _Job(extract, settings, features, place, EXECUTION, observer, NO_RECORD)
         kept, held = job.shares()
         model, _ = job.train("denoiser", np.array(kept))
         return model, np.array(features.z_NChw[features.rows[held]])
+
+
+def _require(least: int, features: Features) -> None:
+    found = len(set(features.pixels))
+    if found < least:
+        what = "different picture" if features.copies else "readable image"
+        raise DataError(
+            f"{found} {what}{'' if found == 1 else 's'}: training needs at least {least} normal images, "
+            "60 or more for a useful calibration"
+        )
 
 
 def plan(
@@ -260,7 +273,19 @@ class _Job:
             a, b = hold_out(len(own), self.settings.train.seed)
             kept += own[a].tolist()
             held += own[b].tolist()
-        return kept, held
+        return self.unseen(kept, held), held
+
+    def unseen(self, rest: Iterable[int], held: Iterable[int]) -> list[int]:
+        """The images of `rest` that no held-out one equals: categories may share a picture."""
+        pixels = self.features.pixels
+        known = {pixels[i] for i in held}
+        found = [i for i in rest if pixels[i] not in known]
+        if not found:
+            raise DataError(
+                f"{len(set(pixels))} different pictures, the same in every category: nothing is left to train on; "
+                "give each category its own"
+            )
+        return found
 
     def k_fold(self) -> tuple[Model, torch.Tensor, list[int], float]:
         """One training per fold, whose images that model reads, and one on all images to keep."""
@@ -268,7 +293,7 @@ class _Job:
         held: list[int] = []
         parts = list(folds(self.categories, FOLDS, self.settings.train.seed))
         for number, (rest, fold) in enumerate(parts, start=1):
-            model, _ = self.train(f"fold {number} of {len(parts)}", rest)
+            model, _ = self.train(f"fold {number} of {len(parts)}", np.array(self.unseen(rest.tolist(), fold)))
             maps.append(self.read(model, fold.tolist()))
             held += fold.tolist()
         model, loss = self.train("denoiser", np.arange(len(self.categories)))
@@ -348,11 +373,11 @@ class _Job:
     def _checkpoint(self, name: str, index: NDArray[np.intp]) -> Checkpoint | None:
         if self.place.work is None:
             return None
-        files = [(s.path.name, s.category, s.path.stat().st_size) for s in self.features.samples]
+        pictures = list(zip(self.categories, self.features.pixels, strict=True))
         weights = backbone_digest(self.extract.backbone)
         precision = self.execution.precision_on(self.extract.device)
         mark = fingerprint(
-            repr(self.settings), repr(self.extract.preprocess), weights, files, index.tolist(), precision
+            repr(self.settings), repr(self.extract.preprocess), weights, pictures, index.tolist(), precision
         )
         return Checkpoint(self.place.work / f"{name.replace(' ', '-')}.safetensors", mark)
 

@@ -1,0 +1,50 @@
+"""Which pictures are the same, whatever their files are called."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLANK = "of one colour"
+"""The mark of pictures that show nothing: as samples of how things look they are all the same."""
+
+SHOWN = 3
+"""Copies that a line names; the others are counted."""
+
+
+def file_digest(path: Path) -> str:
+    """BLAKE2 of the bytes of a file; empty where they cannot be read, which is said when it is decoded."""
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError:
+        return ""
+    return digest.hexdigest()
+
+
+def pixel_digest(pixels: NDArray[Any]) -> str:
+    """BLAKE2 of H x W x C pixels, their shape and dtype, in whatever format they were stored; or BLANK."""
+    if (pixels == pixels[:1, :1]).all():
+        return BLANK
+    digest = hashlib.blake2b(f"{pixels.shape} {pixels.dtype}".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.hexdigest()
+
+
+def copies(marks: Sequence[object]) -> dict[int, int]:
+    """The item of which each repeated item is a copy: the first with its mark. Both as indices."""
+    first: dict[object, int] = {}
+    found = {i: first.setdefault(mark, i) for i, mark in enumerate(marks)}
+    return {i: original for i, original in found.items() if i != original}
+
+
+def copies_in_words(copied: Mapping[int, int], paths: Sequence[Path], how: str = "are copies") -> str:
+    """`12 of 24 images are copies of others (a.png of b.png, ...)`."""
+    named = [f"{paths[i]} of {paths[original].name}" for i, original in [*copied.items()][:SHOWN]]
+    more = f" and {len(copied) - SHOWN} more" if len(copied) > SHOWN else ""
+    return f"{len(copied)} of {len(paths)} images {how} of others ({', '.join(named)}{more})"
