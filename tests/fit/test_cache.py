@@ -122,8 +122,9 @@ def test_unreadable_images_are_remembered(read, write_parts, tmp_path):
 def test_a_disk_without_room_is_said_before(tmp_path, monkeypatch):
     usage = shutil.disk_usage("/")._replace(free=10)
     monkeypatch.setattr(invad.fit.cache.shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(TrainingError, match=r"no room for .* MB of features; .*--cache"):
-        FeatureCache(tmp_path / "c", (5, 100, 8, 8)).prepare()
+    said = pytest.raises(TrainingError, match=r"no room for .* MB of features; .*--cache")
+    with said, ExitStack() as held:
+        FeatureCache(tmp_path / "c", (5, 100, 8, 8)).prepare(held, lambda text: None)
     assert list((tmp_path / "c").iterdir()) == []
 
 

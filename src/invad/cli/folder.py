@@ -2,12 +2,13 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from invad.errors import TrainingError
+from invad.data.lock import LOCK, sole_writer
+from invad.errors import InvadError, TrainingError
 
 if TYPE_CHECKING:
     from invad.fit.distributed import Workers
@@ -30,33 +31,57 @@ def has_checkpoint(output: Path) -> bool:
 
 @contextmanager
 def training_folder(output: Path, resume: bool, workers: "Workers | None" = None) -> Iterator[Path]:
-    """The folder for checkpoints while training into `output`, which is made and proved writable.
+    """The folder for checkpoints while training into `output`, which is made, proved writable and held.
 
     It is removed in the end, or when the training fails before there is a checkpoint; folders that were
-    made for it then go too. Of several workers all look and one acts. Raises TrainingError when `output` is
-    in use or cannot be written.
+    made for it then go too. Of several workers one acts and all hear of it. Raises TrainingError when
+    `output` is in use or cannot be written, DataError while another training writes there.
     """
-    _require_free(output, resume)
-    if workers is not None:
-        workers.wait()
-        if workers.rank != 0:
-            yield output / UNFINISHED
+    with ExitStack() as stack:
+        _by_the_leader(lambda: stack.enter_context(_held(output, resume)), workers)
+        yield output / UNFINISHED
+        if workers is not None:
             workers.wait()
-            return
+
+
+def _by_the_leader(act: Callable[[], None], workers: "Workers | None") -> None:
+    """What fails there is raised in all processes, so that none waits for the others."""
+    failure: dict[int, InvadError] = {}
+    if workers is None or workers.rank == 0:
+        try:
+            act()
+        except InvadError as error:
+            failure[0] = error
+    for error in (failure if workers is None else workers.gather(failure)).values():
+        raise error
+
+
+@contextmanager
+def _held(output: Path, resume: bool) -> Iterator[None]:
+    if not (output / LOCK).exists():
+        # Before anything is written; with a lock there, who holds it matters more than what lies there.
+        _require_free(output, resume)
     made = [folder for folder in (output, *output.parents) if not folder.exists()]
-    work = output / UNFINISHED
     try:
         _prove_writable(output)
-        yield work
+        with sole_writer(output, "training"):
+            _require_free(output, resume)
+            yield from _cleaned(output)
+    except BaseException:
+        for folder in made:
+            with suppress(OSError):
+                folder.rmdir()
+        raise
+
+
+def _cleaned(output: Path) -> Iterator[None]:
+    work = output / UNFINISHED
+    try:
+        yield
     except BaseException:
         if not has_checkpoint(output):
             shutil.rmtree(work, ignore_errors=True)
-            for folder in made:
-                with suppress(OSError):
-                    folder.rmdir()
         raise
-    if workers is not None:
-        workers.wait()
     if (work / METRICS).exists():
         (work / METRICS).replace(output / METRICS)
     shutil.rmtree(work, ignore_errors=True)
@@ -73,7 +98,7 @@ def _require_free(output: Path, resume: bool) -> None:
         raise TrainingError(
             f"{output}: holds an unfinished training; continue it with --resume or choose another --output"
         )
-    own = (UNFINISHED, ".partial-")
+    own = (UNFINISHED, ".partial-", LOCK)
     foreign = sorted(path.name for path in output.iterdir() if not path.name.startswith(own))
     if foreign:
         raise TrainingError(

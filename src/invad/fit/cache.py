@@ -13,12 +13,15 @@ import json
 import math
 import os
 import shutil
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from invad.data.lock import sole_writer
 from invad.errors import TrainingError
 
 ARRAY = "features.npy"
@@ -37,7 +40,7 @@ def require_room(folder: Path, size: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What decoding some images told, by row. unreadable: why an image is. pixels: the digest of its pixels."""
+    """What decoding some images told, by row. unreadable: why it is. pixels: the digest of its pixels."""
 
     unreadable: dict[int, str] = field(default_factory=dict)
     pixels: dict[int, str] = field(default_factory=dict)
@@ -53,11 +56,21 @@ class FeatureCache:
     folder: Path
     shape: tuple[int, ...]
 
-    def prepare(self) -> None:
-        """Make folder and array, or keep what an earlier run left. Raises TrainingError without room."""
+    def prepare(self, held: ExitStack, note: Callable[[str], None]) -> None:
+        """Make folder and array, or keep what an earlier run left. Raises TrainingError without room.
+
+        Until `held` is left no other training fills the folder; one that does is waited for, which is noted.
+        """
         path = self.folder / ARRAY
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            held.enter_context(
+                sole_writer(
+                    self.folder,
+                    "training",
+                    lambda: note(f"{self.folder}: another training computes these features; waiting for it"),
+                )
+            )
             if self._is_whole(path):
                 return
             for old in (path, *self.folder.glob("block-*.json")):
@@ -80,7 +93,8 @@ class FeatureCache:
         try:
             record = json.loads(self._record(block).read_text(encoding="utf-8"))
             unreadable, pixels = (
-                {int(row): str(told) for row, told in record[name].items()} for name in ("unreadable", "pixels")
+                {int(row): str(told) for row, told in record[name].items()}
+                for name in ("unreadable", "pixels")
             )
             whole = record["sha256"] == _digest(self.array()[_slice(self.rows(block))])
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

@@ -34,8 +34,8 @@ class Features:
     """Raw features and what they belong to.
 
     z_NChw: a row for each image, float32. samples: the readable ones, each picture once in its category.
-    rows: where in z_NChw the features of each of them lie. pixels: the digest of its pixels. skipped: paths of
-    those that cannot be read, whose rows mean nothing. copies: paths of those whose pixels a sample has.
+    rows: where in z_NChw the features of each of them lie. pixels: the digest of its pixels. skipped: paths
+    of those that cannot be read, whose rows mean nothing. copies: paths of those whose pixels a sample has.
     """
 
     z_NChw: NDArray[np.float32]
@@ -170,9 +170,25 @@ def _on_disk(
     """Every worker computes its share of the blocks that are not there yet."""
     parent = place.cache or place.work or place.temporary(stack)
     cache = FeatureCache(parent / f"features-{_mark(samples, extract, place)}", shape)
-    if place.workers.rank == 0:
-        cache.prepare()
-    place.workers.wait()
+    with ExitStack() as held:
+        if place.workers.rank == 0:
+            cache.prepare(held, observer.note)
+        place.workers.wait()
+        decoded = _shared(cache, samples, extract, strict, observer, place)
+        place.workers.wait()
+    if strict and decoded.unreadable:
+        raise DataError(next(iter(decoded.unreadable.values())))
+    return cache.array(), decoded
+
+
+def _shared(
+    cache: FeatureCache,
+    samples: Sequence[Sample],
+    extract: FeatureExtractor,
+    strict: bool,
+    observer: Observer,
+    place: Place,
+) -> Decoded:
     blocks = [cache.blocks()[i] for i in place.mine(len(cache.blocks()))]
     known = {block: cache.read_record(block) for block in blocks if cache.is_recorded(block)}
     for block in (block for block, record in known.items() if record is None):
@@ -193,9 +209,7 @@ def _on_disk(
     # All stop for the same reason, whoever met it.
     for met in place.workers.gather(failure).values():
         raise met
-    if strict and decoded.unreadable:
-        raise DataError(next(iter(decoded.unreadable.values())))
-    return cache.array(), decoded
+    return decoded
 
 
 def _compute(

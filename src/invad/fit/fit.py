@@ -282,8 +282,8 @@ class _Job:
         found = [i for i in rest if pixels[i] not in known]
         if not found:
             raise DataError(
-                f"{len(set(pixels))} different pictures, the same in every category: nothing is left to train on; "
-                "give each category its own"
+                f"{len(set(pixels))} different pictures, the same in every category: nothing is left to "
+                "train on; give each category its own"
             )
         return found
 
@@ -293,7 +293,8 @@ class _Job:
         held: list[int] = []
         parts = list(folds(self.categories, FOLDS, self.settings.train.seed))
         for number, (rest, fold) in enumerate(parts, start=1):
-            model, _ = self.train(f"fold {number} of {len(parts)}", np.array(self.unseen(rest.tolist(), fold)))
+            unseen = np.array(self.unseen(rest.tolist(), fold.tolist()))
+            model, _ = self.train(f"fold {number} of {len(parts)}", unseen)
             maps.append(self.read(model, fold.tolist()))
             held += fold.tolist()
         model, loss = self.train("denoiser", np.arange(len(self.categories)))
