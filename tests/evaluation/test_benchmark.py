@@ -10,6 +10,7 @@ from PIL import Image
 
 import miniatures
 from invad.data.datasets import load_dataset
+from invad.data.lock import sole_writer
 from invad.data.synthetic import write_dataset
 from invad.detector.detector import Detector
 from invad.errors import ConfigError, DataError
@@ -175,6 +176,21 @@ def test_other_options_are_refused(single, unified, plan, tiny_preset):
             run(replace(plan, setting="single", **change), single[0])
     with pytest.raises(ConfigError, match=r'categories \["fabric", "gasket"\], not \["gasket"\]'):
         run(replace(plan, categories=("gasket",)), unified[0])
+
+
+@pytest.mark.parametrize("folder", ["test/good", "ground_truth"])
+def test_other_content_in_a_file_of_the_same_name_is_refused(single, own, plan, tmp_path, folder):
+    output = shutil.copytree(single[0], tmp_path / "run")
+    file = next((own / "gasket" / folder).rglob("*.png"))
+    file.write_bytes(file.read_bytes()[:-1] + b"\0")
+    with pytest.raises(DataError, match=r"gasket-seed-0\.npz: made of other images"):
+        run(replace(plan, root=own, setting="single", categories=("gasket",)), output)
+
+
+def test_two_benchmarks_in_one_folder_are_told(single, plan):
+    held = pytest.raises(DataError, match="another benchmark is writing here")
+    with sole_writer(single[0], "benchmark"), held:
+        run(replace(plan, setting="single"), single[0])
 
 
 def test_other_images_are_refused(single, own, plan, tmp_path):

@@ -24,6 +24,7 @@ from invad._version import __version__
 from invad.archive.sources import list_source
 from invad.archive.worker import ATTEMPTS, PARTS, Worker, finished_paths
 from invad.data.files import write_atomically
+from invad.data.lock import LOCK, sole_writer
 from invad.detector.opening import open_detector
 from invad.errors import ConfigError, DataError
 from invad.observer import Observer, Silent
@@ -78,19 +79,21 @@ def score_archive(
         raise ConfigError(f"{model}: no category {category!r}; choose from {known}")
     paths = list_source(source)
     identity = {"model": detector.content_hash, "category": category, "invad": __version__}
-    _begin(output, identity)
-    finished = finished_paths(output)
-    todo = [path for path in paths if path not in finished]
-    observer.note(f"{len(paths)} images, {len(paths) - len(todo)} of them finished before")
-    blocks = [{"paths": todo[i : i + block]} for i in range(0, len(todo), block)]
-    observer.stage("images", len(todo))
-    if blocks:
-        worker = partial(Worker, os.fspath(Path(model).absolute()), output.absolute(), category, device)
-        with _running(ray):
-            for done in _results(ray, blocks, worker, workers, device):
-                for _ in range(done):
-                    observer.advance()
-    return _finish(output, identity, source, len(paths) - len(todo))
+    _make(output)
+    with sole_writer(output, "run"):
+        _begin(output / MANIFEST, identity)
+        finished = finished_paths(output)
+        todo = [path for path in paths if path not in finished]
+        observer.note(f"{len(paths)} images, {len(paths) - len(todo)} of them finished before")
+        blocks = [{"paths": todo[i : i + block]} for i in range(0, len(todo), block)]
+        observer.stage("images", len(todo))
+        if blocks:
+            worker = partial(Worker, os.fspath(Path(model).absolute()), output.absolute(), category, device)
+            with _running(ray):
+                for done in _results(ray, blocks, worker, workers, device):
+                    for _ in range(done):
+                        observer.advance()
+        return _finish(output, identity, source, len(paths) - len(todo))
 
 
 def _results(
@@ -126,9 +129,9 @@ def _reason(error: Exception) -> str:
     return " ".join((found[0] if found else text).split())[:300]
 
 
-def _begin(output: Path, identity: dict[str, Any]) -> None:
-    manifest = output / MANIFEST
-    if output.is_dir() and any(output.iterdir()) and not manifest.exists():
+def _make(output: Path) -> None:
+    inside = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    if inside - {LOCK, PARTS} and MANIFEST not in inside:
         raise DataError(f"{output}: is not empty and holds no scores; give --output a new or empty folder")
     try:
         (output / PARTS).mkdir(parents=True, exist_ok=True)
@@ -136,6 +139,10 @@ def _begin(output: Path, identity: dict[str, Any]) -> None:
         raise DataError(
             f"{output}: cannot be made ({error.strerror}); give --output another folder"
         ) from None
+
+
+def _begin(manifest: Path, identity: dict[str, Any]) -> None:
+    output = manifest.parent
     if manifest.exists():
         try:
             before = json.loads(manifest.read_text())

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from invad.data.content import file_digest
 from invad.data.datasets import load_dataset
 from invad.data.files import write_atomically
 from invad.data.layouts.base import Dataset
+from invad.data.lock import LOCK, sole_writer
 from invad.detector.detector import Detector
 from invad.detector.folder import CONFIG
 from invad.detector.plain import to_plain
@@ -105,7 +107,13 @@ def run(plan: Plan, output: str | Path, observer: Observer | None = None) -> dic
     """
     observer, output = observer or Silent(), Path(output)
     dataset = _dataset(plan)
-    _begin(output, _identity(plan, dataset))
+    _make(output)
+    with sole_writer(output, "benchmark"):
+        _begin(output / RUN, _identity(plan, dataset))
+        return _run(plan, dataset, output, observer)
+
+
+def _run(plan: Plan, dataset: Dataset, output: Path, observer: Observer) -> dict[str, Any]:
     failed: dict[str, str] = {}
     units = list(_units(plan, dataset))
     todo = [[c for c in unit.dataset.categories if not _finished(output, unit, c)] for unit in units]
@@ -250,10 +258,10 @@ def _finished(output: Path, unit: _Unit, category: str) -> bool:
     return True
 
 
-def _begin(output: Path, identity: dict[str, Any]) -> None:
-    """Make the folder or find the run in it. Raises DataError when it is in use or cannot be written."""
-    begun = output / RUN
-    if output.is_dir() and any(output.iterdir()) and not begun.exists():
+def _make(output: Path) -> None:
+    """Make the folder. Raises DataError when it holds something else or cannot be written."""
+    inside = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    if inside - {LOCK, PREDICTIONS, ROWS} and RUN not in inside:
         raise DataError(f"{output}: is not empty and holds no benchmark; give --output a new or empty folder")
     try:
         (output / PREDICTIONS).mkdir(parents=True, exist_ok=True)
@@ -264,6 +272,10 @@ def _begin(output: Path, identity: dict[str, Any]) -> None:
         raise DataError(
             f"{output}: cannot be written ({error.strerror or error}); give --output another folder"
         ) from None
+
+
+def _begin(begun: Path, identity: dict[str, Any]) -> None:
+    """Note what is run, or find it noted. Raises ConfigError when it was something else."""
     if not begun.exists():
         write_atomically(begun, (json.dumps(identity, indent=1) + "\n").encode())
         return
@@ -274,7 +286,7 @@ def _begin(output: Path, identity: dict[str, Any]) -> None:
     for key in identity:
         if before.get(key) != identity[key]:
             raise ConfigError(
-                f"{output}: holds a benchmark with {key} {_brief(before.get(key))}, not "
+                f"{begun.parent}: holds a benchmark with {key} {_brief(before.get(key))}, not "
                 f"{_brief(identity[key])}; use the same or give another --output"
             )
 
@@ -294,10 +306,14 @@ def _identity(plan: Plan, dataset: Dataset) -> dict[str, Any]:
 
 
 def _digests(dataset: Dataset) -> dict[str, str]:
-    """By category: of the names and sizes of the images that are trained on and of those that are tested."""
+    """By category: of the images that are trained on, and of those that are tested and their masks."""
 
     def lines(samples: Iterable[Sample]) -> bytes:
-        told = (f"{below(dataset.root, s.path)} {s.path.stat().st_size} {s.defect}\n" for s in samples)
+        told = (
+            f"{below(dataset.root, s.path)} {file_digest(s.path)} {s.defect} "
+            f"{file_digest(s.mask_path) if s.mask_path else None}\n"
+            for s in samples
+        )
         return "".join(told).encode("utf-8", "surrogateescape")
 
     trained = hashlib.sha256(lines(dataset.train))

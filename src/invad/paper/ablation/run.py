@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from invad._version import __version__
 from invad.backbones.registry import load_backbone
+from invad.data.content import file_digest
 from invad.data.datasets import load_dataset
 from invad.data.files import write_atomically
 from invad.data.labelled import Unreadable, judge_labelled
 from invad.data.layouts.base import Dataset
+from invad.data.lock import sole_writer
 from invad.data.preprocess import resize_map
 from invad.detector.detector import choose_device
 from invad.detector.plain import to_plain
@@ -81,12 +83,25 @@ def ablate(plan: Ablation, output: Path, observer: Observer | None = None) -> di
     study = STUDIES[plan.study]
     networks = study.networks(base, plan.values or study.values)
     dataset = load_dataset(plan.root, categories=plan.categories)
-    path = output / f"{plan.study}.json"
-    document = _started(path, plan, base)
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{output}: cannot be written ({error.strerror}); choose another folder") from None
+    with sole_writer(output, "ablation"):
+        return _ablated(plan, dataset, base, networks, output, observer)
+
+
+def _ablated(
+    plan: Ablation,
+    dataset: Dataset,
+    base: Preset,
+    networks: Sequence[Network],
+    output: Path,
+    observer: Observer,
+) -> dict[str, Any]:
+    path = output / f"{plan.study}.json"
+    pictures = {category: _pictures(dataset.only(category)) for category in dataset.categories}
+    document = _started(path, plan, base, pictures)
     for category in dataset.categories:
         own = dataset.only(category)
         _require_both_kinds(own, category)
@@ -103,7 +118,13 @@ def ablate(plan: Ablation, output: Path, observer: Observer | None = None) -> di
     return document
 
 
-def _started(path: Path, plan: Ablation, base: Preset) -> dict[str, Any]:
+def _pictures(dataset: Dataset) -> str:
+    """A mark of what the files of one category hold."""
+    files = [(s.path, s.mask_path) for s in (*dataset.train, *dataset.test)]
+    return fingerprint([(p.name, file_digest(p), m and file_digest(m)) for p, m in files])
+
+
+def _started(path: Path, plan: Ablation, base: Preset, pictures: dict[str, str]) -> dict[str, Any]:
     what = {
         "study": plan.study,
         "about": STUDIES[plan.study].about,
@@ -117,6 +138,7 @@ def _started(path: Path, plan: Ablation, base: Preset) -> dict[str, Any]:
             "data": plan.root.absolute().name,
             "settings": to_plain(base),
             "mark": mark,
+            "pictures": pictures,
             "invad": __version__,
             "torch": torch.__version__,
             "threads": torch.get_num_threads(),
@@ -125,12 +147,14 @@ def _started(path: Path, plan: Ablation, base: Preset) -> dict[str, Any]:
         }
     try:
         document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        before = document.setdefault("pictures", {})
+        others = {name for name, now in pictures.items() if before.setdefault(name, now) != now}
         found = document["mark"], document["data"]
     except (OSError, ValueError, KeyError, TypeError):
         raise DataError(
             f"{path}: not a result of 'invad ablate'; remove it or choose another output"
         ) from None
-    if found != (mark, plan.root.absolute().name):
+    if others or found != (mark, plan.root.absolute().name):
         raise ConfigError(f"{path}: holds results of other data or settings; choose another output")
     return document
 
@@ -162,7 +186,8 @@ def _run(
     backbone = load_backbone(
         settings.backbone, weights=network.weights, strides=settings.strides, image_size=settings.area_side
     ).to(choose_device(plan.device))
-    mark = fingerprint(to_plain(settings), str(network.weights), dataset.categories)
+    trained = [file_digest(sample.path) for sample in dataset.train]
+    mark = fingerprint(to_plain(settings), str(network.weights), dataset.categories, trained)
     work = networks / mark
     model, held = train_apart(dataset.train, settings, backbone, place=Place(work=work), observer=observer)
     tests = _read_tests(model, dataset.test, plan.pixels, observer)
