@@ -15,9 +15,10 @@ from invad.model.settings import PRESETS as DETECTOR_PRESETS
 
 GRID = (4, 6)
 CHANNELS = 10
-LEVELS = {name: named_levels(name, 3) for name in SCHEDULES} | {
-    name: preset.reading.timesteps for name, preset in DETECTOR_PRESETS.items()
+LEVELS = {f"schedule {name}": named_levels(name, 3) for name in SCHEDULES} | {
+    f"preset {name}": preset.reading.timesteps for name, preset in DETECTOR_PRESETS.items()
 }
+assert len(LEVELS) == len(SCHEDULES) + len(DETECTOR_PRESETS)
 KINDS = {
     "mlp": DenoiserConfig(kind="mlp", width=16, depth=2, mlp_ratio=2.0),
     "mlp without places": DenoiserConfig(kind="mlp", width=16, depth=1, positional=False),

@@ -1,16 +1,27 @@
+import math
 from dataclasses import replace
 
 import pytest
+import torch
 
 from invad.diffusion.denoiser import build_denoiser
-from invad.diffusion.schedule import timesteps
+from invad.diffusion.gaussian import GaussianPreconditioned
+from invad.diffusion.schedule import linear_schedule, timesteps
 from invad.errors import ConfigError
 from invad.model.settings import PRESETS, Preset, TrainConfig, named
 
 
 @pytest.mark.parametrize("name", ["standard", "fast", "dit"])
 def test_a_preset_builds_its_denoiser(name):
-    assert build_denoiser(named(name).denoiser, 8, (4, 6)) is not None
+    """It takes every level that the preset reads; untrained it says what its closed form or zero says."""
+    settings = named(name)
+    denoiser = build_denoiser(settings.denoiser, 8, (4, 6))
+    assert isinstance(denoiser, GaussianPreconditioned) == settings.denoiser.gaussian
+    x = torch.randn(1, 8, 4, 6, generator=torch.Generator().manual_seed(0))
+    for t in settings.reading.timesteps:
+        a = linear_schedule().alphas_cumprod[t]
+        expected = math.sqrt(1 - a) * x if settings.denoiser.gaussian else torch.zeros_like(x)
+        torch.testing.assert_close(denoiser.predict_noise(x, torch.tensor([t])), expected.float())
 
 
 def test_the_paper_is_the_paper():
