@@ -37,6 +37,7 @@ def test_json_on_standard_output_is_all_there_is_on_it(trained):
         "held_out",
         "folds",
         "skipped",
+        "copies",
         "train_seconds",
         "final_loss",
         "device",

@@ -6,7 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +107,44 @@ def test_other_weights_images_or_sizes_are_not_mixed_up(read, write_parts, tmp_p
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(samples[2].path)
     assert read(samples)[1].computed == 6
     assert len(list((tmp_path / "cache").iterdir())) == 5
+
+
+def test_other_pixels_in_a_file_of_the_same_size_and_time_are_seen(read, write_parts, tmp_path):
+    samples = write_parts(tmp_path / "a", 2)
+    path = samples[1].path.with_suffix(".bmp")
+    samples[1] = replace(samples[1], path=path)
+    Image.open(samples[0].path).transpose(Image.Transpose.ROTATE_90).save(path)
+    before, first = path.stat(), read(samples)[0].z_NChw.copy()
+    Image.open(samples[0].path).transpose(Image.Transpose.ROTATE_180).save(path)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_size == before.st_size
+    features, notes = read(samples)
+    assert notes.computed == 2
+    assert not np.array_equal(first[1], features.z_NChw[1])
+
+
+def test_copies_are_known_from_the_cache_too(read, write_parts, tmp_path):
+    samples = write_parts(tmp_path / "a", 6)
+    shutil.copy(samples[0].path, samples[4].path)
+    for computed in (6, 0):
+        features, notes = read(samples)
+        assert (notes.computed, features.copies) == (computed, (str(samples[4].path),))
+
+
+def test_two_trainings_share_a_cache_one_after_the_other(read, good_parts, tmp_path):
+    """The second waits for the one that computes, is told so, and finds its features."""
+    expected = read(good_parts[:20], cache=False)[0].z_NChw
+    found = []
+    read(good_parts[:20])
+    for path in stored(tmp_path).glob("block-*"):
+        path.unlink()
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _: read(good_parts[:20]), range(2)))
+    assert sorted(notes.computed for _, notes in found) == [0, 20]
+    for features, _ in found:
+        np.testing.assert_array_equal(features.z_NChw, expected)
+    told = [note for _, notes in found for note in notes.notes]
+    assert sum("another training computes these features" in note for note in told) == 1
 
 
 def test_unreadable_images_are_remembered(read, write_parts, tmp_path):

@@ -364,6 +364,90 @@ def test_checkpoints_of_another_command_are_refused(good_parts, tmp_path, tiny_p
             fit(*changed, place=Place(work=tmp_path))
 
 
+def test_other_pictures_under_the_same_names_are_refused(write_parts, tmp_path, tiny_preset, make_backbone):
+    """BMP files of one camera have one size; that of a file's own bytes is what tells them apart."""
+
+    def picture(i, first):
+        path = tmp_path / "parts" / f"{i}.bmp"
+        Image.open(write_parts(tmp_path / "drawn", 1, first=first + i)[0].path).save(path)
+        return Sample(path=path, category="part")
+
+    (tmp_path / "parts").mkdir()
+    samples = [picture(i, 0) for i in range(6)]
+    work = Place(work=tmp_path / "work")
+    fit(samples, tiny_preset, make_backbone(), place=work)
+    moved = [replace(s, path=s.path.rename(s.path.with_name(f"moved-{s.path.name}"))) for s in samples]
+    assert fit(moved, tiny_preset, make_backbone(), place=work).record.normals == {"part": 6}
+    sizes = {s.path.stat().st_size for s in moved}
+    [s.path.unlink() for s in moved]
+    others = [picture(i, 50) for i in range(6)]
+    assert {s.path.stat().st_size for s in others} == sizes
+    with pytest.raises(TrainingError, match="belongs to other data or options"):
+        fit(others, tiny_preset, make_backbone(), place=work)
+
+
+# Copies
+
+
+@pytest.mark.parametrize("count", [8, 62])
+def test_copies_count_once(good_parts, tmp_path, tiny_preset, make_backbone, count):
+    """The fit is that of the distinct images, to the bit, in either way of holding images out."""
+    copied = []
+    for sample in good_parts[:8]:
+        path = tmp_path / f"copy_{sample.path.stem}.bmp"
+        Image.open(sample.path).save(path)
+        copied.append(replace(sample, path=path))
+    notes = Notes()
+    fitted = fit([*good_parts[:count], *copied], tiny_preset, make_backbone(), observer=notes)
+    assert_same(fit(good_parts[:count], tiny_preset, make_backbone()), fitted)
+    assert fitted.record.normals == {"part": count}
+    assert fitted.record.copies == tuple(str(sample.path) for sample in copied)
+    (told,) = [note for note in notes.notes if "copies" in note]
+    first = f"{tmp_path}/copy_000.bmp of 000.png"
+    assert told.startswith(f"8 of {count + 8} images are copies of others ({first}, ")
+
+
+def test_one_picture_many_times_is_one_picture(write_parts, tmp_path, tiny_preset, make_backbone):
+    samples = write_parts(tmp_path, 5)
+    for levels in ([7] * 5, range(5)):
+        for sample, level in zip(samples, levels, strict=True):
+            Image.fromarray(np.full((64, 64, 3), level, np.uint8)).save(sample.path)
+        with pytest.raises(DataError, match="1 different picture: training needs at least 2"):
+            fit(samples, tiny_preset, make_backbone())
+
+
+def test_frames_of_a_few_scenes_are_named(write_parts, tmp_path, tiny_preset, make_backbone):
+    notes, samples = Notes(), write_parts(tmp_path, 12)
+    fit(samples, tiny_preset, make_backbone(), observer=notes)
+    assert not [note for note in notes.notes if "copies" in note]
+    for i, sample in enumerate(samples):
+        frame = read_image(samples[i // 4 * 4].path).copy()
+        frame[i, :3] ^= 1
+        Image.fromarray(frame).save(sample.path)
+    fit(samples, tiny_preset, make_backbone(), observer=notes)
+    (told,) = [note for note in notes.notes if "copies" in note]
+    assert told.startswith("9 of 12 images are nearly copies of others")
+
+
+@pytest.mark.parametrize("count", [6, 40])
+def test_a_picture_of_two_categories_is_not_trained_on_while_it_is_held_out(
+    write_parts, tmp_path, tiny_preset, make_backbone, monkeypatch, count
+):
+    seen = []
+    usual = invad.fit.fit.train_denoiser
+    monkeypatch.setattr(
+        invad.fit.fit,
+        "train_denoiser",
+        lambda net, x, rows, *a, **k: seen.append(len(x)) or usual(net, x, rows, *a, **k),
+    )
+    samples = write_parts(tmp_path / "a", count) + write_parts(tmp_path / "b", count, category="b")
+    held = fit(samples, tiny_preset, make_backbone()).held_pixels
+    if count == 40:
+        assert seen == [2 * (40 - len(set(held)))]
+    else:
+        assert max(seen[:4]) < 9  # of 12, a fold of 3 and their copies
+
+
 def test_a_fit_leaves_the_random_state_alone(good_parts, tiny_preset, make_backbone):
     torch.manual_seed(5)
     expected = torch.rand(3)

@@ -60,8 +60,8 @@ def calibrate(
         lost = sorted(set(before) - set(detector.calibrations))
         if lost:
             warnings.append(
-                f"no limits of their own any more, because fewer than 2 good images of them were given: "
-                f"{', '.join(lost)}; they are judged by the limits over all categories"
+                f"no limits of their own any more, because fewer than 2 different good images of them were "
+                f"given: {', '.join(lost)}; they are judged by the limits over all categories"
             )
         content_hash = detector.save(model)
     pooled = detector.calibrations[POOLED]

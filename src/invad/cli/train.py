@@ -196,11 +196,12 @@ def _recording(
 
 def _closing_lines(result: dict[str, Any]) -> list[str]:
     normals, held = sum(result["normals"].values()), sum(result["held_out"].values())
-    output, skipped = result["output"], len(result["skipped"])
+    output, skipped, copied = result["output"], len(result["skipped"]), len(result["copies"])
     return [
         f"Learned from {normals} good images in {result['train_seconds']:.0f} s; "
         f"{held} of them, held out, set the limits.",
         *([f"Skipped as unreadable: {skipped}, named above."] if skipped else []),
+        *([f"Copies, which count once: {copied}, named above."] if copied else []),
         f"Model: {output}",
         f"Next: invad predict {output} IMAGES, or invad evaluate {output} FOLDER_WITH_DEFECTS",
     ]
@@ -219,6 +220,7 @@ def summary(detector: "Detector", output: Path) -> dict[str, Any]:
         "held_out": info.fit.held_out,
         "folds": info.fit.folds,
         "skipped": list(info.fit.skipped),
+        "copies": list(info.fit.copies),
         "train_seconds": info.fit.seconds,
         "final_loss": info.fit.final_loss,
         "device": info.fit.device,

@@ -48,6 +48,7 @@ def _training_rows(info: DetectorInfo) -> dict[str, str]:
     return {
         "normal images": _counts(fit.normals) or "unknown, the denoiser was imported",
         "skipped as unreadable": str(len(fit.skipped)),
+        "copies, counted once": str(len(fit.copies)),
         "input": f"{_size(info.input_hw)} pixels (height x width), grid {_size(info.grid_hw)}",
         "16-bit window": f"{info.window[0]:.4f} to {info.window[1]:.4f} of full scale",
         "training": "none here" if fit.final_loss is None else trained,

@@ -17,8 +17,18 @@ from invad._version import __version__
 from invad.backbones.base import Backbone
 from invad.backbones.registry import load_backbone
 from invad.data.datasets import load_dataset, normal_images
-from invad.data.images import ImageSource, read_image
+from invad.data.images import ImageSource
 from invad.data.preprocess import resize_map
+from invad.detector.calibrating import (
+    Limits,
+    controls,
+    distinct,
+    fit_limits,
+    passing,
+    read_normals,
+    require_controls,
+    score_maps,
+)
 from invad.detector.card import model_card
 from invad.detector.parts import DetectorInfo, Parts, load_parts, save_parts
 from invad.errors import ConfigError, DataError, NotCalibratedError
@@ -35,8 +45,7 @@ from invad.runtime import ExportedDetector, ExportInfo
 from invad.runtime.many import predict_all, predict_many
 from invad.runtime.torch_engine import TorchEngine
 from invad.scoring.calibration import POOLED, Calibration, Rates, for_category
-from invad.scoring.crossfit import cross_fit
-from invad.scoring.typicality import PositionStats, fit_position_stats, image_scores, typicality_map
+from invad.scoring.typicality import PositionStats
 from invad.waiting import sleep_beside_the_user
 
 DEFAULT_RATES = Rates()
@@ -60,6 +69,7 @@ class Detector:
         self.stats = dict(stats)
         self.calibrations = dict(calibrations)
         self.content_hash: str | None = None
+        self._doubts: tuple[str, ...] = ()
 
     # ------------------------------------------------------------------ making one
 
@@ -134,7 +144,10 @@ class Detector:
             invad_version=__version__,
         )
         detector = cls(fitted.model, info, {}, {})
-        detector._calibrate(fitted.held_maps_NLhw, fitted.held_categories, rates)
+        limits = fit_limits(
+            fitted.held_maps_NLhw, fitted.held_categories, fitted.held_pixels, settings, rates
+        )
+        detector._take(limits, detector._read_controls())
         for warning in detector.warnings():
             observer.note(warning)
         return detector
@@ -245,10 +258,7 @@ class Detector:
         """Image score and h x w map of z-scores on the feature grid, from norm maps."""
         self._require_calibrated()
         stats = self.stats.get(category or POOLED, self.stats[POOLED])
-        settings = self.info.settings
-        map_1hw = typicality_map(maps_Lhw[None], stats, settings.map_weights, settings.floor)
-        score = image_scores(map_1hw, settings.top_fraction)
-        return float(score), map_1hw[0].numpy().astype(np.float32)
+        return score_maps(maps_Lhw, stats, self.info.settings)
 
     def compile(
         self, *, size_hw: tuple[int, int] | None = None, low: torch.dtype | None = None
@@ -298,28 +308,21 @@ class Detector:
 
         normals: a folder, an image or samples, none of which may have been trained on. Each of their
         categories gets its own calibration, and all together the pooled one; what was calibrated before is
-        replaced. rates: as before unless given. Raises DataError when fewer than two images can be read.
+        replaced. Copies and near copies count once. rates: as before unless given. Raises DataError when
+        fewer than two distinct images can be read, and when a black picture or one of noise, bad so far,
+        would not be bad any more.
         """
         observer = observer or Silent()
         samples = normal_images(normals) if isinstance(normals, str | Path) else normals
-        observer.stage("calibration", len(samples))
-        maps, categories = [], []
-        for sample in samples:
-            if sample.is_anomalous:
-                raise DataError(f"{sample.path}: is {sample.defect}; calibration takes normal images only")
-            try:
-                maps.append(self.read(read_image(sample.path)))
-                categories.append(sample.category)
-            except DataError as error:
-                if strict:
-                    raise
-                observer.note(f"skipped: {error}")
-            observer.advance()
-        if len(maps) < 2:
-            raise DataError(
-                f"{len(maps)} readable normal images: calibration needs at least 2, 99 for a 1 % limit"
-            )
-        self._calibrate(torch.stack(maps), categories, rates or self.rates)
+        given = read_normals(samples, self.read, strict, observer)
+        used = distinct(given, self.stats, observer)
+        groups = [sample.category for sample in used.samples]
+        settings, before = self.info.settings, Limits(self.stats, self.calibrations)
+        after = fit_limits(used.maps_NLhw, groups, used.pixels, settings, rates or self.rates)
+        read = self._read_controls()
+        if before.calibrations:
+            require_controls(before, after, read, used, settings)
+        self._take(after, read)
         self.info = replace(self.info, recalibrated=_now())
         return self.warnings()
 
@@ -335,24 +338,15 @@ class Detector:
             if len(self.calibrations) > 2 or category == POOLED:
                 prefix = f"{category}: " if category else ""
                 lines += [prefix + line for line in calibration.warnings()]
-        return tuple(lines)
+        return (*lines, *self._doubts)
 
-    def _calibrate(self, maps_NLhw: torch.Tensor, categories: Sequence[str], rates: Rates) -> None:
-        settings = self.info.settings
-        stats, calibrations = {}, {}
-        for category in (POOLED, *sorted(set(categories))):
-            index = [i for i, c in enumerate(categories) if category in (POOLED, c)]
-            if len(index) < 2:
-                continue
-            maps = maps_NLhw[index]
-            stats[category] = fit_position_stats(maps)
-            groups = [categories[i] for i in index]
-            scores, peaks = cross_fit(
-                maps, settings.top_fraction, groups, settings.map_weights, settings.floor
-            )
-            calibrations[category] = Calibration(scores=scores, peaks=peaks, rates=rates)
-        self.stats, self.calibrations = stats, calibrations
+    def _take(self, limits: Limits, read: Sequence[tuple[str, torch.Tensor]]) -> None:
+        self.stats, self.calibrations = dict(limits.stats), dict(limits.calibrations)
         self.content_hash = None
+        self._doubts = tuple(passing(limits, read, self.info.settings).values())
+
+    def _read_controls(self) -> list[tuple[str, torch.Tensor]]:
+        return [(name, self.read(pixels)) for name, pixels in controls(self.model.extract.preprocess)]
 
     def _require_calibrated(self) -> None:
         if POOLED not in self.calibrations:

@@ -1,0 +1,200 @@
+"""Limits from good images, and what must hold of them.
+
+A calibration divides by the spread of the images that it is given. Images that are not distinct have next to
+none: everything is then so many spreads away that the limits end up where nothing is bad. Therefore copies
+and near copies count once; and whatever is given, the controls, pictures that show nothing and pictures of
+noise, must be bad after a calibration that were bad before it.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from invad.data.content import copies, copies_in_words, pixel_digest
+from invad.data.images import read_image
+from invad.data.preprocess import Preprocess
+from invad.errors import DataError
+from invad.model.settings import Preset
+from invad.observer import Observer
+from invad.records import Sample
+from invad.scoring.calibration import POOLED, Calibration, Rates, for_category
+from invad.scoring.crossfit import cross_fit
+from invad.scoring.likeness import near_copies
+from invad.scoring.typicality import PositionStats, fit_position_stats, image_scores, typicality_map
+
+UNRELATED = 2**0.5
+"""Difference of two unrelated normals in units of the spread of one."""
+
+LEAST_TYPICAL = 3
+"""Images that a refusal names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Statistics and calibrations by category, POOLED among them."""
+
+    stats: Mapping[str, PositionStats]
+    calibrations: Mapping[str, Calibration]
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """Norm maps N x L x h x w of good images, their samples and the digests of their pixels."""
+
+    maps_NLhw: Tensor
+    samples: tuple[Sample, ...]
+    pixels: tuple[str, ...]
+
+    def without(self, left_out: Mapping[int, int]) -> "Readings":
+        kept = [i for i in range(len(self.samples)) if i not in left_out]
+        samples, pixels = tuple(self.samples[i] for i in kept), tuple(self.pixels[i] for i in kept)
+        return Readings(self.maps_NLhw[kept], samples, pixels)
+
+
+def score_maps(maps_Lhw: Tensor, stats: PositionStats, settings: Preset) -> tuple[float, NDArray[np.float32]]:
+    """Image score and h x w map of z-scores on the feature grid, from norm maps."""
+    map_1hw = typicality_map(maps_Lhw[None], stats, settings.map_weights, settings.floor)
+    score = image_scores(map_1hw, settings.top_fraction)
+    return float(score), map_1hw[0].numpy().astype(np.float32)
+
+
+def read_normals(
+    samples: Sequence[Sample], read: Callable[[NDArray[Any]], Tensor], strict: bool, observer: Observer
+) -> Readings:
+    """Norm maps of good images. Raises DataError for a defective one, and for an unreadable one if strict."""
+    observer.stage("calibration", len(samples))
+    maps, readable, pixels = [], [], []
+    for sample in samples:
+        if sample.is_anomalous:
+            raise DataError(f"{sample.path}: is {sample.defect}; calibration takes normal images only")
+        try:
+            image = read_image(sample.path)
+            maps.append(read(image))
+            readable.append(sample)
+            pixels.append(pixel_digest(image))
+        except DataError as error:
+            if strict:
+                raise
+            observer.note(f"skipped: {error}")
+        observer.advance()
+    if len(maps) < 2:
+        raise DataError(
+            f"{len(maps)} readable normal images: calibration needs at least 2, 99 for a 1 % limit"
+        )
+    return Readings(torch.stack(maps), tuple(readable), tuple(pixels))
+
+
+def distinct(given: Readings, before: Mapping[str, PositionStats], observer: Observer) -> Readings:
+    """Each picture of a category once; copies and near copies are named. before: what tells near from far.
+
+    Raises DataError when fewer than two pictures differ.
+    """
+    copied = copies([(s.category, mark) for s, mark in zip(given.samples, given.pixels, strict=True)])
+    told = []
+    if copied:
+        words = copies_in_words(copied, [s.path for s in given.samples])
+        told.append(f"{words}: they have the same pixels, or show one colour only, and count once")
+    used = given.without(copied)
+    if before:
+        near = _near(used, before)
+        if near:
+            words = copies_in_words(near, [s.path for s in used.samples], "are nearly copies")
+            told.append(f"{words}, as frames of a camera that stands still, and count once")
+        used = used.without(near)
+    different = len(set(used.pixels))
+    if different < 2:
+        raise DataError(
+            f"{len(given.samples)} normal images, but only {different} distinct picture: {'; '.join(told)}; "
+            "calibration needs at least 2 that differ, 99 for a 1 % limit"
+        )
+    for line in told:
+        observer.note(line)
+    return used
+
+
+def _near(given: Readings, before: Mapping[str, PositionStats]) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for category in dict.fromkeys(s.category for s in given.samples):
+        own = [i for i, s in enumerate(given.samples) if s.category == category]
+        # Of a category that is not known each might be the like: the smallest spread is the safe one.
+        known = [before[category]] if category in before else [*before.values()]
+        scale_Lhw = torch.stack([stats.scale_Lhw for stats in known]).amin(dim=0)
+        z_NK = (given.maps_NLhw[own] / scale_Lhw).flatten(1).numpy()
+        found |= {own[i]: own[first] for i, first in near_copies(z_NK, UNRELATED).items()}
+    return found
+
+
+def fit_limits(
+    maps_NLhw: Tensor, categories: Sequence[str], pixels: Sequence[str], settings: Preset, rates: Rates
+) -> Limits:
+    """Statistics and limits of each category of which two or more images are given, and of all together.
+
+    A picture that stands in several categories counts once among all.
+    """
+    stats, calibrations = {}, {}
+    repeated = copies(pixels)
+    for category in (POOLED, *sorted(set(categories))):
+        index = [
+            i for i, c in enumerate(categories) if c == category or (category == POOLED and i not in repeated)
+        ]
+        if len(index) < 2:
+            continue
+        maps, groups = maps_NLhw[index], [categories[i] for i in index]
+        stats[category] = fit_position_stats(maps)
+        scores, peaks = cross_fit(maps, settings.top_fraction, groups, settings.map_weights, settings.floor)
+        calibrations[category] = Calibration(scores=scores, peaks=peaks, rates=rates)
+    return Limits(stats, calibrations)
+
+
+def controls(preprocess: Preprocess) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+    """Pictures that are no good part anywhere, for each input size: of one colour, and of noise."""
+    rng = np.random.default_rng(0)
+    for h, w in (preprocess.input_hw, *preprocess.other_hw):
+        for name, level in (("black", 0), ("white", 255), ("grey", 128)):
+            yield f"a {name} picture", np.full((h, w, 3), level, np.uint8)
+        # Finer and coarser than the input, for what resizing makes of noise.
+        for rows, columns in ((h, w), (h, w), (2 * h, 2 * w), (h // 2, w // 2)):
+            yield "a picture of noise", rng.integers(0, 256, (rows, columns, 3), np.uint8)
+
+
+def passing(
+    limits: Limits, read: Sequence[tuple[str, Tensor]], settings: Preset
+) -> dict[tuple[str, int], str]:
+    """The controls that are not bad, in words, by category and number. read: their names and norm maps."""
+    found = {}
+    for category, calibration in limits.calibrations.items():
+        for number, (name, maps_Lhw) in enumerate(read):
+            score, _ = score_maps(maps_Lhw, limits.stats[category], settings)
+            decision = calibration.decide(score)
+            if decision != "bad":
+                of = f"{category}: " if category != POOLED and len(limits.calibrations) > 2 else ""
+                limit = calibration.score_limits()[1]
+                found[category, number] = (
+                    f"{of}{name} would be {decision} (score {score:.3g}, bad above {limit:.3g})"
+                )
+    return found
+
+
+def require_controls(
+    before: Limits, after: Limits, read: Sequence[tuple[str, Tensor]], given: Readings, settings: Preset
+) -> None:
+    """Raises DataError when a control that was bad before a calibration is not bad after it."""
+    passed = passing(before, read, settings)
+    for (category, number), words in passing(after, read, settings).items():
+        judged = category if category in before.calibrations else POOLED
+        if (judged, number) in passed:
+            continue
+        scores = [score_maps(maps_Lhw, before.stats[judged], settings)[0] for maps_Lhw in given.maps_NLhw]
+        worst = np.argsort(scores)[::-1][:LEAST_TYPICAL]
+        names = ", ".join(f"{given.samples[i].path} ({scores[i]:.3g})" for i in worst)
+        limit = for_category(before.calibrations, judged).score_limits()[1]
+        raise DataError(
+            f"with limits learned from these {len(given.samples)} images {words}; the model stays as it was. "
+            f"Give more good images, or a larger rate; the least typical so far (bad above {limit:.3g}) are "
+            f"{names}: leave them out if they are not good, or train a new model if all look so"
+        )

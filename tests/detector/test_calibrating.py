@@ -1,0 +1,123 @@
+"""No calibration makes a black picture or one of noise good, whatever it is given."""
+
+from copy import copy
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from invad.detector.calibrating import controls, fit_limits, passing
+from invad.errors import DataError
+from invad.observer import Silent
+from invad.records import Sample
+from invad.scoring.calibration import POOLED, Rates
+
+RNG = np.random.default_rng(5)
+BLACK = np.zeros((40, 50, 3), np.uint8)
+NOISE = RNG.integers(0, 256, (64, 64, 3), np.uint8)
+
+
+def noisy(picture, spread):
+    return (picture + RNG.normal(0, spread, picture.shape)).clip(0, 255).round().astype(np.uint8)
+
+
+class Notes(Silent):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+@pytest.fixture
+def own(detector):
+    """The shared detector with limits of its own."""
+    mine = copy(detector)
+    mine.stats, mine.calibrations = dict(detector.stats), dict(detector.calibrations)
+    return mine
+
+
+@pytest.fixture
+def save(tmp_path):
+    def write(pictures, suffixes=("png",), category="part"):
+        samples = []
+        for i, picture in enumerate(pictures):
+            path = tmp_path / f"{category}-{len(list(tmp_path.iterdir())):03d}.{suffixes[i % len(suffixes)]}"
+            Image.fromarray(picture).save(path)
+            samples.append(Sample(path=path, category=category))
+        return samples
+
+    return write
+
+
+def given(name, draw):
+    one, others = draw(100), [draw(i) for i in range(101, 107)]
+    return {
+        "one colour": [np.full((64, 64, 3), 90, np.uint8)] * 12,
+        "one colour each": [np.full((64, 64, 3), level, np.uint8) for level in range(80, 92)],
+        "one picture": [one] * 12,
+        "two copies": [one] * 2,
+        "frames of one scene": [noisy(one, 0.4) for _ in range(12)],
+        "noise": [RNG.integers(0, 256, (64, 64, 3), np.uint8) for _ in range(12)],
+        "two of noise": [RNG.integers(0, 256, (64, 64, 3), np.uint8) for _ in range(2)],
+        "nearly black": [noisy(BLACK, 2) for _ in range(12)],
+        "black among good": [*others, BLACK],
+    }[name]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("one colour", "one colour each", "one picture", "two copies", "frames of one scene"),
+        *("noise", "two of noise", "nearly black", "black among good"),
+    ],
+)
+def test_a_calibration_that_would_pass_anything_is_refused(own, save, draw, name):
+    before = own.predict([BLACK, NOISE, draw(200)])
+    assert [p.decision for p in before[:2]] == ["bad", "bad"]
+    with pytest.raises(DataError, match=r"distinct|would be (good|review)") as refused:
+        own.calibrate(save(given(name, draw), ("png", "bmp", "tiff")))
+    assert "\n" not in str(refused.value)
+    assert [p.score for p in own.predict([BLACK, NOISE, draw(200)])] == [p.score for p in before]
+
+
+def test_copies_among_good_images_count_once(own, save, draw, detector):
+    distinct = save([draw(i) for i in range(100, 110)])
+    own.calibrate(distinct)
+    expected = own.calibrations
+    own.stats, own.calibrations = dict(detector.stats), dict(detector.calibrations)
+    notes = Notes()
+    own.calibrate([*distinct, *save([draw(i) for i in range(100, 108)], ("bmp",))], observer=notes)
+    assert own.calibrations == expected
+    assert any(note.startswith("8 of 18 images are copies of others (") for note in notes.notes)
+
+
+def test_frames_of_a_few_scenes_count_once(own, save, draw):
+    scenes = [draw(i) for i in range(100, 106)]
+    notes = Notes()
+    own.calibrate(save([noisy(scene, 0.3) for scene in scenes for _ in range(3)]), observer=notes)
+    assert own.calibrations[POOLED].n == 6
+    assert any("12 of 18 images are nearly copies of others" in note for note in notes.notes)
+
+
+def test_a_category_of_copies_gets_no_limits_of_its_own(own, save, draw):
+    own.calibrate([*save([draw(9)] * 5, category="frozen"), *save([draw(i) for i in range(20, 30)])])
+    assert set(own.calibrations) == {POOLED, "part"}
+    assert own.calibrations[POOLED].n == 11
+
+
+def test_a_picture_in_two_categories_counts_once_among_all(tiny_preset):
+    maps = torch.rand(8, len(tiny_preset.map_weights), 4, 4, generator=torch.Generator().manual_seed(0))
+    limits = fit_limits(maps, ["a"] * 4 + ["b"] * 4, [*"wxyz", *"wxyv"], tiny_preset, Rates())
+    assert {name: c.n for name, c in limits.calibrations.items()} == {POOLED: 5, "a": 4, "b": 4}
+
+
+def test_the_controls_pass_where_the_limits_are_too_far(own):
+    read = own._read_controls()
+    names = [name for name, _ in controls(own.model.extract.preprocess)]
+    assert len(read) == len(names) == 7
+    limits = fit_limits(read[0][1].repeat(3, 1, 1, 1), ["a"] * 3, ["x", "y", "z"], own.info.settings, Rates())
+    found = passing(limits, read, own.info.settings)
+    assert {number for category, number in found if category == POOLED} >= {0}
+    assert found[POOLED, 0].startswith("a black picture would be ")
