@@ -52,8 +52,8 @@ def _by_the_leader(act: Callable[[], None], workers: "Workers | None") -> None:
             act()
         except InvadError as error:
             failure[0] = error
-    for error in (failure if workers is None else workers.gather(failure)).values():
-        raise error
+    for met in (failure if workers is None else workers.gather(failure)).values():
+        raise met
 
 
 @contextmanager

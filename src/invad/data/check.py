@@ -1,6 +1,5 @@
 """Whether a data set is what it should be: every image and mask is opened once."""
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from invad.data.content import BLANK, copies, copies_in_words, pixel_digest
 from invad.data.datasets import read_dataset
 from invad.data.images import mask_split, read_image, read_mask_levels
 from invad.data.layouts.base import Dataset
@@ -46,7 +46,8 @@ def check_dataset(
 
     Problems: files that cannot be read or are absent, masks of another size than their image or without a
     defective pixel, masks with levels whose meaning nobody stated, defective images without a mask in a
-    category that has masks, equal pixels in train and test. Raises as `load_dataset` when nothing is there.
+    category that has masks, equal pixels within or across train and test. Raises as `load_dataset` when
+    nothing is there.
     """
     dataset = read_dataset(root, layout=layout, split=split)
     samples = (*dataset.train, *dataset.test, *dataset.left_out)
@@ -55,7 +56,12 @@ def check_dataset(
     for sample in samples:
         seen.look_at(sample)
         advance()
-    problems = [*seen.problems, *_duplicates(dataset, seen.hashes), *_missing_masks(dataset)]
+    problems = [
+        *seen.problems,
+        *_copies(dataset, seen.marks),
+        *_leaks(dataset, seen.marks),
+        *_missing_masks(dataset),
+    ]
     notes = [*_sizes(seen.sizes), *_unmasked(dataset), *seen.splits_in_words(), *_left_out(dataset)]
     return Findings(
         root=dataset.root,
@@ -87,7 +93,7 @@ class _Seen:
     """What has been found so far."""
 
     problems: list[str] = field(default_factory=list)
-    hashes: dict[Path, bytes] = field(default_factory=dict)
+    marks: dict[Path, str] = field(default_factory=dict)
     sizes: dict[str, Counter[tuple[int, int]]] = field(default_factory=lambda: defaultdict(Counter))
     splits: Counter[float] = field(default_factory=Counter)
 
@@ -99,9 +105,7 @@ class _Seen:
             return
         size_hw = (pixels.shape[0], pixels.shape[1])
         self.sizes[sample.category][size_hw] += 1
-        digest = hashlib.blake2b(f"{pixels.shape} {pixels.dtype}".encode(), digest_size=16)
-        digest.update(pixels.tobytes())
-        self.hashes[sample.path] = digest.digest()
+        self.marks[sample.path] = pixel_digest(pixels)
         if sample.mask_path is not None:
             try:
                 levels = read_mask_levels(sample.mask_path, size_hw=size_hw)
@@ -137,11 +141,24 @@ def _in_words(levels: NDArray[Any]) -> str:
     return ", ".join(f"{level:g}" for level in levels)
 
 
-def _duplicates(dataset: Dataset, hashes: dict[Path, bytes]) -> Iterable[str]:
-    trained = {hashes[s.path]: s.path for s in reversed(dataset.train) if s.path in hashes}
+def _copies(dataset: Dataset, marks: dict[Path, str]) -> Iterable[str]:
+    parts = (("training", dataset.train, "they count once"), ("test", dataset.test, "they count double"))
+    for part, samples, so in parts:
+        for category in dict.fromkeys(s.category for s in samples):
+            paths = [s.path for s in samples if s.category == category and s.path in marks]
+            if found := copies([marks[path] for path in paths]):
+                yield (
+                    f"{category}, {part}: {copies_in_words(found, paths)}: they have the same pixels, or "
+                    f"show one colour only, and {so}; remove them"
+                )
+
+
+def _leaks(dataset: Dataset, marks: dict[Path, str]) -> Iterable[str]:
+    trained = {marks[s.path]: s.path for s in reversed(dataset.train) if s.path in marks}
     for sample in dataset.test:
-        if (other := trained.get(hashes.get(sample.path, b""))) is not None:
-            yield f"{sample.path}: has the pixels of {other}, which is trained on; remove one of them"
+        mark = marks.get(sample.path)
+        if mark in trained and mark != BLANK:
+            yield f"{sample.path}: has the pixels of {trained[mark]}, which is trained on; remove one of them"
 
 
 def _missing_masks(dataset: Dataset) -> Iterable[str]:
