@@ -131,20 +131,23 @@ def test_copies_are_known_from_the_cache_too(read, write_parts, tmp_path):
         assert (notes.computed, features.copies) == (computed, (str(samples[4].path),))
 
 
-def test_two_trainings_share_a_cache_one_after_the_other(read, good_parts, tmp_path):
+def test_two_trainings_share_a_cache_one_after_the_other(good_parts, tiny_preset, make_backbone, tmp_path):
     """The second waits for the one that computes, is told so, and finds its features."""
-    expected = read(good_parts[:20], cache=False)[0].z_NChw
-    found = []
-    read(good_parts[:20])
-    for path in stored(tmp_path).glob("block-*"):
-        path.unlink()
+    extract, place = plan(good_parts[:20], tiny_preset, make_backbone(), strict=False), Place(cache=tmp_path)
+
+    def read(notes):
+        with ExitStack() as stack:
+            return extract_features(
+                good_parts[:20], extract, strict=False, observer=notes, place=place, stack=stack
+            ).z_NChw.copy()
+
+    told = [Notes(), Notes()]
     with ThreadPoolExecutor(2) as pool:
-        found = list(pool.map(lambda _: read(good_parts[:20]), range(2)))
-    assert sorted(notes.computed for _, notes in found) == [0, 20]
-    for features, _ in found:
-        np.testing.assert_array_equal(features.z_NChw, expected)
-    told = [note for _, notes in found for note in notes.notes]
-    assert sum("another training computes these features" in note for note in told) == 1
+        first, second = pool.map(read, told)
+    assert sorted(notes.computed for notes in told) == [0, 20]
+    np.testing.assert_array_equal(first, second)
+    said = [note for notes in told for note in notes.notes]
+    assert sum("another training computes these features" in note for note in said) == 1
 
 
 def test_unreadable_images_are_remembered(read, write_parts, tmp_path):

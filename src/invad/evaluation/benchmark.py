@@ -192,7 +192,7 @@ def _units(plan: Plan, dataset: Dataset) -> Iterator[_Unit]:
 def _detector(plan: Plan, unit: _Unit, output: Path, observer: Observer) -> Detector:
     """The model of a unit: trained, or loaded when it was trained before on the same images."""
     folder, mark = _model_folder(output, unit)
-    images = " ".join(unit.digests[category] for category in unit.dataset.categories)
+    images = _digest(unit.dataset, unit.dataset.train).hexdigest()
     if not mark.exists() or mark.read_text() != images:
         shutil.rmtree(folder, ignore_errors=True)
         mark.parent.mkdir(exist_ok=True)
@@ -308,21 +308,23 @@ def _identity(plan: Plan, dataset: Dataset) -> dict[str, Any]:
 def _digests(dataset: Dataset) -> dict[str, str]:
     """By category: of the images that are trained on, and of those that are tested and their masks."""
 
-    def lines(samples: Iterable[Sample]) -> bytes:
-        told = (
-            f"{below(dataset.root, s.path)} {file_digest(s.path)} {s.defect} "
-            f"{file_digest(s.mask_path) if s.mask_path else None}\n"
-            for s in samples
-        )
-        return "".join(told).encode("utf-8", "surrogateescape")
-
-    trained = hashlib.sha256(lines(dataset.train))
+    trained = _digest(dataset, dataset.train)
     found = {}
     for category in dataset.categories:
         digest = trained.copy()
-        digest.update(lines(s for s in dataset.test if s.category == category))
+        digest.update(_digest(dataset, [s for s in dataset.test if s.category == category]).digest())
         found[category] = digest.hexdigest()[:16]
     return found
+
+
+def _digest(dataset: Dataset, samples: Iterable[Sample]) -> "hashlib._Hash":
+    """Of what the files hold, masks too, and of where they lie in the set."""
+    digest = hashlib.sha256()
+    for s in samples:
+        mask = file_digest(s.mask_path) if s.mask_path else None
+        line = f"{below(dataset.root, s.path)} {file_digest(s.path)} {s.defect} {mask}\n"
+        digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest
 
 
 def _file(output: Path, category: str, seed: int) -> Path:
