@@ -33,16 +33,17 @@ def holder(tmp_path):
         text=True,
     )
     assert process.stdout.readline() == "held\n"
-    yield process
-    process.kill()
-    process.communicate()
+    with process:
+        yield process
+        process.kill()
 
 
 def test_another_process_is_told(tmp_path, holder):
     refused = pytest.raises(DataError, match=f"{tmp_path}: another training is writing here; wait")
     with refused, sole_writer(tmp_path, "training"):
         pass
-    holder.communicate("")
+    holder.stdin.close()
+    assert holder.wait(10) == 0
     with sole_writer(tmp_path, "training"):
         pass
     assert list(tmp_path.iterdir()) == []

@@ -58,7 +58,7 @@ def given(name, draw):
         "one colour each": [np.full((64, 64, 3), level, np.uint8) for level in range(80, 92)],
         "one picture": [one] * 12,
         "two copies": [one] * 2,
-        "frames of one scene": [noisy(one, 0.4) for _ in range(12)],
+        "frames of one scene": [noisy(one, 0.2) for _ in range(12)],
         "noise": [RNG.integers(0, 256, (64, 64, 3), np.uint8) for _ in range(12)],
         "two of noise": [RNG.integers(0, 256, (64, 64, 3), np.uint8) for _ in range(2)],
         "nearly black": [noisy(BLACK, 2) for _ in range(12)],
@@ -96,7 +96,7 @@ def test_copies_among_good_images_count_once(own, save, draw, detector):
 def test_frames_of_a_few_scenes_count_once(own, save, draw):
     scenes = [draw(i) for i in range(100, 106)]
     notes = Notes()
-    own.calibrate(save([noisy(scene, 0.3) for scene in scenes for _ in range(3)]), observer=notes)
+    own.calibrate(save([noisy(scene, 0.2) for scene in scenes for _ in range(3)]), observer=notes)
     assert own.calibrations[POOLED].n == 6
     assert any("12 of 18 images are nearly copies of others" in note for note in notes.notes)
 
