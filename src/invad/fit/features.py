@@ -3,7 +3,7 @@
 import hashlib
 import math
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import reduce
@@ -24,9 +24,13 @@ from invad.fit.training import fingerprint
 from invad.model.reading import FeatureExtractor
 from invad.observer import Observer
 from invad.records import Sample
+from invad.scoring.likeness import near_copies
 
 MEMORY_LIMIT = 1 << 30
 """Arrays larger than this many bytes are memory-mapped files. Several processes share such a file always."""
+
+COMPARED_VALUES, COMPARED_IMAGES = 512, 2000
+"""Of the features of an image, and of the images of a category, when near copies are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +136,24 @@ def extract_features(
         tuple(str(samples[row].path) for row in decoded.unreadable),
         tuple(str(samples[readable[i]].path) for i in copied),
     )
+
+
+def frames_in_words(features: Features) -> Iterator[str]:
+    """What is to be said of each category whose images are much nearer to each other than they differ."""
+    size = math.prod(features.z_NChw.shape[1:])
+    some = np.random.default_rng(0).choice(size, min(size, COMPARED_VALUES), replace=False)
+    categories = [sample.category for sample in features.samples]
+    for category in dict.fromkeys(categories):
+        own = [i for i, c in enumerate(categories) if c == category][:COMPARED_IMAGES]
+        x_NK = np.stack([features.z_NChw[features.rows[i]].reshape(-1)[some] for i in own])
+        spread_K = x_NK.std(axis=0)
+        near = near_copies(x_NK[:, spread_K > 0] / spread_K[spread_K > 0], math.sqrt(2))
+        if near:
+            words = copies_in_words(near, [features.samples[i].path for i in own], "are nearly copies")
+            yield (
+                f"{words}, as frames of a video or of a camera that stands still: they are trained on and "
+                "held out at once, so the limits may be too low; give images of different parts"
+            )
 
 
 def _fill(

@@ -3,7 +3,7 @@
 import math
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +14,6 @@ import torch
 from numpy.typing import NDArray
 
 from invad.backbones.base import Backbone
-from invad.data.content import copies_in_words
 from invad.data.images import read_image
 from invad.data.preprocess import (
     Preprocess,
@@ -27,7 +26,7 @@ from invad.diffusion.denoiser import DenoiserModule, build_denoiser
 from invad.diffusion.empirical import EmpiricalDenoiser, draw_cells
 from invad.diffusion.gaussian import GaussianPreconditioned
 from invad.errors import DataError
-from invad.fit.features import Features, Place, backbone_digest, extract_features
+from invad.fit.features import Features, Place, backbone_digest, extract_features, frames_in_words
 from invad.fit.training import Checkpoint, Execution, fingerprint, train_denoiser
 from invad.model.reading import SCHEDULE, FeatureExtractor, FineReader, Model
 from invad.model.settings import Preset
@@ -35,7 +34,6 @@ from invad.model.space import FeatureSpace
 from invad.observer import NO_RECORD, Observer, Recorder, Silent
 from invad.records import Sample
 from invad.scoring.calibration import folds, hold_out
-from invad.scoring.likeness import near_copies
 
 __all__ = ["FitRecord", "Fitted", "Observer", "Silent", "fit", "plan"]
 
@@ -52,9 +50,6 @@ FOLDS = 4
 
 ALIKE = 1.5
 """Largest ratio between the aspect ratios of categories that share an input size."""
-
-COMPARED_VALUES, COMPARED_IMAGES = 512, 2000
-"""Of the features of an image, and of the images of a category, when near copies are looked for."""
 
 PLACE = Place()
 EXECUTION = Execution()
@@ -126,7 +121,7 @@ def fit(
             samples, extract, strict=strict, observer=observer, place=place, stack=stack
         )
         _require(2, features)
-        for words in _frames(features):
+        for words in frames_in_words(features):
             observer.note(words)
         job = _Job(extract, settings, features, place, execution, observer, recorder)
         few = len(features.samples) < FEW_IMAGES
@@ -183,24 +178,6 @@ def _require(least: int, features: Features) -> None:
             f"{found} {what}{'' if found == 1 else 's'}: training needs at least {least} normal images, "
             "60 or more for a useful calibration"
         )
-
-
-def _frames(features: Features) -> Iterator[str]:
-    """What is to be said of each category whose images are much nearer to each other than they differ."""
-    size = math.prod(features.z_NChw.shape[1:])
-    some = np.random.default_rng(0).choice(size, min(size, COMPARED_VALUES), replace=False)
-    categories = [sample.category for sample in features.samples]
-    for category in dict.fromkeys(categories):
-        own = [i for i, c in enumerate(categories) if c == category][:COMPARED_IMAGES]
-        x_NK = np.stack([features.z_NChw[features.rows[i]].reshape(-1)[some] for i in own])
-        spread_K = x_NK.std(axis=0)
-        near = near_copies(x_NK[:, spread_K > 0] / spread_K[spread_K > 0], math.sqrt(2))
-        if near:
-            words = copies_in_words(near, [features.samples[i].path for i in own], "are nearly copies")
-            yield (
-                f"{words}, as frames of a video or of a camera that stands still: they are trained on and "
-                "held out at once, so the limits may be too low; give images of different parts"
-            )
 
 
 def plan(
