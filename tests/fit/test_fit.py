@@ -15,8 +15,8 @@ from invad.backbones.base import Backbone, BackboneInfo
 from invad.data.images import read_image
 from invad.diffusion.empirical import EmpiricalConfig
 from invad.errors import DataError, TrainingError
-from invad.fit.features import Place, extract_features
-from invad.fit.fit import FOLDS, balance, fit, plan
+from invad.fit.features import Place, balance, extract_features
+from invad.fit.fit import FOLDS, fit, plan
 from invad.model.settings import Preset, TrainConfig
 from invad.observer import Silent
 from invad.records import Sample

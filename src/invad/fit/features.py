@@ -156,6 +156,38 @@ def frames_in_words(features: Features) -> Iterator[str]:
             )
 
 
+def require_pictures(least: int, features: Features) -> None:
+    """Raises DataError with fewer distinct pictures than `least`."""
+    found = len(set(features.pixels))
+    if found < least:
+        what = "different picture" if features.copies else "readable image"
+        raise DataError(
+            f"{found} {what}{'' if found == 1 else 's'}: training needs at least {least} normal images, "
+            "60 or more for a useful calibration"
+        )
+
+
+def balance(groups: Sequence[str]) -> NDArray[np.intp]:
+    """Indices of the items, those of smaller groups repeated: up to the size of the largest group, or as far
+    as the whole at most doubles. A single group stays as it is.
+    """
+    own: dict[str, list[int]] = {}
+    for i, group in enumerate(groups):
+        own.setdefault(group, []).append(i)
+    wanted = max(map(len, own.values()))
+    while sum(max(wanted, len(index)) for index in own.values()) > 2 * len(groups):
+        wanted -= 1
+    return np.concatenate([np.resize(index, max(wanted, len(index))) for index in own.values()])
+
+
+def moments(x_NKhw: NDArray[np.float32], index: NDArray[np.intp]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and variance of each channel over the cells of the images `index`, K each, float64."""
+    cells = len(index) * math.prod(x_NKhw.shape[2:])
+    mean = sum(x_NKhw[i].sum((1, 2), dtype=np.float64) for i in index) / cells
+    squares = sum(np.square(x_NKhw[i] - mean[:, None, None]).sum((1, 2), dtype=np.float64) for i in index)
+    return torch.from_numpy(mean), torch.from_numpy(squares / cells)
+
+
 def _fill(
     z_NChw: NDArray[np.float32],
     rows: range,

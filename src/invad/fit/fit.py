@@ -26,7 +26,16 @@ from invad.diffusion.denoiser import DenoiserModule, build_denoiser
 from invad.diffusion.empirical import EmpiricalDenoiser, draw_cells
 from invad.diffusion.gaussian import GaussianPreconditioned
 from invad.errors import DataError
-from invad.fit.features import Features, Place, backbone_digest, extract_features, frames_in_words
+from invad.fit.features import (
+    Features,
+    Place,
+    backbone_digest,
+    balance,
+    extract_features,
+    frames_in_words,
+    moments,
+    require_pictures,
+)
 from invad.fit.training import Checkpoint, Execution, fingerprint, train_denoiser
 from invad.model.reading import SCHEDULE, FeatureExtractor, FineReader, Model
 from invad.model.settings import Preset
@@ -120,7 +129,7 @@ def fit(
         features = extract_features(
             samples, extract, strict=strict, observer=observer, place=place, stack=stack
         )
-        _require(2, features)
+        require_pictures(2, features)
         for words in frames_in_words(features):
             observer.note(words)
         job = _Job(extract, settings, features, place, execution, observer, recorder)
@@ -163,21 +172,11 @@ def train_apart(
         features = extract_features(
             samples, extract, strict=False, observer=observer, place=place, stack=stack
         )
-        _require(4, features)
+        require_pictures(4, features)
         job = _Job(extract, settings, features, place, EXECUTION, observer, NO_RECORD)
         kept, held = job.shares()
         model, _ = job.train("denoiser", np.array(kept))
         return model, np.array(features.z_NChw[features.rows[held]])
-
-
-def _require(least: int, features: Features) -> None:
-    found = len(set(features.pixels))
-    if found < least:
-        what = "different picture" if features.copies else "readable image"
-        raise DataError(
-            f"{found} {what}{'' if found == 1 else 's'}: training needs at least {least} normal images, "
-            "60 or more for a useful calibration"
-        )
 
 
 def plan(
@@ -315,7 +314,7 @@ class _Job:
         with ExitStack() as stack:
             x_NKhw = self._in_space(space, z, rows[images], stack)
             if isinstance(denoiser, GaussianPreconditioned):
-                denoiser.set_gaussian(*_moments(x_NKhw, repeats))
+                denoiser.set_gaussian(*moments(x_NKhw, repeats))
             self.observer.stage(name, steps)
             loss = train_denoiser(
                 denoiser,
@@ -383,27 +382,6 @@ class _Job:
             repr(self.settings), repr(self.extract.preprocess), weights, pictures, index.tolist(), precision
         )
         return Checkpoint(self.place.work / f"{name.replace(' ', '-')}.safetensors", mark)
-
-
-def balance(groups: Sequence[str]) -> NDArray[np.intp]:
-    """Indices of the items, those of smaller groups repeated: up to the size of the largest group, or as far
-    as the whole at most doubles. A single group stays as it is.
-    """
-    own: dict[str, list[int]] = {}
-    for i, group in enumerate(groups):
-        own.setdefault(group, []).append(i)
-    wanted = max(map(len, own.values()))
-    while sum(max(wanted, len(index)) for index in own.values()) > 2 * len(groups):
-        wanted -= 1
-    return np.concatenate([np.resize(index, max(wanted, len(index))) for index in own.values()])
-
-
-def _moments(x_NKhw: NDArray[np.float32], index: NDArray[np.intp]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and variance of each channel over the cells of the images `index`, K each, float64."""
-    cells = len(index) * math.prod(x_NKhw.shape[2:])
-    mean = sum(x_NKhw[i].sum((1, 2), dtype=np.float64) for i in index) / cells
-    squares = sum(np.square(x_NKhw[i] - mean[:, None, None]).sum((1, 2), dtype=np.float64) for i in index)
-    return torch.from_numpy(mean), torch.from_numpy(squares / cells)
 
 
 def _fresh_denoiser(settings: Preset, channels: int, grid_hw: tuple[int, int]) -> DenoiserModule:
