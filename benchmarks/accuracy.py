@@ -35,8 +35,9 @@ from torch import Tensor
 
 from invad.backbones.registry import load_backbone
 from invad.data.datasets import load_dataset
-from invad.data.images import read_image, read_mask
+from invad.data.images import read_image
 from invad.data.layouts.base import Dataset
+from invad.data.masks import read_mask
 from invad.data.preprocess import resize_map, resize_mask
 from invad.detector.plain import to_plain
 from invad.diffusion.schedule import timesteps

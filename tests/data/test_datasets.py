@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from invad.data.datasets import ALIASES, DATASETS, load_dataset, normal_images
-from invad.data.images import read_image, read_mask
+from invad.data.images import read_image
 from invad.data.layouts.base import held_out
+from invad.data.masks import read_mask
 from invad.errors import ConfigError, DataError
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"

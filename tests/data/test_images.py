@@ -1,5 +1,7 @@
 import io
 import struct
+import subprocess
+import sys
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -13,9 +15,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageOps
 
-from invad.data.images import read_image, read_mask, read_mask_codes
-from invad.data.listing import IMAGE_SUFFIXES, list_images
-from invad.errors import DataError
+from invad.data.formats import IMAGE_SUFFIXES
+from invad.data.images import read_image
+from invad.data.listing import list_images, survey
+from invad.data.masks import doubt, read_mask, read_mask_codes
+from invad.errors import ConfigError, DataError
 
 RNG = np.random.default_rng(0)
 RGB8 = RNG.integers(0, 256, (7, 5, 3), dtype=np.uint8)
@@ -256,11 +260,83 @@ def test_white_is_zero_tiffs_are_turned_round():
     assert_pixels(read_image(tiff(RGB8[..., 0], photometric="miniswhite")), grey3(255 - RGB8[..., 0]))
 
 
-def test_first_page_of_many():
-    pages = np.stack([RAMP16, 0 * RAMP16])
-    assert_pixels(read_image(tiff(pages, photometric="minisblack")), grey3(RAMP16))
-    colour = np.stack([RGB16, 0 * RGB16])
-    assert_pixels(read_image(tiff(colour, photometric="rgb")), RGB16)
+def frames(kind, count=2, **options):
+    pictures = [Image.fromarray(np.roll(np.tile(RGB8, (4, 4, 1)), i, 0)) for i in range(count)]
+    stream = io.BytesIO()
+    pictures[0].save(stream, kind, save_all=True, append_images=pictures[1:], **options)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "GIF", "PNG", "WEBP", "MPO"])
+def test_one_of_several_pages_is_never_judged(kind):
+    assert read_image(frames(kind, 1)).shape == (28, 20, 3)
+    with pytest.raises(DataError, match=r"<bytes>: has 3 (pages|frames|pictures); save each"):
+        read_image(frames(kind, 3))
+
+
+def test_a_reduction_is_not_judged_in_place_of_its_picture():
+    stream = io.BytesIO()
+    with tifffile.TiffWriter(stream) as writer:
+        writer.write(RGB8[::2, ::2], photometric="rgb", subfiletype=1)
+        writer.write(RGB8, photometric="rgb")
+    assert_pixels(read_image(stream.getvalue()), RGB8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "lossless"), [("GIF", True), ("PPM", True), ("JPEG2000", True), ("AVIF", False)]
+)
+def test_further_formats_of_pillow(kind, lossless):
+    grey = np.repeat(RGB8[..., :1], 3, axis=2)
+    options = {"quality": 100} if kind == "AVIF" else {}
+    found = read_image(encoded(grey, kind, **options))
+    assert np.abs(found.astype(int) - grey).max() <= (0 if lossless else 6)
+    if kind in ("PPM", "JPEG2000"):
+        assert_pixels(read_image(encoded(RAMP16, kind)), grey3(RAMP16))
+
+
+def test_signed_bytes_do_not_wrap():
+    levels = np.arange(-4, 4, dtype=np.int8).reshape(2, 4)
+    for pixels in (levels, np.repeat(levels[..., None], 3, axis=2)):
+        with pytest.raises(DataError, match="values -4 to 3"):
+            read_image(tiff(pixels, photometric="rgb" if pixels.ndim == 3 else "minisblack"))
+    assert_pixels(read_image(tiff(levels + np.int8(4))), grey3(levels.astype(np.uint8) + np.uint8(4)))
+
+
+def test_white_is_zero_and_alpha_as_stored_in_every_depth():
+    grey = np.linspace(0, 1, 8, dtype=np.float32).reshape(2, 4)
+    assert_pixels(read_image(tiff(grey, photometric="miniswhite")), grey3(1 - grey))
+    pixels = RNG.integers(0, 256, (7, 5, 4), dtype=np.uint8)
+    assert_pixels(read_image(tiff(pixels, photometric="rgb", extrasamples=["assocalpha"])), pixels[..., :3])
+    with pytest.raises(DataError, match="8 bits in the colour space CFA"):
+        read_image(tiff(RGB8[..., 0], photometric="cfa"))
+
+
+def test_bytes_like_objects_files_and_pipes(tmp_path):
+    data = encoded(RGB8, "PNG")
+    path = tmp_path / "x.png"
+    path.write_bytes(data)
+    with path.open("rb") as file:
+        for source in (bytearray(data), memoryview(data), io.BytesIO(data), file):
+            assert_pixels(read_image(source), RGB8)
+    with path.open(encoding="latin-1") as text, pytest.raises(DataError, match="opened as text"):
+        read_image(text)
+    script = "import sys; from invad.data.images import read_image; print(read_image(sys.argv[1]).sum())"
+    for name in ("-", "/dev/stdin"):
+        run = subprocess.run(
+            [sys.executable, "-c", script, name], input=data, capture_output=True, check=True
+        )
+        assert int(run.stdout) == int(RGB8.sum())
+
+
+def test_the_limit_can_be_raised_as_its_message_says(monkeypatch):
+    monkeypatch.setattr("invad.data.images.MAX_PIXELS", 34)
+    with pytest.raises(DataError, match="set the environment variable INVAD_MAX_PIXELS=35"):
+        read_image(encoded(RGB8, "PNG"))
+    monkeypatch.setenv("INVAD_MAX_PIXELS", "35")
+    assert_pixels(read_image(encoded(RGB8, "PNG")), RGB8)
+    monkeypatch.setenv("INVAD_MAX_PIXELS", "many")
+    with pytest.raises(ConfigError, match="give a number of pixels"):
+        read_image(encoded(RGB8, "PNG"))
 
 
 def test_16_bit_cmyk_is_refused():
@@ -389,7 +465,7 @@ def test_flipped_bytes_give_pixels_or_a_data_error(suffix, data):
 def test_not_an_image(tmp_path):
     path = tmp_path / "notes.png"
     path.write_text("these are not the bytes you are looking for")
-    with pytest.raises(DataError, match=r"notes\.png: not a PNG, JPEG"):
+    with pytest.raises(DataError, match=r"notes\.png: none of the formats PNG, JPEG"):
         read_image(path)
     with pytest.raises(DataError, match="no such file"):
         read_image(tmp_path / "missing.png")
@@ -537,6 +613,18 @@ def test_mask_kinds(tmp_path):
         np.testing.assert_array_equal(mask, truth)
 
 
+def test_a_mask_in_alpha_is_read_there_and_a_whole_one_is_doubted(tmp_path):
+    truth = np.zeros((20, 20), bool)
+    truth[5:12, 6:14] = True
+    for colour in (255, 0):
+        layer = np.full((20, 20, 4), colour, np.uint8)
+        layer[..., 3] = truth * np.uint8(255)
+        np.testing.assert_array_equal(read_mask(write_mask(tmp_path, layer)), truth)
+    assert doubt(truth) is None
+    for whole in (~truth, np.ones((20, 20), bool)):
+        assert "of the whole picture" in doubt(whole)
+
+
 def test_mask_size(tmp_path):
     path = write_mask(tmp_path, np.zeros((6, 4), np.uint8))
     assert read_mask(path, size_hw=(6, 4)).shape == (6, 4)
@@ -564,7 +652,7 @@ def test_list_images_natural_order(tmp_path):
     assert listed(tmp_path) == ["b/1.tif", "b9/1.webp", "b10/1.bmp", "Part1.jpg", "part2.PNG", "part10.png"]
     assert listed(tmp_path, recursive=False) == ["Part1.jpg", "part2.PNG", "part10.png"]
     touch(tmp_path, *(f"all/x{suffix.upper()}" for suffix in IMAGE_SUFFIXES))
-    assert len(list_images(tmp_path / "all")) == len(IMAGE_SUFFIXES) == 7
+    assert len(list_images(tmp_path / "all")) == len(IMAGE_SUFFIXES)
 
 
 def test_list_images_links(tmp_path):
@@ -585,3 +673,17 @@ def test_list_images_errors(tmp_path):
     with pytest.raises(DataError, match="is a file"):
         list_images(tmp_path / "x.png")
     assert list_images(tmp_path, recursive=False) == (tmp_path / "x.png",)
+
+
+def test_files_that_are_not_taken_are_named(tmp_path):
+    touch(
+        tmp_path, "1.png", "2.psd", "sub/3.PSD", "README", "notes.txt", "Thumbs.db", "@eaDir/1.png/THUMB.jpg"
+    )
+    touch(tmp_path, "$RECYCLE.BIN/x.png", "__MACOSX/1.png", "lost+found/#5.psd", "._1.psd")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nothing.png")
+    found = survey(tmp_path)
+    assert [path.name for path in found.images] == ["1.png"]
+    (line,) = found.in_words()
+    assert line.startswith(
+        "4 files were not taken (.psd 2, links that lead nowhere 1, no ending 1), the first"
+    )

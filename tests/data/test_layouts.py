@@ -10,9 +10,10 @@ from PIL import Image
 
 import miniatures
 from invad.data.datasets import DATASETS, load_dataset, normal_images
-from invad.data.images import read_image, read_mask
+from invad.data.images import read_image
 from invad.data.layouts.manifest import write_manifest
 from invad.data.layouts.meta import write_meta
+from invad.data.masks import read_mask
 from invad.errors import ConfigError, DataError
 
 FOUND = {  # miniature -> layout, category -> (train, good, defective, masks)

@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
-from invad.data.listing import IMAGE_SUFFIXES, list_images, natural_key
+from invad.data.formats import IMAGE_SUFFIXES
+from invad.data.listing import is_passed_over, list_images, natural_key
 from invad.errors import ConfigError, DataError
 
 LISTS = (".csv", ".parquet", ".txt")
@@ -71,7 +72,13 @@ def _list_url(url: str) -> list[str]:
     except (OSError, ValueError, pa.ArrowException) as error:
         line = " ".join(str(error).split())[:200]
         raise DataError(f"{url}: cannot be listed ({line}); check the address and the access to it") from None
-    names = [f.path for f in found if f.is_file and f.path.lower().endswith(IMAGE_SUFFIXES)]
+    names = [
+        f.path
+        for f in found
+        if f.is_file
+        and f.path.lower().endswith(IMAGE_SUFFIXES)
+        and not any(map(is_passed_over, Path(f.path).relative_to(root).parts))
+    ]
     if not names:
         raise DataError(f"{url}: no images; give a prefix with {', '.join(IMAGE_SUFFIXES)} files")
     names.sort(key=lambda name: natural_key(Path(name)))

@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,7 +22,8 @@ from invad.cli.progress import observing
 from invad.cli.rows import Rows, csv_form, json_form
 from invad.cli.voice import Voice, standard
 from invad.data.files import fitting_name, is_folder
-from invad.data.listing import IMAGE_SUFFIXES, list_images
+from invad.data.formats import IMAGE_SUFFIXES
+from invad.data.listing import survey
 from invad.detector.opening import AUTO, open_detector
 from invad.errors import ConfigError, DataError, InvadError, reason
 
@@ -120,7 +121,7 @@ def predict(
         return
     if csv is not None and standard(csv) == standard(json):
         raise ConfigError(f"--csv and --json both write to {csv}; give them two files")
-    images = list(expand([Path(name) for name in path], output))
+    images = list(expand([Path(name) for name in path], output, voice.warn))
     with observing(voice.err) as observer:
         detector = open_detector(model, engine, device, threads)
         _require_known(detector, category, model)
@@ -153,11 +154,13 @@ def _fail_on(asked: FailOn | None, counts: Mapping[str | None, int]) -> None:
         raise typer.Exit(FOUND_BAD)
 
 
-def expand(paths: Sequence[Path], output: Path | None) -> Iterator[tuple[Path, Path]]:
+def expand(
+    paths: Sequence[Path], output: Path | None, warn: Callable[[str], None] = lambda line: None
+) -> Iterator[tuple[Path, Path]]:
     """(image, its path below the folder that was named) of files and folders, without repetition.
 
-    Overlays of an earlier run in `output` are no input. Raises DataError for a folder without images,
-    ConfigError when `output` is a folder of the images themselves.
+    Overlays of an earlier run in `output` are no input. warn: told what was not taken. Raises
+    DataError for a folder without images, ConfigError when `output` is a folder of the images themselves.
     """
     own = None if output is None else _real(output)
     seen: set[str] = set()
@@ -168,9 +171,13 @@ def expand(paths: Sequence[Path], output: Path | None) -> Iterator[tuple[Path, P
             root = _real(path)
             if own is not None and own in (root, *root.parents):
                 raise ConfigError(f"--output {output} holds the images of {path}; give it another folder")
-            found = [p for p in list_images(path) if own is None or own not in _real(p).parents]
+            listed = survey(path)
+            found = [p for p in listed.images if own is None or own not in _real(p).parents]
             if not found:
-                raise DataError(f"{path}: no images in it; give images or folders of images")
+                said = "".join(f"; {line}" for line in listed.in_words())
+                raise DataError(f"{path}: no images in it{said}; give images or folders of images")
+            for line in listed.in_words():
+                warn(line)
         for image in found:
             whole = os.fspath(image.absolute())
             if whole not in seen:

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 
 from invad.data.content import BLANK, copies, copies_in_words, pixel_digest
 from invad.data.datasets import read_dataset
-from invad.data.images import mask_split, read_image, read_mask_levels
+from invad.data.images import read_image
 from invad.data.layouts.base import Dataset
+from invad.data.listing import survey
+from invad.data.masks import doubt, mask_split, read_mask_levels
 from invad.errors import DataError
 from invad.records import Sample
 
@@ -62,7 +64,14 @@ def check_dataset(
         *_leaks(dataset, seen.marks),
         *_missing_masks(dataset),
     ]
-    notes = [*_sizes(seen.sizes), *_unmasked(dataset), *seen.splits_in_words(), *_left_out(dataset)]
+    not_taken = survey(dataset.root).in_words() if dataset.root.is_dir() else ()
+    notes = [
+        *not_taken,
+        *_sizes(seen.sizes),
+        *_unmasked(dataset),
+        *seen.splits_in_words(),
+        *_left_out(dataset),
+    ]
     return Findings(
         root=dataset.root,
         layout=dataset.layout,
@@ -120,6 +129,8 @@ class _Seen:
         above = float(sample.mask_above) if sample.mask_above is not None else mask_split(levels, path)
         if not (levels > above).any():
             self.problems.append(f"{path}: no pixel is above {above:g}, so no defect is marked; draw it")
+        elif why := doubt(levels > above):
+            self.problems.append(f"{path}: {why}")
         elif len(found) > 2 and not known:
             self.problems.append(
                 f"{path}: has {len(found)} levels ({_in_words(found)}), not two; those above {above:g} are "

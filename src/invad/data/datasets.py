@@ -7,9 +7,9 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from invad.data.formats import IMAGE_SUFFIXES
 from invad.data.layouts import bmad, folder, kolektor, manifest, meta, mvtec, real_iad, visa
 from invad.data.layouts.base import Dataset, Layout, category_name
-from invad.data.listing import IMAGE_SUFFIXES
 from invad.errors import ConfigError, DataError
 from invad.records import Sample
 

@@ -1,48 +1,48 @@
-"""Pixels from anything that holds an image, without losing grey levels; masks."""
+"""Pixels from anything that holds an image, without losing grey levels."""
 
 import io
+import os
 import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
-from PIL.BmpImagePlugin import BmpImageFile
-from PIL.JpegImagePlugin import JpegImageFile
-from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
-from PIL.WebPImagePlugin import WebPImageFile
 
-from invad.errors import DataError
+from invad.data.formats import HEAD_BYTES, Reader, format_of
+from invad.data.pages import chosen_page, the_picture
+from invad.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import torch
 
-ImageSource: TypeAlias = Union[str, Path, bytes, Image.Image, NDArray[Any], "torch.Tensor"]
-"""Path, encoded bytes, Pillow image, H x W (x 1, 2, 3 or 4) array, or (C x) H x W tensor."""
+ImageSource: TypeAlias = Union[
+    str,
+    "os.PathLike[str]",
+    bytes,
+    bytearray,
+    memoryview,
+    IO[bytes],
+    Image.Image,
+    NDArray[Any],
+    "torch.Tensor",
+]
+"""Path, encoded bytes or binary file, Pillow image, H x W (x 1, 2, 3, 4) array, (C x) H x W tensor."""
 
 MAX_PIXELS = 200_000_000
-FEW_LEVELS = 8
+LIMIT_VARIABLE = "INVAD_MAX_PIXELS"
+STANDARD_INPUT = "-"
+SIGNED = 2
+"""SampleFormat of a TIFF whose samples have a sign."""
+
 _FLOAT_SLACK = 1e-4  # float images that were resized elsewhere overshoot [0, 1] by rounding
 _ORIENTATION_TAG = 274
 _COLOUR16 = re.compile(r"RGB[AXa]?;16[LBN]|LA;16B")
-
-_Reader: TypeAlias = Callable[[IO[bytes]], ImageFile.ImageFile]
-
-# The plugins are called directly: only these parsers see foreign bytes, and Pillow's own size
-# limit, a warning at a fixed number of pixels, does not come between the header and ours.
-_READERS: tuple[tuple[re.Pattern[bytes], _Reader], ...] = (
-    (re.compile(rb"\x89PNG\r\n\x1a\n"), PngImageFile),
-    (re.compile(rb"\xff\xd8\xff"), JpegImageFile),
-    (re.compile(rb"BM"), BmpImageFile),
-    (re.compile(rb"II[\x2a\x2b]\x00|MM\x00[\x2a\x2b]"), TiffImageFile),
-    (re.compile(rb"RIFF....WEBP", re.DOTALL), WebPImageFile),
-)
 
 _TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
     2: lambda a: a[:, ::-1],
@@ -56,29 +56,39 @@ _TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 """EXIF orientation -> how to turn the stored pixels upright."""
 
 
-def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
+def read_image(source: ImageSource, *, max_pixels: int | None = None) -> NDArray[Any]:
     """Upright RGB pixels, H x W x 3, C-contiguous: uint8, uint16, or float32 in [0, 1].
 
-    source: path or encoded bytes (PNG, JPEG, BMP, TIFF, WebP), Pillow image, array H x W (x C) or
-        tensor (C x) H x W with C in 1, 2, 3, 4; arrays are bool, uint8, uint16 or float in [0, 1].
-    max_pixels: limit on H * W of encoded images, checked in the header before anything is decoded.
+    source: path ("-" is standard input; pipes are read whole), encoded bytes or an open binary file of one
+        of `formats.FORMATS`, Pillow image, array H x W (x C) or tensor (C x) H x W with C in 1, 2, 3, 4;
+        arrays are bool, uint8, uint16 or float in [0, 1].
+    max_pixels: limit on H * W of encoded images, checked in the header before anything is decoded; by
+        default the environment variable INVAD_MAX_PIXELS, else 200 million.
 
     Grey becomes three equal channels. Palettes and CMYK become RGB. Alpha is ignored: the colours
     under transparent pixels are returned as stored. EXIF orientation is applied. Every grey level
     of a 16-bit file survives; 32-bit integers are accepted when all lie in 0..65535, float files
-    when all lie in [0, 1]. Of several pages or frames the first is read. A given array may be
+    when all lie in [0, 1]. A file of several pages or frames is refused, reductions of its one picture
+    aside. A given array may be
     returned itself, so do not write into the result. A Pillow image is taken as Pillow holds it,
     and Pillow keeps 8 bits of 16-bit colour files: give the path instead.
 
     Raises DataError, naming the source, when there is no such file, when it is empty, truncated,
     corrupt, too large or of another format, and when an array has another shape, dtype or range.
     """
-    if isinstance(source, str | Path):
+    max_pixels = pixel_limit() if max_pixels is None else max_pixels
+    if isinstance(source, str | os.PathLike):
+        name = os.fspath(source)
         with _opened(Path(source)) as stream:
-            return _decode(lambda: _from_stream(stream, str(source), max_pixels), str(source))
-    if isinstance(source, bytes):
+            return _decode(lambda: _from_stream(_seekable(stream, name), name, max_pixels), name)
+    if isinstance(source, bytes | bytearray | memoryview):
         with io.BytesIO(source) as stream:
             return _decode(lambda: _from_stream(stream, "<bytes>", max_pixels), "<bytes>")
+    if hasattr(source, "read"):
+        given, name = cast("IO[bytes]", source), str(getattr(source, "name", "<file>"))
+        if isinstance(source, io.TextIOBase):
+            raise DataError(f"{name}: is opened as text; open it as binary, mode 'rb'")
+        return _decode(lambda: _from_stream(_seekable(given, name), name, max_pixels), name)
     if isinstance(source, Image.Image):
         name = str(getattr(source, "filename", "") or "<array>")
         return _decode(lambda: _from_pillow(source, name, max_pixels), name)
@@ -88,75 +98,48 @@ def read_image(source: ImageSource, *, max_pixels: int = MAX_PIXELS) -> NDArray[
     if torch is not None and isinstance(source, torch.Tensor):
         return _to_rgb(_tensor_array(source), "<array>")
     raise DataError(
-        f"{type(source).__name__} is not an image: give a path, bytes, Pillow image, array or tensor"
+        f"{type(source).__name__} is not an image: give a path, bytes, file, Pillow image, array or tensor"
     )
 
 
-def read_mask(
-    path: str | Path, *, size_hw: tuple[int, int] | None = None, above: int | None = None
-) -> NDArray[np.bool_]:
-    """Defect mask, bool H x W, upright as its EXIF says; True is defective.
-
-    size_hw: size of the image the mask belongs to; a mask of another size is an error.
-    above: the level above which a pixel is defective, where the layout of the set says so.
-
-    The level of a pixel is the largest of its colour channels, alpha ignored. Without `above`, see
-    `mask_split`. Raises DataError when the file cannot be read or its size differs from size_hw.
-    """
-    levels = read_mask_levels(path, size_hw=size_hw)
-    mask: NDArray[np.bool_] = levels > (mask_split(levels, path) if above is None else above)
-    return mask
-
-
-def read_mask_codes(
-    path: str | Path, *, size_hw: tuple[int, int] | None = None, above: int | None = None
-) -> tuple[NDArray[np.uint8], int]:
-    """Codes H x W of a mask, 1 above level 0, 2 above half of full scale, and the least code of a defect.
-
-    For other rules of splitting a mask than that of `read_mask`; same errors. above: stands for that half.
-    """
-    levels = read_mask_levels(path, size_hw=size_hw)
-    split = mask_split(levels, path) if above is None else above
-    return (levels > 0).astype(np.uint8) + (levels > (split or _half_scale(levels))), 2 if split else 1
+def read_alpha(path: str | Path) -> NDArray[np.uint8] | None:
+    """Alpha of an image file, H x W and upright as `read_image` gives its colours; None without levels."""
+    with _opened(Path(path)) as stream:
+        known = format_of(stream.read(HEAD_BYTES), str(path))
+        stream.seek(0)
+        try:
+            image = known.reader(str(path))(stream)
+            if not image.has_transparency_data:
+                return None
+            image.load()
+            alpha = np.asarray(image.convert("RGBA").getchannel("A"))
+        except (OSError, SyntaxError, ValueError):  # a kind that Pillow does not know, read without alpha
+            return None
+        return None if alpha.min() == alpha.max() else _upright(alpha, _orientation(image))
 
 
-def read_mask_levels(path: str | Path, *, size_hw: tuple[int, int] | None = None) -> NDArray[Any]:
-    """Levels of a mask, H x W, before they are split into defective and not; see `read_mask`."""
-    levels: NDArray[Any] = read_image(path).max(axis=2)
-    height, width = levels.shape
-    if size_hw is not None and (height, width) != tuple(size_hw):
-        raise DataError(
-            f"{path}: mask is {width} x {height} pixels, its image {size_hw[1]} x {size_hw[0]};"
-            " give a mask drawn on this very image"
-        )
-    return levels
+def pixel_limit() -> int:
+    """The limit on H * W of an encoded image. Raises ConfigError for a setting that is no number."""
+    text = os.environ.get(LIMIT_VARIABLE, "").strip()
+    if text and not (text.isdecimal() and int(text)):
+        raise ConfigError(f"{LIMIT_VARIABLE} = {text!r}: give a number of pixels, such as {MAX_PIXELS}")
+    return int(text) if text else MAX_PIXELS
 
 
-def mask_split(levels: NDArray[Any], path: str | Path) -> float:
-    """The level above which the pixels of a mask are defective when nothing is known of it.
-
-    Half of full scale (127; 32767 when a 16-bit mask exceeds 255; 0.5 for float) when some level
-    exceeds that half and the mask is a JPEG or holds more than 8 distinct levels: then the levels
-    between are interpolation or compression. Otherwise levels are labels and the answer is 0.
-    """
-    half = _half_scale(levels)
-    soft = Path(path).suffix.lower() in (".jpg", ".jpeg") or _count_levels(levels) > FEW_LEVELS
-    return half if soft and levels.max() > half else 0
-
-
-def _half_scale(levels: NDArray[Any]) -> float:
-    if levels.dtype == np.float32:
-        return 0.5
-    return 127 if levels.max() <= 255 else 32767
-
-
-def _count_levels(levels: NDArray[Any]) -> int:
-    if levels.dtype == np.float32:
-        return len(np.unique(levels))
-    return int(np.count_nonzero(np.bincount(levels.ravel())))
+def _seekable(stream: IO[bytes], name: str) -> IO[bytes]:
+    """The stream at its start; of a pipe, which can be read only once, all of its bytes."""
+    if getattr(stream, "seekable", lambda: True)():
+        stream.seek(0)
+        return stream
+    head = stream.read(HEAD_BYTES)
+    if head:
+        format_of(head, name)  # so that an endless stream of something else is not read to its end
+    return io.BytesIO(head + stream.read())
 
 
 def _opened(path: Path) -> IO[bytes]:
+    if str(path) == STANDARD_INPUT and not path.exists():
+        return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
     if path.is_dir():
         raise DataError(f"{path}: is a folder; give an image file")
     try:
@@ -186,43 +169,81 @@ def _one_line(error: Exception) -> str:
 
 
 def _from_stream(stream: IO[bytes], name: str, max_pixels: int) -> NDArray[Any]:
-    head = stream.read(16)
+    head = stream.read(HEAD_BYTES)
     stream.seek(0)
     if not head:
         raise DataError(f"{name}: is empty; copy the file again")
-    reader = next((reader for magic, reader in _READERS if magic.match(head)), None)
-    if reader is None:
-        raise DataError(f"{name}: not a PNG, JPEG, BMP, TIFF or WebP image; convert it to one of these")
+    known = format_of(head, name)
+    opened = known.reader(name)
     try:
-        image = reader(stream)
+        image = opened(stream)
     except Exception:
-        if reader is not TiffImageFile:
+        if known.name != "TIFF":
             raise
         return _from_tiff(stream, name, max_pixels)  # a kind of TIFF that Pillow does not know
+    index = chosen_page(image, stream, known.name, name)
+    if index is None:
+        return _from_tiff(stream, name, max_pixels)
+
+    def reader(stream: IO[bytes]) -> ImageFile.ImageFile:
+        again = opened(stream)
+        if index:
+            again.seek(index)
+        return again
+
+    if index:
+        image.seek(index)
     raw_mode = _raw_mode(image)
     tags = getattr(image, "tag_v2", {})
     is_planar = tags.get(284) == 2
     if _COLOUR16.fullmatch(raw_mode) and not is_planar:
         _check_size(*image.size, name, max_pixels)
         return _to_rgb(_colour16(reader, stream, raw_mode), name)
+    if raw_mode.startswith(("RGBa", "La")) and not is_planar:
+        # Pillow divides the colours by alpha; they are wanted as stored.
+        _check_size(*image.size, name, max_pixels)
+        return _to_rgb(_decoded_as(reader, stream, raw_mode.replace("a", "A")), name)
     if tags.get(277, 1) > 1 and max(tags.get(258, (1,))) > 8:
         return _from_tiff(stream, name, max_pixels)
+    if known.name in ("PNM", "JPEG 2000") and image.mode.startswith("RGB"):
+        _refuse_lost_levels(image, head, stream, name)
     return _from_pillow(image, name, max_pixels)
+
+
+def _refuse_lost_levels(image: ImageFile.ImageFile, head: bytes, stream: IO[bytes], name: str) -> None:
+    """Of more than 8 bits of colour in these formats Pillow would keep 8."""
+    if head.startswith(b"P"):
+        args = image.tile[0][3]
+        levels = args[1] if isinstance(args, tuple) and len(args) > 1 else 255
+    else:
+        place = stream.tell()
+        stream.seek(0)
+        start = stream.read(1 << 20)
+        stream.seek(place)
+        at = start.find(b"\xff\x4f\xff\x51")
+        levels = (2 << (start[at + 40] & 0x7F)) - 1 if 0 <= at < len(start) - 40 else 255
+    if levels > 255:
+        raise DataError(f"{name}: colours of {levels + 1} levels lose some when read; save it as PNG or TIFF")
 
 
 def _from_pillow(image: Image.Image, name: str, max_pixels: int) -> NDArray[Any]:
     _check_size(*image.size, name, max_pixels)
     with _pillow_limit_lifted(image.width * image.height):
         image.load()
+    tags = getattr(image, "tag_v2", {})
+    white_is_zero = tags.get(262) == 0
     orientation = _orientation(image)  # after load: Pillow turns TIFFs by itself and drops the tag
     if image.mode.startswith("I;16"):
         pixels = np.asarray(image)
-        tags = getattr(image, "tag_v2", {})
-        array = 65535 - pixels if tags.get(262) == 0 else pixels  # 0: white is stored as zero
+        array = 65535 - pixels if white_is_zero else pixels
     elif image.mode == "I":
         array = _fit_uint16(np.asarray(image), name)
+        array = 65535 - array if white_is_zero else array
     elif image.mode == "F":
+        array = 1 - np.asarray(image) if white_is_zero else np.asarray(image)
+    elif image.mode == "L" and SIGNED in tags.get(339, ()):
         array = np.asarray(image)
+        _fit_uint16((255 - array if white_is_zero else array).view(np.int8), name)
     else:
         if image.mode == "P" and "transparency" in image.info:
             image = image.copy()
@@ -250,7 +271,7 @@ def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise DataError(
             f"{name}: {width} x {height} pixels is over the limit of {max_pixels};"
-            " make the image smaller or raise max_pixels"
+            f" make the image smaller or set the environment variable {LIMIT_VARIABLE}={width * height}"
         )
 
 
@@ -284,7 +305,7 @@ def _raw_mode(image: ImageFile.ImageFile) -> str:
     return str(names.pop()) if len(names) == 1 else ""
 
 
-def _colour16(reader: _Reader, stream: IO[bytes], raw_mode: str) -> NDArray[np.uint16]:
+def _colour16(reader: Reader, stream: IO[bytes], raw_mode: str) -> NDArray[np.uint16]:
     # Pillow keeps the high byte of each 16-bit colour sample. Decoding twice, the second time in the
     # name of the other byte order, gives both bytes, for every compression that Pillow knows.
     if raw_mode == "LA;16B":
@@ -298,7 +319,7 @@ def _colour16(reader: _Reader, stream: IO[bytes], raw_mode: str) -> NDArray[np.u
     return high.astype(np.uint16) * np.uint16(256) + low
 
 
-def _decoded_as(reader: _Reader, stream: IO[bytes], raw_mode: str) -> NDArray[np.uint8]:
+def _decoded_as(reader: Reader, stream: IO[bytes], raw_mode: str) -> NDArray[np.uint8]:
     stream.seek(0)
     image = reader(stream)
     tiles: list[Any] = []
@@ -312,33 +333,35 @@ def _decoded_as(reader: _Reader, stream: IO[bytes], raw_mode: str) -> NDArray[np
 
 
 def _from_tiff(stream: IO[bytes], name: str, max_pixels: int) -> NDArray[Any]:
-    from tifffile import PHOTOMETRIC, PLANARCONFIG, TiffFile, TiffPage
+    from tifffile import PHOTOMETRIC, PLANARCONFIG, TiffFile
 
     stream.seek(0)
     with TiffFile(stream) as tiff:
-        page = tiff.pages[0]
-        assert isinstance(page, TiffPage)
+        page = the_picture(tiff, name)
         _check_size(page.imagewidth, page.imagelength, name, max_pixels)
         if page.photometric not in (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB):
-            raise DataError(f"{name}: more than 8 bits in an unusual colour space; save it as RGB or grey")
+            space = getattr(page.photometric, "name", str(page.photometric))
+            raise DataError(
+                f"{name}: {page.bitspersample} bits in the colour space {space}; save it as RGB or grey"
+            )
         is_planar = page.planarconfig == PLANARCONFIG.SEPARATE and page.samplesperpixel > 1
         if page.samplesperpixel > 4:
             raise DataError(f"{name}: {page.samplesperpixel} channels; save it as RGB or grey")
         array = page.asarray()
         orientation = page.tags.valueof(_ORIENTATION_TAG, 1)
     array = np.moveaxis(array, 0, -1) if is_planar else array
-    if array.dtype.kind in "iu" and array.dtype.itemsize > 1:
+    if array.dtype.kind == "i" or (array.dtype.kind == "u" and array.dtype.itemsize > 1):
         array = _fit_uint16(array, name)
     if page.photometric == PHOTOMETRIC.MINISWHITE:
         array = (np.iinfo(array.dtype).max if array.dtype.kind in "iu" else 1) - array
     return _upright(_to_rgb(array, name), orientation)
 
 
-def _fit_uint16(array: NDArray[Any], name: str) -> NDArray[np.uint16]:
+def _fit_uint16(array: NDArray[Any], name: str) -> NDArray[Any]:
     low, high = int(array.min()), int(array.max())
     if low < 0 or high > 65535:
         raise DataError(f"{name}: values {low} to {high} do not fit 16 bits; rescale the image to 0..65535")
-    return array.astype(np.uint16)
+    return array.astype(np.uint8 if array.dtype.itemsize == 1 else np.uint16)
 
 
 def _to_rgb(array: NDArray[Any], name: str) -> NDArray[Any]:

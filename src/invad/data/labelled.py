@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from invad.data.images import read_image, read_mask_codes
+from invad.data.images import read_image
+from invad.data.masks import doubt, read_mask_codes
 from invad.data.preprocess import resize_mask
 from invad.errors import DataError
 from invad.observer import Observer
@@ -95,7 +96,10 @@ def _mask_codes(
     if sample.mask_path is None or not sample.is_anomalous:
         return None
     try:
-        return read_mask_codes(sample.mask_path, size_hw=size_hw, above=sample.mask_above)
+        codes, least = read_mask_codes(sample.mask_path, size_hw=size_hw, above=sample.mask_above)
+        if why := doubt(codes >= least):
+            observer.note(f"warning: {sample.mask_path}: {why}")
+        return codes, least
     except DataError as error:
         if strict:
             raise

@@ -1,29 +1,98 @@
 """Which files of a folder are images, and in which order."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from invad.data.formats import IMAGE_SUFFIXES
 from invad.errors import DataError
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""Lower-case endings of the files that `list_images` finds and `read_image` decodes."""
+SYSTEM_FOLDERS = frozenset(
+    (
+        *("@eadir", "#recycle", "#snapshot", "@recycle", "@recently-snapshot", "@tmp", "@sharebin"),
+        *("$recycle.bin", "recycler", "system volume information", "found.000", "lost+found"),
+        *("__macosx", "network trash folder", "temporary items", "thevolumesettingsfolder"),
+    )
+)
+"""Lower-case names of folders that a NAS, Windows, macOS or a file system makes by itself."""
+
+COMPANIONS = frozenset(
+    [
+        ".cfg",
+        ".csv",
+        ".db",
+        ".html",
+        ".ini",
+        ".json",
+        ".jsonl",
+        ".log",
+        ".md",
+        ".parquet",
+        ".tsv",
+        ".txt",
+        ".xml",
+        ".yaml",
+        ".yml",
+    ]
+)
+"""Endings of files that lie beside pictures and are none."""
+
+DANGLING = "links that lead nowhere"
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """images: in natural order. not_taken: files that may be pictures but have another ending, or no file."""
+
+    images: tuple[Path, ...]
+    not_taken: tuple[Path, ...]
+
+    def in_words(self) -> tuple[str, ...]:
+        """One line when something was not taken."""
+        if not self.not_taken:
+            return ()
+        kinds = Counter(
+            DANGLING if p.is_symlink() else p.suffix.lower() or "no ending" for p in self.not_taken
+        )
+        said = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
+        number = len(self.not_taken)
+        files = "1 file was" if number == 1 else f"{number} files were"
+        return (f"{files} not taken ({said}), the first {self.not_taken[0]}; images end in {ENDINGS}",)
+
+
+ENDINGS = " ".join(IMAGE_SUFFIXES)
 
 
 def list_images(folder: str | Path, recursive: bool = True) -> tuple[Path, ...]:
     """Image files below a folder (or directly in it) in natural order: part2 before part10.
 
-    Suffixes are compared without case. Names that start with a dot are skipped. Links are followed,
-    but no folder is entered twice, so loops end. Raises DataError when there is no such folder.
+    Suffixes are compared without case. Names that start with a dot and system folders are skipped. Links are
+    followed, but no folder is entered twice, so loops end. Raises DataError when there is no such folder.
     """
+    return survey(folder, recursive).images
+
+
+def survey(folder: str | Path, recursive: bool = True) -> Listing:
+    """As `list_images`, with the files that were not taken."""
     folder = Path(folder)
     if not folder.is_dir():
         raise DataError(
             f"{folder}: {'is a file' if folder.exists() else 'no such folder'}; give a folder of images"
         )
-    found = _walk(folder, recursive, {folder.resolve()})
-    return tuple(sorted(found, key=lambda path: natural_key(path.relative_to(folder))))
+    files = sorted(
+        _walk(folder, recursive, {folder.resolve()}), key=lambda path: natural_key(path.relative_to(folder))
+    )
+    images = tuple(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    taken = frozenset(images)
+    return Listing(images, tuple(p for p in files if p not in taken and p.suffix.lower() not in COMPANIONS))
+
+
+def is_passed_over(name: str) -> bool:
+    """Whether a file or folder of this name is hidden or the system's own."""
+    return name.startswith(".") or name.casefold() in SYSTEM_FOLDERS
 
 
 def natural_key(path: str | Path) -> tuple[Any, ...]:
@@ -43,12 +112,10 @@ def _walk(folder: Path, recursive: bool, seen: set[Path]) -> Iterator[Path]:
     except OSError as error:
         raise DataError(f"{folder}: {error.strerror or error}; allow reading this folder") from error
     for entry in entries:
-        if entry.name.startswith("."):
+        if is_passed_over(entry.name):
             continue
-        if recursive and entry.is_dir():
-            real = entry.resolve()
-            if real not in seen:
-                seen.add(real)
-                yield from _walk(entry, recursive, seen)
-        elif entry.suffix.lower() in IMAGE_SUFFIXES and entry.is_file():
+        if not entry.is_dir():
             yield entry
+        elif recursive and (real := entry.resolve()) not in seen:
+            seen.add(real)
+            yield from _walk(entry, recursive, seen)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import maximum_filter
 
-from invad.data.images import read_image, read_mask
+from invad.data.images import read_image
+from invad.data.masks import read_mask
 from invad.errors import DataError
 from invad.records import ScoredSample
 from invad.report.colours import Limits, display, heatmap, outline, overlay

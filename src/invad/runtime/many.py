@@ -1,10 +1,10 @@
 """Any number of images through a detector: decoding ahead, groups that share a run, results in order."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -68,7 +68,8 @@ def is_one_image(x: Any) -> bool:
     from PIL.Image import Image
 
     # Only tensors have `detach`, and torch need not be there.
-    return isinstance(x, str | Path | bytes | Image | np.ndarray) or hasattr(x, "detach")
+    known = (str, os.PathLike, bytes, bytearray, memoryview, Image, np.ndarray)
+    return isinstance(x, known) or hasattr(x, "detach") or hasattr(x, "read")
 
 
 def _groups(
@@ -107,4 +108,4 @@ def _in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: in
 
 
 def _path(source: ImageSource) -> str | None:
-    return str(source) if isinstance(source, str | Path) else None
+    return os.fspath(source) if isinstance(source, str | os.PathLike) else None

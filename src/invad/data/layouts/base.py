@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from invad.data.listing import list_images, natural_key
+from invad.data.listing import is_passed_over, list_images, natural_key
 from invad.errors import DataError
 from invad.records import GOOD, Sample
 
@@ -80,7 +80,7 @@ def folders(folder: Path) -> list[Path]:
     """Folders in a folder in natural order, hidden ones left out. Raises DataError if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+            names = [entry.name for entry in entries if not is_passed_over(entry.name) and entry.is_dir()]
     except OSError as error:
         raise DataError(f"{folder}: {error.strerror or error}; allow reading this folder") from error
     return sorted((folder / name for name in names), key=natural_key)
@@ -109,7 +109,9 @@ def normal_samples(paths: Iterable[Path], category: str) -> tuple[Sample, ...]:
 def defects(root: Path, category: str, kind: Path, images: Collection[Path]) -> list[Sample]:
     """Samples of the images of one kind of defect, with their masks below `root`."""
     if not images:
-        raise DataError(f"{kind}: no images directly in it; put its images there or remove the folder")
+        if list_images(kind):
+            raise DataError(f"{kind}: no images directly in it; put its images there or remove the folder")
+        return []
     masks = _masks(root)
     found = {path: _find_mask(masks, kind, path) for path in images}
     own = next((path for name, path in masks.items() if name.startswith(f"{kind.name}/")), None)

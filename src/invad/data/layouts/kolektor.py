@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
-from invad.data.images import read_mask
 from invad.data.layouts.base import Split, child, folders, held_out, sorted_out
 from invad.data.listing import list_images
+from invad.data.masks import read_mask
 from invad.errors import DataError
 from invad.records import GOOD, Sample
 

@@ -1,0 +1,85 @@
+"""The one list of picture formats: by which endings files are taken, by which bytes they are opened.
+
+Pillow's plugins are called directly, and only these: no other parser sees foreign bytes, none of them runs
+another program, and Pillow's own size limit does not come between the header and ours.
+"""
+
+import importlib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import IO, TypeAlias
+
+from PIL import ImageFile
+
+from invad.errors import DataError
+
+Reader: TypeAlias = Callable[[IO[bytes]], ImageFile.ImageFile]
+HEAD_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """suffixes: lower-case endings. magic: matches the first bytes. plugin: module and class that opens it.
+
+    needs: what to install where the plugin is not there.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    magic: re.Pattern[bytes]
+    plugin: tuple[str, str]
+    needs: str = "a newer Pillow: pip install --upgrade pillow"
+
+    def reader(self, name: str) -> Reader:
+        """What opens a stream of this format. Raises DataError, for the image `name`, when it is missing."""
+        module, plugin = self.plugin
+        try:
+            reader: Reader = getattr(importlib.import_module(module), plugin)
+        except (ImportError, AttributeError):
+            raise DataError(f"{name}: {self.name} needs {self.needs}; or convert it to PNG") from None
+        return reader
+
+
+def _pillow(name: str, suffixes: str, magic: bytes, plugin: str, image: str) -> Format:
+    pattern = re.compile(magic, re.DOTALL)
+    return Format(name, tuple(suffixes.split()), pattern, (f"PIL.{plugin}ImagePlugin", f"{image}ImageFile"))
+
+
+FORMATS = (
+    _pillow("PNG", ".apng .png", rb"\x89PNG\r\n\x1a\n", "Png", "Png"),
+    _pillow("JPEG", ".jfif .jpe .jpeg .jpg .mpo", rb"\xff\xd8\xff", "Jpeg", "Jpeg"),
+    _pillow("BMP", ".bmp", rb"BM", "Bmp", "Bmp"),
+    _pillow("TIFF", ".tif .tiff", rb"II[\x2a\x2b]\x00|MM\x00[\x2a\x2b]", "Tiff", "Tiff"),
+    _pillow("WebP", ".webp", rb"RIFF....WEBP", "WebP", "WebP"),
+    _pillow("GIF", ".gif", rb"GIF8[79]a", "Gif", "Gif"),
+    _pillow(
+        "JPEG 2000",
+        ".j2c .j2k .jp2 .jpc .jpf .jpx",
+        rb"\xff\x4f\xff\x51|\x00\x00\x00\x0cjP  \r\n\x87\n",
+        "Jpeg2K",
+        "Jpeg2K",
+    ),
+    _pillow("AVIF", ".avif .avifs", rb"....ftypavi[fs]", "Avif", "Avif"),
+    _pillow("PNM", ".pbm .pfm .pgm .pnm .ppm", rb"P[1-6f][\s#]", "Ppm", "Ppm"),
+    Format(
+        "HEIC",
+        (".heic", ".heif", ".hif"),
+        re.compile(rb"....ftyp(hei[cfmsx]|hevc|hevx|mif1|msf1)", re.DOTALL),
+        ("pillow_heif", "HeifImageFile"),
+        "the package pillow-heif: pip install 'invad[heif]'",
+    ),
+)
+
+IMAGE_SUFFIXES = tuple(sorted(suffix for known in FORMATS for suffix in known.suffixes))
+"""Lower-case endings of the files that `list_images` finds and `read_image` decodes."""
+
+NAMES = ", ".join(known.name for known in FORMATS)
+
+
+def format_of(head: bytes, name: str) -> Format:
+    """The format that a file's first bytes show. Raises DataError, for the image `name`, when it is none."""
+    for known in FORMATS:
+        if known.magic.match(head):
+            return known
+    raise DataError(f"{name}: none of the formats {NAMES}; convert it to one of these")

@@ -1,0 +1,89 @@
+"""Which page of a file is the picture: one, or the file is refused. Nobody judges one page of several."""
+
+import io
+from typing import IO, Any
+
+from PIL import ImageFile
+
+from invad.errors import DataError
+
+REDUCED, MASK = 1, 4
+"""Bits of NewSubfileType: a smaller version of another page, its transparency."""
+
+MANY = 10_000
+
+
+def chosen_page(image: ImageFile.ImageFile, stream: IO[bytes], kind: str, name: str) -> int | None:
+    """Number of the page that is the picture; None: it is none of the pages that Pillow counts.
+
+    Raises DataError for a file of several pages, frames or pictures.
+    """
+    if kind == "TIFF":
+        return _tiff_page(image, name)
+    if kind == "JPEG":
+        _refuse_several(_jpeg_pictures(image), "pictures", name)
+    else:
+        _refuse_several(int(getattr(image, "n_frames", 1)), "frames", name)
+    return 0
+
+
+def the_picture(tiff: Any, name: str) -> Any:
+    """The page of a `tifffile.TiffFile` that is the picture, pages inside pages included."""
+    pages = [tiff.pages[i] for i in range(min(len(tiff.pages), MANY))]
+    whole = [page for page in pages if not page.tags.valueof(254, 0) & (REDUCED | MASK)]
+    if not whole:
+        inner = [sub for page in pages for sub in page.pages or ()]
+        whole = [page for page in inner if not page.tags.valueof(254, 0) & (REDUCED | MASK)]
+    _refuse_several(len(whole), "pages", name)
+    return (whole or pages)[0]
+
+
+def _tiff_page(image: Any, name: str) -> int | None:
+    first, index, whole, has_inner = image.tag_v2, 0, [], False
+    while index < MANY:
+        tags = image.tag_v2
+        has_inner = has_inner or 330 in tags
+        if not tags.get(254, 0) & (REDUCED | MASK):
+            whole.append(index)
+        if not tags.next:
+            break
+        index += 1
+        try:
+            image.seek(index)
+        except EOFError:
+            break
+    if image.tell():
+        image.seek(0)
+    _refuse_several(max(len(whole), _planes(first)), "pages", name)
+    if not whole and has_inner:
+        return None
+    return whole[0] if whole else 0
+
+
+def _planes(tags: Any) -> int:
+    """Pictures that ImageJ keeps behind one page."""
+    said = str(tags.get(270, ""))
+    if not said.startswith("ImageJ="):
+        return 1
+    counts = [line.partition("=")[2] for line in said.splitlines() if line.startswith("images=")]
+    return int(counts[0]) if counts and counts[0].isdecimal() else 1
+
+
+def _jpeg_pictures(image: Any) -> int:
+    """Pictures of the first one's size: smaller ones beside it are previews and maps of its brightness."""
+    if "mp" not in image.info and "mpoffset" not in image.info:
+        return 1
+    from PIL.MpoImagePlugin import MpoImageFile
+
+    image.fp.seek(0)
+    several = MpoImageFile(io.BytesIO(image.fp.read()))
+    size, count = several.size, 0
+    for number in range(several.n_frames):
+        several.seek(number)
+        count += several.size[0] * several.size[1] >= size[0] * size[1]
+    return count
+
+
+def _refuse_several(count: int, what: str, name: str) -> None:
+    if count > 1:
+        raise DataError(f"{name}: has {count} {what}; save each as a file of its own")
