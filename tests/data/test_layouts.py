@@ -323,3 +323,17 @@ def test_pixels_differ_between_files(minis):
     """The generator must not make duplicates that `data check` would find."""
     pixels = {np.asarray(Image.open(s.path)).tobytes() for s in load_dataset(minis("mvtec")).train}
     assert len(pixels) == 6
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image_path;label\na\\000.png;good\n",
+        "sep=;\nimage_path;label\na\\000.png;0\n",
+        "image_path\tlabel\na/000.png\tgood\n",
+    ],
+)
+def test_tables_of_excel_and_windows(text, tmp_path):
+    miniatures.images(tmp_path / "a", 1)
+    (tmp_path / "t.csv").write_text(text, encoding="utf-8-sig")
+    assert [s.path for s in load_dataset(tmp_path / "t.csv").train] == [tmp_path / "a/000.png"]

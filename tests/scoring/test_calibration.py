@@ -167,11 +167,13 @@ def test_no_scores_or_no_numbers_are_no_calibration():
         Calibration(scores=(1.0,), peaks=(float("inf"),))
 
 
-def test_a_category_without_calibration_is_judged_by_all():
+def test_a_category_without_calibration_is_an_error_that_names_the_known():
     pooled, own = calibration([1.0]), calibration([2.0])
     both = {POOLED: pooled, "a": own}
     assert for_category(both, "a") is own
-    assert for_category(both, "b") is for_category(both, None) is pooled
+    assert for_category(both, None) is pooled
+    with pytest.raises(ConfigError, match="no category 'b'; choose from a"):
+        for_category(both, "b")
     with pytest.raises(NotCalibratedError, match="invad calibrate"):
         for_category({}, None)
 
@@ -207,3 +209,8 @@ def test_hold_out(n, seed):
     assert sorted([*kept, *held]) == list(range(n))
     assert len(held) == min(max(8, round(0.2 * n)), n // 2)
     assert [a.tolist() for a in hold_out(n, seed)] == [kept.tolist(), held.tolist()]
+
+
+def test_a_category_is_found_in_either_form_of_its_accents():
+    one, other = (Calibration(scores=scores, peaks=scores) for scores in ((1.0, 2.0), (3.0,)))
+    assert for_category({"": one, "é": other}, "e\u0301") is other

@@ -28,6 +28,7 @@ from invad.data.lock import LOCK, sole_writer
 from invad.detector.opening import open_detector
 from invad.errors import ConfigError, DataError
 from invad.observer import Observer, Silent
+from invad.scoring.calibration import known_category
 
 MANIFEST = "manifest.json"
 BLOCK = 64
@@ -74,9 +75,10 @@ def score_archive(
         raise ConfigError(f"block = {block}, workers = {workers}: give at least 1")
     ray = _ray()
     detector = open_detector(Path(model), "auto", "cpu", threads=None)
-    if category is not None and category not in detector.calibrations:
-        known = ", ".join(sorted(filter(None, detector.calibrations)))
-        raise ConfigError(f"{model}: no category {category!r}; choose from {known}")
+    try:
+        category = known_category(detector.calibrations, category) or None
+    except ConfigError as error:
+        raise ConfigError(f"{model}: {error}") from None
     paths = list_source(source)
     identity = {"model": detector.content_hash, "category": category, "invad": __version__}
     _make(output)

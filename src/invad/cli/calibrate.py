@@ -47,6 +47,7 @@ def calibrate(
     voice = Voice(json)
     with observing(voice.err) as observer:
         from invad.data.datasets import normal_images
+        from invad.data.listing import not_taken
         from invad.detector.detector import Detector
 
         detector = Detector.load(model, device=device)
@@ -55,6 +56,8 @@ def calibrate(
             review=detector.rates.review if review_rate is None else review_rate,
             bad=detector.rates.bad if false_alarm_rate is None else false_alarm_rate,
         )
+        for line in not_taken(normals):
+            observer.note(line)
         good = normal_images(normals, layout=layout, split=split)
         warnings = list(detector.calibrate(good, rates=rates, strict=strict, observer=observer))
         lost = sorted(set(before) - set(detector.calibrations))

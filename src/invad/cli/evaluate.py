@@ -81,10 +81,13 @@ def evaluate(
     voice = Voice(json)
     with observing(voice.err) as observer:
         from invad.data.datasets import load_dataset
+        from invad.data.listing import not_taken
         from invad.detector.detector import Detector
         from invad.evaluation.evaluate import evaluate as measure
 
         detector = Detector.load(model, device=device)
+        for line in not_taken(data):
+            observer.note(line)
         evaluation = measure(
             detector,
             load_dataset(data, categories=split_names(categories), layout=layout, split=split),

@@ -263,9 +263,12 @@ def _save(detector: "AnyDetector", target: Path, image: Path, prediction: "Predi
 
 
 def _require_known(detector: "AnyDetector", category: str | None, model: Path) -> None:
-    known = sorted(filter(None, detector.calibrations))
-    if category is not None and category not in known:
-        raise ConfigError(f"{model}: no category {category!r}; choose from {', '.join(known)}")
+    from invad.scoring.calibration import known_category
+
+    try:
+        known_category(detector.calibrations, category)
+    except ConfigError as error:
+        raise ConfigError(f"{model}: {error}") from None
 
 
 def _make(folder: Path) -> None:

@@ -128,10 +128,13 @@ def train(
             _recording(team, work / METRICS, trackers, output.name, options) as recorder,
         ):
             from invad.data.datasets import load_dataset
+            from invad.data.listing import not_taken
             from invad.detector.detector import Detector
             from invad.fit.distributed import Solo
             from invad.fit.training import Execution
 
+            for line in not_taken(data):
+                observer.note(line)
             chosen = split_names(categories)
             detector = Detector.fit(
                 load_dataset(data, categories=chosen, layout=layout, split=split).train,

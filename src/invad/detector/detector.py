@@ -44,7 +44,7 @@ from invad.records import Prediction, Sample
 from invad.runtime import ExportedDetector, ExportInfo
 from invad.runtime.many import predict_all, predict_many
 from invad.runtime.torch_engine import TorchEngine
-from invad.scoring.calibration import POOLED, Calibration, Rates, for_category
+from invad.scoring.calibration import POOLED, Calibration, Rates, for_category, known_category
 from invad.scoring.typicality import PositionStats
 from invad.waiting import sleep_beside_the_user
 
@@ -209,9 +209,11 @@ class Detector:
         batch: images that pass the networks together. With 1 a result is that of `predict`, bit by bit. With
         more, which pays on a GPU alone, rounding differs by the batch: a score by less than a thousandth of
         itself or of the spread of normal ones. About 2 `batch` + `workers` images are held at a time.
-        strict: raise the DataError of the first unreadable image. Raises ConfigError for a batch below 1.
+        strict: raise the DataError of the first unreadable image. Raises ConfigError for a batch below 1
+        and for a category without limits of its own.
         """
         self._require_calibrated()
+        known_category(self.calibrations, category)
         preprocess = self.model.extract.preprocess
         return predict_many(
             lambda pixels: self.judge(pixels, category),
@@ -257,7 +259,7 @@ class Detector:
     def score(self, maps_Lhw: torch.Tensor, category: str | None = None) -> tuple[float, NDArray[np.float32]]:
         """Image score and h x w map of z-scores on the feature grid, from norm maps."""
         self._require_calibrated()
-        stats = self.stats.get(category or POOLED, self.stats[POOLED])
+        stats = self.stats[known_category(self.calibrations, category)]
         return score_maps(maps_Lhw, stats, self.info.settings)
 
     def compile(

@@ -14,7 +14,7 @@ from invad.records import Decision, Prediction
 from invad.runtime.bundle import ExportInfo
 from invad.runtime.engines import Engine, Outputs
 from invad.runtime.many import predict_all, predict_many
-from invad.scoring.calibration import Calibration, for_category
+from invad.scoring.calibration import Calibration, for_category, known_category
 
 DECISIONS: tuple[Decision, ...] = ("good", "review", "bad")
 
@@ -64,6 +64,7 @@ class ExportedDetector:
         many runs go on at a time as there are streams. An image of a size that the bundle does not take
         counts as unreadable.
         """
+        known_category(self.calibrations, category)
         if self.info.batch not in (None, batch) and batch != 1:
             raise ConfigError(f"batch = {batch}: this bundle runs {self.info.batch} at a time")
         return predict_many(
@@ -81,7 +82,7 @@ class ExportedDetector:
         """Predictions of decoded images of one shape and dtype, all in one run."""
         count = self.info.batch or len(pixels)
         filled = [*pixels, *[pixels[-1]] * (count - len(pixels))]
-        number = np.full(count, self.numbers.get(category or "", 0), np.int64)
+        number = np.full(count, self.numbers[known_category(self.calibrations, category)], np.int64)
         outputs = self.engine.run(*grey_levels(filled, self.info.window), number)
         n = for_category(self.calibrations, category).n
         return [_prediction(category, outputs, i, n) for i in range(len(pixels))]

@@ -5,6 +5,7 @@ Split conformal prediction: if a new normal image is exchangeable with the n hel
 statement about *normal images like those held out*; new lighting or a new supplier breaks it.
 """
 
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -119,12 +120,30 @@ def upper_limit(scores_N: NDArray[np.floating], rate: float) -> float:
 
 
 def for_category(calibrations: Mapping[str, Calibration], category: str | None) -> Calibration:
-    """The calibration of a category, or the pooled one for None or a category never calibrated."""
+    """The calibration of a category, or the pooled one for None.
+
+    Raises ConfigError for a category that has none.
+    """
     if not calibrations:
         raise NotCalibratedError(
             "the detector has seen no held-out normals; run 'invad calibrate MODEL NORMALS'"
         )
-    return calibrations.get(category or POOLED, calibrations[POOLED])
+    return calibrations[known_category(calibrations, category)]
+
+
+def known_category(calibrations: Mapping[str, Calibration], category: str | None) -> str:
+    """The key of a category, whatever the form of its accents, or POOLED for None.
+
+    Raises ConfigError, naming the known ones, for a category without limits of its own.
+    """
+    if not category or category in calibrations:
+        return category or POOLED
+    forms = {unicodedata.normalize("NFC", name): name for name in calibrations}
+    if (name := forms.get(unicodedata.normalize("NFC", category))) is not None:
+        return name
+    known = ", ".join(sorted(filter(None, calibrations)))
+    choice = f"choose from {known}, or leave" if known else "leave"
+    raise ConfigError(f"no category {category!r}; {choice} it away for the limits over all categories")
 
 
 def folds(

@@ -114,7 +114,7 @@ def defects(root: Path, category: str, kind: Path, images: Collection[Path]) -> 
         return []
     masks = _masks(root)
     found = {path: _find_mask(masks, kind, path) for path in images}
-    own = next((path for name, path in masks.items() if name.startswith(f"{kind.name}/")), None)
+    own = next((path for name, path in masks.items() if name.startswith(f"{_name(Path(kind.name))}/")), None)
     if own is not None and not any(found.values()):
         first = next(iter(images))
         raise DataError(
@@ -130,17 +130,22 @@ def _masks(root: Path) -> dict[str, Path]:
     folder = child(root, MASK_NAMES)
     masks: dict[str, Path] = {}
     for path in list_images(folder) if folder else ():
-        name = path.relative_to(folder).with_suffix("").as_posix() if folder else ""
+        name = _name(path.relative_to(folder).with_suffix("")) if folder else ""
         if name in masks:
             raise DataError(f"{path}: a second mask beside {masks[name].name}; keep one of them")
         masks[name] = path
     return masks
 
 
+def _name(path: Path) -> str:
+    """macOS writes an accent as a character of its own."""
+    return unicodedata.normalize("NFC", path.as_posix())
+
+
 def _find_mask(masks: dict[str, Path], kind: Path, image: Path) -> Path | None:
     """Mask of image <defect>/<x>: <defect>/<x>_mask or <defect>/<x>, else <x>_mask or <x>, of any suffix."""
-    stem = image.relative_to(kind).with_suffix("").as_posix()
-    for name in (f"{kind.name}/{stem}_mask", f"{kind.name}/{stem}", f"{stem}_mask", stem):
+    stem, defect = _name(image.relative_to(kind).with_suffix("")), _name(Path(kind.name))
+    for name in (f"{defect}/{stem}_mask", f"{defect}/{stem}", f"{stem}_mask", stem):
         if name in masks:
             return masks[name]
     return None

@@ -104,6 +104,12 @@ def relative(path: Path, base: Path) -> str:
     return path.relative_to(base).as_posix() if path.is_relative_to(base) else path.as_posix()
 
 
+def listed_path(base: Path, name: str) -> Path:
+    """A file that a list names, with the slashes of Windows or others."""
+    path = base / name
+    return base / name.replace("\\", "/") if "\\" in name and not path.exists() else path
+
+
 def _csv(rows: Iterable[Row]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -142,7 +148,16 @@ def _rows(path: Path) -> Generator[Row, None, None]:
                     yield {name: "" if value is None else str(value) for name, value in row.items()}
             return
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, restval="")
+            head = stream.readline()
+            if not head.lower().startswith("sep="):  # Excel's own first line
+                stream.seek(0)
+            else:
+                head = stream.readline() or head
+                stream.seek(0)
+                stream.readline()
+            # Excel separates by what the country does not take for its decimals.
+            mark = max(",;\t", key=head.count)
+            reader = csv.DictReader(stream, restval="", delimiter=mark)
             _require_columns(path, reader.fieldnames or ())
             yield from reader
     except (OSError, ValueError, csv.Error) as error:
@@ -168,10 +183,10 @@ def _sample(row: Row, base: Path, default: str, path: Path, number: int) -> Samp
     if above and not above.isdigit():
         raise DataError(f"{path}: line {number} has mask_above {above!r}; give a whole number")
     return Sample(
-        path=base / image,
+        path=listed_path(base, image),
         category=row.get("category", "").strip() or default,
         defect=_defect(row),
-        mask_path=base / mask if mask else None,
+        mask_path=listed_path(base, mask) if mask else None,
         mask_above=int(above) if above else None,
         sample_id=row.get("sample_id", "").strip() or None,
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from invad.data.files import write_atomically
 from invad.data.layouts.base import Dataset, Split, sorted_out
-from invad.data.layouts.manifest import relative
+from invad.data.layouts.manifest import listed_path, relative
 from invad.errors import DataError
 from invad.records import GOOD, Sample
 
@@ -80,11 +80,11 @@ def _sample(row: dict[str, Any], base: Path, category: str) -> Sample:
     kind = str(row.get("specie_name") or DEFECT)
     mask = row.get("mask_path")
     return Sample(
-        path=base / row["img_path"],
+        path=listed_path(base, row["img_path"]),
         category=category,
         # Some writers call defective images good; the number is what all of them agree on.
         defect=GOOD if not row["anomaly"] else DEFECT if kind == GOOD else kind,
-        mask_path=base / mask if mask and row["anomaly"] else None,
+        mask_path=listed_path(base, mask) if mask and row["anomaly"] else None,
         mask_above=row.get("mask_above"),
         sample_id=row.get("sample_id"),
     )
