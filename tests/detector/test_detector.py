@@ -288,8 +288,9 @@ def test_a_category_is_judged_by_its_own_normals(two_categories, draw):
     assert own.category == "wide"
     assert own.score != pooled.score
     assert pooled.category is None
-    unknown = two_categories.predict(pixels, category="never seen")
-    assert unknown.score == pooled.score
+    for judge in (two_categories, two_categories.compile(size_hw=(64, 64))):
+        with pytest.raises(ConfigError, match="no category 'never seen'; choose from part, wide"):
+            judge.predict(pixels, category="never seen")
 
 
 def test_warnings_name_the_category(two_categories, detector):
