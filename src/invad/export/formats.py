@@ -15,6 +15,7 @@ from invad.runtime.cache import some_home
 
 LONGEST_SIDE = 32768
 EXAMPLE_HW = (200, 300)
+NO_LIMIT = 1 << 62
 IN_ONE_FILE = 1_800_000_000
 """Bytes of weights; ONNX files above 2 GB cannot be read, the weights then lie in a file beside."""
 
@@ -46,13 +47,19 @@ def traced(graph: Graph, size_hw: tuple[int, int] | None, batch: int | None) -> 
 
 def write_onnx(program: torch.export.ExportedProgram, path: Path, in_one_file: int = IN_ONE_FILE) -> None:
     """Write an ONNX model; weights of more than `in_one_file` bytes go into `path`.data."""
+    from onnxscript.optimizer import optimize
+
     with quiet():
         made = torch.onnx.export(
             program, dynamo=True, input_names=list(INPUTS), output_names=list(OUTPUTS), verbose=False
         )
     assert made is not None
-    weights = sum(t.numel() * t.element_size() for t in program.state_dict.values())
-    made.save(path, external_data=weights > in_one_file)
+    # What the noise level alone decides becomes constants, and one layer at several levels stays one.
+    with quiet():
+        optimize(made.model, input_size_limit=NO_LIMIT, output_size_limit=NO_LIMIT)
+    weights = [value.const_value for value in made.model.graph.initializers.values()]
+    size = sum(weight.nbytes for weight in weights if weight is not None)
+    made.save(path, external_data=size > in_one_file)
 
 
 def tidy_onnx(path: Path) -> None:
