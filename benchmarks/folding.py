@@ -20,13 +20,12 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from torch import nn
 
 from invad.detector.detector import Detector
 from invad.evaluation.machine import facts
 from invad.export.formats import traced, write_onnx
 from invad.export.int8 import feeds, quantise_onnx
-from invad.graph import fold, graph
+from invad.graph import graph
 from invad.model.settings import PRESETS
 from invad.records import Sample
 from invad.runtime.engines import Engine, Options, open_engine
@@ -36,13 +35,8 @@ SIDE = 256
 ENGINES = (("onnxruntime", "fp32"), ("openvino", "fp32"), ("onnxruntime", "int8"), ("openvino", "int8"))
 
 
-def fixed_levels(denoiser: Any, levels: tuple[int, ...], grid_hw: tuple[int, int]) -> nn.ModuleList:
-    return nn.ModuleList(fold.FixedLevel(denoiser, t, grid_hw) for t in levels).eval()
-
-
 VARIANTS: dict[str, dict[str, Any]] = {
     "folded": {},
-    "denoiser unfolded": {"fold_denoiser": fixed_levels},
     "batch norms unfused": {"fuse_batch_norm": lambda net, *example: net},
 }
 """What stands in for a function of `invad.graph.graph` in each."""

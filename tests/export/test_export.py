@@ -39,6 +39,11 @@ def test_the_other_presets_verify_on_both_engines(preset, tiny_detectors, tmp_pa
     _, certificate = export(tiny_detectors[preset], tmp_path / "b", ExportConfig())
     assert (certificate.engine, certificate.problems) == ("onnxruntime", [])
     assert len(certificate.rows) >= 7
+    weights = {tensor.name for tensor in onnx.load(tmp_path / "b" / "model.onnx").graph.initializer}
+    level_alone = [
+        name for name in weights if "adaLN" in name or "modulation" in name or "t_embedder" in name
+    ]
+    assert level_alone == []
     other = certify(runtime.load(tmp_path / "b", "openvino", threads=1), tmp_path / "b")
     assert (other.engine, other.problems) == ("openvino", [])
 

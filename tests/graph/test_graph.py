@@ -8,8 +8,13 @@ from hypothesis import strategies as st
 
 from invad.data.preprocess import Preprocess, resize_map
 from invad.detector.detector import Detector
-from invad.graph.graph import _below
+from invad.diffusion.denoiser import DenoiserConfig, build_denoiser
+from invad.diffusion.dit import DiT
+from invad.diffusion.gaussian import GaussianPreconditioned
+from invad.diffusion.readings import ReadingConfig, read
+from invad.graph.graph import Predictor, _below
 from invad.graph.resample import antialias_weights, area_weights, bilinear_weights, centres
+from invad.model.reading import SCHEDULE
 from invad.scoring.calibration import POOLED
 
 SIDES = st.integers(1, 60)
@@ -108,3 +113,46 @@ def test_other_presets_compile(tiny_detectors, draw):
         assert isinstance(detector, Detector)
         for pixels in pictures(draw)[:2]:
             assert_same(detector.compile().predict(pixels), detector.predict(pixels))
+
+
+CHANNELS, GRID = 10, (4, 6)
+KINDS = {
+    "mlp": DenoiserConfig(kind="mlp", width=16, depth=2, gaussian=True),
+    "mlp without places": DenoiserConfig(kind="mlp", width=16, depth=1, positional=False),
+    "dit": DenoiserConfig(kind="dit", width=16, depth=1, heads=4, gaussian=True),
+    "dit patch": DenoiserConfig(kind="dit", width=16, depth=1, heads=4, patch=2),
+}
+
+
+def drawn(kind):
+    """A network with weights as after a training: none zero."""
+    if kind == "stored places":
+        network = DiT(CHANNELS, width=16, depth=1, heads=4, stored_grid_hw=(4, 6))
+    else:
+        network = build_denoiser(KINDS[kind], CHANNELS, GRID)
+    generator = torch.Generator().manual_seed(1)
+    for tensor in network.parameters():
+        spread = 0.3 if tensor.ndim < 2 else tensor[0].numel() ** -0.5
+        tensor.data.copy_(torch.randn(tensor.shape, generator=generator) * spread)
+    if isinstance(network, GaussianPreconditioned):
+        network.set_gaussian(torch.linspace(-1, 1, CHANNELS), torch.linspace(0.2, 2, CHANNELS))
+    return network.eval()
+
+
+@pytest.mark.parametrize("reading", ["early", "inversion"])
+@pytest.mark.parametrize("kind", [*KINDS, "stored places"])
+@pytest.mark.parametrize(("low", "tolerance"), [(None, 1e-5), (torch.float16, 1e-2), (torch.bfloat16, 5e-2)])
+def test_a_predictor_reads_as_the_model_does(kind, reading, low, tolerance):
+    """In half precision the level keeps its digits: 1 - abar of an early one would be lost."""
+    network, x = drawn(kind), torch.randn(2, CHANNELS, *GRID, generator=torch.Generator().manual_seed(2))
+    levels = {"early": (20, 300), "inversion": (1, 250, 600)}[reading]
+    config = ReadingConfig(kind=reading, timesteps=levels)
+    other = ReadingConfig(kind=reading, timesteps=tuple(t + 40 for t in levels))
+    with torch.no_grad():
+        expected = read(config, network.predict_noise, x, SCHEDULE)
+        found = Predictor(network, config, SCHEDULE, low)(x)
+        wrong = Predictor(network, other, SCHEDULE, low)(x)
+    assert found.shape == expected.shape
+    assert float((found - expected).norm() / expected.norm()) < tolerance
+    assert float((wrong - expected).norm() / expected.norm()) > tolerance
+    assert all(parameter.dtype == torch.float32 for parameter in network.parameters())

@@ -206,7 +206,7 @@ class DiT(nn.Module):
 
     def forward(self, x_BChw: Tensor, t_B: Tensor) -> Tensor:
         h, w = x_BChw.shape[2] // self.patch, x_BChw.shape[3] // self.patch
-        x_BND = self.x_embedder(x_BChw)
+        x_BND = self.x_embedder(x_BChw.to(self.x_embedder.proj.weight.dtype))
         if self.positional:
             x_BND = x_BND + self._positions(h, w, x_BND)
         c_BD = self.t_embedder(distinct_levels(t_B))
@@ -222,7 +222,7 @@ class DiT(nn.Module):
             return grid_features(h, w, self.width, like.device).to(like.dtype)
         if (h, w) != self.stored_grid_hw:
             raise ValueError(f"the position table is for {self.stored_grid_hw} tokens, got {(h, w)}")
-        return self.pos_embed
+        return self.pos_embed.to(like.dtype)
 
     def _unpatchify(self, x_BNP: Tensor, h: int, w: int) -> Tensor:
         p = self.patch

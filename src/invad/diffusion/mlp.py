@@ -53,7 +53,7 @@ class TokenMLP(nn.Module):
 
     def forward(self, x_BChw: Tensor, t_B: Tensor) -> Tensor:
         h, w = x_BChw.shape[2:]
-        x_BND = self.input(x_BChw.flatten(2).transpose(1, 2))
+        x_BND = self.input(x_BChw.flatten(2).transpose(1, 2).to(self.input.weight.dtype))
         if self.positional:
             x_BND = x_BND + grid_features(h, w, self.width, x_BND.device).to(x_BND.dtype)
         time = F.silu(self.time(distinct_levels(t_B)))

@@ -50,8 +50,8 @@ def early(
     del schedule
     levels = torch.tensor(timesteps, dtype=torch.int64, device=z_BChw.device)
     repeated = z_BChw.repeat_interleave(len(timesteps), dim=0)
-    lengths = norms(predict_noise(repeated, levels.repeat(len(z_BChw))))
-    return lengths.view(len(z_BChw), len(timesteps), *lengths.shape[1:])
+    lengths = norms(predict_noise(repeated, levels.repeat(z_BChw.shape[0])))
+    return lengths.view(z_BChw.shape[0], len(timesteps), *lengths.shape[1:])
 
 
 def inversion(

@@ -11,6 +11,8 @@ It says what `Detector.predict` says, for a batch of images of one size:
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,8 +20,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from invad.backbones.base import Backbone
-from invad.diffusion.ddim import ABAR_NOISE, ddim_step
-from invad.graph.fold import fold_denoiser, fuse_batch_norm
+from invad.diffusion.denoiser import DenoiserModule
+from invad.diffusion.empirical import EmpiricalDenoiser
+from invad.diffusion.readings import ReadingConfig, read
+from invad.diffusion.schedule import NoiseSchedule
+from invad.graph.fold import fuse_batch_norm
 from invad.graph.resample import antialias_weights, area_weights, bilinear_weights, centres
 from invad.model.reading import FeatureExtractor, Model, scaled_hw
 from invad.model.space import SMALLEST_RMS, FeatureSpace
@@ -27,6 +32,7 @@ from invad.scoring.calibration import POOLED, Calibration
 from invad.scoring.typicality import PositionStats, image_scores, less_floor
 
 Hw = tuple[int, int]
+Net = TypeVar("Net", bound=nn.Module)
 
 INPUTS = ("image", "range", "category")
 OUTPUTS = ("score", "p_value", "decision", "anomaly_map", "grid_map")
@@ -208,25 +214,32 @@ class Space(nn.Module):
         return x if self.offset is None else x + self.offset
 
 
-class Predictors(nn.Module):
-    """Norms of the noise that folded predictors see at their levels: tokens B x N x K to B x L x N."""
+class Predictor(nn.Module):
+    """Norm maps of a denoiser, read as `Model.read_batch` does: B x K x h x w to B x L x h x w.
+
+    Levels are constants of the graph; what they alone decide becomes one when the graph is written.
+    """
 
     def __init__(
-        self, steps: nn.ModuleList, walk: Sequence[tuple[float, float]], low: torch.dtype | None
+        self,
+        denoiser: DenoiserModule | EmpiricalDenoiser,
+        reading: ReadingConfig,
+        schedule: NoiseSchedule,
+        low: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        # The layers may be those of the detector itself.
-        self.steps = steps if low is None else deepcopy(steps).to(low)
-        self.walk, self.low = tuple(walk), low
+        self.denoiser = denoiser if low is None else _lowered(denoiser, low)
+        # Early readings do not depend on each other, and engines take longer for their levels in one batch.
+        early = reading.kind == "early"
+        self.readings = [replace(reading, timesteps=(t,)) for t in reading.timesteps] if early else [reading]
+        self.schedule = schedule
 
-    def forward(self, x_BNK: Tensor) -> Tensor:
-        lengths = []
-        for number, step in enumerate(self.steps):
-            noise = step(x_BNK) if self.low is None else step(x_BNK.to(self.low)).float()
-            lengths.append(torch.linalg.vector_norm(noise, dim=2))
-            if self.walk:
-                x_BNK = ddim_step(x_BNK, noise, *self.walk[number])
-        return torch.stack(lengths, dim=1)
+    def forward(self, x_BKhw: Tensor) -> Tensor:
+        maps = [read(reading, self._predict, x_BKhw, self.schedule) for reading in self.readings]
+        return torch.cat(maps, dim=1)
+
+    def _predict(self, x_BKhw: Tensor, t_B: Tensor) -> Tensor:
+        return self.denoiser.predict_noise(x_BKhw, t_B).float()
 
 
 class Reader(nn.Module):
@@ -236,38 +249,29 @@ class Reader(nn.Module):
         super().__init__()
         settings, self.grid_hw = model.settings, model.extract.grid_hw
         self.space = Space(model.space)
-        levels = settings.reading.timesteps
-        starts = [model.schedule.abar(t) for t in levels]
-        walk = list(zip(starts, [*starts[1:], ABAR_NOISE], strict=True))
-        steps = fold_denoiser(model.denoiser, levels, self.grid_hw)
-        self.network = Predictors(steps, walk if settings.reading.kind == "inversion" else (), low)
-        self.empirical: Predictors | None = None
+        self.network = Predictor(model.denoiser, settings.reading, model.schedule, low)
+        self.empirical: Predictor | None = None
         self.fine_space: Space | None = None
-        self.fine: Predictors | None = None
+        self.fine: Predictor | None = None
         if model.empirical is None or settings.empirical is None:
             return
-        levels = settings.empirical.timesteps
-        self.empirical = Predictors(fold_denoiser(model.empirical, levels, self.grid_hw), (), None)
+        reading = ReadingConfig(timesteps=settings.empirical.timesteps)
+        self.empirical = Predictor(model.empirical, reading, model.schedule)
         if model.fine is not None and model.extract.fine is not None:
             self.times = model.extract.fine
             self.fine_hw = (self.times * self.grid_hw[0], self.times * self.grid_hw[1])
             self.fine_space = Space(model.fine.space)
-            self.fine = Predictors(fold_denoiser(model.fine.empirical, levels, self.fine_hw), (), None)
+            self.fine = Predictor(model.fine.empirical, reading, model.schedule)
 
     def forward(self, z_BNC: Tensor, fine_BMC: Tensor | None) -> Tensor:
-        x = self.space(z_BNC)
+        x = _cells(self.space(z_BNC), self.grid_hw)
         maps = [self.network(x)]
         if self.empirical is not None:
             maps.append(self.empirical(x))
-        result = self._maps(torch.cat(maps, dim=1), self.grid_hw)
-        if self.fine is None or self.fine_space is None or fine_BMC is None:
-            return result
-        lengths = self._maps(self.fine(self.fine_space(fine_BMC)), self.fine_hw)
-        squares = self.times**2 * F.avg_pool2d(lengths.square(), self.times)
-        return torch.cat([result, squares.sqrt()], dim=1)
-
-    def _maps(self, lengths_BLN: Tensor, hw: Hw) -> Tensor:
-        return lengths_BLN.reshape(*lengths_BLN.shape[:2], *hw)
+        if self.fine is not None and self.fine_space is not None and fine_BMC is not None:
+            lengths = self.fine(_cells(self.fine_space(fine_BMC), self.fine_hw))
+            maps.append((self.times**2 * F.avg_pool2d(lengths.square(), self.times)).sqrt())
+        return torch.cat(maps, dim=1)
 
 
 class Judge(nn.Module):
@@ -350,3 +354,16 @@ def _fit(from_hw: Hw, to_hw: Hw, area: bool) -> nn.Module:
 def _tokens(maps: Sequence[Tensor]) -> Tensor:
     """B x C_i x h x w each to B x h w x C."""
     return torch.cat(list(maps), dim=1).flatten(2).transpose(1, 2)
+
+
+def _cells(x_BNC: Tensor, grid_hw: Hw) -> Tensor:
+    """The inverse of `_tokens`, of one map."""
+    return x_BNC.transpose(1, 2).reshape(x_BNC.shape[0], -1, *grid_hw)
+
+
+def _lowered(net: Net, low: torch.dtype) -> Net:
+    """A copy with weights of the type `low`. Buffers keep theirs: noise levels need their digits."""
+    net = deepcopy(net)
+    for weight in net.parameters():
+        weight.data = weight.data.to(low)
+    return net
