@@ -49,6 +49,17 @@ def test_the_cache_of_torch(tmp_path, monkeypatch):
     assert cached_weights({}) is None
 
 
+@pytest.mark.parametrize(
+    ("config", "variable"), [(CONFIG, "HF_HOME"), ({"url": "https://example.org/net.pth"}, "TORCH_HOME")]
+)
+def test_a_user_without_a_home_is_told_what_to_set(config, variable, monkeypatch):
+    """Both libraries would make a folder called `~` where the user stands."""
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: "~/.cache/torch/hub")
+    with pytest.raises(WeightsError, match=f"no home folder .* set {variable} to a folder"):
+        require_hub("net", config)
+
+
 def test_a_server_that_answers(offline, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{server.getsockname()[1]}")

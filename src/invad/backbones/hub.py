@@ -51,6 +51,13 @@ def require_hub(name: str, config: Mapping[str, Any]) -> None:
     if not address:
         raise WeightsError(f"backbone {name}: timm knows no weights for it; give --weights FILE")
     url = urlsplit(str(address))
+    cache = constants.HF_HUB_CACHE if config.get("hf_hub_id") else torch.hub.get_dir()
+    if str(cache).startswith("~"):
+        variable = "HF_HOME" if config.get("hf_hub_id") else "TORCH_HOME"
+        raise WeightsError(
+            f"backbone {name}: no home folder to keep its weights in; set {variable} to a folder, "
+            "or give --weights FILE"
+        )
     if constants.HF_HUB_OFFLINE:
         reason = "HF_HUB_OFFLINE is set"
     elif url.scheme in urllib.request.getproxies() or _answers(str(url.hostname), url.port or 443):

@@ -112,9 +112,13 @@ def _caches() -> str:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     folders = {"HF_HOME": Path(HF_HUB_CACHE), "TORCH_HOME": Path(torch.hub.get_dir())}
-    return ", ".join(
-        f"{name}: {path} ({'exists' if path.is_dir() else 'not there yet'})" for name, path in folders.items()
-    )
+    return ", ".join(f"{name}: {_state(path)}" for name, path in folders.items())
+
+
+def _state(path: Path) -> str:
+    if path.parts[0] == "~":
+        return "none, because this user has no home folder; set it to one where weights are to be fetched"
+    return f"{path} ({'exists' if path.is_dir() else 'not there yet'})"
 
 
 def _network() -> str:

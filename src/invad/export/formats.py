@@ -73,10 +73,9 @@ def tidy_onnx(path: Path) -> None:
 
 def write_openvino(onnx_path: Path, path: Path) -> None:
     """Convert an ONNX model to `path` (.xml) and a .bin beside it."""
-    with some_home():
+    with some_home(), quiet():
         import openvino as ov
 
-    with quiet():
         ov.save_model(ov.convert_model(onnx_path), path, compress_to_fp16=False)
 
 

@@ -33,7 +33,7 @@ def cache_folder(name: str) -> Path | None:
 
 @contextmanager
 def some_home() -> Iterator[None]:
-    """For libraries that ask for a home folder while they are imported, and fail where there is none."""
+    """For libraries that ask for a home folder (OpenVINO's telemetry does), and fail where there is none."""
     try:
         Path.home()
     except RuntimeError:
