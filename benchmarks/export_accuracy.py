@@ -8,10 +8,7 @@ output are kept.
 
 import argparse
 import json
-import os
-import platform
 import tempfile
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +18,20 @@ from invad import runtime
 from invad.data.datasets import load_dataset
 from invad.detector.detector import Detector
 from invad.errors import InvadError
+from invad.evaluation.machine import facts
 from invad.export import ExportConfig, export
 from invad.metrics.exact import image_metrics
 
 VARIANTS = (("onnx", "fp32"), ("onnx", "int8"), ("openvino", "int8"))
+
+
+VNNI = ("avx512_vnni", "avx_vnni")
+"""Instructions that sum 8-bit products in 32 bits; without one they are summed in 16."""
+
+
+def flags() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().split() if path.exists() else []
 
 
 def auroc(predictions: list[Any], labels: Any) -> float:
@@ -69,8 +76,8 @@ def main() -> None:
     for folder in args.folders:
         if folder.is_dir() and folder.name not in {row["set"] for row in rows}:
             rows += rows_of(folder)
-            machine = {"cpu": platform.processor() or platform.machine(), "cores": os.cpu_count()}
-            document = {"date": date.today().isoformat(), "machine": machine, "rows": rows}
+            machine = {**facts(), "byte_products": [name for name in VNNI if name in flags()]}
+            document = {"machine": machine, "rows": rows}
             args.output.write_text(json.dumps(document, indent=1) + "\n")
             print(
                 [(r["engine"], r["precision"], r.get("image_auroc", "refused")) for r in rows[-4:]],
