@@ -217,3 +217,12 @@ def test_other_verbs_take_any_layout(parts, model, own_model, run, tmp_path, one
         one_line(run(*verb, "--layout", "visa"), "is a list, no folder of layout visa")
     one_line(run("train", parts, "--output", tmp_path / "new", "--split", "dev"), "has no split 'dev'")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_sheet_that_cannot_be_written_costs_no_findings(run, parts, tmp_path, one_line):
+    (tmp_path / "full").symlink_to("/dev/full")
+    result = run("data", "check", parts, "--sheet", tmp_path / "full", "--json", tmp_path / "c.json")
+    assert result.exit_code == 1
+    one_line(result, "full", "No space left on device")
+    told = json.loads((tmp_path / "c.json").read_text())
+    assert (told["problems"], told["sheet"]) == ([], None)

@@ -185,3 +185,13 @@ def test_a_truncated_incomplete_newer_or_missing_model(run, own_model, tmp_path,
     result = run("info", own_model)
     assert result.exit_code == 1
     one_line(result, "model.safetensors", "truncated")
+
+
+def test_a_report_that_cannot_be_written_costs_no_figures(run, model, parts, tmp_path, one_line):
+    (tmp_path / "full").symlink_to("/dev/full")
+    result = run("evaluate", model, parts, "--report", tmp_path / "full", "--json", tmp_path / "e.json")
+    assert result.exit_code == 1
+    one_line(result, "full", "No space left on device")
+    told = json.loads((tmp_path / "e.json").read_text())
+    assert (told["n_normal"], told["report"]) == (4, None)
+    assert "AUROC" in result.stdout

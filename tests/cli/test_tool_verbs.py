@@ -1,6 +1,8 @@
 """doctor, backbones, distill, import-reference."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,7 +26,6 @@ BROKEN_TORCHVISION = 'raise RuntimeError("operator torchvision::nms does not exi
 
 def test_doctor_reports_a_torchvision_that_does_not_fit(run_outside, tmp_path, environment, command):
     import os
-    import subprocess
 
     (tmp_path / "torchvision.py").write_text(BROKEN_TORCHVISION)
     settings = environment(tmp_path)
@@ -97,3 +98,28 @@ def test_a_distilled_backbone_can_be_trained_with(run, parts, tmp_path):
     options = ["--weights", weights, "--steps", 1, "--output", tmp_path / "model"]
     assert run("train", parts, *options).exit_code == 0
     assert run("info", tmp_path / "model").exit_code == 0
+
+
+PLAIN = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in EXTRAS:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+EXTRAS = set(sys.argv.pop().split(","))
+sys.meta_path.insert(0, Absent())
+from invad.cli import main
+main()
+"""
+EXTRAS = (
+    "ray pyarrow accelerate onnx onnxscript onnxruntime openvino tensorboard pytest xdist hypothesis adeval"
+)
+EXTRAS += " sklearn moto boto3 pandas"
+
+
+def test_doctor_finds_a_plain_installation_healthy(environment, tmp_path):
+    arguments = [sys.executable, "-c", PLAIN, "doctor", EXTRAS.replace(" ", ",")]
+    result = subprocess.run(arguments, env=environment(tmp_path), capture_output=True, text=True)
+    assert (result.returncode, "BROKEN" in result.stdout, result.stderr) == (0, False, "")

@@ -195,3 +195,31 @@ def test_no_pickle_in_the_folder(folder):
     for path in folder.iterdir():
         assert not path.read_bytes().startswith((b"\x80", b"PK"))
         assert path.stat().st_size < 10_000
+
+
+def test_a_folder_of_another_kind_is_told_by_its_name(tmp_path):
+    kinds = {
+        "bundle.json": "is an exported bundle.* calibrate or evaluate the model and export again",
+        "model/config.json": r"is no model but holds one; give .*model$",
+        ".training/step.safetensors": "unfinished training; repeat 'invad train' with --resume",
+        "denoiser.json": "imported network without limits; .*--normals",
+        "000.PNG": "is a folder of images, no model",
+        "config.json": "model.safetensors is missing",
+    }
+    for number, (name, words) in enumerate(kinds.items()):
+        path = tmp_path / str(number) / name
+        path.parent.mkdir(parents=True)
+        path.write_text("{}")
+        with pytest.raises(ArtifactError, match=words):
+            read_bundle(tmp_path / str(number))
+    with pytest.raises(ArtifactError, match="is a file; give the folder"):
+        read_bundle(tmp_path / "0" / "bundle.json")
+
+
+def test_files_that_are_links_stay_links(folder, tmp_path):
+    stored = tmp_path / "stored.safetensors"
+    (folder / TENSORS).rename(stored)
+    (folder / TENSORS).symlink_to(stored)
+    write(folder, calibration={"categories": {}})
+    assert (folder / TENSORS).is_symlink()
+    assert read_bundle(folder).calibration == {"categories": {}}

@@ -23,7 +23,7 @@ from typing import Any
 from invad._version import __version__
 from invad.archive.sources import list_source
 from invad.archive.worker import ATTEMPTS, PARTS, Worker, finished_paths
-from invad.data.files import write_atomically
+from invad.data.files import is_folder, is_there, write_atomically
 from invad.data.lock import LOCK, sole_writer
 from invad.detector.opening import open_detector
 from invad.errors import ConfigError, DataError
@@ -132,7 +132,7 @@ def _reason(error: Exception) -> str:
 
 
 def _make(output: Path) -> None:
-    inside = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    inside = {path.name for path in output.iterdir()} if is_folder(output) else set()
     if inside - {LOCK, PARTS} and MANIFEST not in inside:
         raise DataError(f"{output}: is not empty and holds no scores; give --output a new or empty folder")
     try:
@@ -145,7 +145,7 @@ def _make(output: Path) -> None:
 
 def _begin(manifest: Path, identity: dict[str, Any]) -> None:
     output = manifest.parent
-    if manifest.exists():
+    if is_there(manifest):
         try:
             before = json.loads(manifest.read_text())
         except (OSError, ValueError):

@@ -3,8 +3,9 @@
 import csv
 import os
 from pathlib import Path
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote, unquote_to_bytes, urlsplit
 
+from invad.data.files import is_file, is_folder
 from invad.data.formats import IMAGE_SUFFIXES
 from invad.data.listing import is_passed_over, list_images, natural_key
 from invad.errors import ConfigError, DataError
@@ -24,12 +25,12 @@ def list_source(source: str | Path) -> list[str]:
             )
         return _list_url(text)
     path = Path(source)
-    if path.is_dir():
-        found = [os.fspath(p.absolute()) for p in list_images(path)]
-    elif path.suffix.lower() in LISTS and path.is_file():
+    if is_folder(path):
+        found = [_as_text(p.absolute()) for p in list_images(path)]
+    elif path.suffix.lower() in LISTS and is_file(path):
         found = [_absolute(path.parent, name) for name in _named(path)]
-    elif path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES:
-        found = [os.fspath(path.absolute())]
+    elif is_file(path) and path.suffix.lower() in IMAGE_SUFFIXES:
+        found = [_as_text(path.absolute())]
     else:
         raise DataError(f"{path}: give a folder, a list of images ({', '.join(LISTS)}) or a URL")
     if not found:
@@ -58,6 +59,15 @@ def _named(path: Path) -> list[str]:
 
 def _absolute(folder: Path, name: str) -> str:
     return name if "://" in name else os.fspath((folder / name).absolute())
+
+
+def _as_text(path: Path) -> str:
+    """A name that is no UTF-8 goes into Parquet as a URL, which is text and leads back to the file."""
+    try:
+        os.fspath(path).encode()
+    except UnicodeEncodeError:
+        return path.as_uri()
+    return os.fspath(path)
 
 
 def _list_url(url: str) -> list[str]:
@@ -89,6 +99,9 @@ def readable(path: str) -> str | bytes:
     """A local path as it is, the bytes behind a URL."""
     if "://" not in path:
         return path
+    parts = urlsplit(path)
+    if parts.scheme == "file":
+        return os.fsdecode(unquote_to_bytes(parts.path))
     from pyarrow import fs
 
     files, inside = fs.FileSystem.from_uri(path)

@@ -11,7 +11,7 @@ from typing import Any
 from invad.archive.sources import readable
 from invad.data.files import write_atomically
 from invad.detector.opening import open_detector
-from invad.errors import ArtifactError, InvadError
+from invad.errors import ArtifactError, InvadError, reason
 from invad.scoring.calibration import for_category
 from invad.scoring.regions import regions
 
@@ -78,11 +78,18 @@ class Worker:
     def _empty(self, path: str) -> dict[str, Any]:
         return dict.fromkeys(schema().names) | {"path": path, "category": self.category}
 
+    def _unread(self, path: str, why: str) -> dict[str, Any]:
+        # Parquet takes text alone, and messages name files that may not be.
+        text = why.encode("utf-8", "backslashreplace").decode()
+        return self._empty(path) | {"error": " ".join(text.split())}
+
     def _row(self, path: str) -> dict[str, Any]:
         try:
             made = self.detector.predict(readable(path), category=self.category)
-        except (InvadError, FileNotFoundError) as error:
-            return self._empty(path) | {"error": " ".join(str(error).split())}
+        except InvadError as error:
+            return self._unread(path, str(error))
+        except OSError as error:  # of whatever lies behind a URL
+            return self._unread(path, f"{path}: {reason(error, writing=False)}")
         review, _ = for_category(self.detector.calibrations, self.category).map_limits()
         return self._empty(path) | {
             "score": made.score,

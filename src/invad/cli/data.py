@@ -53,15 +53,20 @@ def check(
     if len(found.problems) > SHOWN:
         voice.say(f"... and {len(found.problems) - SHOWN} more; --json FILE lists all")
     voice.say(f"{len(found.problems)} problems" if found.problems else "Nothing is wrong.")
-    if sheet is not None:
-        from invad.data.datasets import read_dataset
-        from invad.report.sheet import write_sheet
-
-        write_sheet(read_dataset(root, layout=found.layout, split=split), sheet)
+    drawn = None
+    if sheet is not None and voice.attempt(lambda: _draw(sheet, root, found.layout, split)):
+        drawn = str(sheet)
         voice.say(f"Contact sheet: {sheet}")
-    voice.hand_over({**asdict(found), "root": str(root), "sheet": None if sheet is None else str(sheet)})
+    voice.hand_over({**asdict(found), "root": str(root), "sheet": drawn})
     if found.problems:
         raise typer.Exit(FAILED)
+
+
+def _draw(sheet: Path, root: Path, layout: str, split: str | None) -> None:
+    from invad.data.datasets import read_dataset
+    from invad.report.sheet import write_sheet
+
+    write_sheet(read_dataset(root, layout=layout, split=split), sheet)
 
 
 def list_sets(json: JsonOption = None) -> None:

@@ -23,13 +23,14 @@ PACKAGES = {
     "safetensors": "safetensors",
     "numpy": "numpy",
     "scipy": "scipy",
-    "scikit-learn": "sklearn",
     "pillow": "PIL",
     "tifffile": "tifffile",
     "pydantic": "pydantic",
+    "typer": "typer",
+    "rich": "rich",
     "jinja2": "jinja2",
 }
-"""Distribution -> what it is imported as."""
+"""What every installation has: distribution -> what it is imported as."""
 
 ROOM = 5 << 30
 

@@ -96,15 +96,16 @@ def evaluate(
             strict=strict,
             observer=observer,
         )
-        if report is not None:
-            _report(report, model, data, detector, evaluation)
+        written = None
+        if report is not None and voice.attempt(lambda: _report(report, model, data, detector, evaluation)):
+            written = report
     metrics = evaluation.metrics
     voice.table(rows(metrics))
     voice.say(*false_alarm_lines(metrics), f"{metrics['images_per_second']:.1f} images per second")
     voice.warn(*metrics["warnings"])
-    if report is not None:
-        voice.say(f"Report: {report}")
-    named = {"model": str(model), "data": str(data), "report": None if report is None else str(report)}
+    if written is not None:
+        voice.say(f"Report: {written}")
+    named = {"model": str(model), "data": str(data), "report": None if written is None else str(written)}
     voice.hand_over({**metrics, **named})
 
 

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from invad.data.files import is_folder, is_there, take_place
 from invad.data.lock import LOCK, sole_writer
 from invad.errors import InvadError, TrainingError
 
@@ -58,10 +59,10 @@ def _by_the_leader(act: Callable[[], None], workers: "Workers | None") -> None:
 
 @contextmanager
 def _held(output: Path, resume: bool) -> Iterator[None]:
-    if not (output / LOCK).exists():
+    if not is_there(output / LOCK):
         # Before anything is written; with a lock there, who holds it matters more than what lies there.
         _require_free(output, resume)
-    made = [folder for folder in (output, *output.parents) if not folder.exists()]
+    made = [folder for folder in (output, *output.parents) if not is_there(folder)]
     try:
         _prove_writable(output)
         with sole_writer(output, "training"):
@@ -82,17 +83,17 @@ def _cleaned(output: Path) -> Iterator[None]:
         if not has_checkpoint(output):
             shutil.rmtree(work, ignore_errors=True)
         raise
-    if (work / METRICS).exists():
-        (work / METRICS).replace(output / METRICS)
+    if is_there(work / METRICS):
+        take_place(work / METRICS, output / METRICS)
     shutil.rmtree(work, ignore_errors=True)
 
 
 def _require_free(output: Path, resume: bool) -> None:
-    if output.exists() and not output.is_dir():
+    if is_there(output) and not is_folder(output):
         raise TrainingError(f"{output}: is a file; give --output a new or empty folder")
-    if not output.is_dir():
+    if not is_folder(output):
         return
-    if (output / FINISHED).exists():
+    if is_there(output / FINISHED):
         raise TrainingError(f"{output}: holds a finished model; give --output another folder")
     if has_checkpoint(output) and not resume:
         raise TrainingError(

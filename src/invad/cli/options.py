@@ -6,15 +6,16 @@ from typing import Annotated, Any
 import typer
 
 from invad.cli.voice import STANDARD_OUTPUT
+from invad.data.files import is_folder
 
 
 def written_file(value: Any) -> Any:
     """Refuse a file that could only fail to be written after the long work."""
     if value is not None and str(value) != STANDARD_OUTPUT:
         path = Path(value)
-        if not path.absolute().parent.is_dir():
+        if not is_folder(path.absolute().parent):
             raise typer.BadParameter(f"no folder {path.parent} to write {path.name} in; make it first")
-        if path.is_dir():
+        if is_folder(path):
             raise typer.BadParameter(f"{path} is a folder; name a file")
     return value
 

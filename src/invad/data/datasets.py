@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from invad.data.files import is_file, is_folder, is_there
 from invad.data.formats import IMAGE_SUFFIXES
 from invad.data.layouts import bmad, folder, kolektor, manifest, meta, mvtec, real_iad, visa
 from invad.data.layouts.base import Dataset, Layout, category_name
@@ -46,16 +47,16 @@ def read_dataset(
 ) -> Dataset:
     """As `load_dataset`, but files that a list names may be absent."""
     root = Path(root)
-    if not root.exists():
+    if not is_there(root):
         raise DataError(f"{root}: no such folder; give a folder of images")
-    if not root.is_dir() and root.suffix.lower() not in LIST_SUFFIXES:
+    if not is_folder(root) and root.suffix.lower() not in LIST_SUFFIXES:
         raise DataError(f"{root}: is a file; give a folder of images or a list ({', '.join(LIST_SUFFIXES)})")
     layout = ALIASES.get(layout, layout)
     if layout == "auto":
         layout = recognise(root)
     if layout not in DATASETS:
         raise ConfigError(f"layout {layout!r} is unknown; choose auto, {', '.join(DATASETS)}")
-    if root.is_file() and layout not in ("manifest", "meta"):
+    if is_file(root) and layout not in ("manifest", "meta"):
         raise DataError(f"{root}: is a list, no folder of layout {layout}; leave the layout away")
     _require_split(layout, split)
     train, test, left_out = DATASETS[layout].read(root, split)
@@ -72,7 +73,7 @@ def normal_images(path: str | Path, *, layout: str = "auto", split: str | None =
     that only say good or train. Raises DataError as `load_dataset`, and for a file that is no image.
     """
     path = Path(path)
-    if not path.is_file() or path.suffix.lower() in LIST_SUFFIXES:
+    if not is_file(path) or path.suffix.lower() in LIST_SUFFIXES:
         return load_dataset(path, layout=layout, split=split).train
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise DataError(f"{path}: not an image file; give one of {', '.join(IMAGE_SUFFIXES)}")
@@ -81,7 +82,7 @@ def normal_images(path: str | Path, *, layout: str = "auto", split: str | None =
 
 def recognise(root: Path) -> str:
     """Key of the first layout of DATASETS that looks like this folder, or of the list that this file is."""
-    if root.is_file():
+    if is_file(root):
         return "manifest" if manifest.is_manifest(root) else "meta"
     return next(name for name, known in DATASETS.items() if known.recognise(root))
 
@@ -98,17 +99,17 @@ def _require_files(dataset: Dataset) -> None:
     """One look into each folder instead of one at each file: lists can name 100,000 of them."""
     listings: dict[Path, frozenset[str]] = {}
 
-    def is_there(path: Path) -> bool:
+    def found(path: Path) -> bool:
         parent = path.parent
         if parent not in listings:
             listings[parent] = _names_in(parent)
-        return path.name in listings[parent] or path.is_file()
+        return path.name in listings[parent] or is_file(path)
 
     samples = (*dataset.train, *dataset.test, *dataset.left_out)
     named = (path for sample in samples for path in (sample.path, sample.mask_path) if path is not None)
-    absent = [path for path in named if not is_there(path)]
+    absent = [path for path in named if not found(path)]
     if absent:
-        lost = {s.category for s in samples if not is_there(s.path)}
+        lost = {s.category for s in samples if not found(s.path)}
         where = f" (in {', '.join(sorted(lost)[:5])})" if lost and len(dataset.categories) > 1 else ""
         raise DataError(
             f"{dataset.root}: {len(absent)} files that its list names do not exist{where}, the first "

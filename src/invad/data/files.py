@@ -119,7 +119,7 @@ class Output:
         try:
             self.stream.close()
             if self.partial is not None:
-                _take_place(self.partial, self.target)
+                take_place(self.partial, self.target)
         except OSError:
             self.drop()
             raise
@@ -168,7 +168,7 @@ def replacing(path: Path) -> Iterator[Path]:
     partial = _beside(target)
     try:
         yield partial
-        _take_place(partial, target)
+        take_place(partial, target)
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
@@ -178,7 +178,9 @@ def _beside(target: Path) -> Path:
     return target.with_name(fitting_name(target.name, f".{os.getpid()}.partial", target.parent))
 
 
-def _take_place(partial: Path, target: Path) -> None:
+def take_place(partial: Path, path: Path) -> None:
+    """Give a finished file the name `path`, where a link stays. Raises OSError."""
+    target = Path(os.path.realpath(path))
     try:
         partial.replace(target)
     except OSError:

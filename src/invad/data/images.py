@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
+from invad.data.files import is_folder, is_there
 from invad.data.formats import HEAD_BYTES, Reader, format_of
 from invad.data.pages import chosen_page, the_picture
-from invad.errors import ConfigError, DataError
+from invad.errors import ConfigError, DataError, reason
 
 if TYPE_CHECKING:
     import torch
@@ -138,15 +139,17 @@ def _seekable(stream: IO[bytes], name: str) -> IO[bytes]:
 
 
 def _opened(path: Path) -> IO[bytes]:
-    if str(path) == STANDARD_INPUT and not path.exists():
+    if str(path) == STANDARD_INPUT and not is_there(path):
         return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
-    if path.is_dir():
+    if is_folder(path):
         raise DataError(f"{path}: is a folder; give an image file")
     try:
         return path.open("rb")
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path") from error
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise DataError(f"{path}: cannot be opened: {reason(error, writing=False)}") from error
+    except ValueError as error:
         raise DataError(
             f"{path}: cannot be opened ({_one_line(error)}); check path and permissions"
         ) from error
@@ -157,11 +160,19 @@ def _decode(read: Callable[[], NDArray[Any]], name: str) -> NDArray[Any]:
         return read()
     except DataError:
         raise
+    except OSError as error:
+        if error.errno is None:
+            raise _undecodable(name, error) from error  # of Pillow, about the content
+        raise DataError(f"{name}: {reason(error, writing=False)}") from error
     except Exception as error:  # parsers of damaged bytes raise whatever comes to hand
-        raise DataError(
-            f"{name}: cannot be decoded ({_one_line(error)}); the file is damaged or of an unusual kind:"
-            " copy it again or save it as PNG"
-        ) from error
+        raise _undecodable(name, error) from error
+
+
+def _undecodable(name: str, error: Exception) -> DataError:
+    return DataError(
+        f"{name}: cannot be decoded ({_one_line(error)}); the file is damaged or of an unusual kind:"
+        " copy it again or save it as PNG"
+    )
 
 
 def _one_line(error: Exception) -> str:

@@ -1,5 +1,6 @@
 """Which files of a folder are images, and in which order."""
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -7,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from invad.data.files import is_file, is_folder, is_there
 from invad.data.formats import IMAGE_SUFFIXES
-from invad.errors import DataError
+from invad.errors import DataError, reason
 
 SYSTEM_FOLDERS = frozenset(
     (
@@ -65,7 +67,7 @@ class Listing:
 
 def not_taken(root: Path) -> tuple[str, ...]:
     """One line on the files below a folder that are not taken; none for a file or list."""
-    return survey(root).in_words() if root.is_dir() else ()
+    return survey(root).in_words() if is_folder(root) else ()
 
 
 ENDINGS = " ".join(IMAGE_SUFFIXES)
@@ -83,14 +85,14 @@ def list_images(folder: str | Path, recursive: bool = True) -> tuple[Path, ...]:
 def survey(folder: str | Path, recursive: bool = True) -> Listing:
     """As `list_images`, with the files that were not taken."""
     folder = Path(folder)
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise DataError(
-            f"{folder}: {'is a file' if folder.exists() else 'no such folder'}; give a folder of images"
+            f"{folder}: {'is a file' if is_there(folder) else 'no such folder'}; give a folder of images"
         )
     files = sorted(
-        _walk(folder, recursive, {folder.resolve()}), key=lambda path: natural_key(path.relative_to(folder))
+        _walk(folder, recursive, {_real(folder)}), key=lambda path: natural_key(path.relative_to(folder))
     )
-    images = tuple(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file())
+    images = tuple(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and _is_file(path))
     taken = frozenset(images)
     return Listing(images, tuple(p for p in files if p not in taken and p.suffix.lower() not in COMPANIONS))
 
@@ -115,12 +117,35 @@ def _walk(folder: Path, recursive: bool, seen: set[Path]) -> Iterator[Path]:
     try:
         entries = sorted(folder.iterdir(), key=natural_key)
     except OSError as error:
-        raise DataError(f"{folder}: {error.strerror or error}; allow reading this folder") from error
+        raise DataError(f"{folder}: {reason(error, writing=False)}") from error
     for entry in entries:
         if is_passed_over(entry.name):
             continue
-        if not entry.is_dir():
+        if not _is_folder(entry):
             yield entry
-        elif recursive and (real := entry.resolve()) not in seen:
+        elif recursive and (real := _real(entry)) not in seen:
             seen.add(real)
             yield from _walk(entry, recursive, seen)
+
+
+def _real(path: Path) -> Path:
+    # Unlike Path.resolve it answers for every path.
+    return Path(os.path.realpath(path))
+
+
+def _is_folder(entry: Path) -> bool:
+    """An image that cannot be looked at is no folder; of anything else nobody knows what is left out."""
+    try:
+        return is_folder(entry)
+    except DataError:
+        if entry.suffix.lower() in IMAGE_SUFFIXES:
+            return False
+        raise
+
+
+def _is_file(path: Path) -> bool:
+    """Whoever reads an image that cannot be looked at says why."""
+    try:
+        return is_file(path)
+    except DataError:
+        return True

@@ -6,9 +6,11 @@ content; it is written last, so a folder that has it is complete. The README is 
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from invad.errors import ArtifactError
+from invad.data.files import is_file, is_folder, is_there, take_place
+from invad.data.formats import IMAGE_SUFFIXES
+from invad.errors import ArtifactError, reason
+from invad.runtime.bundle import is_bundle
 
 FORMAT = 5
 TENSORS, CONFIG, CALIBRATION, CARD = "model.safetensors", "config.json", "calibration.json", "README.md"
@@ -45,7 +50,7 @@ def write_bundle(
     Raises ArtifactError when the folder cannot be written (rights, disk full); nothing half-written stays.
     """
     staging: Path | None = None
-    new = not folder.exists()
+    new = not is_there(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
@@ -60,28 +65,33 @@ def write_bundle(
         (staging / CONFIG).write_text(_dump(whole), encoding="utf-8")
         (folder / CONFIG).unlink(missing_ok=True)
         for name in (TENSORS, CALIBRATION, CARD, CONFIG):
-            (staging / name).replace(folder / name)
-    except (OSError, SafetensorError) as error:
+            take_place(staging / name, folder / name)
+    except OSError as error:
+        raise ArtifactError(
+            f"{folder}: the model could not be written: {reason(error, writing=True)}"
+        ) from None
+    except SafetensorError as error:
         raise ArtifactError(
             f"{folder}: the model could not be written ({error}); free space or choose another folder"
         ) from None
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
-        if new and folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        if new:
+            with suppress(OSError):  # what holds a model stays
+                folder.rmdir()
     return content
 
 
 def read_bundle(folder: Path) -> Bundle:
     """Read and verify a model. Raises ArtifactError naming the file that is missing, altered or too new."""
-    if not folder.is_dir():
+    if not is_folder(folder):
+        if is_there(folder):
+            raise ArtifactError(f"{folder}: is a file; give the folder of a model")
         raise ArtifactError(f"{folder}: no such model folder; 'invad train DATA --output {folder}' makes one")
     for name in (CONFIG, TENSORS, CALIBRATION):
-        if not (folder / name).is_file():
-            raise ArtifactError(
-                f"{folder}: {name} is missing, this is not a complete model; copy or train it again"
-            )
+        if not is_file(folder / name):
+            raise ArtifactError(f"{folder}: {_instead(folder) or _incomplete(name)}")
     config = _load_json(folder / CONFIG)
     found = config.pop("format", None)
     if not isinstance(found, int) or found < 1:
@@ -111,6 +121,28 @@ def read_bundle(folder: Path) -> Bundle:
     return Bundle(tensors, config, _load_json(folder / CALIBRATION), content)
 
 
+def _incomplete(name: str) -> str:
+    return f"{name} is missing, this is not a complete model; copy or train it again"
+
+
+def _instead(folder: Path) -> str | None:
+    """What a folder is that holds no model, and what to do about it."""
+    if is_bundle(folder):
+        return (
+            "is an exported bundle, and this needs the model it was made from; "
+            "calibrate or evaluate the model and export again"
+        )
+    if is_folder(folder / "model") and is_file(folder / "model" / CONFIG):
+        return f"is no model but holds one; give {folder / 'model'}"
+    if is_folder(folder / ".training"):
+        return "holds an unfinished training; repeat 'invad train' with --resume"
+    if is_file(folder / "denoiser.json"):
+        return "is an imported network without limits; repeat 'invad import-reference' with --normals"
+    if any((folder / name).suffix.lower() in IMAGE_SUFFIXES for name in os.listdir(folder)):  # noqa: PTH208
+        return "is a folder of images, no model; the model comes first"
+    return None
+
+
 def _dump(plain: Mapping[str, Any]) -> str:
     return json.dumps(plain, indent=1, sort_keys=True, allow_nan=False) + "\n"
 
@@ -118,7 +150,9 @@ def _dump(plain: Mapping[str, Any]) -> str:
 def _load_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise ArtifactError(f"{path}: {reason(error, writing=False)}") from None
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: unreadable ({error}); copy the model again") from None
     if not isinstance(data, dict):
         raise ArtifactError(f"{path}: expected an object; copy the model again")
@@ -131,9 +165,12 @@ def _refuse(constant: str) -> None:
 
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise ArtifactError(f"{path}: {reason(error, writing=False)}") from None
     return digest.hexdigest()
 
 

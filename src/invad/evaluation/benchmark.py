@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 from invad.data.content import file_digest
 from invad.data.datasets import load_dataset
-from invad.data.files import write_atomically
+from invad.data.files import fitting_name, write_atomically
 from invad.data.layouts.base import Dataset
 from invad.data.lock import LOCK, sole_writer
 from invad.detector.detector import Detector
@@ -333,4 +333,5 @@ def _file(output: Path, category: str, seed: int) -> Path:
 
 def _stem(category: str, seed: int) -> str:
     """A file name for any category; two never share one."""
-    return f"{quote(category, safe=' ')}-seed-{seed}"
+    longest = ".images"  # of the endings it is given
+    return fitting_name(quote(category, safe=" "), f"-seed-{seed}{longest}").removesuffix(longest)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from invad.data.datasets import load_dataset
+from invad.data.files import fitting_name, write_atomically
 from invad.data.images import read_image
 from invad.data.synthetic import write_dataset
 from invad.detector.detector import Detector
@@ -87,7 +88,8 @@ def run_demo(
         "normals": detector.info.fit.normals,
         "train_seconds": detector.info.fit.seconds,
     }
-    _write(output / "summary.json", json.dumps(summary, indent=1, allow_nan=False) + "\n")
+    text = json.dumps(summary, indent=1, allow_nan=False) + "\n"
+    write_atomically(output / "summary.json", text.encode())
     return summary
 
 
@@ -177,9 +179,17 @@ def _split(data: Path, layout: str, seed: int) -> tuple[tuple[Sample, ...], tupl
 
 def _overlays(detector: Detector, evaluation: Evaluation, folder: Path) -> list[Path]:
     return [
-        _overlay(detector, s.sample, folder / f"{number:02d}_{s.sample.category}_{s.sample.defect}.png")
+        _overlay(
+            detector,
+            s.sample,
+            folder / fitting_name(f"{number:02d}_{s.sample.category}_{s.sample.defect}", ".png", folder),
+        )
         for number, s in enumerate(_chosen(evaluation), start=1)
     ]
+
+
+def _name(number: int, sample: Sample, folder: Path) -> str:
+    return fitting_name(f"{number:02d}_{sample.category}_{sample.defect}", ".png", folder)
 
 
 def _chosen(evaluation: Evaluation) -> list[ScoredSample]:
@@ -209,9 +219,3 @@ def _overlay(detector: Detector, sample: Sample, path: Path) -> Path:
         score=prediction.score,
         p_value=prediction.p_value,
     )
-
-
-def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)

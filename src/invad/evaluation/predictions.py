@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from invad.data.files import write_atomically
-from invad.errors import DataError
+from invad.errors import DataError, reason
 from invad.records import GOOD
 
 FORMAT = 1
@@ -121,7 +121,7 @@ def read_predictions(path: Path) -> Predictions:
             raise DataError(f"{path}: format {meta['format']} is newer than this invad reads; update invad")
         return _from_arrays(meta, arrays)
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror or 'no prediction file'})") from None
+        raise DataError(f"{path}: cannot be read: {reason(error, writing=False)}") from None
     except (ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile, zlib.error):
         raise DataError(
             f"{path}: damaged or no prediction file; remove it and run the benchmark again"

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from invad.data.files import write_atomically
+from invad.data.files import is_file, is_folder, write_atomically
 from invad.errors import DataError
 from invad.evaluation.definitions import DEFINITIONS
 from invad.evaluation.definitions import named as named_definitions
@@ -52,12 +52,12 @@ def rescore(path: str | Path, definitions: Sequence[str] = ("exact",)) -> dict[s
 
 def prediction_files(path: Path) -> list[Path]:
     """The prediction files of a benchmark's folder, or the one named. Raises DataError without one."""
-    if path.is_file():
+    if is_file(path):
         return [path]
-    folder = path / PREDICTIONS if (path / PREDICTIONS).is_dir() else path
+    folder = path / PREDICTIONS if is_folder(path / PREDICTIONS) else path
     files = sorted(folder.glob("*.npz"))
     if not files:
-        what = "no prediction files (*.npz) in it" if folder.is_dir() else "no such file or folder"
+        what = "no prediction files (*.npz) in it" if is_folder(folder) else "no such file or folder"
         raise DataError(f"{path}: {what}; give the output folder of 'invad benchmark'")
     return files
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from invad.data.files import take_place
 from invad.data.lock import sole_writer
 from invad.errors import TrainingError
 
@@ -78,7 +79,7 @@ class FeatureCache:
             require_room(self.folder, 4 * math.prod(self.shape))
             partial = path.with_name(f".{ARRAY}.partial")
             np.lib.format.open_memmap(partial, "w+", np.float32, self.shape)
-            partial.replace(path)
+            take_place(partial, path)
         except OSError as error:
             raise self._unwritable(error) from None
 
@@ -119,7 +120,7 @@ class FeatureCache:
                 file.flush()
                 os.fsync(file.fileno())
             partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
-            partial.replace(path)
+            take_place(partial, path)
         except OSError as error:
             partial.unlink(missing_ok=True)
             raise self._unwritable(error) from None

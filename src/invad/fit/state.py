@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from invad.data.files import take_place
 from invad.errors import TrainingError
 from invad.fit.distributed import Workers
 from invad.model.settings import TrainConfig
@@ -110,7 +111,7 @@ class State:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_file(tensors, partial, metadata=meta)
-            partial.replace(path)
+            take_place(partial, path)
         except (OSError, SafetensorError) as error:
             raise TrainingError(
                 f"{path}: the checkpoint could not be written ({error}); free space or choose another folder"

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from invad.data.files import take_place
 from invad.errors import ConfigError, TrainingError
 
 PROJECT = "invad"
@@ -71,7 +72,7 @@ class JsonLines:
                         new.write(line)
                 except (ValueError, KeyError, TypeError):
                     continue
-        partial.replace(self.path)
+        take_place(partial, self.path)
 
 
 class TensorBoard:

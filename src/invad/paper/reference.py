@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from invad.data.files import take_place
 from invad.diffusion.denoiser import DenoiserConfig
 from invad.diffusion.dit import DiT
 from invad.errors import ConfigError, WeightsError
@@ -95,8 +96,8 @@ def convert_reference(
         folder.mkdir(parents=True, exist_ok=True)
         save_file(weights, weights_temp)
         record_temp.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        weights_temp.replace(folder / "denoiser.safetensors")
-        record_temp.replace(folder / "denoiser.json")
+        take_place(weights_temp, folder / "denoiser.safetensors")
+        take_place(record_temp, folder / "denoiser.json")
     except (OSError, SafetensorError) as error:
         raise WeightsError(
             f"{folder}: cannot write the converted denoiser ({error}); check the folder"

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from invad.errors import ArtifactError, InvadError
+from invad.data.files import is_file, is_folder, is_there
+from invad.errors import ArtifactError, InvadError, reason
 from invad.scoring.calibration import POOLED, Calibration, Rates
 
 FORMAT = 1
@@ -52,7 +53,7 @@ class ExportInfo:
 
 def is_bundle(folder: str | Path) -> bool:
     """Whether a folder was written by 'invad export'."""
-    return (Path(folder) / BUNDLE).is_file()
+    return is_file(Path(folder) / BUNDLE)
 
 
 def write_bundle(folder: Path, info: ExportInfo, fill: Callable[[Path], None]) -> str:
@@ -61,7 +62,7 @@ def write_bundle(folder: Path, info: ExportInfo, fill: Callable[[Path], None]) -
     Whatever goes wrong in `fill`, nothing stays behind. Raises ArtifactError when the folder is not empty
     or cannot be written.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if is_there(folder) and (not is_folder(folder) or any(folder.iterdir())):
         raise ArtifactError(f"{folder}: exists and is not empty; give --output a new folder")
     staging: Path | None = None
     try:
@@ -75,13 +76,12 @@ def write_bundle(folder: Path, info: ExportInfo, fill: Callable[[Path], None]) -
         text = json.dumps(whole, indent=1, allow_nan=False) + "\n"
         (staging / BUNDLE).write_text(text, encoding="utf-8")
         _open_to_all(staging)
-        if folder.is_dir():
+        if is_folder(folder):
             folder.rmdir()
         staging.replace(folder)
     except OSError as error:
         raise ArtifactError(
-            f"{folder}: the bundle could not be written ({error.strerror or error}); free space or choose "
-            "another folder"
+            f"{folder}: the bundle could not be written: {reason(error, writing=True)}"
         ) from None
     finally:
         if staging is not None:
@@ -94,9 +94,13 @@ def read_bundle(folder: Path) -> tuple[ExportInfo, str]:
 
     Raises ArtifactError naming the file that is missing, altered, truncated or too new.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise ArtifactError(f"{folder}: no such bundle; 'invad export MODEL --output {folder}' makes one")
     if not is_bundle(folder):
+        if is_file(folder / "config.json"):
+            raise ArtifactError(
+                f"{folder}: is a model, no exported bundle; 'invad export {folder} --output BUNDLE' makes one"
+            )
         raise ArtifactError(f"{folder}: {BUNDLE} is missing, this is no complete bundle; {AGAIN}")
     plain = read_json(folder / BUNDLE)
     found = plain.get("format_version")
@@ -110,7 +114,7 @@ def read_bundle(folder: Path) -> tuple[ExportInfo, str]:
         raise ArtifactError(f"{folder / BUNDLE}: altered since it was written; {AGAIN}")
     for name, digest in files.items():
         path = folder / name
-        if not path.is_file():
+        if not is_file(path):
             raise ArtifactError(f"{path}: is missing; {AGAIN}")
         if _sha256(path) != digest:
             raise ArtifactError(f"{path}: altered or truncated since it was written; {AGAIN}")
@@ -125,7 +129,9 @@ def read_json(path: Path) -> dict[str, Any]:
     """Raises ArtifactError when `path` holds no JSON object."""
     try:
         plain = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise ArtifactError(f"{path}: {reason(error, writing=False)}") from None
+    except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{path}: unreadable ({' '.join(str(error).split())}); {AGAIN}") from None
     if not isinstance(plain, dict):
         raise ArtifactError(f"{path}: expected an object; {AGAIN}")
@@ -152,21 +158,24 @@ def _from_plain(plain: Mapping[str, Any]) -> ExportInfo:
 
 
 def _names(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if is_file(path))
 
 
 def _open_to_all(folder: Path) -> None:
     """mkdtemp and some writers leave files that their owner alone can read."""
     folder.chmod(0o755)
     for path in folder.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+        path.chmod(0o755 if is_folder(path) else 0o644)
 
 
 def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    try:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise ArtifactError(f"{path}: {reason(error, writing=False)}") from None
     return digest.hexdigest()
 
 

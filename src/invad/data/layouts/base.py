@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from invad.data.listing import is_passed_over, list_images, natural_key
-from invad.errors import DataError
+from invad.errors import DataError, reason
 from invad.records import GOOD, Sample
 
 GOOD_NAMES = ("good", "ok", "normal")
@@ -82,7 +82,7 @@ def folders(folder: Path) -> list[Path]:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in entries if not is_passed_over(entry.name) and entry.is_dir()]
     except OSError as error:
-        raise DataError(f"{folder}: {error.strerror or error}; allow reading this folder") from error
+        raise DataError(f"{folder}: {reason(error, writing=False)}") from error
     return sorted((folder / name for name in names), key=natural_key)
 
 
