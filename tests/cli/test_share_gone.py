@@ -43,7 +43,6 @@ def run_without(shim, command, environment, tmp_path):
         "verify gone_share",
         "rescore gone_share",
         "predict MODEL IMAGE --csv gone_share/a.csv",
-        "predict MODEL IMAGE --output gone_share/overlays",
     ],
 )
 def test_a_share_that_is_gone_is_one_line(run_without, model, parts, tmp_path, words, one_line):

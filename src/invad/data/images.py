@@ -147,12 +147,9 @@ def _opened(path: Path) -> IO[bytes]:
         return path.open("rb")
     except FileNotFoundError as error:
         raise DataError(f"{path}: no such file; check the path") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be opened: {reason(error, writing=False)}") from error
-    except ValueError as error:
-        raise DataError(
-            f"{path}: cannot be opened ({_one_line(error)}); check path and permissions"
-        ) from error
+    except (OSError, ValueError) as error:
+        why = reason(error, writing=False) if isinstance(error, OSError) else _one_line(error)
+        raise DataError(f"{path}: cannot be opened: {why}") from error
 
 
 def _decode(read: Callable[[], NDArray[Any]], name: str) -> NDArray[Any]:
@@ -160,19 +157,13 @@ def _decode(read: Callable[[], NDArray[Any]], name: str) -> NDArray[Any]:
         return read()
     except DataError:
         raise
-    except OSError as error:
-        if error.errno is None:
-            raise _undecodable(name, error) from error  # of Pillow, about the content
-        raise DataError(f"{name}: {reason(error, writing=False)}") from error
     except Exception as error:  # parsers of damaged bytes raise whatever comes to hand
-        raise _undecodable(name, error) from error
-
-
-def _undecodable(name: str, error: Exception) -> DataError:
-    return DataError(
-        f"{name}: cannot be decoded ({_one_line(error)}); the file is damaged or of an unusual kind:"
-        " copy it again or save it as PNG"
-    )
+        if isinstance(error, OSError) and error.errno:  # of the disk; Pillow's own have no number
+            raise DataError(f"{name}: {reason(error, writing=False)}") from error
+        raise DataError(
+            f"{name}: cannot be decoded ({_one_line(error)}); the file is damaged or of an unusual kind:"
+            " copy it again or save it as PNG"
+        ) from error
 
 
 def _one_line(error: Exception) -> str:
