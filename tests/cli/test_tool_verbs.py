@@ -102,14 +102,15 @@ def test_a_distilled_backbone_can_be_trained_with(run, parts, tmp_path):
 
 PLAIN = """
 import sys
+from importlib.machinery import PathFinder
 
-class Absent:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in EXTRAS:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+class Plain(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.split(".")[0] in EXTRAS else super().find_spec(name, path, target)
 
 EXTRAS = set(sys.argv.pop().split(","))
-sys.meta_path.insert(0, Absent())
+sys.meta_path[sys.meta_path.index(PathFinder)] = Plain
 from invad.cli import main
 main()
 """
