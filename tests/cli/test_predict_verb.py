@@ -5,6 +5,7 @@ import json
 import resource
 import signal
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 from invad.cli.predict import OverlayNames, expand
 from invad.detector.detector import Detector
 from invad.errors import ConfigError, DataError
+from invad.scoring.calibration import Rates
 
 
 @pytest.fixture
@@ -90,12 +92,14 @@ def test_nothing_readable_is_an_error(run, model, incoming, tmp_path, one_line):
 
 
 def test_fail_on_tells_by_the_status(run, own_model, tests):
-    """Limits for absurd rates make sure of both decisions."""
-    training = tests.parent / "train" / "good"
+    """Limits for absurd rates, which 'calibrate' refuses, make sure of both decisions."""
 
     def status(bad_rate, review_rate, *options):
-        rates = ["--false-alarm-rate", bad_rate, "--review-rate", review_rate]
-        assert run("calibrate", own_model, training, *rates).exit_code == 0
+        detector, rates = Detector.load(own_model), Rates(review=review_rate, bad=bad_rate)
+        detector.calibrations = {
+            name: replace(calibration, rates=rates) for name, calibration in detector.calibrations.items()
+        }
+        detector.save(own_model)
         return run("predict", own_model, tests, *options).exit_code
 
     assert status(0.9, 0.9, "--fail-on", "review") == 3
