@@ -24,10 +24,12 @@ def load_dataset(
     layout: str = "auto",
     split: str | None = None,
 ) -> Dataset:
-    """Find out what a folder or a list (CSV, Parquet, JSON) of images holds. Case of names does not count.
+    """Read a folder or a list (CSV, Parquet, JSON) of images as training and test samples.
 
-    layout: a key of DATASETS or of ALIASES, or "auto": the first of DATASETS that recognises the root.
-    categories: keep only these. split: which of several splits of the layout, by default its first.
+    Upper and lower case of folder names do not matter. No image is opened.
+
+    layout: a key of DATASETS or of ALIASES, or "auto" for the first of DATASETS that recognises the root.
+    categories: keep only these. split: one of the layout's splits, by default its first.
 
     Raises DataError when the root is missing, holds no images or is ambiguous, and when a list names files
     that do not exist; ConfigError for an unknown layout or split.
@@ -67,10 +69,11 @@ def read_dataset(
 
 
 def normal_images(path: str | Path, *, layout: str = "auto", split: str | None = None) -> tuple[Sample, ...]:
-    """The normal images a path stands for: one file, or what `load_dataset` would train on.
+    """The normal images of a path: the file itself, or what `load_dataset` would train on.
 
-    The category of a file or of a folder of images is the name of its folder, looking past folders
-    that only say good or train. Raises DataError as `load_dataset`, and for a file that is no image.
+    The category of a file or of a folder of images is the name of its folder; folders called good or train
+    are passed over, and the next one above gives the name. Raises DataError as `load_dataset`, and for a
+    file that is no image.
     """
     path = Path(path)
     if not is_file(path) or path.suffix.lower() in LIST_SUFFIXES:

@@ -1,8 +1,8 @@
 """Scores of a labelled test set under a named protocol, and the seven metrics.
 
-`calibrated`: what the product does; every score stands by itself. `paper`: the published evaluation, whose
-image score is scaled over the labelled test set of each category; it can be compared with publications, but
-p-values and decisions still come from the calibrated score.
+`calibrated`: the score that `Detector.predict` gives, which depends on no other image. `paper`: the published
+evaluation, whose image score is scaled over the labelled test set of each category. It can be compared with
+publications; p-values and decisions still come from the calibrated score.
 """
 
 import math
@@ -43,7 +43,11 @@ NO_LIMITS = (math.inf, math.inf)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluation:
-    """metrics: plain data, keys of `invad evaluate --json`. scored: every image, in the order of the set."""
+    """What a test gave.
+
+    metrics: plain data with the keys of `invad evaluate --json`. scored: every readable image, in the order
+    of the set. map_limits: (review, bad) limits of the maps, which are the colours of a report.
+    """
 
     metrics: dict[str, Any]
     scored: tuple[ScoredSample, ...]
@@ -80,11 +84,17 @@ def evaluate(
     strict: bool = False,
     observer: Observer | None = None,
 ) -> Evaluation:
-    """Score the test images of a folder (see `load_dataset`), a data set or samples, and compute the metrics.
+    """Score the test images of a folder, a data set or samples, and compute the metrics.
 
-    Pixel metrics are computed in the model's input frame, over the categories that have masks. With several
-    categories each metric is the mean over them. pooled: judge all images by the pooled calibration, as at
-    run time without a label. Raises DataError without test images, ConfigError for an unknown protocol.
+    Pixel metrics are computed at the model's input size, over the categories that have masks. With several
+    categories each metric is the mean over them.
+
+    data: a folder or list as for `load_dataset`, its result, or samples. protocol: a key of PROTOCOLS.
+    categories: test only these of a folder. pooled: judge every image by the limits over all categories, as
+    `Detector.predict` does without a category. strict: fail on an unreadable image or mask, which otherwise
+    is named in the metrics and passed over.
+
+    Raises DataError without a readable test image, ConfigError for an unknown protocol.
     """
     if protocol not in PROTOCOLS:
         raise ConfigError(f"protocol {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
