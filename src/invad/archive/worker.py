@@ -88,7 +88,7 @@ class Worker:
             made = self.detector.predict(readable(path), category=self.category)
         except InvadError as error:
             return self._unread(path, str(error))
-        except OSError as error:  # of whatever lies behind a URL
+        except FileNotFoundError as error:  # a server that is gone ends the run, to be continued
             return self._unread(path, f"{path}: {reason(error, writing=False)}")
         review, _ = for_category(self.detector.calibrations, self.category).map_limits()
         return self._empty(path) | {
