@@ -26,7 +26,7 @@ def load_dataset(
 ) -> Dataset:
     """Read a folder or a list (CSV, Parquet, JSON) of images as training and test samples.
 
-    Upper and lower case of folder names do not matter. No image is opened.
+    Upper and lower case of folder names do not matter.
 
     layout: a key of DATASETS or of ALIASES, or "auto" for the first of DATASETS that recognises the root.
     categories: keep only these. split: one of the layout's splits, by default its first.
