@@ -5,8 +5,8 @@
     ... --start runs/invad_s --output runs/invad_s_2 --pools 12 --lr 0.002     # goes on from there
 
 The teachers are given as a folder with a `teachers.py` that has `load_teacher(name)`, for machines that
-cannot reach a model hub; with a hub, `invad distill --teacher resnet50 --images FOLDER` does the same
-with any timm network.
+cannot reach a model hub; with a hub, `invad backbones distill --teacher resnet50 --images FOLDER` does the
+same with any timm network.
 """
 
 import argparse

@@ -32,7 +32,7 @@ def killed(two, command, environment, run, tmp_path_factory):
     images = listing(two)
     output = home / "run"
     first = output / "predictions" / "fabric-seed-0.npz"
-    arguments = ("benchmark", "mvtec", two, *OPTIONS, "--output", output, "--metrics", "exact,adeval")
+    arguments = ("benchmark", "run", "mvtec", two, *OPTIONS, "--output", output, "--metrics", "exact,adeval")
     process = subprocess.Popen(command(*arguments), env=environment(home), stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not first.exists() and process.poll() is None and time.monotonic() < deadline:
@@ -144,7 +144,7 @@ def test_the_page_is_whole_and_loads_nothing(killed):
 
 
 def test_words_on_the_terminal(killed, run):
-    result = run("rescore", killed[0], "--metrics", "ader200")
+    result = run("benchmark", "rescore", killed[0], "--metrics", "ader200")
     assert result.exit_code == 0
     assert "Protocol calibrated, metrics ader200" in result.stdout
     heads = [line.split() for line in result.stdout.splitlines() if "AUPRO" in line]
@@ -158,6 +158,7 @@ def test_rescoring_needs_neither_model_nor_torch(killed, tmp_path):
         "try:\n    main()\nfinally:\n    print('torch' in sys.modules, file=sys.stderr)"
     )
     arguments = [
+        "benchmark",
         "rescore",
         str(killed[0]),
         "--metrics",
@@ -177,7 +178,7 @@ def test_rescoring_needs_neither_model_nor_torch(killed, tmp_path):
     [
         (["--categories", "gasket,screw"], 1, "no category screw; choose from fabric, gasket"),
         (["--metrics", "exact,best"], 2, "'best' is unknown; choose from exact, adeval, ader200, official"),
-        (["--seeds", "0,one"], 2, "seeds '0,one': give whole numbers"),
+        (["--seeds", "0,one"], 2, "--seeds 0,one: give whole numbers"),
         (["--preset", "best"], 2, "preset 'best' is unknown"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -185,17 +186,17 @@ def test_rescoring_needs_neither_model_nor_torch(killed, tmp_path):
 def test_impossible_options_are_one_line_and_leave_nothing(
     two, run, tmp_path, one_line, arguments, status, words
 ):
-    result = run("benchmark", "auto", two, "--output", tmp_path / "out", *arguments)
+    result = run("benchmark", "run", "auto", two, "--output", tmp_path / "out", *arguments)
     assert result.exit_code == status
     assert words in one_line(result)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unknown_layout_or_folder(two, run, tmp_path, one_line):
-    result = run("benchmark", "cifar", two, "--output", tmp_path / "out")
+    result = run("benchmark", "run", "cifar", two, "--output", tmp_path / "out")
     assert result.exit_code == 2
     one_line(result, "layout 'cifar' is unknown")
-    missing = run("benchmark", "auto", tmp_path / "none", "--output", tmp_path / "out")
+    missing = run("benchmark", "run", "auto", tmp_path / "none", "--output", tmp_path / "out")
     assert missing.exit_code == 1
     one_line(missing, "no such folder")
     assert list(tmp_path.iterdir()) == []
@@ -208,19 +209,19 @@ def test_an_output_folder_that_cannot_be_written(two, run, tmp_path, one_line):
     else:
         (tmp_path / "locked").mkdir(mode=0o500)
         output = tmp_path / "locked" / "out"
-    result = run("benchmark", "auto", two, "--output", output)
+    result = run("benchmark", "run", "auto", two, "--output", output)
     assert result.exit_code == 1
     one_line(result, "cannot be written", "--output")
 
 
 def test_rescoring_what_is_not_there(run, tmp_path, one_line, killed):
-    nothing = run("rescore", tmp_path)
+    nothing = run("benchmark", "rescore", tmp_path)
     assert nothing.exit_code == 1
     one_line(nothing, tmp_path, "no prediction files")
-    one_line(run("rescore", tmp_path / "none"), "no such file or folder")
+    one_line(run("benchmark", "rescore", tmp_path / "none"), "no such file or folder")
     broken = tmp_path / "gasket-seed-0.npz"
     broken.write_bytes((killed[0] / "predictions" / "gasket-seed-0.npz").read_bytes()[:-300])
-    one_line(run("rescore", broken), broken, "damaged or no prediction file")
-    unknown = run("rescore", killed[0], "--metrics", "best")
+    one_line(run("benchmark", "rescore", broken), broken, "damaged or no prediction file")
+    unknown = run("benchmark", "rescore", killed[0], "--metrics", "best")
     assert unknown.exit_code == 2
     one_line(unknown, "'best' is unknown")

@@ -1,5 +1,6 @@
 """What scripts rely on: verbs, options, exit status of usage errors, and that help is quick."""
 
+import re
 import subprocess
 import sys
 
@@ -12,33 +13,34 @@ from invad.cli.options import split_names
 from invad.cli.voice import Voice
 
 SURFACE = {
-    "train": "DATA --output --preset --backbone --weights --steps --seed --resume --categories --layout "
-    "--split --strict --device --batch --accumulate --precision --checkpointing --cache --track "
-    "--review-rate --false-alarm-rate --deterministic --json",
-    "evaluate": "MODEL DATA --protocol --report --categories --layout --split --pooled --strict "
-    "--device --json",
-    "predict": "MODEL PATH --output --csv --category --fail-on --strict --batch --workers --engine --threads "
-    "--device --json",
-    "calibrate": "MODEL NORMALS --false-alarm-rate --review-rate --layout --split --strict --device --json",
-    "export": "MODEL --output --format --precision --size --batch --calibration --max-changed --json",
-    "verify": "BUNDLE --engine --threads --device --json",
-    "info": "MODEL --json",
-    "bench": "MODEL --engine --size --threads --seconds --device --json",
-    "backbones": "--match --json",
-    "doctor": "--json",
     "demo": "--output --data --layout --steps --seed --device --json",
-    "distill": "--teacher --images --output --weights --start --pools --pool-size --seed --json",
-    "benchmark": "DATASET ROOT --setting --categories --split --preset --backbone --weights --seeds --steps "
-    "--metrics --output --keep-models --strict --device --json",
-    "rescore": "PREDICTIONS --metrics --output --json",
-    "recipes": "--json",
-    "ablate": "STUDY ROOT --preset --values --seeds --categories --steps --pixels --output --device --json",
-    "import-reference": "FILE --output --heads --normals --backbone --weights --device --review-rate "
-    "--false-alarm-rate --json",
+    "train": "DATA --output --preset --steps --seed --resume --categories --review-rate --false-alarm-rate "
+    "--device --json --layout --split --strict --backbone --weights --cache --batch --accumulate --precision "
+    "--checkpointing --track --deterministic",
+    "evaluate": "MODEL DATA --protocol --report --categories --pooled --device --json --layout --split "
+    "--strict",
+    "predict": "MODEL PATH --output --csv --category --fail-on --engine --device --json --strict --batch "
+    "--workers --threads",
+    "calibrate": "MODEL NORMALS --false-alarm-rate --review-rate --layout --split --strict --device --json",
+    "export": "MODEL --output --format --precision --json --size --batch --calibration --max-changed",
+    "verify": "BUNDLE --engine --threads --device --json",
+    "bench": "MODEL --engine --size --threads --seconds --device --json",
+    "info": "MODEL --json",
+    "doctor": "--json",
     "data check": "ROOT --layout --split --sheet --json",
     "data list": "--json",
     "data verify": "NAME ROOT --json",
     "data convert": "ROOT --output --to --layout --split --json",
+    "benchmark run": "DATASET ROOT --setting --categories --preset --seeds --steps --metrics --output "
+    "--keep-models --device --json --split --strict --backbone --weights",
+    "benchmark rescore": "PREDICTIONS --metrics --output --json",
+    "paper recipes": "--json",
+    "paper ablate": "STUDY ROOT --preset --values --seeds --categories --steps --pixels --output --device "
+    "--json",
+    "paper import": "FILE --output --heads --normals --backbone --weights --device --review-rate "
+    "--false-alarm-rate --json",
+    "backbones list": "--match --json",
+    "backbones distill": "--teacher --images --output --weights --start --pools --pool-size --seed --json",
 }
 
 
@@ -60,7 +62,52 @@ def test_verbs_and_options_are_the_frozen_ones():
         for name, verb in VERBS.items()
     }
     assert found == SURFACE
-    assert [option for p in get_command(app).params for option in p.opts] == ["--version"]
+    own = [option for p in get_command(app).params for option in p.opts]
+    assert own == ["--version", "--install-completion", "--show-completion"]
+
+
+def test_help_shows_the_verbs_in_the_order_of_use_and_then_the_groups(run):
+    shown = re.findall(r"^│ (\w+) {2,}", run("--help").stdout.partition("Commands")[2], re.MULTILINE)
+    assert shown == [name for name in SURFACE if " " not in name] + [
+        "data",
+        "benchmark",
+        "paper",
+        "backbones",
+    ]
+    assert list(VERBS) == list(SURFACE)
+
+
+def test_help_begins_with_at_most_ten_options():
+    first = {
+        name: [p for p in verb.params if p.param_type_name == "option" and p.rich_help_panel is None]
+        for name, verb in VERBS.items()
+    }
+    assert [name for name, options in first.items() if len(options) > 10] == []
+    assert len(first["train"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("rescore run --metrics exact", "invad benchmark rescore"),
+        ("recipes", "invad paper recipes"),
+        ("ablate steps parts", "invad paper ablate"),
+        ("import-reference net.pth --help", "invad paper import"),
+        ("distill --teacher resnet50", "invad backbones distill"),
+        ("backbones", "invad backbones list"),
+        ("backbones --match dinov2", "invad backbones list --match"),
+        ("benchmark mvtec data/mvtec", "invad benchmark run mvtec"),
+        ("benchmark --seeds 0,1 visa VisA", "invad benchmark run --seeds"),
+    ],
+)
+def test_a_verb_that_moved_is_one_line_with_its_new_name(old, new, run):
+    result = run(*old.split())
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    assert f"write: {new}" in result.stderr
+
+
+def test_a_slip_in_a_group_is_no_verb_that_moved(run):
+    assert "Did you mean 'rescore'?" in run("benchmark", "rescor", "run").stderr
 
 
 @pytest.mark.parametrize("verb", SURFACE)

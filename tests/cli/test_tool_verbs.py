@@ -1,4 +1,4 @@
-"""doctor, backbones, distill, import-reference."""
+"""doctor, backbones list, backbones distill, paper import."""
 
 import json
 import subprocess
@@ -38,42 +38,43 @@ def test_doctor_reports_a_torchvision_that_does_not_fit(run_outside, tmp_path, e
 
 
 def test_backbones_lists_what_is_known(run):
-    told = json.loads(run("backbones", "--json", "-").stdout)["backbones"]
+    told = json.loads(run("backbones", "list", "--json", "-").stdout)["backbones"]
     assert told[0]["name"] == "invad-s"
-    found = json.loads(run("backbones", "--match", "dinov2", "--json", "-").stdout)["backbones"]
+    found = json.loads(run("backbones", "list", "--match", "dinov2", "--json", "-").stdout)["backbones"]
     names = [row["name"] for row in found]
     assert "vit_small_patch14_dinov2" in names
     assert len(names) == len(set(names)) > 4
-    assert "No backbone" in run("backbones", "--match", "zzz").stdout
+    assert "No backbone" in run("backbones", "list", "--match", "zzz").stdout
 
 
 def test_import_reference_converts_the_golden_checkpoint(run, tmp_path, one_line):
     golden = SHARED / "golden" / "reference_dit_tiny.safetensors"
     if not golden.exists():
         pytest.skip("needs the golden checkpoint")
-    result = run("import-reference", golden, "--output", tmp_path / "out", "--json", "-")
+    result = run("paper", "import", golden, "--output", tmp_path / "out", "--json", "-")
     assert result.exit_code == 0
     told = json.loads(result.stdout)
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"denoiser.safetensors", "denoiser.json"}
     assert told["config"]["kind"] == "dit"
-    missing = run("import-reference", tmp_path / "none.pth", "--output", tmp_path / "out")
+    missing = run("paper", "import", tmp_path / "none.pth", "--output", tmp_path / "out")
     assert missing.exit_code == 1
     one_line(missing, "none.pth", "no such file")
 
 
 def test_distill_checks_before_it_works(run, parts, tmp_path, one_line):
     options = ["--teacher", "resnet50", "--output", tmp_path / "mine"]
-    one_line(run("distill", *options, "--images", tmp_path / "none"), "none", "no such folder")
+    one_line(run("backbones", "distill", *options, "--images", tmp_path / "none"), "none", "no such folder")
     empty = tmp_path / "empty"
     empty.mkdir()
-    one_line(run("distill", *options, "--images", empty), empty, "no pictures")
-    result = run("distill", *options, "--teacher", "resnet18", "--weights", "a", "--images", parts)
+    one_line(run("backbones", "distill", *options, "--images", empty), empty, "no pictures")
+    two = ("--teacher", "resnet18", "--weights", "a")
+    result = run("backbones", "distill", *options, *two, "--images", parts)
     assert result.exit_code == 2
     one_line(result, "1 --weights for 2 --teacher")
-    missing = run("distill", *options, "--images", parts, "--start", tmp_path / "no.safetensors")
+    missing = run("backbones", "distill", *options, "--images", parts, "--start", tmp_path / "no.safetensors")
     one_line(missing, "no.safetensors", "no such file")
     (tmp_path / "mine.json").write_text("{}")
-    result = run("distill", *options, "--images", parts)
+    result = run("backbones", "distill", *options, "--images", parts)
     assert result.exit_code == 1
     one_line(result, "mine.json", "exists already")
 
@@ -88,7 +89,8 @@ def test_a_distilled_backbone_can_be_trained_with(run, parts, tmp_path):
     save_file(dict(teacher.state_dict()), tmp_path / "teacher.safetensors")
     stem = tmp_path / "mine" / "small"
     result = run(
-        *["distill", "--teacher", "test_efficientnet", "--weights", tmp_path / "teacher.safetensors"],
+        *["backbones", "distill", "--teacher", "test_efficientnet"],
+        *["--weights", tmp_path / "teacher.safetensors"],
         *["--images", parts / "gasket" / "train", "--output", stem, "--pools", 1, "--pool-size", 32],
         *["--json", tmp_path / "d.json"],
     )

@@ -52,7 +52,7 @@ def run(*words):
 
 def command(study, parts, output, *more):
     values = ["--values", VALUES[study], "--steps", 2, "--output", output, "--device", "cpu"]
-    return run("ablate", study, parts, *values, *more)
+    return run("paper", "ablate", study, parts, *values, *more)
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -103,10 +103,10 @@ def test_other_settings_are_not_mixed(parts, output):
 
 def test_bad_words_are_one_line(parts, tmp_path):
     for words, said in (
-        (["ablate", "colour", parts], "study 'colour' is unknown"),
-        (["ablate", "steps", parts, "--values", "0"], "steps '0'"),
-        (["ablate", "schedule", parts, "--values", "round"], "schedule 'round' is unknown"),
-        (["ablate", "steps", parts, "--seeds", "a"], "--seeds a"),
+        (["paper", "ablate", "colour", parts], "study 'colour' is unknown"),
+        (["paper", "ablate", "steps", parts, "--values", "0"], "steps '0'"),
+        (["paper", "ablate", "schedule", parts, "--values", "round"], "schedule 'round' is unknown"),
+        (["paper", "ablate", "steps", parts, "--seeds", "a"], "--seeds a"),
     ):
         result = run(*words, "--output", tmp_path / "out")
         assert result.exit_code == 2

@@ -68,7 +68,7 @@ def test_the_verb_makes_a_model_of_the_shipped_backbone(checkpoint, write_parts,
     path, _ = checkpoint(channels=304)
     write_parts(tmp_path / "normals", 12)
     model = tmp_path / "model"
-    arguments = ["import-reference", path, "--heads", 4, "--normals", tmp_path / "normals"]
+    arguments = ["paper", "import", path, "--heads", 4, "--normals", tmp_path / "normals"]
     arguments += ["--backbone", "invad-s", "--output", model, "--json", "-", "--device", "cpu"]
     result = run(*arguments)
     assert result.exit_code == 0, result.stderr
@@ -79,7 +79,7 @@ def test_the_verb_makes_a_model_of_the_shipped_backbone(checkpoint, write_parts,
     assert decided.exit_code == 0
     assert '"decision"' in decided.stdout
     assert "imported from model.pth" in run("info", model).stdout
-    without = run("import-reference", path, "--output", tmp_path / "pair", "--backbone", "invad-s")
+    without = run("paper", "import", path, "--output", tmp_path / "pair", "--backbone", "invad-s")
     assert without.exit_code == 2
     assert "give --normals" in without.stderr
 
@@ -90,7 +90,7 @@ def test_the_verb_makes_a_model_of_the_shipped_backbone(checkpoint, write_parts,
 def test_other_denoisers_are_named_and_leave_nothing(mark, said, write_parts, tmp_path):
     torch.save({f"module.net.{mark}": torch.ones(1)}, tmp_path / "model.pth")
     write_parts(tmp_path / "normals", 4)
-    words = ["import-reference", tmp_path / "model.pth", "--normals", tmp_path / "normals"]
+    words = ["paper", "import", tmp_path / "model.pth", "--normals", tmp_path / "normals"]
     result = run(*words, "--output", tmp_path / "model")
     assert result.exit_code == 1
     assert f"{said} denoiser, which cannot be imported" in result.stderr

@@ -7,7 +7,7 @@ def test_steps_follow_from_epochs_images_and_batch():
     mvtec = find("mvtec")
     assert mvtec.total_steps == round(300 * 3629 / 8) == 136_088
     assert mvtec.commands == (
-        "invad benchmark mvtec ROOT --preset paper --setting unified --steps 136088 --seeds 0",
+        "invad benchmark run mvtec ROOT --preset paper --setting unified --steps 136088 --seeds 0",
     )
 
 

@@ -28,7 +28,7 @@ class StudentBackbone(Backbone):
 
 
 def load_invad_s(weights: Path | None = None) -> Backbone:
-    """The shipped student, or one made by `invad distill` (the path of its .safetensors file).
+    """The shipped student, or one made by `invad backbones distill` (the path of its .safetensors file).
 
     Raises WeightsError when the files are missing or are not a student's.
     """
@@ -36,8 +36,8 @@ def load_invad_s(weights: Path | None = None) -> Backbone:
         return _backbone(load_student(WEIGHTS)[0], "shipped with invad")
     if weights.suffix not in ("", ".safetensors"):
         raise WeightsError(
-            f"{weights}: {NAME} takes the .safetensors file that 'invad distill' writes; for a checkpoint of "
-            "another network name it with --backbone"
+            f"{weights}: {NAME} takes the .safetensors file that 'invad backbones distill' writes; for a "
+            "checkpoint of another network name it with --backbone"
         )
     stem = weights.with_suffix("") if weights.suffix else weights
     return _backbone(load_student(stem)[0], str(weights))

@@ -144,7 +144,7 @@ def load_student(stem: Path) -> tuple[Student, dict[str, object]]:
         if not path.is_file():
             raise WeightsError(
                 f"{path}: no such file; a student is a .safetensors and a .json file of one name, "
-                "as 'invad distill' writes them"
+                "as 'invad backbones distill' writes them"
             )
     try:
         meta = json.loads(described.read_text(encoding="utf-8"))

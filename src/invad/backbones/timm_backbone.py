@@ -59,7 +59,7 @@ def load_timm(
         near = difflib.get_close_matches(name, timm.list_models(), 4)
         hint = f"; did you mean {' or '.join(near)}" if near else ""
         raise ConfigError(
-            f"backbone {name!r} is unknown to timm {timm.__version__}{hint}? see 'invad backbones'"
+            f"backbone {name!r} is unknown to timm {timm.__version__}{hint}? see 'invad backbones list'"
         )
     published: Any = timm.get_pretrained_cfg(name)
     config: dict[str, Any] = published.to_dict() if published is not None else {}

@@ -1,7 +1,7 @@
 """The command line. Each verb is one function; heavy imports are inside it, so that help is quick.
 
-Order of imports: voice, rows, progress, folder, options, archive, calibrate, data, distill, doctor, evaluate,
-export, inspect, recipes, reference, train, predict, demo, bench, ablate, benchmark, app.
+Order of imports: voice, rows, progress, folder, options, former, archive, backbones, calibrate, data,
+doctor, evaluate, export, info, recipes, reference, train, predict, demo, bench, ablate, benchmark, app.
 """
 
 from invad.cli.app import main

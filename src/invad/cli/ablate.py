@@ -1,15 +1,25 @@
-"""invad ablate"""
+"""invad paper ablate"""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from invad.cli.options import CategoriesOption, DeviceOption, JsonOption, StepsOption, split_names
+from invad.cli.options import (
+    PRESETS,
+    STUDIES,
+    CategoriesOption,
+    DeviceOption,
+    JsonOption,
+    SeedsOption,
+    StepsOption,
+    one_of,
+    seed_numbers,
+    split_names,
+)
 from invad.cli.progress import observing
 from invad.cli.train import INTERRUPTED
 from invad.cli.voice import Voice, complain
-from invad.errors import ConfigError
 
 
 def ablate(
@@ -17,6 +27,7 @@ def ablate(
         str,
         typer.Argument(
             metavar="STUDY",
+            autocompletion=one_of(*STUDIES),
             help="steps, schedule, scoring, reconstruction, backbone, grid or denoiser.",
         ),
     ],
@@ -25,15 +36,18 @@ def ablate(
         typer.Argument(metavar="ROOT", help="Folder with good and defective images, as for 'evaluate'."),
     ],
     preset: Annotated[
-        str, typer.Option(help="Settings of the network: paper-s (minutes on a CPU), paper, ...")
+        str,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=one_of(*PRESETS),
+            help="Settings of the network: paper-s (minutes on a CPU), paper, ...",
+        ),
     ] = "paper-s",
     values: Annotated[
         str | None,
         typer.Option(metavar="A,B", help="What to try instead of the study's own list, such as 1,3,50."),
     ] = None,
-    seeds: Annotated[
-        str, typer.Option(metavar="0,1,2", help="Seeds; tables and charts give the mean.")
-    ] = "0",
+    seeds: SeedsOption = "0",
     categories: CategoriesOption = None,
     steps: StepsOption = None,
     pixels: Annotated[
@@ -55,7 +69,7 @@ def ablate(
     interrupted one.
     """
     voice = Voice(json)
-    chosen = _numbers(seeds)
+    chosen = seed_numbers(seeds)
     try:
         with observing(voice.err) as observer:
             from invad.paper.ablation import Ablation, ablate
@@ -78,10 +92,3 @@ def ablate(
         raise typer.Exit(INTERRUPTED) from None
     voice.say(*markdown(document).splitlines(), "", f"Written: {output / study}.json, .md, .svg")
     voice.hand_over({**document, "output": str(output)})
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in split_names(text) or ())
-    except ValueError:
-        raise ConfigError(f"--seeds {text}: give whole numbers separated by commas, such as 0,1,2") from None

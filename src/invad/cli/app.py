@@ -4,8 +4,11 @@ Exit status: 0 done, 1 the data, model or machine is at fault, 2 the command is,
 130 interrupted, by Ctrl-C or SIGTERM. Errors of invad itself keep their traceback.
 """
 
+import inspect
 import os
+import re
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -13,17 +16,18 @@ from typer.core import TyperGroup
 
 from invad._version import __version__
 from invad.cli.ablate import ablate
+from invad.cli.backbones import distill, list_backbones
 from invad.cli.bench import bench
-from invad.cli.benchmark import benchmark, rescore
+from invad.cli.benchmark import rescore, run
 from invad.cli.calibrate import calibrate
 from invad.cli.data import check, convert, list_sets
 from invad.cli.data import verify as verify_set
 from invad.cli.demo import demo
-from invad.cli.distill import distill
 from invad.cli.doctor import doctor
 from invad.cli.evaluate import evaluate
 from invad.cli.export import export, verify
-from invad.cli.inspect import backbones, info
+from invad.cli.former import FormerVerb, refuse_moved
+from invad.cli.info import info
 from invad.cli.predict import predict
 from invad.cli.recipes import recipes
 from invad.cli.reference import import_reference
@@ -41,6 +45,10 @@ FULL_INSTALL = ("torch", "torchvision", "timm", "safetensors", "scipy", "pydanti
 
 class Verbs(TyperGroup):
     """Turns what a user can mend into one line and an exit status."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        refuse_moved(args[0])
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -73,11 +81,11 @@ class Verbs(TyperGroup):
 app = typer.Typer(
     cls=Verbs,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="First steps: 'invad demo --output demo', then 'invad train GOOD_IMAGES --output model' "
-    "and 'invad predict model NEW_IMAGES'.",
+    "and 'invad predict model NEW_IMAGES'. 'invad --install-completion' lets the shell complete verbs, "
+    "options and names.",
 )
 
 
@@ -96,38 +104,51 @@ def _root(
     """Find what is not normal in images, by diffusion inversion. It learns from good images only."""
 
 
-app.command(epilog="Example: invad train good_parts --output model")(train)
-app.command(epilog="Example: invad evaluate model parts --report report.html --json -")(evaluate)
-app.command(epilog="Example: invad predict model incoming/ --output overlays --csv scores.csv --fail-on bad")(
-    predict
-)
-app.command(epilog="Example: invad calibrate model fresh_good_images --false-alarm-rate 0.005")(calibrate)
-app.command(epilog="Example: invad export model --format openvino --output bundle")(export)
-app.command(epilog="Example: invad verify bundle --engine openvino")(verify)
-app.command(epilog="Example: invad bench bundle --json rows.json")(bench)
-app.command(epilog="Example: invad info model --json -")(info)
-app.command(epilog="Example: invad backbones --match dinov2")(backbones)
-app.command(epilog="Example: invad doctor")(doctor)
-app.command(epilog="Example: invad demo --data my_images --output demo")(demo)
-app.command(epilog="Example: invad distill --teacher resnet50 --images photographs --output my_backbone")(
-    distill
-)
-app.command(epilog="Example: invad benchmark mvtec data/mvtec --setting unified --seeds 0,1,2 --output run")(
-    benchmark
-)
-app.command(epilog="Example: invad rescore run --metrics exact,adeval")(rescore)
-app.command(epilog="Example: invad recipes")(recipes)
-app.command(epilog="Example: invad ablate steps parts --seeds 0,1,2 --output ablation")(ablate)
-app.command("import-reference", epilog="Example: invad import-reference net.pth --heads 8 --output imported")(
-    import_reference
-)
+COMMANDS, GROUPS = "Commands, in the order of use", "Groups of commands"
+
+
+def _add(group: typer.Typer, verb: Callable[..., None], example: str, name: str | None = None) -> None:
+    # Lines of a docstring end where the source file's do, which is not where a terminal's do.
+    told = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(verb.__doc__ or ""))
+    panel = COMMANDS if group is app else None
+    group.command(name, help=told, epilog=f"Example: invad {example}", rich_help_panel=panel)(verb)
+
+
+_add(app, demo, "demo --data my_images --output demo")
+_add(app, train, "train good_parts --output model")
+_add(app, evaluate, "evaluate model parts --report report.html --json -")
+_add(app, predict, "predict model incoming/ --output overlays --csv scores.csv --fail-on bad")
+_add(app, calibrate, "calibrate model fresh_good_images --false-alarm-rate 0.005")
+_add(app, export, "export model --format openvino --output bundle")
+_add(app, verify, "verify bundle --engine openvino")
+_add(app, bench, "bench bundle --json rows.json")
+_add(app, info, "info model --json -")
+_add(app, doctor, "doctor")
 
 data = typer.Typer(no_args_is_help=True, help="Look at data sets, check them, write them down as a list.")
-data.command(epilog="Example: invad data check parts --sheet sheet.png")(check)
-data.command("list", epilog="Example: invad data list --json -")(list_sets)
-data.command("verify", epilog="Example: invad data verify visa VisA")(verify_set)
-data.command(epilog="Example: invad data convert VisA --output meta.json")(convert)
-app.add_typer(data, name="data")
+app.add_typer(data, name="data", rich_help_panel=GROUPS)
+_add(data, check, "data check parts --sheet sheet.png")
+_add(data, list_sets, "data list --json -", "list")
+_add(data, verify_set, "data verify visa VisA", "verify")
+_add(data, convert, "data convert VisA --output meta.json")
+
+benchmark = typer.Typer(
+    cls=FormerVerb, no_args_is_help=True, help="Measure a preset on a whole data set, as papers do."
+)
+app.add_typer(benchmark, name="benchmark", rich_help_panel=GROUPS)
+_add(benchmark, run, "benchmark run mvtec data/mvtec --setting unified --seeds 0,1,2 --output run")
+_add(benchmark, rescore, "benchmark rescore run --metrics exact,adeval")
+
+paper = typer.Typer(no_args_is_help=True, help="Repeat the paper: its experiments, ablations, checkpoints.")
+app.add_typer(paper, name="paper", rich_help_panel=GROUPS)
+_add(paper, recipes, "paper recipes")
+_add(paper, ablate, "paper ablate steps parts --seeds 0,1,2 --output ablation")
+_add(paper, import_reference, "paper import net.pth --heads 8 --output imported", "import")
+
+backbones = typer.Typer(cls=FormerVerb, help="List feature networks, or make a small one of a large one.")
+app.add_typer(backbones, name="backbones", rich_help_panel=GROUPS)
+_add(backbones, list_backbones, "backbones list --match dinov2", "list")
+_add(backbones, distill, "backbones distill --teacher resnet50 --images photographs --output my_backbone")
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from invad.cli.options import BundleArgument, DeviceOption, JsonOption, ThreadsOption
+from invad.cli.options import BundleArgument, DeviceOption, JsonOption, ThreadsOption, one_of
 from invad.cli.voice import Voice
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ def bench(
         str,
         typer.Option(
             metavar="NAME",
+            autocompletion=one_of("every", "torch", "torch-folded", "onnxruntime", "openvino"),
             help="For a model torch or torch-folded, for a bundle onnxruntime, openvino or torch, or every.",
         ),
     ] = "every",

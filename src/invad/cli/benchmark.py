@@ -1,4 +1,4 @@
-"""invad benchmark, invad rescore"""
+"""invad benchmark run, invad benchmark rescore"""
 
 from collections.abc import Mapping
 from enum import Enum
@@ -8,23 +8,33 @@ from typing import Annotated, Any
 import typer
 
 from invad.cli.options import (
+    DEFINITIONS,
+    LAYOUTS,
+    BackboneOption,
     CategoriesOption,
     DeviceOption,
     JsonOption,
+    PresetOption,
+    SeedsOption,
     SplitOption,
     StepsOption,
     StrictOption,
+    WeightsOption,
+    make_folder,
+    one_of,
+    seed_numbers,
     split_names,
 )
 from invad.cli.progress import observing
 from invad.cli.train import INTERRUPTED
 from invad.cli.voice import Voice, complain
-from invad.errors import ConfigError, DataError
+from invad.errors import DataError
 
 MetricsOption = Annotated[
     str,
     typer.Option(
         metavar="A,B",
+        autocompletion=one_of(*DEFINITIONS),
         help="Metric definitions: exact, adeval, ader200, official. They differ in frame, masks and "
         "thresholds; every output says how.",
     ),
@@ -38,11 +48,13 @@ class Setting(str, Enum):
     single = "single"
 
 
-def benchmark(
+def run(
     dataset: Annotated[
         str,
         typer.Argument(
-            metavar="DATASET", help="Layout of the data set, such as mvtec or folder; auto finds out."
+            metavar="DATASET",
+            autocompletion=one_of(*LAYOUTS),
+            help="Layout of the data set, such as mvtec or folder; auto finds out.",
         ),
     ],
     root: Annotated[
@@ -52,18 +64,8 @@ def benchmark(
         Setting, typer.Option(help="unified: one model for all categories. single: one for each.")
     ] = Setting.unified,
     categories: CategoriesOption = None,
-    split: SplitOption = None,
-    preset: Annotated[str, typer.Option(help="standard, fast, dit or paper.")] = "standard",
-    backbone: Annotated[
-        str | None, typer.Option(help="Feature network, see 'invad backbones'. Default: the preset's.")
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Weights of the backbone from a file instead of the hub."),
-    ] = None,
-    seeds: Annotated[
-        str, typer.Option(metavar="0,1,2", help="Seeds; the tables give mean and standard deviation.")
-    ] = "0",
+    preset: PresetOption = "standard",
+    seeds: SeedsOption = "0",
     steps: StepsOption = None,
     metrics: MetricsOption = "exact",
     output: Annotated[
@@ -77,20 +79,24 @@ def benchmark(
     keep_models: Annotated[
         bool, typer.Option("--keep-models", help="Leave the trained models in DIR/models.")
     ] = False,
-    strict: StrictOption = False,
     device: DeviceOption = None,
     json: JsonOption = None,
+    split: SplitOption = None,
+    strict: StrictOption = False,
+    backbone: BackboneOption = None,
+    weights: WeightsOption = None,
 ) -> None:
     """Train, calibrate and test every category of a data set, and write the tables of a paper.
 
-    Scores are those of the calibrated, leak-free protocol and of the published one, side by side. What is
-    finished is not run again. Predictions are stored, so that 'invad rescore' can measure them anew.
+    Scores are those of the calibrated, leak-free protocol and of the published one, side by side. What
+    is finished is not run again. Predictions are stored; 'invad benchmark rescore' can measure them anew.
     """
     voice = Voice(json)
     output = output or Path(f"benchmark_{root.absolute().name}_{setting.value}")
     try:
         with observing(voice.err) as observer:
-            from invad.evaluation.benchmark import Plan, run
+            from invad.evaluation.benchmark import Plan
+            from invad.evaluation.benchmark import run as measure
 
             plan = Plan(
                 root=root,
@@ -101,14 +107,14 @@ def benchmark(
                 preset=preset,
                 backbone=backbone,
                 weights=weights,
-                seeds=_numbers(seeds),
+                seeds=seed_numbers(seeds),
                 steps=steps,
                 definitions=split_names(metrics) or (),
                 strict=strict,
                 device=device,
                 keep_models=keep_models,
             )
-            found = run(plan, output, observer)
+            found = measure(plan, output, observer)
     except KeyboardInterrupt:
         complain("interrupted; repeat the command to continue")
         raise typer.Exit(INTERRUPTED) from None
@@ -124,7 +130,7 @@ def rescore(
     predictions: Annotated[
         Path,
         typer.Argument(
-            metavar="PREDICTIONS", help="Output folder of 'invad benchmark', or one of its .npz files."
+            metavar="PREDICTIONS", help="Output folder of 'invad benchmark run', or one of its .npz files."
         ),
     ],
     metrics: MetricsOption = "exact",
@@ -140,7 +146,7 @@ def rescore(
 
     found = measure(predictions, split_names(metrics) or ())
     if output is not None:
-        _make(output)
+        make_folder(output)
         write_outputs(output, found)
     _show(voice, found)
     if output is not None:
@@ -157,19 +163,3 @@ def _show(voice: Voice, found: Mapping[str, Any]) -> None:
         voice.table(terminal(table))
         voice.say("")
     voice.warn(*found["notes"])
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in split_names(text) or ())
-    except ValueError:
-        raise ConfigError(f"seeds {text!r}: give whole numbers and commas, such as 0,1,2") from None
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"{folder}: cannot be made ({error.strerror}); give --output another folder"
-        ) from None

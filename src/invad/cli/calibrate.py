@@ -29,10 +29,10 @@ def calibrate(
         ),
     ],
     false_alarm_rate: Annotated[
-        float | None, typer.Option(help=f"{BAD_HELP}. Default: as the model has it (0.01 when trained).")
+        float | None, typer.Option(help=f"{BAD_HELP} Default: as the model has it (0.01 when trained).")
     ] = None,
     review_rate: Annotated[
-        float | None, typer.Option(help=f"{REVIEW_HELP}. Default: as the model has it (0.05 when trained).")
+        float | None, typer.Option(help=f"{REVIEW_HELP} Default: as the model has it (0.05 when trained).")
     ] = None,
     layout: LayoutOption = "auto",
     split: SplitOption = None,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from invad.cli.options import JsonOption, LayoutOption, SplitOption, written_file
+from invad.cli.options import KNOWN_SETS, JsonOption, LayoutOption, SplitOption, one_of, written_file
 from invad.cli.progress import observing
 from invad.cli.voice import Voice
 
@@ -88,7 +88,12 @@ def list_sets(json: JsonOption = None) -> None:
 
 
 def verify(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A name from 'invad data list'.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", autocompletion=one_of(*KNOWN_SETS), help="A name from 'invad data list'."
+        ),
+    ],
     root: RootArgument,
     json: JsonOption = None,
 ) -> None:

@@ -67,15 +67,15 @@ def evaluate(
         typer.Option(metavar="FILE", callback=written_file, help="Write a self-contained HTML report."),
     ] = None,
     categories: CategoriesOption = None,
-    layout: LayoutOption = "auto",
-    split: SplitOption = None,
     pooled: Annotated[
         bool,
         typer.Option("--pooled", help="Judge all by the limits over all categories, as without a label."),
     ] = False,
-    strict: StrictOption = False,
     device: DeviceOption = None,
     json: JsonOption = None,
+    layout: LayoutOption = "auto",
+    split: SplitOption = None,
+    strict: StrictOption = False,
 ) -> None:
     """Measure a model on images whose defects are known: detection, localisation, false alarms, speed."""
     voice = Voice(json)

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from invad.cli.options import DeviceOption, EngineOption, JsonOption, ModelArgument, ThreadsOption
+from invad.cli.options import (
+    FORMATS,
+    PRECISIONS,
+    DeviceOption,
+    EngineOption,
+    JsonOption,
+    ModelArgument,
+    ThreadsOption,
+    one_of,
+)
 from invad.cli.voice import Voice
 from invad.detector.opening import AUTO
 from invad.errors import ArtifactError, ConfigError
@@ -13,32 +22,59 @@ from invad.errors import ArtifactError, ConfigError
 if TYPE_CHECKING:
     from invad.runtime.certificate import Certificate
 
+SHAPE, INT8 = "Shape of the input", "Precision int8"
+
 
 def export(
     model: ModelArgument,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the bundle; new or empty.")],
     format: Annotated[
-        str, typer.Option(metavar="NAME", help="onnx, openvino, or torch (a program of torch.export).")
+        str,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=one_of(*FORMATS),
+            help="onnx, openvino, or torch (a program of torch.export).",
+        ),
     ] = "onnx",
     precision: Annotated[
         str,
-        typer.Option(metavar="NAME", help="Of the networks: fp32, fp16, bf16 or int8 (needs --calibration)."),
+        typer.Option(
+            metavar="NAME",
+            autocompletion=one_of(*PRECISIONS),
+            help="Of the networks: fp32, fp16, bf16 or int8 (needs --calibration).",
+        ),
     ] = "fp32",
+    json: JsonOption = None,
     size: Annotated[
         str | None,
-        typer.Option(metavar="HxW", help="Images of this height and width alone: faster. Default: any size."),
+        typer.Option(
+            metavar="HxW",
+            rich_help_panel=SHAPE,
+            help="Images of this height and width alone: faster. Default: any size.",
+        ),
     ] = None,
     batch: Annotated[
-        str, typer.Option(metavar="N", help="Images at a time: a number, or dynamic for any number.")
+        str,
+        typer.Option(
+            metavar="N",
+            rich_help_panel=SHAPE,
+            help="Images at a time: a number, or dynamic for any number.",
+        ),
     ] = "1",
     calibration: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Normal images: int8 is fitted to them, and each is compared."),
+        typer.Option(
+            metavar="FOLDER",
+            rich_help_panel=INT8,
+            help="Normal images: int8 is fitted to them, and each is compared.",
+        ),
     ] = None,
     max_changed: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of images whose decision int8 may change.")
+        float,
+        typer.Option(
+            min=0, max=1, rich_help_panel=INT8, help="Share of images whose decision int8 may change."
+        ),
     ] = 0.01,
-    json: JsonOption = None,
 ) -> None:
     """Write a model as a bundle for ONNX Runtime, OpenVINO or PyTorch, and prove that it says the same.
 

@@ -1,5 +1,9 @@
-"""Options that several verbs share, worded once."""
+"""Options that several verbs share, worded once.
 
+An option without a heading is one of those that people use first; help shows the others below, by heading.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,6 +11,41 @@ import typer
 
 from invad.cli.voice import STANDARD_OUTPUT
 from invad.data.files import is_folder
+from invad.errors import ConfigError, DataError, reason
+from invad.scoring.calibration import Rates
+
+IMAGES, FEATURES, SPEED = "Images", "Features", "Speed and memory"
+"""Headings of the options that are used less."""
+
+# What the shell completes. A test holds them to the tables they name, which take seconds to import.
+PRESETS = ("standard", "fast", "dit", "paper", "paper-s")
+BACKBONES = (
+    *("invad-s", "resnet50", "wide_resnet50_2", "efficientnet_b4", "mobilenetv3_large_100"),
+    *("vit_small_patch14_dinov2", "vit_base_patch14_reg4_dinov2"),
+)
+LAYOUTS = (
+    *("auto", "visa", "real_iad", "bmad", "kolektor_sdd", "kolektor_sdd2", "btad", "mpdd", "mvtec"),
+    *("manifest", "meta", "folder"),
+)
+KNOWN_SETS = ("mvtec", "visa", "mpdd", "btad", "real_iad", "bmad", "kolektor_sdd", "kolektor_sdd2")
+DEFINITIONS = ("exact", "adeval", "ader200", "official")
+STUDIES = ("steps", "schedule", "scoring", "reconstruction", "backbone", "grid", "denoiser")
+TRACKERS = ("tensorboard", "mlflow", "wandb")
+ENGINES = ("auto", "onnxruntime", "openvino", "torch")
+FORMATS = ("onnx", "openvino", "torch")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+TRAINING_PRECISIONS = ("fp32", "bf16")
+DEVICES = ("cpu", "cuda")
+
+
+def one_of(*names: str) -> Callable[[str], list[str]]:
+    """Completion by these names; in a list `a,b` of its last one."""
+
+    def complete(incomplete: str) -> list[str]:
+        before, comma, last = incomplete.rpartition(",")
+        return [f"{before}{comma}{name}" for name in names if name.startswith(last)]
+
+    return complete
 
 
 def written_file(value: Any) -> Any:
@@ -31,11 +70,19 @@ JsonOption = Annotated[
 ]
 DeviceOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="cpu, cuda or cuda:1. Default: a CUDA GPU when there is one."),
+    typer.Option(
+        metavar="NAME",
+        autocompletion=one_of(*DEVICES),
+        help="cpu, cuda or cuda:1. Default: a CUDA GPU when there is one.",
+    ),
 ]
 StrictOption = Annotated[
     bool,
-    typer.Option("--strict", help="Fail on the first unreadable image instead of skipping it."),
+    typer.Option(
+        "--strict",
+        rich_help_panel=IMAGES,
+        help="Fail on the first unreadable image instead of skipping it.",
+    ),
 ]
 CategoriesOption = Annotated[
     str | None,
@@ -44,17 +91,43 @@ CategoriesOption = Annotated[
 LayoutOption = Annotated[
     str,
     typer.Option(
-        "--layout",
         metavar="NAME",
+        rich_help_panel=IMAGES,
+        autocompletion=one_of(*LAYOUTS),
         help="How the images lie on disk: auto finds out; mvtec, visa, real_iad, ... see docs/datasets.md.",
     ),
 ]
 SplitOption = Annotated[
     str | None,
     typer.Option(
-        "--split",
         metavar="NAME",
+        rich_help_panel=IMAGES,
         help="Which split of a layout that has several, such as 2cls_fewshot of visa. Default: its first.",
+    ),
+]
+PresetOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        autocompletion=one_of(*PRESETS),
+        help="standard, fast (half the time), dit (for a GPU) or paper.",
+    ),
+]
+BackboneOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=FEATURES,
+        autocompletion=one_of(*BACKBONES),
+        help="Feature network, see 'invad backbones list'. Default: the preset's.",
+    ),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        rich_help_panel=FEATURES,
+        help="Weights of the backbone from a file instead of the hub.",
     ),
 ]
 StepsOption = Annotated[
@@ -62,8 +135,15 @@ StepsOption = Annotated[
     typer.Option(min=1, help="Training steps. Default: the preset's, by the number of images."),
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help="Seed of everything random.")]
-REVIEW_HELP = "Share of good images that may be sent to review or called bad"
-BAD_HELP = "Share of good images that may be called bad"
+SeedsOption = Annotated[
+    str,
+    typer.Option(metavar="0,1,2", help="Seeds; the tables give the mean, of several with its spread."),
+]
+REVIEW_HELP = "Share of good images that may be sent to review or called bad."
+BAD_HELP = "Share of good images that may be called bad."
+DEFAULT_RATES = Rates()
+ReviewRateOption = Annotated[float, typer.Option(help=REVIEW_HELP)]
+FalseAlarmRateOption = Annotated[float, typer.Option(help=BAD_HELP)]
 BundleArgument = Annotated[
     Path,
     typer.Argument(metavar="MODEL", help="Folder written by 'invad train' or 'invad export'."),
@@ -72,11 +152,15 @@ EngineOption = Annotated[
     str,
     typer.Option(
         metavar="NAME",
+        autocompletion=one_of(*ENGINES),
         help="What runs an exported bundle: onnxruntime, openvino, torch, or auto, the first installed one.",
     ),
 ]
 ThreadsOption = Annotated[
-    int | None, typer.Option(min=1, help="CPU threads. Default: the engine's choice, mostly all cores.")
+    int | None,
+    typer.Option(
+        min=1, rich_help_panel=SPEED, help="CPU threads. Default: the engine's choice, mostly all cores."
+    ),
 ]
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder written by 'invad train'.")]
 
@@ -86,3 +170,19 @@ def split_names(text: str | None) -> tuple[str, ...] | None:
     if text is None:
         return None
     return tuple(name for name in (part.strip() for part in text.split(",")) if name)
+
+
+def seed_numbers(text: str) -> tuple[int, ...]:
+    """`0,1` as (0, 1). Raises ConfigError for anything but whole numbers."""
+    try:
+        return tuple(int(part) for part in split_names(text) or ())
+    except ValueError:
+        raise ConfigError(f"--seeds {text}: give whole numbers separated by commas, such as 0,1,2") from None
+
+
+def make_folder(folder: Path) -> None:
+    """The folder of --output. Raises DataError when it cannot be made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be made: {reason(error, writing=True)}") from None

@@ -11,11 +11,15 @@ import typer
 
 from invad.cli.archive import score
 from invad.cli.options import (
+    ENGINES,
+    SPEED,
     BundleArgument,
     DeviceOption,
     JsonOption,
     StrictOption,
     ThreadsOption,
+    make_folder,
+    one_of,
     written_file,
 )
 from invad.cli.progress import observing
@@ -83,30 +87,36 @@ def predict(
             help="Exit with status 3 when an image is bad (or, with review, is not good) or cannot be judged."
         ),
     ] = None,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            autocompletion=one_of(*ENGINES, RAY),
+            help="onnxruntime, openvino or torch for an exported bundle, by default the first installed one; "
+            "ray scores an archive on Ray Data, on this machine or a cluster.",
+        ),
+    ] = AUTO,
+    device: DeviceOption = None,
+    json: JsonOption = None,
     strict: StrictOption = False,
     batch: Annotated[
         int,
-        typer.Option(min=1, help="Images at a time in the network: pays on a GPU, changes the last digits."),
+        typer.Option(
+            min=1,
+            rich_help_panel=SPEED,
+            help="Images at a time in the network: pays on a GPU, changes the last digits.",
+        ),
     ] = 1,
     workers: Annotated[
         int | None,
         typer.Option(
             min=0,
+            rich_help_panel=SPEED,
             help="Threads that decode images ahead of the network, by default 2. With --engine ray, "
             "processes, by default one for each CPU.",
         ),
     ] = None,
-    engine: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="onnxruntime, openvino or torch for an exported bundle, by default the first installed one; "
-            "ray scores an archive on Ray Data, on this machine or a cluster.",
-        ),
-    ] = AUTO,
     threads: ThreadsOption = None,
-    device: DeviceOption = None,
-    json: JsonOption = None,
 ) -> None:
     """Score images: good, review or bad, with a p-value and a heat map.
 
@@ -204,7 +214,7 @@ class Overlays:
     """Pictures of the images with heat map and verdict. One that cannot be written is a warning."""
 
     def __init__(self, folder: Path, detector: "AnyDetector", voice: Voice):
-        _make(folder)
+        make_folder(folder)
         self.folder, self.detector, self.voice = folder, detector, voice
         self.names = OverlayNames(folder)
 
@@ -269,10 +279,3 @@ def _require_known(detector: "AnyDetector", category: str | None, model: Path) -
         known_category(detector.calibrations, category)
     except ConfigError as error:
         raise ConfigError(f"{model}: {error}") from None
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be made: {reason(error, writing=True)}") from None

@@ -1,4 +1,4 @@
-"""invad recipes"""
+"""invad paper recipes"""
 
 from typing import Any
 

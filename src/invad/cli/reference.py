@@ -1,4 +1,4 @@
-"""invad import-reference"""
+"""invad paper import"""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from invad.cli.folder import training_folder
-from invad.cli.options import BAD_HELP, REVIEW_HELP, DeviceOption, JsonOption
+from invad.cli.options import (
+    BACKBONES,
+    DEFAULT_RATES,
+    FEATURES,
+    DeviceOption,
+    FalseAlarmRateOption,
+    JsonOption,
+    ReviewRateOption,
+    WeightsOption,
+    one_of,
+)
 from invad.cli.progress import observing
 from invad.cli.voice import Voice
 from invad.errors import ConfigError
@@ -15,8 +25,6 @@ from invad.scoring.calibration import POOLED, Rates
 
 if TYPE_CHECKING:
     from invad.detector.detector import Detector
-
-DEFAULT_RATES = Rates()
 
 
 def import_reference(
@@ -42,15 +50,17 @@ def import_reference(
     ] = None,
     backbone: Annotated[
         str | None,
-        typer.Option(help="Feature network it was trained on. Default: efficientnet_b4, the paper's."),
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=FEATURES,
+            autocompletion=one_of(*BACKBONES),
+            help="Feature network it was trained on. Default: efficientnet_b4, the paper's.",
+        ),
     ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Weights of the backbone from a file instead of the hub."),
-    ] = None,
+    weights: WeightsOption = None,
     device: DeviceOption = None,
-    review_rate: Annotated[float, typer.Option(help=f"{REVIEW_HELP}.")] = DEFAULT_RATES.review,
-    false_alarm_rate: Annotated[float, typer.Option(help=f"{BAD_HELP}.")] = DEFAULT_RATES.bad,
+    review_rate: ReviewRateOption = DEFAULT_RATES.review,
+    false_alarm_rate: FalseAlarmRateOption = DEFAULT_RATES.bad,
     json: JsonOption = None,
 ) -> None:
     """Convert a checkpoint of the published InvAD code, or make a model of it; no code in it is run."""
@@ -109,7 +119,7 @@ def _convert(voice: Voice, file: Path, output: Path, heads: int | None) -> None:
         f"DiT of depth {config.depth}, width {config.width}, {config.heads} heads, patch {config.patch}, for "
         f"{info.channels} channels on a {info.grid_hw[0]} x {info.grid_hw[1]} grid",
         f"Written: {output / 'denoiser.safetensors'}, {output / 'denoiser.json'}",
-        f"For a model that decides: invad import-reference {file} --normals GOOD_IMAGES --output MODEL",
+        f"For a model that decides: invad paper import {file} --normals GOOD_IMAGES --output MODEL",
     )
     voice.hand_over(
         {

@@ -9,16 +9,25 @@ import typer
 
 from invad.cli.folder import METRICS, has_checkpoint, training_folder
 from invad.cli.options import (
-    BAD_HELP,
-    REVIEW_HELP,
+    DEFAULT_RATES,
+    FEATURES,
+    SPEED,
+    TRACKERS,
+    TRAINING_PRECISIONS,
+    BackboneOption,
     CategoriesOption,
     DeviceOption,
+    FalseAlarmRateOption,
     JsonOption,
     LayoutOption,
+    PresetOption,
+    ReviewRateOption,
     SeedOption,
     SplitOption,
     StepsOption,
     StrictOption,
+    WeightsOption,
+    one_of,
     split_names,
 )
 from invad.cli.progress import observing
@@ -33,7 +42,7 @@ if TYPE_CHECKING:
     from invad.fit.distributed import Workers
 
 INTERRUPTED = 130
-DEFAULT_RATES = Rates()
+RECORDS = "Records and repetition"
 
 
 def train(
@@ -48,16 +57,7 @@ def train(
     output: Annotated[
         Path, typer.Option(metavar="DIR", help="New or empty folder for the model, made if it is missing.")
     ],
-    preset: Annotated[
-        str, typer.Option(help="standard, fast (half the time), dit (for a GPU) or paper.")
-    ] = "standard",
-    backbone: Annotated[
-        str | None, typer.Option(help="Feature network, see 'invad backbones'. Default: the preset's.")
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Weights of the backbone from a file instead of the hub."),
-    ] = None,
+    preset: PresetOption = "standard",
     steps: StepsOption = None,
     seed: SeedOption = 0,
     resume: Annotated[
@@ -65,45 +65,74 @@ def train(
         typer.Option("--resume", help="Continue what an interrupted run with the same options left in DIR."),
     ] = False,
     categories: CategoriesOption = None,
+    review_rate: ReviewRateOption = DEFAULT_RATES.review,
+    false_alarm_rate: FalseAlarmRateOption = DEFAULT_RATES.bad,
+    device: DeviceOption = None,
+    json: JsonOption = None,
     layout: LayoutOption = "auto",
     split: SplitOption = None,
     strict: StrictOption = False,
-    device: DeviceOption = None,
+    backbone: BackboneOption = None,
+    weights: WeightsOption = None,
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            rich_help_panel=FEATURES,
+            help="Keep the features here, for other trainings on the same images.",
+        ),
+    ] = None,
     batch: Annotated[
         int | None,
-        typer.Option(min=1, help="Images a training step, of all processes together. Default: the preset's."),
+        typer.Option(
+            min=1,
+            rich_help_panel=SPEED,
+            help="Images a training step, of all processes together. Default: the preset's.",
+        ),
     ] = None,
     accumulate: Annotated[
         int,
-        typer.Option(min=1, metavar="N", help="Compute a step in N parts: less memory, the same result."),
+        typer.Option(
+            min=1,
+            metavar="N",
+            rich_help_panel=SPEED,
+            help="Compute a step in N parts: less memory, the same result.",
+        ),
     ] = 1,
     precision: Annotated[
         str | None,
-        typer.Option(metavar="NAME", help="fp32 or bf16. Default: bf16 on a GPU, fp32 on a CPU."),
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=SPEED,
+            autocompletion=one_of(*TRAINING_PRECISIONS),
+            help="fp32 or bf16. Default: bf16 on a GPU, fp32 on a CPU.",
+        ),
     ] = None,
     checkpointing: Annotated[
         bool,
         typer.Option(
-            "--checkpointing", help="Recompute activations of transformers: less memory, a third more time."
+            "--checkpointing",
+            rich_help_panel=SPEED,
+            help="Recompute activations of transformers: less memory, a third more time.",
         ),
     ] = False,
-    cache: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Keep the features here, for other trainings on the same images."),
-    ] = None,
     track: Annotated[
         str | None,
-        typer.Option(metavar="A,B", help="Also record to tensorboard, mlflow or wandb, separated by commas."),
+        typer.Option(
+            metavar="A,B",
+            rich_help_panel=RECORDS,
+            autocompletion=one_of(*TRACKERS),
+            help="Also record to tensorboard, mlflow or wandb, separated by commas.",
+        ),
     ] = None,
-    review_rate: Annotated[float, typer.Option(help=f"{REVIEW_HELP}.")] = DEFAULT_RATES.review,
-    false_alarm_rate: Annotated[float, typer.Option(help=f"{BAD_HELP}.")] = DEFAULT_RATES.bad,
     deterministic: Annotated[
         bool,
         typer.Option(
-            "--deterministic", help="One thread and exact kernels: the same seed gives the same bits. Slower."
+            "--deterministic",
+            rich_help_panel=RECORDS,
+            help="One thread and exact kernels: the same seed gives the same bits. Slower.",
         ),
     ] = False,
-    json: JsonOption = None,
 ) -> None:
     """Learn what good images look like and write a calibrated model.
 

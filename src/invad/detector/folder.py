@@ -137,7 +137,7 @@ def _instead(folder: Path) -> str | None:
     if is_folder(folder / ".training"):
         return "holds an unfinished training; repeat 'invad train' with --resume"
     if is_file(folder / "denoiser.json"):
-        return "is an imported network without limits; repeat 'invad import-reference' with --normals"
+        return "is an imported network without limits; repeat 'invad paper import' with --normals"
     if any((folder / name).suffix.lower() in IMAGE_SUFFIXES for name in os.listdir(folder)):  # noqa: PTH208
         return "is a folder of images, no model; the model comes first"
     return None

@@ -58,7 +58,7 @@ def prediction_files(path: Path) -> list[Path]:
     files = sorted(folder.glob("*.npz"))
     if not files:
         what = "no prediction files (*.npz) in it" if is_folder(folder) else "no such file or folder"
-        raise DataError(f"{path}: {what}; give the output folder of 'invad benchmark'")
+        raise DataError(f"{path}: {what}; give the output folder of 'invad benchmark run'")
     return files
 
 

@@ -69,8 +69,8 @@ class TrainConfig:
 class Preset:
     """All settings of a detector that do not depend on the images.
 
-    backbone: a name (see `invad backbones`). strides: taps of a convolutional backbone. grid_stride: pixels
-    per cell of the feature grid. area_side: the input has about area_side^2 pixels. square: ignore the
+    backbone: a name (see `invad backbones list`). strides: taps of a convolutional backbone. grid_stride:
+    pixels per cell of the feature grid. area_side: the input has about area_side^2 pixels. square: ignore the
     images' aspect ratio. scales: sizes, relative to the input, at which the backbone sees the image; the
     maps of all are brought to one grid. fine: how many times finer a second grid is, on which the first of
     the scales alone is compared with an empirical predictor of its own; None for no such grid. pooling: how

@@ -70,7 +70,7 @@ class Recipe:
     @property
     def commands(self) -> tuple[str, ...]:
         """The command lines; one for each network that needs steps of its own."""
-        common = f"invad benchmark {self.dataset} ROOT --preset {PRESET} --setting {self.setting}"
+        common = f"invad benchmark run {self.dataset} ROOT --preset {PRESET} --setting {self.setting}"
         if self.setting == "unified":
             return (f"{common} --steps {self.steps(self.images)} --seeds 0",)
         return tuple(

@@ -152,7 +152,7 @@ def _started(path: Path, plan: Ablation, base: Preset, pictures: dict[str, str])
         found = document["mark"], document["data"]
     except (OSError, ValueError, KeyError, TypeError):
         raise DataError(
-            f"{path}: not a result of 'invad ablate'; remove it or choose another output"
+            f"{path}: not a result of 'invad paper ablate'; remove it or choose another output"
         ) from None
     if others or found != (mark, plan.root.absolute().name):
         raise ConfigError(f"{path}: holds results of other data or settings; choose another output")

@@ -1,4 +1,4 @@
-"""invad distill"""
+"""invad backbones list, invad backbones distill"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +13,34 @@ from invad.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from invad.backbones.base import Backbone
+
+
+def list_backbones(
+    match: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="List the timm networks whose name contains this.")
+    ] = None,
+    json: JsonOption = None,
+) -> None:
+    """List feature networks for 'train --backbone': the one that ships, well-tried ones, or all of timm."""
+    voice = Voice(json)
+    from invad.backbones.registry import SUGGESTED
+
+    rows = [{"name": name, "description": said} for name, said in SUGGESTED.items()]
+    if match is not None:
+        import timm
+
+        rows = [row for row in rows if match in row["name"]]
+        known = {row["name"] for row in rows}
+        found = timm.list_models(f"*{match}*")
+        rows += [{"name": name, "description": "timm"} for name in found if name not in known]
+    if rows:
+        voice.table([(row["name"], row["description"]) for row in rows])
+    else:
+        voice.say(f"No backbone has {match!r} in its name.")
+    if match is None:
+        voice.say("", "Any other timm network works too: invad backbones list --match convnext")
+        voice.say("Weights come from the hub or its local cache, or from a file with --weights.")
+    voice.hand_over({"backbones": rows})
 
 
 def distill(

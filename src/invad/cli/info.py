@@ -1,9 +1,7 @@
-"""invad info, invad backbones: look at a model, look at what features there are."""
+"""invad info"""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from invad.cli.options import BundleArgument, JsonOption
 from invad.cli.voice import Voice
@@ -120,31 +118,3 @@ def _seed(detector: "Detector") -> int:
 def _count(detector: "Detector") -> int:
     parts = (detector.model.extract.backbone, detector.model.denoiser)
     return sum(p.numel() for part in parts for p in part.parameters())
-
-
-def backbones(
-    match: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="List the timm networks whose name contains this.")
-    ] = None,
-    json: JsonOption = None,
-) -> None:
-    """List feature networks for 'train --backbone': the one that ships, well-tried ones, or all of timm."""
-    voice = Voice(json)
-    from invad.backbones.registry import SUGGESTED
-
-    rows = [{"name": name, "description": said} for name, said in SUGGESTED.items()]
-    if match is not None:
-        import timm
-
-        rows = [row for row in rows if match in row["name"]]
-        known = {row["name"] for row in rows}
-        found = timm.list_models(f"*{match}*")
-        rows += [{"name": name, "description": "timm"} for name in found if name not in known]
-    if rows:
-        voice.table([(row["name"], row["description"]) for row in rows])
-    else:
-        voice.say(f"No backbone has {match!r} in its name.")
-    if match is None:
-        voice.say("", "Any other timm network works too: invad backbones --match convnext")
-        voice.say("Weights come from the hub or its local cache, or from a file with --weights.")
-    voice.hand_over({"backbones": rows})
