@@ -4,6 +4,9 @@ import re
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
+
+from invad.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted(ROOT.glob("docs/*.md"))
@@ -60,3 +63,24 @@ def test_python_examples_compile(page):
     for language, code in FENCE.findall(page.read_text(encoding="utf-8")):
         if language == "python":
             compile(code, str(page), "exec")
+
+
+def calls(text):
+    """Words after `invad` of every call in code, in blocks and in sentences, `torchrun -m invad` too."""
+    blocks = [code for language, code in FENCE.findall(text) if language != "python"]
+    blocks += re.findall(r"^(?: {4}.*\n)+", text, re.MULTILINE)
+    blocks += [f"{code}\n" for code in re.findall(r"(?<!`)`([^`\n]+)`(?!`)", text)]
+    lines = re.sub(r"\\\n", " ", "".join(blocks)).splitlines()
+    found = (re.match(r"\s*(?:\$ )?(?:\w+=\S+ )*(?:torchrun .* -m )?invad (.*)", line) for line in lines)
+    return [re.findall(r"[^\s\[\]]+", call[1].partition(" #")[0]) for call in found if call]
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", *DOCS], ids=lambda page: page.name)
+def test_commands_and_options_exist(page):
+    for words in calls(page.read_text(encoding="utf-8")):
+        command, rest = get_command(app), words
+        while hasattr(command, "commands") and rest and not rest[0].startswith("-"):
+            assert rest[0] in command.commands, words
+            command, rest = command.commands[rest[0]], rest[1:]
+        options = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
+        assert {word for word in rest if word.startswith("-") and word != "-"} - options == set(), words
