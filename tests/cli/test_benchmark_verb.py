@@ -68,7 +68,7 @@ def test_a_killed_run_continues_and_runs_nothing_twice(killed):
 def test_only_whole_files_are_left(killed):
     output = killed[0]
     names = {path.relative_to(output).as_posix() for path in output.rglob("*") if path.is_file()}
-    formats = {f"benchmark.{ending}" for ending in ("json", "csv", "md", "tex", "html")}
+    formats = {f"benchmark.{ending}" for ending in ("json", "csv", "md", "html")}
     pairs = {
         f"{folder}/{c}-seed-0.{e}"
         for c in ("fabric", "gasket")
@@ -102,17 +102,6 @@ def test_markdown_tables_are_tables(killed):
     for name in ("exact", "adeval"):
         assert f"## Protocol calibrated, metrics {name}" in text
         assert f"## Protocol paper, metrics {name}" in text
-
-
-def test_latex_is_balanced(killed):
-    text = (killed[0] / "benchmark.tex").read_text()
-    body = "\n".join(line for line in text.splitlines() if not line.startswith("%"))
-    assert body.count("{") == body.count("}")
-    assert body.count("\\begin{tabular}") == body.count("\\end{tabular}") == 5
-    for columns, table in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end", body, re.DOTALL):
-        lines = re.findall(r"^(.*) \\\\$", table, re.MULTILINE)
-        assert lines
-        assert {line.count("&") + 1 for line in lines} == {len(columns)}
 
 
 class Page(HTMLParser):
@@ -170,7 +159,7 @@ def test_rescoring_needs_neither_model_nor_torch(killed, tmp_path):
     assert (done.returncode, done.stderr) == (0, "False\n")
     told = json.loads((tmp_path / "again" / "benchmark.json").read_text())
     assert list(told["definitions"]) == ["exact", "official"]
-    assert len(list((tmp_path / "again").iterdir())) == 5
+    assert len(list((tmp_path / "again").iterdir())) == 4
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def run(
         complain("interrupted; repeat the command to continue")
         raise typer.Exit(INTERRUPTED) from None
     _show(voice, found)
-    voice.say(f"Tables: {output / 'benchmark'}.html, .md, .tex, .csv, .json")
+    voice.say(f"Tables: {output / 'benchmark'}.html, .md, .csv, .json")
     voice.hand_over({**found, "output": str(output)})
     if found["failed"]:
         unit, error = next(iter(found["failed"].items()))
@@ -135,7 +135,7 @@ def rescore(
     ],
     metrics: MetricsOption = "exact",
     output: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the tables as five files into this folder.")
+        Path | None, typer.Option(metavar="DIR", help="Write the tables as four files into this folder.")
     ] = None,
     json: JsonOption = None,
 ) -> None:
@@ -150,7 +150,7 @@ def rescore(
         write_outputs(output, found)
     _show(voice, found)
     if output is not None:
-        voice.say(f"Tables: {output / 'benchmark'}.html, .md, .tex, .csv, .json")
+        voice.say(f"Tables: {output / 'benchmark'}.html, .md, .csv, .json")
     voice.hand_over({**found, "output": None if output is None else str(output)})
 
 

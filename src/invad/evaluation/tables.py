@@ -1,4 +1,4 @@
-"""The tables of a benchmark as text, JSON, CSV, Markdown, LaTeX and HTML. Nothing is measured here."""
+"""The tables of a benchmark as text, JSON, CSV, Markdown and HTML. Nothing is measured here."""
 
 import csv
 import io
@@ -36,10 +36,6 @@ SHORT = {
 COSTS = ("false_alarm_rate", "images_per_second", "peak_memory_mb")
 """Of the model alone: the same whatever the protocol and the metric definition."""
 
-LATEX = str.maketrans(
-    {c: f"\\{c}" for c in "&%$#_{}"}
-    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
-)
 SETTINGS = {"unified": "one model for all categories", "single": "one model for each category"}
 INTERVALS, ENDS = ("image_auroc", "image_ap", "image_f1max"), ("low", "high")
 ROW_HEAD = ("category", "seed", "protocol", "definition", "n_normal", "n_anomalous", "n_masked")
@@ -56,7 +52,7 @@ class Table:
 
 
 def write_outputs(folder: Path, result: Result) -> dict[str, str]:
-    """Write `benchmark.json`, `.csv`, `.md`, `.tex` and `.html`; returns the path of each by its ending.
+    """Write `benchmark.json`, `.csv`, `.md` and `.html`; returns the path of each by its ending.
 
     Each file appears complete or not at all. Raises DataError when the folder cannot be written.
     """
@@ -64,7 +60,6 @@ def write_outputs(folder: Path, result: Result) -> dict[str, str]:
         "json": json.dumps(result, indent=1, allow_nan=False) + "\n",
         "csv": as_csv(result),
         "md": as_markdown(result),
-        "tex": as_latex(result),
         "html": as_html(result),
     }
     return {
@@ -85,7 +80,7 @@ def terminal(table: Table) -> list[list[str]]:
     return [["", *table.head], *([name, *cells] for name, cells in table.rows)]
 
 
-def overview(result: Result, percent: bool = False) -> Table:
+def overview(result: Result) -> Table:
     """Means over the categories: a line for each protocol and definition, so that they stand side by side."""
     keys = _keys(result)
     return Table(
@@ -93,36 +88,34 @@ def overview(result: Result, percent: bool = False) -> Table:
         note="Each protocol under each metric definition.",
         head=[SHORT[key] for key in keys],
         rows=[
-            (f"{protocol}, {definition}", [cell(key, table["mean"].get(key), percent) for key in keys])
+            (f"{protocol}, {definition}", [cell(key, table["mean"].get(key)) for key in keys])
             for protocol, tables in result["summary"].items()
             for definition, table in tables.items()
         ],
     )
 
 
-def category_tables(result: Result, percent: bool = False) -> list[Table]:
+def category_tables(result: Result) -> list[Table]:
     """One table for each protocol and definition: a line per category and their mean."""
     return [
         Table(
             title=f"Protocol {protocol}, metrics {definition}",
             note=f"{result['protocols'][protocol]} Metrics: {result['definitions'][definition]['summary']}",
             head=["good", "defective", *(SHORT[key] for key in _keys(result))],
-            rows=list(_category_rows(found, _keys(result), percent)),
+            rows=list(_category_rows(found, _keys(result))),
         )
         for protocol, by_definition in result["summary"].items()
         for definition, found in by_definition.items()
     ]
 
 
-def _category_rows(
-    found: Mapping[str, Any], keys: Sequence[str], percent: bool
-) -> Iterator[tuple[str, list[str]]]:
+def _category_rows(found: Mapping[str, Any], keys: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     lines = [*found["categories"].items()]
     if len(lines) > 1:
         lines.append(("mean", found["mean"]))
     for name, figures in lines:
         counts = [str(figures[key]) for key in ("n_normal", "n_anomalous")]
-        yield name, [*counts, *(cell(key, figures.get(key), percent) for key in keys)]
+        yield name, [*counts, *(cell(key, figures.get(key)) for key in keys)]
 
 
 def cost_table(result: Result) -> Table:
@@ -135,7 +128,7 @@ def cost_table(result: Result) -> Table:
         f"{asked:.1%}. Speed: one image after the other, decoding included. Memory: the largest of the "
         "process while testing, or that of the GPU.",
         head=["good", "defective", *(SHORT[key] for key in COSTS)],
-        rows=list(_category_rows(found, COSTS, percent=False)),
+        rows=list(_category_rows(found, COSTS)),
     )
 
 
@@ -164,16 +157,13 @@ def _interval(row: Mapping[str, Any], key: str) -> str:
     return f"{row[key]:.4f}{NO_BREAK}[{low:.3f},{NO_BREAK}{high:.3f}]"
 
 
-def cell(key: str, figure: Figure, percent: bool = False) -> str:
-    """`0.9876`, `0.9876 ± 0.0012` over seeds, a dash where undefined; fractions in percent if asked."""
+def cell(key: str, figure: Figure) -> str:
+    """`0.9876`, `0.9876 ± 0.0012` over seeds, a dash where undefined."""
     if figure is None:
         return MISSING
     known = [value for value in figure if value is not None]
-    if key in COSTS[1:]:
-        told = [number(value) for value in known]
-    else:
-        told = [f"{100 * value:.1f}" if percent else f"{value:.4f}" for value in known]
-    return f"{NO_BREAK}±{NO_BREAK}".join(told)
+    write = number if key in COSTS[1:] else "{:.4f}".format
+    return f"{NO_BREAK}±{NO_BREAK}".join(map(write, known))
 
 
 def as_csv(result: Result) -> str:
@@ -211,35 +201,6 @@ def as_markdown(result: Result) -> str:
 def _markdown(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
     lines = [head, ["---", *("---:" for _ in head[1:])], *([name, *cells] for name, cells in rows)]
     return "\n".join(f"| {' | '.join(c.replace('|', chr(92) + '|') for c in line)} |" for line in lines)
-
-
-def as_latex(result: Result) -> str:
-    """The tables as LaTeX for a paper, fractions in percent; needs the package booktabs."""
-    parts = ["% \\usepackage{booktabs}", f"% {title(result)}; {facts_line(result)}"]
-    parts += [f"% {note}" for note in result["notes"]]
-    parts = [" ".join(part.split()) for part in parts]
-    tables = [*category_tables(result, percent=True), cost_table(result)] if result["rows"] else []
-    for table in tables:
-        lines = [
-            "\\begin{table}",
-            f"\\caption{{{f'{table.title}. {table.note} Metrics in percent.'.translate(LATEX)}}}",
-            f"\\begin{{tabular}}{{l{'r' * len(table.head)}}}",
-            "\\toprule",
-            _latex(["", *table.head]),
-            "\\midrule",
-        ]
-        for name, cells in table.rows:
-            lines += ["\\midrule"] * (name == "mean") + [_latex([name, *cells])]
-        parts.append("\n".join([*lines, "\\bottomrule", "\\end{tabular}", "\\end{table}"]))
-    return "\n".join(parts) + "\n"
-
-
-def _latex(cells: Sequence[str]) -> str:
-    escaped = [
-        cell.translate(LATEX).replace(f"{NO_BREAK}±{NO_BREAK}", " $\\pm$ ").replace(MISSING, "--")
-        for cell in cells
-    ]
-    return f"{' & '.join(escaped)} \\\\"
 
 
 def as_html(result: Result) -> str:
