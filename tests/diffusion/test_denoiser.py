@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from invad.diffusion.denoiser import (
-    DEFAULT_PRESET,
     DENOISERS,
     PRESETS,
     DenoiserConfig,
@@ -135,7 +134,6 @@ def test_paper_preset_spends_a_third_on_time_modulation():
 
 def test_every_preset_is_listed_above():
     assert list(PRESETS) == ["mlp-s", "dit-s", "dit-b", "dit-l", "dit-paper"]
-    assert DEFAULT_PRESET in PRESETS
 
 
 def test_unknown_preset_is_refused():

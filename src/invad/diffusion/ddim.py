@@ -102,27 +102,6 @@ def q_sample(x0: Tensor, noise: Tensor, t: int | Tensor, schedule: NoiseSchedule
     return signal_B * x0 + spread_B * noise
 
 
-def reconstruct(
-    predict_noise: PredictNoise,
-    x0: Tensor,
-    noise: Tensor,
-    schedule: NoiseSchedule,
-    timesteps: Sequence[int],
-    start_index: int,
-) -> Trajectory:
-    """The noise-then-denoise baseline that inversion replaces, with the arithmetic of the published code.
-
-    x0 is noised to timesteps[start_index]; the way back starts one level *below*, at start_index - 1, and
-    ends at abar = 1. (A walk that starts at the level it was noised to is
-    `sample(predict_noise, q_sample(...), schedule, timesteps[start_index::-1])`.) latents[0] is the noised
-    input, the last latent the reconstruction. Raises ConfigError for a start_index outside timesteps.
-    """
-    if not 0 <= start_index < len(timesteps):
-        raise ConfigError(f"start_index = {start_index}: choose one of 0..{len(timesteps) - 1}")
-    noised = q_sample(x0, noise, timesteps[start_index], schedule)
-    return sample(predict_noise, noised, schedule, timesteps[:start_index][::-1])
-
-
 def _walk(
     predict_noise: PredictNoise,
     x: Tensor,

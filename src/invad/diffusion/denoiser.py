@@ -2,29 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Protocol
-
-from torch import Tensor
 
 from invad.diffusion.dit import DiT
 from invad.diffusion.gaussian import GaussianPreconditioned
 from invad.diffusion.mlp import TokenMLP
 from invad.errors import ConfigError
 
-
-class Denoiser(Protocol):
-    """Anything that predicts the noise in noisy features."""
-
-    def predict_noise(self, x_BChw: Tensor, t_B: Tensor) -> Tensor:
-        """x_BChw float features at levels t_B (int64, B entries, 0..T-1); returns noise of the same shape.
-
-        Images of a batch do not influence each other.
-        """
-        ...
-
-
 DenoiserModule = TokenMLP | DiT | GaussianPreconditioned
-"""A torch module whose forward is predict_noise."""
+"""A torch module whose forward is predict_noise(x_BChw, t_B): the noise in float features x_BChw at levels
+t_B (int64, B entries, 0..T-1), in the shape of x_BChw. Images of a batch do not influence each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,8 +100,6 @@ DENOISERS: dict[str, Callable[[DenoiserConfig, int], DenoiserModule]] = {
     "mlp": _mlp,
     "dit": _dit,
 }
-
-DEFAULT_PRESET = "mlp-s"
 
 # Parameters are counted for 192 channels, those of dit-paper for its 272.
 PRESETS: dict[str, DenoiserConfig] = {

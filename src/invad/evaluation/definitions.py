@@ -22,24 +22,14 @@ Codes = NDArray[np.uint8]
 """Mask as 0, 1 above level 0, 2 above half of full scale, see `read_mask_codes`."""
 
 SIDE = 256
-ASPECTS = (
-    "frame",
-    "masks",
-    "image AUROC, AP",
-    "image F1-max",
-    "pixel AUROC",
-    "pixel AP",
-    "pixel F1-max",
-    "AUPRO",
-)
-"""What distinguishes the definitions, in the order it is told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Definition:
     """frame: of the model's input, of each image, or 256 x 256. mask: codes, least code of a defect, size.
 
-    image: scores, labels -> IMAGE_METRICS. pixel: maps, masks -> PIXEL_METRICS. told: in words, by ASPECTS.
+    image: scores, labels -> IMAGE_METRICS. pixel: maps, masks -> PIXEL_METRICS. told: what
+    distinguishes it, in words: the same aspects for every definition, in the order of reading.
     """
 
     summary: str

@@ -6,8 +6,6 @@ Costs are estimates from arithmetic, not measurements: 0.42 TFLOP for one pass o
 
 from dataclasses import dataclass
 
-from invad.model.settings import named
-
 PRESET = "paper"
 PARAMETERS = 1.223e9
 TFLOP_PER_PASS = 0.42
@@ -96,11 +94,6 @@ def memory_gb() -> float:
     return PARAMETERS * BYTES_PER_PARAMETER / 1e9
 
 
-def find(name: str) -> Recipe:
-    """The recipe called `name`. Raises KeyError otherwise."""
-    return {recipe.name: recipe for recipe in RECIPES}[name]
-
-
 RECIPES: tuple[Recipe, ...] = (
     Recipe(
         name="mvtec",
@@ -150,13 +143,3 @@ RECIPES: tuple[Recipe, ...] = (
         note="mean over the six sets; three of them have no pixel masks",
     ),
 )
-
-
-def agrees_with_preset(recipe: Recipe) -> bool:
-    """Whether the preset trains as the recipe says."""
-    train = named(PRESET).train
-    return (
-        train.steps is None
-        and (train.epochs, train.batch) == (recipe.epochs, recipe.batch)
-        and abs(train.warmup_share - recipe.warmup_epochs / recipe.epochs) < 1e-9
-    )
