@@ -34,6 +34,7 @@ class Sample:
 
     @property
     def is_anomalous(self) -> bool:
+        """Whether the image shows a defect."""
         return self.defect != GOOD
 
 

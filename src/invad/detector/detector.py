@@ -330,6 +330,7 @@ class Detector:
 
     @property
     def rates(self) -> Rates:
+        """The false-alarm rates that the limits keep. Raises NotCalibratedError before a calibration."""
         self._require_calibrated()
         return self.calibrations[POOLED].rates
 

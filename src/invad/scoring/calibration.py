@@ -21,7 +21,10 @@ POOLED = ""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rates:
-    """False-alarm rates asked for: shares of normal images at or above the `review` and the `bad` limit."""
+    """False-alarm rates asked for: shares of normal images at or above the `review` and the `bad` limit.
+
+    Both between 0 and 1, `bad` at most `review`; ConfigError otherwise.
+    """
 
     review: float = 0.05
     bad: float = 0.01

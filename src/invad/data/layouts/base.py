@@ -43,6 +43,7 @@ class Dataset:
 
     @property
     def categories(self) -> tuple[str, ...]:
+        """Names of the categories of all samples, in alphabetical order."""
         return tuple(sorted({sample.category for sample in (*self.train, *self.test, *self.left_out)}))
 
     def only(self, categories: str | Iterable[str]) -> "Dataset":
