@@ -3,11 +3,11 @@
 pixels -> features -> norms of predicted noise -> z-scores against held-out normals -> map, score, p-value
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from invad._version import __version__
 from invad.backbones.base import Backbone
 from invad.backbones.registry import load_backbone
 from invad.data.datasets import load_dataset, normal_images
-from invad.data.images import ImageSource
 from invad.data.preprocess import resize_map
 from invad.detector.calibrating import (
     Limits,
@@ -31,7 +30,7 @@ from invad.detector.calibrating import (
 )
 from invad.detector.card import model_card
 from invad.detector.parts import DetectorInfo, Parts, load_parts, save_parts
-from invad.errors import ConfigError, DataError, NotCalibratedError
+from invad.errors import ConfigError, NotCalibratedError
 from invad.fit.distributed import Solo, Workers
 from invad.fit.features import Place
 from invad.fit.fit import fit
@@ -42,7 +41,7 @@ from invad.model.settings import Preset, named
 from invad.observer import NO_RECORD, Observer, Recorder, Silent
 from invad.records import Prediction, Sample
 from invad.runtime import ExportedDetector, ExportInfo
-from invad.runtime.many import predict_all, predict_many
+from invad.runtime.predictor import Pixels, Predictor
 from invad.runtime.torch_engine import TorchEngine
 from invad.scoring.calibration import POOLED, Calibration, Rates, for_category, known_category
 from invad.scoring.typicality import PositionStats
@@ -53,8 +52,11 @@ DEFAULT_EXECUTION = Execution()
 ALONE = Solo()
 
 
-class Detector:
-    """A trained and calibrated detector. Make one with `Detector.fit` or `Detector.load`."""
+class Detector(Predictor):
+    """A trained and calibrated detector. Make one with `Detector.fit` or `Detector.load`.
+
+    `predict` and `predict_many` are those of `Predictor`, which decodes images and hands them to `judge`.
+    """
 
     def __init__(
         self,
@@ -67,9 +69,52 @@ class Detector:
         self.model = model
         self.info = info
         self.stats = dict(stats)
-        self.calibrations = dict(calibrations)
-        self.content_hash: str | None = None
+        self.calibrations: dict[str, Calibration] = dict(calibrations)
         self._doubts: tuple[str, ...] = ()
+
+    # ------------------------------------------------------------------ using one
+
+    def judge(self, pixels: Sequence[Pixels], category: str | None = None) -> list[Prediction]:
+        """Predictions of decoded images of one input size, which pass the networks together."""
+        self._require_calibrated()
+        x_B3HW = torch.stack([self.model.extract.preprocess(one) for one in pixels])
+        z_BChw = self.model.extract.features(x_B3HW)
+        maps_BLhw = self.model.read_batch(z_BChw)
+        return self.predictions(maps_BLhw, [(one.shape[0], one.shape[1]) for one in pixels], category)
+
+    def predictions(
+        self, maps_BLhw: torch.Tensor, sizes_hw: Sequence[tuple[int, int]], category: str | None = None
+    ) -> list[Prediction]:
+        """Predictions from norm maps of images of these sizes."""
+        calibration = for_category(self.calibrations, category)
+        predictions = []
+        for maps_Lhw, size_hw in zip(maps_BLhw, sizes_hw, strict=True):
+            score, map_hw = self.score(maps_Lhw, category)
+            predictions.append(
+                Prediction(
+                    path=None,
+                    category=category,
+                    score=score,
+                    p_value=calibration.p_value(score),
+                    decision=calibration.decide(score),
+                    anomaly_map=resize_map(map_hw, size_hw),
+                )
+            )
+        return predictions
+
+    def kind(self, pixels: Pixels) -> Hashable:
+        """The input size, which an image's aspect ratio chooses."""
+        return self.model.extract.preprocess.size_for((pixels.shape[0], pixels.shape[1]))
+
+    def read(self, pixels: NDArray[Any]) -> torch.Tensor:
+        """Norm maps L x h x w of one image's pixels, before any comparison with normals."""
+        return self.model.read(self.model.extract(pixels))
+
+    def score(self, maps_Lhw: torch.Tensor, category: str | None = None) -> tuple[float, NDArray[np.float32]]:
+        """Image score and h x w map of z-scores on the feature grid, from norm maps."""
+        self._require_calibrated()
+        stats = self.stats[known_category(self.calibrations, category)]
+        return score_maps(maps_Lhw, stats, self.info.settings)
 
     # ------------------------------------------------------------------ making one
 
@@ -176,91 +221,7 @@ class Detector:
         self.content_hash = save_parts(Path(folder), parts, card)
         return self.content_hash
 
-    # ------------------------------------------------------------------ using one
-
-    # A str is an iterable of str, too; the first overload takes it, as `_is_one_image` does.
-    @overload
-    def predict(  # type: ignore[overload-overlap]
-        self, x: ImageSource, *, category: str | None = None
-    ) -> Prediction: ...
-    @overload
-    def predict(self, x: Iterable[ImageSource], *, category: str | None = None) -> list[Prediction]: ...
-    def predict(self, x: Any, *, category: str | None = None) -> Prediction | list[Prediction]:
-        """Score one image, or each of an iterable of images.
-
-        x: a path, encoded bytes, a PIL image, an array H x W (x 3) of uint8, uint16 or float in [0, 1], or a
-        tensor C x H x W. category: judge by that category's normals; None by those of all categories.
-        The result does not depend on what else is scored. Raises DataError naming an unreadable image.
-        """
-        return predict_all(x, lambda many: self.predict_many(many, category=category, workers=0, strict=True))
-
-    def predict_many(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        category: str | None = None,
-        batch: int = 1,
-        workers: int = 2,
-        strict: bool = False,
-    ) -> Iterator[Prediction | DataError]:
-        """Score any number of images, in their order: each gives its prediction or why it cannot be read.
-
-        images: as for `predict`; taken as they are needed. workers: threads that decode ahead of the network.
-        batch: images that pass the networks together. With 1 a result is that of `predict`, bit by bit. With
-        more, which pays on a GPU alone, rounding differs by the batch: a score by less than a thousandth of
-        itself or of the spread of normal ones. About 2 `batch` + `workers` images are held at a time.
-        strict: raise the DataError of the first unreadable image. Raises ConfigError for a batch below 1
-        and for a category without limits of its own.
-        """
-        self._require_calibrated()
-        known_category(self.calibrations, category)
-        preprocess = self.model.extract.preprocess
-        return predict_many(
-            lambda pixels: self.judge(pixels, category),
-            images,
-            batch=batch,
-            workers=workers,
-            strict=strict,
-            kind=lambda pixels: preprocess.size_for((pixels.shape[0], pixels.shape[1])),
-        )
-
-    def judge(self, pixels: Sequence[NDArray[Any]], category: str | None = None) -> list[Prediction]:
-        """Predictions of decoded images of one input size, which pass the networks together."""
-        x_B3HW = torch.stack([self.model.extract.preprocess(one) for one in pixels])
-        if self.model.extract.device.type == "cuda":
-            x_B3HW = x_B3HW.pin_memory()
-        maps_BLhw = self.model.read_batch(self.model.extract.features(x_B3HW))
-        return self.decide(maps_BLhw, [(one.shape[0], one.shape[1]) for one in pixels], category)
-
-    def decide(
-        self, maps_BLhw: torch.Tensor, sizes_hw: Sequence[tuple[int, int]], category: str | None = None
-    ) -> list[Prediction]:
-        """Predictions from norm maps of images of these sizes."""
-        calibration = for_category(self.calibrations, category)
-        predictions = []
-        for maps_Lhw, size_hw in zip(maps_BLhw, sizes_hw, strict=True):
-            score, map_hw = self.score(maps_Lhw, category)
-            predictions.append(
-                Prediction(
-                    path=None,
-                    category=category,
-                    score=score,
-                    p_value=calibration.p_value(score),
-                    decision=calibration.decide(score),
-                    anomaly_map=resize_map(map_hw, size_hw),
-                )
-            )
-        return predictions
-
-    def read(self, pixels: NDArray[Any]) -> torch.Tensor:
-        """Norm maps L x h x w of one image's pixels, before any comparison with normals."""
-        return self.model.read(self.model.extract(pixels))
-
-    def score(self, maps_Lhw: torch.Tensor, category: str | None = None) -> tuple[float, NDArray[np.float32]]:
-        """Image score and h x w map of z-scores on the feature grid, from norm maps."""
-        self._require_calibrated()
-        stats = self.stats[known_category(self.calibrations, category)]
-        return score_maps(maps_Lhw, stats, self.info.settings)
+    # ------------------------------------------------------------------ exporting one
 
     def compile(
         self, *, size_hw: tuple[int, int] | None = None, low: torch.dtype | None = None

@@ -199,7 +199,7 @@ class _Eager:
             "preprocess": lambda pixels: extract.preprocess(pixels)[None],
             "backbone": lambda x_13HW: self.finished(extract.features(x_13HW)),
             "inversion": detector.model.read_batch,
-            "post": lambda maps_1Lhw: detector.decide(maps_1Lhw, [size_hw]),
+            "post": lambda maps_1Lhw: detector.predictions(maps_1Lhw, [size_hw]),
         }
 
     def finished(self, features: Any) -> Any:

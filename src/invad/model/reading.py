@@ -65,7 +65,9 @@ class FeatureExtractor:
 
         Several images at once can change the last digits: libraries choose their loops by the shape.
         """
-        x = x_B3HW.to(self.device, non_blocking=True)
+        # From pinned memory the copy to a GPU overlaps with what it still computes.
+        x = x_B3HW.pin_memory() if self.device.type == "cuda" else x_B3HW
+        x = x.to(self.device, non_blocking=True)
         taps = [self.backbone(self._scaled(x, s)) for s in self.scales]
         parts = [self._pooled(maps, self.grid_hw) for maps in taps]
         if self.fine is not None:

@@ -1,8 +1,8 @@
 """An exported detector: the same predictions as `invad.Detector`, by any engine."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,13 +13,13 @@ from invad.errors import ConfigError, DataError
 from invad.records import Decision, Prediction
 from invad.runtime.bundle import ExportInfo
 from invad.runtime.engines import Engine, Outputs
-from invad.runtime.many import predict_all, predict_many
-from invad.scoring.calibration import Calibration, for_category, known_category
+from invad.runtime.predictor import Pixels, Predictor
+from invad.scoring.calibration import for_category, known_category
 
 DECISIONS: tuple[Decision, ...] = ("good", "review", "bad")
 
 
-class ExportedDetector:
+class ExportedDetector(Predictor):
     """Get one with `runtime.load`, or of this process with `Detector.compile`."""
 
     def __init__(
@@ -31,52 +31,30 @@ class ExportedDetector:
         streams: int = 1,
     ) -> None:
         self.info, self.engine, self.content_hash = info, engine, content_hash
+        self.calibrations = info.calibrations
         self.streams = streams
         self.numbers = {name: number for number, name in enumerate(info.calibrations)}
 
-    @property
-    def calibrations(self) -> dict[str, Calibration]:
-        return self.info.calibrations
+    def decode(self, image: ImageSource) -> Pixels:
+        """Pixels of one image. Raises DataError, also for one that has not the one size the bundle takes."""
+        pixels, size = read_image(image), self.info.size_hw
+        if size is not None and pixels.shape[:2] != size:
+            name = image if isinstance(image, str | Path) else "<array>"
+            raise DataError(
+                f"{name}: {pixels.shape[1]} x {pixels.shape[0]} pixels, the bundle takes "
+                f"{size[1]} x {size[0]} alone; export without --size for images of any size"
+            )
+        return pixels
 
-    @overload
-    def predict(self, x: ImageSource, *, category: str | None = None) -> Prediction: ...  # type: ignore[overload-overlap]
-    @overload
-    def predict(self, x: Iterable[ImageSource], *, category: str | None = None) -> list[Prediction]: ...
-    def predict(self, x: Any, *, category: str | None = None) -> Prediction | list[Prediction]:
-        """Score one image, or each of an iterable, one by one; as `Detector.predict`.
+    def kind(self, pixels: Pixels) -> Hashable:
+        """Shape and dtype: neighbours of one size share a run."""
+        return pixels.shape, pixels.dtype
 
-        Raises DataError naming an image that is unreadable or has not the one size the bundle takes.
-        """
-        return predict_all(x, lambda many: self.predict_many(many, category=category, workers=0, strict=True))
-
-    def predict_many(
-        self,
-        images: Iterable[ImageSource],
-        *,
-        category: str | None = None,
-        batch: int = 1,
-        workers: int = 2,
-        strict: bool = False,
-    ) -> Iterator[Prediction | DataError]:
-        """Score any number of images, in their order; as `Detector.predict_many`.
-
-        batch: neighbours of one size that share a run, at most; a bundle for a fixed number has its own. As
-        many runs go on at a time as there are streams. An image of a size that the bundle does not take
-        counts as unreadable.
-        """
-        known_category(self.calibrations, category)
+    def group_size(self, batch: int) -> int:
+        """That of the bundle where it is fixed. Raises ConfigError for another."""
         if self.info.batch not in (None, batch) and batch != 1:
             raise ConfigError(f"batch = {batch}: this bundle runs {self.info.batch} at a time")
-        return predict_many(
-            lambda pixels: self.judge(pixels, category),
-            images,
-            batch=self.info.batch or batch,
-            workers=workers,
-            strict=strict,
-            streams=self.streams,
-            read=self._read,
-            kind=lambda pixels: (pixels.shape, pixels.dtype),
-        )
+        return self.info.batch or batch
 
     def judge(self, pixels: Sequence[NDArray[Any]], category: str | None = None) -> list[Prediction]:
         """Predictions of decoded images of one shape and dtype, all in one run."""
@@ -86,16 +64,6 @@ class ExportedDetector:
         outputs = self.engine.run(*grey_levels(filled, self.info.window), number)
         n = for_category(self.calibrations, category).n
         return [_prediction(category, outputs, i, n) for i in range(len(pixels))]
-
-    def _read(self, x: ImageSource) -> NDArray[Any]:
-        pixels, size = read_image(x), self.info.size_hw
-        if size is not None and pixels.shape[:2] != size:
-            name = x if isinstance(x, str | Path) else "<array>"
-            raise DataError(
-                f"{name}: {pixels.shape[1]} x {pixels.shape[0]} pixels, the bundle takes "
-                f"{size[1]} x {size[0]} alone; export without --size for images of any size"
-            )
-        return pixels
 
 
 def grey_levels(
