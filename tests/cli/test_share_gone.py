@@ -41,7 +41,7 @@ def run_without(shim, command, environment, tmp_path):
         "info gone_share",
         "calibrate gone_share GOOD",
         "verify gone_share",
-        "rescore gone_share",
+        "benchmark rescore gone_share",
         "predict MODEL IMAGE --csv gone_share/a.csv",
     ],
 )

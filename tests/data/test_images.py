@@ -687,3 +687,12 @@ def test_files_that_are_not_taken_are_named(tmp_path):
     assert line.startswith(
         "4 files were not taken (.psd 2, links that lead nowhere 1, no ending 1), the first"
     )
+
+
+def test_heic_is_read_where_its_plugin_is_installed(tmp_path):
+    heif = pytest.importorskip("pillow_heif")
+    ramp = np.repeat(np.arange(0, 192, 3, dtype=np.uint8)[None, :, None], 48, axis=0).repeat(3, axis=2)
+    heif.from_pillow(Image.fromarray(ramp)).save(tmp_path / "part.heic", quality=100)
+    pixels = read_image(tmp_path / "part.heic")
+    assert (pixels.shape, pixels.dtype) == (ramp.shape, np.uint8)
+    assert np.abs(pixels.astype(int) - ramp).max() <= 3
