@@ -16,6 +16,7 @@ from scipy.stats import binom
 from invad.data.images import read_image
 from invad.detector.detector import Detector
 from invad.errors import ConfigError, DataError, NotCalibratedError
+from invad.fit.run import Run
 from invad.model.settings import named
 from invad.observer import Silent
 from invad.records import GOOD
@@ -300,7 +301,7 @@ def test_warnings_name_the_category(two_categories, detector):
 
 def test_fit_tells_its_warnings(good_parts, tiny_preset, make_backbone):
     notes = Notes()
-    made = Detector.fit(good_parts[:8], preset=tiny_preset, backbone=make_backbone(), observer=notes)
+    made = Detector.fit(good_parts[:8], preset=tiny_preset, backbone=make_backbone(), run=Run(observer=notes))
     assert [n for n in notes.notes if "extrapolated" in n] == list(made.warnings())
 
 
@@ -412,7 +413,6 @@ def test_what_fit_refuses(good_parts, tiny_preset, make_backbone, tmp_path):
     refused(ConfigError, r"train\.seed = -1", seed=-1)
     refused(ConfigError, "device 'tpu9' cannot be used here; give cpu", device="tpu9")
     refused(ConfigError, "device 'cuda:99' cannot be used here", device="cuda:99")
-    refused(ConfigError, "the backbone given has its own", weights="x.pth")
     refused(ConfigError, "backbone 'resnet_18' is unknown", backbone="resnet_18")
     refused(DataError, "no such folder", data=tmp_path / "none")
     refused(DataError, "no readable image", data=[])

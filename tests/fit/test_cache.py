@@ -18,8 +18,9 @@ from PIL import Image
 import invad.fit.cache
 from invad.errors import DataError, TrainingError
 from invad.fit.cache import BLOCK, FeatureCache
-from invad.fit.features import Place, extract_features
+from invad.fit.features import extract_features
 from invad.fit.fit import plan
+from invad.fit.run import Run
 from invad.observer import Silent
 
 SRC = Path(__file__).resolve().parents[2] / "src"
@@ -43,11 +44,9 @@ def read(tiny_preset, make_backbone, tmp_path):
     def call(samples, seed=0, cache=True, strict=False):
         notes = Notes()
         extract = plan(samples, tiny_preset, make_backbone(seed), strict=False)
-        place = Place(cache=tmp_path / "cache") if cache else Place()
+        run = Run(cache=tmp_path / "cache" if cache else None, observer=notes)
         with ExitStack() as stack:
-            return extract_features(
-                samples, extract, strict=strict, observer=notes, place=place, stack=stack
-            ), notes
+            return extract_features(samples, extract, strict=strict, run=run, stack=stack), notes
 
     return call
 
@@ -133,12 +132,12 @@ def test_copies_are_known_from_the_cache_too(read, write_parts, tmp_path):
 
 def test_two_trainings_share_a_cache_one_after_the_other(good_parts, tiny_preset, make_backbone, tmp_path):
     """The second waits for the one that computes, is told so, and finds its features."""
-    extract, place = plan(good_parts[:20], tiny_preset, make_backbone(), strict=False), Place(cache=tmp_path)
+    extract = plan(good_parts[:20], tiny_preset, make_backbone(), strict=False)
 
     def read(notes):
         with ExitStack() as stack:
             return extract_features(
-                good_parts[:20], extract, strict=False, observer=notes, place=place, stack=stack
+                good_parts[:20], extract, strict=False, run=Run(cache=tmp_path, observer=notes), stack=stack
             ).z_NChw.copy()
 
     told = [Notes(), Notes()]

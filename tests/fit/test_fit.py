@@ -11,12 +11,14 @@ from torch import nn
 
 import invad.fit.features
 import invad.fit.fit
+import invad.fit.run
 from invad.backbones.base import Backbone, BackboneInfo
 from invad.data.images import read_image
 from invad.diffusion.empirical import EmpiricalConfig
 from invad.errors import DataError, TrainingError
-from invad.fit.features import Place, balance, extract_features
+from invad.fit.features import balance, extract_features
 from invad.fit.fit import FOLDS, fit, plan
+from invad.fit.run import Run
 from invad.model.settings import Preset, TrainConfig
 from invad.observer import Silent
 from invad.records import Sample
@@ -177,13 +179,9 @@ def test_training_draws_small_categories_as_often(
 def test_features_on_disk_equal_those_in_memory(good_parts, tiny_preset, make_backbone, monkeypatch):
     extract, notes = plan(good_parts, tiny_preset, make_backbone(), strict=False), Notes()
     with ExitStack() as stack:
-        memory = extract_features(
-            good_parts[:9], extract, strict=False, observer=notes, place=Place(), stack=stack
-        )
-        monkeypatch.setattr(invad.fit.features, "MEMORY_LIMIT", 0)
-        disk = extract_features(
-            good_parts[:9], extract, strict=False, observer=notes, place=Place(), stack=stack
-        )
+        memory = extract_features(good_parts[:9], extract, strict=False, run=Run(observer=notes), stack=stack)
+        monkeypatch.setattr(invad.fit.run, "MEMORY_LIMIT", 0)
+        disk = extract_features(good_parts[:9], extract, strict=False, run=Run(observer=notes), stack=stack)
         assert isinstance(disk.z_NChw, np.memmap)
         path = disk.z_NChw.filename
         np.testing.assert_array_equal(memory.z_NChw, disk.z_NChw)
@@ -200,12 +198,12 @@ def extract_one(extract, sample):
 
 def test_a_fit_with_features_on_disk_is_the_same(good_parts, tiny_preset, make_backbone, monkeypatch):
     first = fit(good_parts, tiny_preset, make_backbone())
-    monkeypatch.setattr(invad.fit.features, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(invad.fit.run, "MEMORY_LIMIT", 0)
     assert_same(first, fit(good_parts, tiny_preset, make_backbone()))
 
 
 def test_a_disk_without_room_is_said_before(good_parts, tiny_preset, make_backbone, monkeypatch):
-    monkeypatch.setattr(invad.fit.features, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(invad.fit.run, "MEMORY_LIMIT", 0)
     usage = shutil.disk_usage("/")._replace(free=10)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
     with pytest.raises(TrainingError, match=r"no room for .* MB of features; .*TMPDIR"):
@@ -217,7 +215,7 @@ def test_a_disk_without_room_is_said_before(good_parts, tiny_preset, make_backbo
 
 def test_sixty_normals_hold_a_fifth_out(good_parts, tiny_preset, make_backbone):
     notes = Notes()
-    fitted = fit(good_parts, tiny_preset, make_backbone(), observer=notes)
+    fitted = fit(good_parts, tiny_preset, make_backbone(), run=Run(observer=notes))
     assert (fitted.record.normals, fitted.record.held_out, fitted.record.folds) == (
         {"part": 64},
         {"part": 13},
@@ -253,7 +251,7 @@ def held_out_of(n):
 
 def test_fewer_are_each_held_out_once(good_parts, tiny_preset, make_backbone):
     notes = Notes()
-    fitted = fit(good_parts[:10], tiny_preset, make_backbone(), observer=notes)
+    fitted = fit(good_parts[:10], tiny_preset, make_backbone(), run=Run(observer=notes))
     assert (fitted.record.held_out, fitted.record.folds) == ({"part": 10}, FOLDS)
     assert len(fitted.held_maps_NLhw) == 10
     names = [name for name, _ in notes.stages]
@@ -274,7 +272,7 @@ def test_no_fold_sees_its_own_images(write_parts, tmp_path, tiny_preset, make_ba
 def test_several_categories_share_one_model(write_parts, tmp_path, tiny_preset, make_backbone):
     samples = [*write_parts(tmp_path / "a", 45), *write_parts(tmp_path / "b", 20, category="other")]
     notes = Notes()
-    fitted = fit(samples, tiny_preset, make_backbone(), observer=notes)
+    fitted = fit(samples, tiny_preset, make_backbone(), run=Run(observer=notes))
     assert fitted.record.held_out == {"other": 8, "part": 9}
     assert ("denoiser", 4) in notes.stages
     assert sorted(fitted.held_categories) == ["other"] * 8 + ["part"] * 9
@@ -292,7 +290,7 @@ def test_the_banks_of_several_categories_are_larger(write_parts, tmp_path, tiny_
 def test_few_of_several_categories(write_parts, tmp_path, tiny_preset, make_backbone):
     samples = [*write_parts(tmp_path / "a", 6), *write_parts(tmp_path / "b", 6, category="other")]
     notes = Notes()
-    fitted = fit(samples, tiny_preset, make_backbone(), observer=notes)
+    fitted = fit(samples, tiny_preset, make_backbone(), run=Run(observer=notes))
     assert fitted.record.held_out == {"other": 6, "part": 6}
     assert {total for name, total in notes.stages if name != "features"} == {4}
 
@@ -300,7 +298,7 @@ def test_few_of_several_categories(write_parts, tmp_path, tiny_preset, make_back
 def test_steps_grow_with_the_images(good_parts, tiny_preset, make_backbone):
     by_epochs = replace(tiny_preset, train=TrainConfig(epochs=1, min_steps=3, batch=8, warmup=1))
     notes = Notes()
-    fitted = fit(good_parts, by_epochs, make_backbone(), observer=notes)
+    fitted = fit(good_parts, by_epochs, make_backbone(), run=Run(observer=notes))
     assert notes.stages[1:] == [("denoiser", 6)]  # 51 images in batches of 8
     assert fitted.record.steps == 6
 
@@ -308,7 +306,7 @@ def test_steps_grow_with_the_images(good_parts, tiny_preset, make_backbone):
 def test_a_broken_image_in_the_middle(write_parts, tmp_path, tiny_preset, make_backbone):
     samples, notes = write_parts(tmp_path, 8), Notes()
     samples[4].path.write_bytes(samples[4].path.read_bytes()[:300])
-    fitted = fit(samples, tiny_preset, make_backbone(), observer=notes)
+    fitted = fit(samples, tiny_preset, make_backbone(), run=Run(observer=notes))
     assert fitted.record.skipped == (str(samples[4].path),)
     assert fitted.record.normals == {"part": 7}
     assert any("skipped: " in note and "004.png" in note for note in notes.notes)
@@ -346,14 +344,14 @@ def test_an_interrupted_fit_continues_to_the_same_result(
     """Five trainings of four steps: interrupted in the first fold, in the second, and in the last."""
     samples = good_parts[:8]
     with pytest.raises(KeyboardInterrupt):
-        fit(samples, tiny_preset, make_backbone(), place=Place(work=tmp_path), observer=Interrupting(step))
-    resumed = fit(samples, tiny_preset, make_backbone(), place=Place(work=tmp_path))
+        fit(samples, tiny_preset, make_backbone(), run=Run(work=tmp_path, observer=Interrupting(step)))
+    resumed = fit(samples, tiny_preset, make_backbone(), run=Run(work=tmp_path))
     assert_same(fit(samples, tiny_preset, make_backbone()), resumed)
 
 
 def test_checkpoints_of_another_command_are_refused(good_parts, tmp_path, tiny_preset, make_backbone):
     samples = good_parts[:8]
-    fit(samples, tiny_preset, make_backbone(), place=Place(work=tmp_path))
+    fit(samples, tiny_preset, make_backbone(), run=Run(work=tmp_path))
     longer = replace(tiny_preset, train=replace(tiny_preset.train, steps=5))
     for changed in (
         (samples, longer, make_backbone()),
@@ -361,7 +359,7 @@ def test_checkpoints_of_another_command_are_refused(good_parts, tmp_path, tiny_p
         (samples, tiny_preset, make_backbone(1)),
     ):
         with pytest.raises(TrainingError, match="belongs to other data or options"):
-            fit(*changed, place=Place(work=tmp_path))
+            fit(*changed, run=Run(work=tmp_path))
 
 
 def test_other_pictures_under_the_same_names_are_refused(write_parts, tmp_path, tiny_preset, make_backbone):
@@ -374,16 +372,16 @@ def test_other_pictures_under_the_same_names_are_refused(write_parts, tmp_path, 
 
     (tmp_path / "parts").mkdir()
     samples = [picture(i, 0) for i in range(6)]
-    work = Place(work=tmp_path / "work")
-    fit(samples, tiny_preset, make_backbone(), place=work)
+    work = Run(work=tmp_path / "work")
+    fit(samples, tiny_preset, make_backbone(), run=work)
     moved = [replace(s, path=s.path.rename(s.path.with_name(f"moved-{s.path.name}"))) for s in samples]
-    assert fit(moved, tiny_preset, make_backbone(), place=work).record.normals == {"part": 6}
+    assert fit(moved, tiny_preset, make_backbone(), run=work).record.normals == {"part": 6}
     sizes = {s.path.stat().st_size for s in moved}
     [s.path.unlink() for s in moved]
     others = [picture(i, 50) for i in range(6)]
     assert {s.path.stat().st_size for s in others} == sizes
     with pytest.raises(TrainingError, match="belongs to other data or options"):
-        fit(others, tiny_preset, make_backbone(), place=work)
+        fit(others, tiny_preset, make_backbone(), run=work)
 
 
 # Copies
@@ -398,7 +396,7 @@ def test_copies_count_once(good_parts, tmp_path, tiny_preset, make_backbone, cou
         Image.open(sample.path).save(path)
         copied.append(replace(sample, path=path))
     notes = Notes()
-    fitted = fit([*good_parts[:count], *copied], tiny_preset, make_backbone(), observer=notes)
+    fitted = fit([*good_parts[:count], *copied], tiny_preset, make_backbone(), run=Run(observer=notes))
     assert_same(fit(good_parts[:count], tiny_preset, make_backbone()), fitted)
     assert fitted.record.normals == {"part": count}
     assert fitted.record.copies == tuple(str(sample.path) for sample in copied)
@@ -418,13 +416,13 @@ def test_one_picture_many_times_is_one_picture(write_parts, tmp_path, tiny_prese
 
 def test_frames_of_a_few_scenes_are_named(write_parts, tmp_path, tiny_preset, make_backbone):
     notes, samples = Notes(), write_parts(tmp_path, 12)
-    fit(samples, tiny_preset, make_backbone(), observer=notes)
+    fit(samples, tiny_preset, make_backbone(), run=Run(observer=notes))
     assert not [note for note in notes.notes if "copies" in note]
     for i, sample in enumerate(samples):
         frame = read_image(samples[i // 4 * 4].path).copy()
         frame[i, :3] ^= 1
         Image.fromarray(frame).save(sample.path)
-    fit(samples, tiny_preset, make_backbone(), observer=notes)
+    fit(samples, tiny_preset, make_backbone(), run=Run(observer=notes))
     (told,) = [note for note in notes.notes if "copies" in note]
     assert told.startswith("9 of 12 images are nearly copies of others")
 

@@ -160,7 +160,9 @@ def train(
             from invad.data.listing import not_taken
             from invad.detector.detector import Detector
             from invad.fit.distributed import Solo
+            from invad.fit.run import Run
             from invad.fit.training import Execution
+            from invad.model.settings import named
 
             for line in not_taken(data):
                 observer.note(line)
@@ -168,20 +170,23 @@ def train(
             detector = Detector.fit(
                 load_dataset(data, categories=chosen, layout=layout, split=split).train,
                 preset=preset,
-                backbone=backbone,
-                weights=weights,
+                backbone=backbone if weights is None else named(preset).load_backbone(backbone, weights),
                 steps=steps,
                 batch=batch,
                 seed=seed,
                 rates=rates,
                 strict=strict,
                 device=device,
-                work_dir=work,
-                cache_dir=cache,
-                execution=Execution(accumulate=accumulate, precision=precision, checkpointing=checkpointing),
-                workers=team or Solo(),
-                observer=observer,
-                recorder=recorder,
+                run=Run(
+                    work=work,
+                    cache=cache,
+                    workers=team or Solo(),
+                    execution=Execution(
+                        accumulate=accumulate, precision=precision, checkpointing=checkpointing
+                    ),
+                    observer=observer,
+                    recorder=recorder,
+                ),
             )
             leads = team is None or team.rank == 0
             if leads:

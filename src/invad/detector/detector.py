@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from invad._version import __version__
 from invad.backbones.base import Backbone
-from invad.backbones.registry import load_backbone
 from invad.data.datasets import load_dataset, normal_images
 from invad.data.preprocess import resize_map
 from invad.detector.calibrating import (
@@ -31,14 +30,12 @@ from invad.detector.calibrating import (
 from invad.detector.card import model_card
 from invad.detector.parts import DetectorInfo, Parts, load_parts, save_parts
 from invad.errors import ConfigError, NotCalibratedError
-from invad.fit.distributed import Solo, Workers
-from invad.fit.features import Place
 from invad.fit.fit import fit
-from invad.fit.training import Execution
+from invad.fit.run import Run
 from invad.graph.graph import Graph, categories
 from invad.model.reading import Model
 from invad.model.settings import Preset, named
-from invad.observer import NO_RECORD, Observer, Recorder, Silent
+from invad.observer import Observer, Silent
 from invad.records import Prediction, Sample
 from invad.runtime import ExportedDetector, ExportInfo
 from invad.runtime.predictor import Pixels, Predictor
@@ -48,8 +45,7 @@ from invad.scoring.typicality import PositionStats
 from invad.waiting import sleep_beside_the_user
 
 DEFAULT_RATES = Rates()
-DEFAULT_EXECUTION = Execution()
-ALONE = Solo()
+RUN = Run()
 
 
 class Detector(Predictor):
@@ -125,53 +121,31 @@ class Detector(Predictor):
         *,
         preset: str | Preset = "standard",
         backbone: str | Backbone | None = None,
-        weights: str | Path | None = None,
-        categories: Sequence[str] | None = None,
         steps: int | None = None,
         batch: int | None = None,
         seed: int | None = None,
         rates: Rates = DEFAULT_RATES,
         strict: bool = False,
         device: str | None = None,
-        work_dir: str | Path | None = None,
-        cache_dir: str | Path | None = None,
-        execution: Execution = DEFAULT_EXECUTION,
-        workers: Workers = ALONE,
-        observer: Observer | None = None,
-        recorder: Recorder = NO_RECORD,
+        run: Run = RUN,
     ) -> "Detector":
         """Train and calibrate on normal images.
 
         data: a folder (see `load_dataset`; only its normal training images are used) or samples.
-        backbone, steps, batch, seed override the preset; weights: a file for a backbone given by name.
-        work_dir: where checkpoints are kept while training, so that the same call continues an interrupted
-        one. cache_dir: where features are kept for other trainings on the same images. strict: fail on an
-        unreadable image. device: a torch device, by default a CUDA GPU if there is one. execution: parts,
-        precision. workers: the processes that share the work (see `invad.fit.distributed.workers`); all call
-        this with the same arguments, see the same folders, and get the same detector; one should save it.
-        recorder: told the loss of every step.
+        backbone, steps, batch, seed override the preset; `Preset.load_backbone` makes a backbone with weights
+        from a file. rates: false-alarm rates of the limits. strict: fail on an unreadable image. device: a
+        torch device, by default a CUDA GPU if there is one. run: folders for checkpoints and features,
+        processes, precision, and who is told; of several processes one should save the detector.
         Raises DataError, ConfigError, WeightsError, TrainingError with one line that says what to do.
         """
         sleep_beside_the_user()
-        observer = observer or Silent()
-        samples = load_dataset(data, categories=categories).train if isinstance(data, str | Path) else data
+        samples = load_dataset(data).train if isinstance(data, str | Path) else data
         settings = named(preset) if isinstance(preset, str) else preset
-        settings = _override(settings, backbone, steps, batch, seed)
-        net = _backbone(settings, backbone, weights).freeze().to(workers.device or choose_device(device))
-        fitted = fit(
-            samples,
-            settings,
-            net,
-            strict=strict,
-            place=Place(
-                work=None if work_dir is None else Path(work_dir),
-                cache=None if cache_dir is None else Path(cache_dir),
-                workers=workers,
-            ),
-            execution=execution,
-            observer=observer,
-            recorder=recorder,
-        )
+        name = backbone.info.name if isinstance(backbone, Backbone) else backbone
+        settings = settings.override(backbone=name, steps=steps, batch=batch, seed=seed)
+        net = backbone if isinstance(backbone, Backbone) else settings.load_backbone()
+        net = net.freeze().to(run.workers.device or choose_device(device))
+        fitted = fit(samples, settings, net, strict=strict, run=run)
         extract = fitted.model.extract
         info = DetectorInfo(
             preset=preset if isinstance(preset, str) else "custom",
@@ -194,7 +168,7 @@ class Detector(Predictor):
         )
         detector._take(limits, detector._read_controls())
         for warning in detector.warnings():
-            observer.note(warning)
+            run.observer.note(warning)
         return detector
 
     @classmethod
@@ -315,30 +289,6 @@ class Detector(Predictor):
     def _require_calibrated(self) -> None:
         if POOLED not in self.calibrations:
             raise NotCalibratedError("the detector has seen no held-out normals; calibrate it first")
-
-
-def _override(
-    settings: Preset, backbone: str | Backbone | None, steps: int | None, batch: int | None, seed: int | None
-) -> Preset:
-    train = settings.train
-    train = train if batch is None else replace(train, batch=batch)
-    train = train if steps is None else replace(train, steps=steps)
-    train = train if seed is None else replace(train, seed=seed)
-    name = backbone.info.name if isinstance(backbone, Backbone) else backbone or settings.backbone
-    return replace(settings, backbone=name, train=train)
-
-
-def _backbone(settings: Preset, given: str | Backbone | None, weights: str | Path | None) -> Backbone:
-    if isinstance(given, Backbone):
-        if weights is not None:
-            raise ConfigError(f"weights = {weights}: the backbone given has its own; name it to load others")
-        return given
-    return load_backbone(
-        settings.backbone,
-        weights=Path(weights) if weights is not None else None,
-        strides=settings.strides,
-        image_size=settings.area_side,
-    )
 
 
 def choose_device(name: str | None) -> torch.device:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from invad.backbones.base import Backbone
 from invad.data.content import file_digest
 from invad.data.datasets import load_dataset
 from invad.data.files import fitting_name, write_atomically
@@ -31,6 +32,7 @@ from invad.evaluation.results import PREDICTIONS, ROWS, result, rows_of_file
 from invad.evaluation.rows import Row
 from invad.evaluation.tables import write_outputs
 from invad.evaluation.testset import below, predict_category
+from invad.fit.run import Run
 from invad.model.settings import Preset
 from invad.model.settings import named as named_preset
 from invad.observer import Observer, Silent
@@ -202,18 +204,23 @@ def _detector(plan: Plan, unit: _Unit, output: Path, observer: Observer) -> Dete
     detector = Detector.fit(
         unit.dataset.train,
         preset=plan.preset,
-        backbone=plan.backbone,
-        weights=plan.weights,
+        backbone=_backbone(plan),
         steps=plan.steps,
         seed=unit.seed,
         strict=plan.strict,
         device=plan.device,
-        work_dir=folder / UNFINISHED,
-        observer=observer,
+        run=Run(work=folder / UNFINISHED, observer=observer),
     )
     detector.save(folder)
     shutil.rmtree(folder / UNFINISHED, ignore_errors=True)
     return detector
+
+
+def _backbone(plan: Plan) -> Backbone | str | None:
+    if plan.weights is None:
+        return plan.backbone
+    settings = named_preset(plan.preset) if isinstance(plan.preset, str) else plan.preset
+    return settings.load_backbone(plan.backbone, plan.weights)
 
 
 def _test(

@@ -14,6 +14,7 @@ from invad.data.synthetic import write_dataset
 from invad.detector.detector import Detector
 from invad.errors import DataError
 from invad.evaluation.evaluate import Evaluation, describe, evaluate
+from invad.fit.run import Run
 from invad.observer import Observer, Silent
 from invad.records import Sample, ScoredSample
 from invad.report import save_overlay, write_report
@@ -70,7 +71,9 @@ def run_demo(
         _require_outside(Path(data), output)
         train, test = _split(Path(data), layout, seed)
         _claim(output)
-    detector = Detector.fit(train, preset="fast", steps=steps, seed=seed, device=device, observer=observer)
+    detector = Detector.fit(
+        train, preset="fast", steps=steps, seed=seed, device=device, run=Run(observer=observer)
+    )
     detector.save(output / "model")
     evaluation = evaluate(detector, test, observer=observer)
     overlays = _overlays(detector, evaluation, output / "overlays")

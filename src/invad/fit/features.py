@@ -2,13 +2,11 @@
 
 import hashlib
 import math
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import reduce
 from operator import or_
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,16 +16,13 @@ from invad.backbones.base import Backbone
 from invad.data.content import copies, copies_in_words, file_digest, pixel_digest
 from invad.data.images import read_image
 from invad.errors import DataError
-from invad.fit.cache import Decoded, FeatureCache, require_room
-from invad.fit.distributed import Solo, Workers
+from invad.fit.cache import Decoded, FeatureCache
+from invad.fit.run import Run
 from invad.fit.training import fingerprint
 from invad.model.reading import FeatureExtractor
 from invad.observer import Observer
 from invad.records import Sample
 from invad.scoring.likeness import near_copies
-
-MEMORY_LIMIT = 1 << 30
-"""Arrays larger than this many bytes are memory-mapped files. Several processes share such a file always."""
 
 COMPARED_VALUES, COMPARED_IMAGES = 512, 2000
 """Of the features of an image, and of the images of a category, when near copies are looked for."""
@@ -50,58 +45,12 @@ class Features:
     copies: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where large arrays go. cache: a folder whose features outlive the job; work: one that is kept until it
-    succeeds; without both a temporary one. All workers must see the same folders.
-    """
-
-    work: Path | None = None
-    cache: Path | None = None
-    workers: Workers = field(default_factory=Solo)
-
-    def in_memory(self, shape: tuple[int, ...]) -> bool:
-        return self.workers.size == 1 and 4 * math.prod(shape) <= MEMORY_LIMIT
-
-    def keeps(self, shape: tuple[int, ...]) -> bool:
-        """Whether features of this shape are written where another run finds them."""
-        return self.cache is not None or (self.work is not None and not self.in_memory(shape))
-
-    def empty(self, shape: tuple[int, ...], stack: ExitStack) -> NDArray[np.float32]:
-        """An array to fill that all workers see, until the stack is left."""
-        if self.in_memory(shape):
-            return np.empty(shape, np.float32)
-        folder = self.temporary(stack)
-        path = folder / "array.npy"
-        if self.workers.rank == 0:
-            # Asked before: a memory map that finds the disk full kills the process.
-            require_room(folder, 4 * math.prod(shape))
-            np.lib.format.open_memmap(path, "w+", np.float32, shape)
-        self.workers.wait()
-        return np.lib.format.open_memmap(path, "r+")
-
-    def temporary(self, stack: ExitStack) -> Path:
-        """A new folder, the same for all workers, that goes when the stack is left."""
-        own = {}
-        if self.workers.rank == 0:
-            if self.work is not None:
-                self.work.mkdir(parents=True, exist_ok=True)
-            made = tempfile.TemporaryDirectory(prefix="invad-features-", dir=self.work)
-            own[0] = stack.enter_context(made)
-        return Path(self.workers.gather(own)[0])
-
-    def mine(self, items: int) -> range:
-        """The numbers of this worker's share."""
-        return range(self.workers.rank, items, self.workers.size)
-
-
 def extract_features(
     samples: Sequence[Sample],
     extract: FeatureExtractor,
     *,
     strict: bool,
-    observer: Observer,
-    place: Place,
+    run: Run,
     stack: ExitStack,
 ) -> Features:
     """Features of all readable images, computed once; others are skipped and named, or fail if strict.
@@ -110,23 +59,23 @@ def extract_features(
     as they were copied, they would be trained on and held out at once.
     """
     shape = (len(samples), extract.channels, *extract.grid_hw)
-    size, count = 4 * math.prod(shape), place.workers.size
-    where = "on disk" if place.keeps(shape) or not place.in_memory(shape) else "in memory"
+    size, count = 4 * math.prod(shape), run.workers.size
+    where = "on disk" if run.keeps(shape) or not run.in_memory(shape) else "in memory"
     by = f", {count} processes" if count > 1 else ""
-    observer.note(f"features: {len(samples)} images, {size / 2**20:,.0f} MB {where}{by}")
+    run.observer.note(f"features: {len(samples)} images, {size / 2**20:,.0f} MB {where}{by}")
     if where == "in memory":
         z_NChw: NDArray[np.float32] = np.empty(shape, np.float32)
-        observer.stage("features", len(samples))
-        decoded = _fill(z_NChw, range(len(samples)), samples, extract, strict, observer)
+        run.observer.stage("features", len(samples))
+        decoded = _fill(z_NChw, range(len(samples)), samples, extract, strict, run.observer)
     else:
-        z_NChw, decoded = _on_disk(shape, samples, extract, strict, observer, place, stack)
+        z_NChw, decoded = _on_disk(shape, samples, extract, strict, run, stack)
     for why in decoded.unreadable.values():
-        observer.note(f"skipped: {why}")
+        run.observer.note(f"skipped: {why}")
     readable = [row for row in range(len(samples)) if row not in decoded.unreadable]
     copied = copies([(samples[row].category, decoded.pixels[row]) for row in readable])
     if copied:
         told = copies_in_words(copied, [samples[row].path for row in readable])
-        observer.note(f"{told}: they have the same pixels, or show one colour only, and count once")
+        run.observer.note(f"{told}: they have the same pixels, or show one colour only, and count once")
     rows = [row for i, row in enumerate(readable) if i not in copied]
     return Features(
         z_NChw,
@@ -217,19 +166,18 @@ def _on_disk(
     samples: Sequence[Sample],
     extract: FeatureExtractor,
     strict: bool,
-    observer: Observer,
-    place: Place,
+    run: Run,
     stack: ExitStack,
 ) -> tuple[NDArray[np.float32], Decoded]:
     """Every worker computes its share of the blocks that are not there yet."""
-    parent = place.cache or place.work or place.temporary(stack)
-    cache = FeatureCache(parent / f"features-{_mark(samples, extract, place)}", shape)
+    parent = run.cache or run.work or run.temporary(stack)
+    cache = FeatureCache(parent / f"features-{_mark(samples, extract, run)}", shape)
     with ExitStack() as held:
-        if place.workers.rank == 0:
-            cache.prepare(held, observer.note)
-        place.workers.wait()
-        decoded = _shared(cache, samples, extract, strict, observer, place)
-        place.workers.wait()
+        if run.workers.rank == 0:
+            cache.prepare(held, run.observer.note)
+        run.workers.wait()
+        decoded = _shared(cache, samples, extract, strict, run)
+        run.workers.wait()
     if strict and decoded.unreadable:
         raise DataError(next(iter(decoded.unreadable.values())))
     return cache.array(), decoded
@@ -240,28 +188,29 @@ def _shared(
     samples: Sequence[Sample],
     extract: FeatureExtractor,
     strict: bool,
-    observer: Observer,
-    place: Place,
+    run: Run,
 ) -> Decoded:
-    blocks = [cache.blocks()[i] for i in place.mine(len(cache.blocks()))]
+    blocks = [cache.blocks()[i] for i in run.mine(len(cache.blocks()))]
     known = {block: cache.read_record(block) for block in blocks if cache.is_recorded(block)}
     for block in (block for block, record in known.items() if record is None):
         rows = cache.rows(block)
-        observer.note(f"{cache.folder}: images {rows.start + 1} to {rows.stop} are damaged; computed again")
+        run.observer.note(
+            f"{cache.folder}: images {rows.start + 1} to {rows.stop} are damaged; computed again"
+        )
     missing = [block for block in blocks if known.get(block) is None]
     if found := sum(len(cache.rows(block)) for block in blocks if block not in missing):
-        observer.note(f"features: {found} found in {cache.folder}")
-    observer.stage("features", sum(len(cache.rows(block)) for block in missing))
+        run.observer.note(f"features: {found} found in {cache.folder}")
+    run.observer.stage("features", sum(len(cache.rows(block)) for block in missing))
     own = reduce(or_, (record for record in known.values() if record is not None), Decoded())
     failure: dict[int, DataError] = {}
     try:
         for block in missing:
-            own |= _compute(cache, block, samples, extract, strict, observer)
+            own |= _compute(cache, block, samples, extract, strict, run.observer)
     except DataError as error:
-        failure[place.workers.rank] = error
-    decoded = Decoded(place.workers.gather(own.unreadable), place.workers.gather(own.pixels))
+        failure[run.workers.rank] = error
+    decoded = Decoded(run.workers.gather(own.unreadable), run.workers.gather(own.pixels))
     # All stop for the same reason, whoever met it.
-    for met in place.workers.gather(failure).values():
+    for met in run.workers.gather(failure).values():
         raise met
     return decoded
 
@@ -281,10 +230,10 @@ def _compute(
     return decoded
 
 
-def _mark(samples: Sequence[Sample], extract: FeatureExtractor, place: Place) -> str:
+def _mark(samples: Sequence[Sample], extract: FeatureExtractor, run: Run) -> str:
     """A name that changes with the images, the weights, and everything done to the pixels."""
-    own = {i: file_digest(samples[i].path) for i in place.mine(len(samples))}
-    contents = place.workers.gather(own).values()
+    own = {i: file_digest(samples[i].path) for i in run.mine(len(samples))}
+    contents = run.workers.gather(own).values()
     return fingerprint(
         [(str(s.path.absolute()), content) for s, content in zip(samples, contents, strict=True)],
         backbone_digest(extract.backbone),

@@ -28,7 +28,6 @@ from invad.diffusion.gaussian import GaussianPreconditioned
 from invad.errors import DataError
 from invad.fit.features import (
     Features,
-    Place,
     backbone_digest,
     balance,
     extract_features,
@@ -36,15 +35,15 @@ from invad.fit.features import (
     moments,
     require_pictures,
 )
-from invad.fit.training import Checkpoint, Execution, fingerprint, train_denoiser
+from invad.fit.run import Run
+from invad.fit.training import Checkpoint, fingerprint, train_denoiser
 from invad.model.reading import SCHEDULE, FeatureExtractor, FineReader, Model
 from invad.model.settings import Preset
 from invad.model.space import FeatureSpace
-from invad.observer import NO_RECORD, Observer, Recorder, Silent
 from invad.records import Sample
 from invad.scoring.calibration import folds, hold_out
 
-__all__ = ["FitRecord", "Fitted", "Observer", "Silent", "fit", "plan"]
+__all__ = ["FitRecord", "Fitted", "fit", "plan"]
 
 LARGEST_MULTIPLE = 64
 """Pixels; an input is not stretched further than this only to fit the grid to the backbone."""
@@ -60,8 +59,7 @@ FOLDS = 4
 ALIKE = 1.5
 """Largest ratio between the aspect ratios of categories that share an input size."""
 
-PLACE = Place()
-EXECUTION = Execution()
+RUN = Run()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,33 +104,25 @@ def fit(
     backbone: Backbone,
     *,
     strict: bool = False,
-    place: Place = PLACE,
-    execution: Execution = EXECUTION,
-    observer: Observer | None = None,
-    recorder: Recorder = NO_RECORD,
+    run: Run = RUN,
 ) -> Fitted:
     """Train on normal samples, holding out what calibrates.
 
     Of 60 or more normals, a fifth (at least 8) of each category is held out for good. Of fewer, each of four
-    models is trained without a quarter, which it then reads, and a fifth model is trained on all. place: its
-    work folder keeps checkpoints, so that the same call continues after an interruption; its workers share
-    the work, and each returns the same. recorder: told of every step.
+    models is trained without a quarter, which it then reads, and a fifth model is trained on all.
     Raises DataError when fewer than two images can be read, TrainingError as `train_denoiser`.
     """
-    observer = observer or Silent()
     started = time.perf_counter()
     for sample in samples:
         if sample.is_anomalous:
             raise DataError(f"{sample.path}: is {sample.defect}; training takes normal images only")
     extract = plan(samples, settings, backbone, strict=strict)
     with ExitStack() as stack:
-        features = extract_features(
-            samples, extract, strict=strict, observer=observer, place=place, stack=stack
-        )
+        features = extract_features(samples, extract, strict=strict, run=run, stack=stack)
         require_pictures(2, features)
         for words in frames_in_words(features):
-            observer.note(words)
-        job = _Job(extract, settings, features, place, execution, observer, recorder)
+            run.observer.note(words)
+        job = _Job(extract, settings, features, run)
         few = len(features.samples) < FEW_IMAGES
         model, maps, held, loss = job.k_fold() if few else job.split()
     categories = [features.samples[i].category for i in held]
@@ -146,9 +136,9 @@ def fit(
         final_loss=round(loss, 5),
         seconds=round(time.perf_counter() - started, 2),
         threads=torch.get_num_threads(),
-        device=extract.device.type if place.workers.size > 1 else str(extract.device),
-        processes=place.workers.size,
-        precision=execution.precision_on(extract.device),
+        device=extract.device.type if run.workers.size > 1 else str(extract.device),
+        processes=run.workers.size,
+        precision=run.execution.precision_on(extract.device),
     )
     return Fitted(model, maps, tuple(categories), tuple(features.pixels[i] for i in held), record)
 
@@ -158,22 +148,18 @@ def train_apart(
     settings: Preset,
     backbone: Backbone,
     *,
-    place: Place = PLACE,
-    observer: Observer | None = None,
+    run: Run = RUN,
 ) -> tuple[Model, NDArray[np.float32]]:
     """One model trained without the held-out share, however few images, and that share's raw features.
 
     For studies that read one network in many ways; `fit` trains once per fold when images are few.
-    The work folder of `place` keeps the trained network, so that the same call does not train again.
+    The work folder of `run` keeps the trained network, so that the same call does not train again.
     """
-    observer = observer or Silent()
     extract = plan(samples, settings, backbone, strict=False)
     with ExitStack() as stack:
-        features = extract_features(
-            samples, extract, strict=False, observer=observer, place=place, stack=stack
-        )
+        features = extract_features(samples, extract, strict=False, run=run, stack=stack)
         require_pictures(4, features)
-        job = _Job(extract, settings, features, place, EXECUTION, observer, NO_RECORD)
+        job = _Job(extract, settings, features, run)
         kept, held = job.shares()
         model, _ = job.train("denoiser", np.array(kept))
         return model, np.array(features.z_NChw[features.rows[held]])
@@ -249,10 +235,7 @@ class _Job:
     extract: FeatureExtractor
     settings: Preset
     features: Features
-    place: Place
-    execution: Execution
-    observer: Observer
-    recorder: Recorder
+    run: Run
 
     @property
     def categories(self) -> list[str]:
@@ -315,7 +298,7 @@ class _Job:
             x_NKhw = self._in_space(space, z, rows[images], stack)
             if isinstance(denoiser, GaussianPreconditioned):
                 denoiser.set_gaussian(*moments(x_NKhw, repeats))
-            self.observer.stage(name, steps)
+            self.run.observer.stage(name, steps)
             loss = train_denoiser(
                 denoiser,
                 x_NKhw,
@@ -325,8 +308,8 @@ class _Job:
                 device=self.extract.device,
                 on_step=partial(self._on_step, name),
                 checkpoint=self._checkpoint(name, balanced),
-                execution=self.execution,
-                workers=self.place.workers,
+                execution=self.run.execution,
+                workers=self.run.workers,
             )
             empirical = self.remember(x_NKhw, repeats)
         fine = None
@@ -339,8 +322,8 @@ class _Job:
         return Model(self.extract, space, denoiser, empirical, settings, fine).to_device(), loss
 
     def _on_step(self, name: str, step: int, loss: float) -> None:
-        self.recorder.record(name, step, {"loss": loss})
-        self.observer.advance(f"loss {loss:.3f}")
+        self.run.recorder.record(name, step, {"loss": loss})
+        self.run.observer.advance(f"loss {loss:.3f}")
 
     def remember(self, x_NKhw: NDArray[np.float32], index: NDArray[np.intp]) -> EmpiricalDenoiser | None:
         """The predictor without training of the cells of the images `index`."""
@@ -356,32 +339,32 @@ class _Job:
         """Norm maps of these images, each read by one of the workers, in the order of `index`."""
         z, rows = self.features.z_NChw, self.features.rows
         own = {}
-        for i in self.place.mine(len(index)):
+        for i in self.run.mine(len(index)):
             row = rows[index[i]]
             own[i] = model.read(torch.from_numpy(np.ascontiguousarray(z[row : row + 1])))
-        return torch.stack(list(self.place.workers.gather(own).values()))
+        return torch.stack(list(self.run.workers.gather(own).values()))
 
     def _in_space(
         self, space: FeatureSpace, z_NChw: NDArray[np.float32], rows: NDArray[np.intp], stack: ExitStack
     ) -> NDArray[np.float32]:
         """The images `rows` in the space that is noised, computed once, by all workers together."""
-        x_NKhw = self.place.empty((len(rows), space.channels, *z_NChw.shape[2:]), stack)
-        for i in self.place.mine(len(rows)):
+        x_NKhw = self.run.empty((len(rows), space.channels, *z_NChw.shape[2:]), stack)
+        for i in self.run.mine(len(rows)):
             z = np.ascontiguousarray(z_NChw[rows[i] : rows[i] + 1])
             x_NKhw[i] = space(torch.from_numpy(z))[0].numpy()
-        self.place.workers.wait()
+        self.run.workers.wait()
         return x_NKhw
 
     def _checkpoint(self, name: str, index: NDArray[np.intp]) -> Checkpoint | None:
-        if self.place.work is None:
+        if self.run.work is None:
             return None
         pictures = list(zip(self.categories, self.features.pixels, strict=True))
         weights = backbone_digest(self.extract.backbone)
-        precision = self.execution.precision_on(self.extract.device)
+        precision = self.run.execution.precision_on(self.extract.device)
         mark = fingerprint(
             repr(self.settings), repr(self.extract.preprocess), weights, pictures, index.tolist(), precision
         )
-        return Checkpoint(self.place.work / f"{name.replace(' ', '-')}.safetensors", mark)
+        return Checkpoint(self.run.work / f"{name.replace(' ', '-')}.safetensors", mark)
 
 
 def _fresh_denoiser(settings: Preset, channels: int, grid_hw: tuple[int, int]) -> DenoiserModule:

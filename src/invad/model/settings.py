@@ -2,7 +2,10 @@
 
 import math
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from invad.backbones.base import Backbone
+from invad.backbones.registry import load_backbone
 from invad.diffusion.denoiser import PRESETS as DENOISER_PRESETS
 from invad.diffusion.denoiser import DenoiserConfig
 from invad.diffusion.empirical import EmpiricalConfig
@@ -124,6 +127,29 @@ class Preset:
         if self.empirical is not None:
             counts += [len(self.empirical.timesteps)] * (1 if self.fine is None else 2)
         return tuple(1 / (len(counts) * count) for count in counts for _ in range(count))
+
+    def override(
+        self,
+        *,
+        backbone: str | None = None,
+        steps: int | None = None,
+        batch: int | None = None,
+        seed: int | None = None,
+    ) -> "Preset":
+        """These settings with what is given in place of their own. Raises ConfigError out of range."""
+        given = {"steps": steps, "batch": batch, "seed": seed}
+        train = replace(self.train, **{name: value for name, value in given.items() if value is not None})
+        return replace(self, backbone=backbone or self.backbone, train=train)
+
+    def load_backbone(self, name: str | None = None, weights: Path | None = None) -> Backbone:
+        """The frozen backbone of these settings, or the one called `name` as they would use it.
+
+        weights: a file in place of those that the name stands for. Raises as `invad.backbones.registry`'s
+        `load_backbone`.
+        """
+        return load_backbone(
+            name or self.backbone, weights=weights, strides=self.strides, image_size=self.area_side
+        )
 
 
 def named(name: str) -> Preset:

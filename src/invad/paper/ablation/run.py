@@ -23,8 +23,8 @@ from invad.data.preprocess import resize_map
 from invad.detector.detector import choose_device
 from invad.detector.plain import to_plain
 from invad.errors import ConfigError, DataError
-from invad.fit.features import Place
 from invad.fit.fit import train_apart
+from invad.fit.run import Run
 from invad.fit.training import fingerprint
 from invad.metrics.exact import image_metrics, mean_ad, pixel_metrics
 from invad.model.reading import Model
@@ -189,7 +189,7 @@ def _run(
     trained = [file_digest(sample.path) for sample in dataset.train]
     mark = fingerprint(to_plain(settings), str(network.weights), dataset.categories, trained)
     work = networks / mark
-    model, held = train_apart(dataset.train, settings, backbone, place=Place(work=work), observer=observer)
+    model, held = train_apart(dataset.train, settings, backbone, run=Run(work=work, observer=observer))
     tests = _read_tests(model, dataset.test, plan.pixels, observer)
     observer.stage("readings", len(variants))
     rows = []
