@@ -17,16 +17,7 @@ from invad._version import __version__
 from invad.backbones.base import Backbone
 from invad.data.datasets import load_dataset, normal_images
 from invad.data.preprocess import resize_map
-from invad.detector.calibrating import (
-    Limits,
-    controls,
-    distinct,
-    fit_limits,
-    passing,
-    read_normals,
-    require_controls,
-    score_maps,
-)
+from invad.detector import calibrating
 from invad.detector.card import model_card
 from invad.detector.parts import DetectorInfo, Parts, load_parts, save_parts
 from invad.errors import ConfigError, NotCalibratedError
@@ -73,9 +64,10 @@ class Detector(Predictor):
     def judge(self, pixels: Sequence[Pixels], category: str | None = None) -> list[Prediction]:
         """Predictions of decoded images of one input size, which pass the networks together."""
         self._require_calibrated()
-        x_B3HW = torch.stack([self.model.extract.preprocess(one) for one in pixels])
-        z_BChw = self.model.extract.features(x_B3HW)
-        maps_BLhw = self.model.read_batch(z_BChw)
+        extract = self.model.extract
+        x_B3HW = torch.stack([extract.preprocess(one) for one in pixels])  # window, one resize
+        z_BChw = extract.features(x_B3HW)  # frozen backbone, maps brought to one grid
+        maps_BLhw = self.model.read_batch(z_BChw)  # length of the predicted noise of each cell
         return self.predictions(maps_BLhw, [(one.shape[0], one.shape[1]) for one in pixels], category)
 
     def predictions(
@@ -110,7 +102,7 @@ class Detector(Predictor):
         """Image score and h x w map of z-scores on the feature grid, from norm maps."""
         self._require_calibrated()
         stats = self.stats[known_category(self.calibrations, category)]
-        return score_maps(maps_Lhw, stats, self.info.settings)
+        return calibrating.score_maps(maps_Lhw, stats, self.info.settings)
 
     # ------------------------------------------------------------------ making one
 
@@ -163,7 +155,7 @@ class Detector(Predictor):
             invad_version=__version__,
         )
         detector = cls(fitted.model, info, {}, {})
-        limits = fit_limits(
+        limits = calibrating.fit_limits(
             fitted.held_maps_NLhw, fitted.held_categories, fitted.held_pixels, settings, rates
         )
         detector._take(limits, detector._read_controls())
@@ -251,14 +243,14 @@ class Detector(Predictor):
         """
         observer = observer or Silent()
         samples = normal_images(normals) if isinstance(normals, str | Path) else normals
-        given = read_normals(samples, self.read, strict, observer)
-        used = distinct(given, self.stats, observer)
+        given = calibrating.read_normals(samples, self.read, strict, observer)
+        used = calibrating.distinct(given, self.stats, observer)
         groups = [sample.category for sample in used.samples]
-        settings, before = self.info.settings, Limits(self.stats, self.calibrations)
-        after = fit_limits(used.maps_NLhw, groups, used.pixels, settings, rates or self.rates)
+        settings, before = self.info.settings, calibrating.Limits(self.stats, self.calibrations)
+        after = calibrating.fit_limits(used.maps_NLhw, groups, used.pixels, settings, rates or self.rates)
         read = self._read_controls()
         if before.calibrations:
-            require_controls(before, after, read, used, settings)
+            calibrating.require_controls(before, after, read, used, settings)
         self._take(after, read)
         self.info = replace(self.info, recalibrated=_now())
         return self.warnings()
@@ -278,13 +270,15 @@ class Detector(Predictor):
                 lines += [prefix + line for line in calibration.warnings()]
         return (*lines, *self._doubts)
 
-    def _take(self, limits: Limits, read: Sequence[tuple[str, torch.Tensor]]) -> None:
+    def _take(self, limits: calibrating.Limits, read: Sequence[tuple[str, torch.Tensor]]) -> None:
         self.stats, self.calibrations = dict(limits.stats), dict(limits.calibrations)
         self.content_hash = None
-        self._doubts = tuple(passing(limits, read, self.info.settings).values())
+        self._doubts = tuple(calibrating.passing(limits, read, self.info.settings).values())
 
     def _read_controls(self) -> list[tuple[str, torch.Tensor]]:
-        return [(name, self.read(pixels)) for name, pixels in controls(self.model.extract.preprocess)]
+        return [
+            (name, self.read(pixels)) for name, pixels in calibrating.controls(self.model.extract.preprocess)
+        ]
 
     def _require_calibrated(self) -> None:
         if POOLED not in self.calibrations:
