@@ -39,7 +39,6 @@ from invad.data.images import read_image
 from invad.data.layouts.base import Dataset
 from invad.data.masks import read_mask
 from invad.data.preprocess import resize_map, resize_mask
-from invad.detector.plain import to_plain
 from invad.diffusion.schedule import timesteps
 from invad.evaluation.machine import facts
 from invad.fit.fit import Fitted, fit, plan
@@ -64,6 +63,7 @@ from invad.scoring.typicality import (
     paper_terms,
     typicality_map,
 )
+from invad.system.plain import to_plain
 
 STUDIES = ("accuracy", "robustness", "sizes", "unified", "teacher")
 STANDARD = named("standard")

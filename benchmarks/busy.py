@@ -104,7 +104,7 @@ def _own(neighbour: "subprocess.Popen[bytes] | None") -> float:
 def measure(subject: str, preset: str, way: str, work: Path) -> dict[str, float]:
     """One row, in the process that this is."""
     if way == "asleep":
-        from invad.waiting import sleep_in_this_process
+        from invad.system.waiting import sleep_in_this_process
 
         sleep_in_this_process()
     elif way == "library":

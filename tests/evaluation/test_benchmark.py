@@ -10,7 +10,6 @@ from PIL import Image
 
 import miniatures
 from invad.data.datasets import load_dataset
-from invad.data.lock import sole_writer
 from invad.data.synthetic import write_dataset
 from invad.detector.detector import Detector
 from invad.errors import ConfigError, DataError
@@ -20,6 +19,7 @@ from invad.evaluation.predictions import read_predictions
 from invad.evaluation.results import PROTOCOL_NOTES, rescore
 from invad.metrics.exact import SEVEN_METRICS
 from invad.observer import Silent
+from invad.system.lock import sole_writer
 
 
 class Notes(Silent):

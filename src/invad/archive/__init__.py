@@ -23,12 +23,12 @@ from typing import Any
 from invad._version import __version__
 from invad.archive.sources import list_source
 from invad.archive.worker import ATTEMPTS, PARTS, Worker, finished_paths
-from invad.data.files import is_folder, is_there, write_atomically
-from invad.data.lock import LOCK, sole_writer
 from invad.detector.opening import open_detector
 from invad.errors import ConfigError, DataError
 from invad.observer import Observer, Silent
 from invad.scoring.calibration import known_category
+from invad.system.files import is_folder, is_there, write_atomically
+from invad.system.lock import LOCK, sole_writer
 
 MANIFEST = "manifest.json"
 BLOCK = 64

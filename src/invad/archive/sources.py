@@ -5,10 +5,10 @@ import os
 from pathlib import Path
 from urllib.parse import parse_qs, quote, unquote_to_bytes, urlsplit
 
-from invad.data.files import is_file, is_folder
 from invad.data.formats import IMAGE_SUFFIXES
 from invad.data.listing import is_passed_over, list_images, natural_key
 from invad.errors import ConfigError, DataError
+from invad.system.files import is_file, is_folder
 
 LISTS = (".csv", ".parquet", ".txt")
 """Endings of files that name images: one a line, or in a column `path`."""

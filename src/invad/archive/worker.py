@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from invad.archive.sources import readable
-from invad.data.files import write_atomically
 from invad.detector.opening import open_detector
 from invad.errors import ArtifactError, InvadError, reason
 from invad.scoring.calibration import for_category
 from invad.scoring.regions import regions
+from invad.system.files import write_atomically
 
 PARTS, ATTEMPTS = "parts", ".attempts"
 DEATHS = 2

@@ -35,7 +35,7 @@ from invad.cli.train import train
 from invad.cli.voice import complain
 from invad.errors import ConfigError, InvadError, reason
 from invad.fit.launch import first_to_fail
-from invad.waiting import sleep_in_this_process
+from invad.system.waiting import sleep_in_this_process
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 

@@ -7,9 +7,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from invad.data.files import is_folder, is_there, take_place
-from invad.data.lock import LOCK, sole_writer
 from invad.errors import InvadError, TrainingError
+from invad.system.files import is_folder, is_there, take_place
+from invad.system.lock import LOCK, sole_writer
 
 if TYPE_CHECKING:
     from invad.fit.distributed import Workers

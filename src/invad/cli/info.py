@@ -86,7 +86,7 @@ def _size(size_hw: tuple[int, int] | None) -> str:
 
 
 def _described(detector: "Detector", model: str) -> dict[str, Any]:
-    from invad.detector.plain import to_plain
+    from invad.system.plain import to_plain
 
     own = sorted(name for name in detector.calibrations if name != POOLED)
     return {

@@ -10,9 +10,9 @@ from typing import Annotated, Any
 import typer
 
 from invad.cli.voice import STANDARD_OUTPUT
-from invad.data.files import is_folder
 from invad.errors import ConfigError, DataError, reason
 from invad.scoring.calibration import Rates
+from invad.system.files import is_folder
 
 IMAGES, FEATURES, SPEED = "Images", "Features", "Speed and memory"
 """Headings of the options that are used less."""

@@ -25,11 +25,11 @@ from invad.cli.options import (
 from invad.cli.progress import observing
 from invad.cli.rows import Rows, csv_form, json_form
 from invad.cli.voice import Voice, standard
-from invad.data.files import fitting_name, is_folder
 from invad.data.formats import IMAGE_SUFFIXES
 from invad.data.listing import survey
 from invad.detector.opening import AUTO, open_detector
 from invad.errors import ConfigError, DataError, InvadError, reason
+from invad.system.files import fitting_name, is_folder
 
 if TYPE_CHECKING:
     from invad.detector.opening import AnyDetector

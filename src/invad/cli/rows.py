@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from invad.cli.voice import STANDARD_OUTPUT, Voice
-from invad.data.files import Output
 from invad.errors import DataError, reason
+from invad.system.files import Output
 
 FIELDS = ("path", "score", "p_value", "decision", "error")
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from rich.console import Console
 
-from invad.data.files import is_standard_output, write_atomically
 from invad.errors import InvadError
+from invad.system.files import is_standard_output, write_atomically
 
 STANDARD_OUTPUT = "-"
 

@@ -7,12 +7,12 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from invad.data.files import is_file, is_folder, is_there
 from invad.data.formats import IMAGE_SUFFIXES
 from invad.data.layouts import bmad, folder, kolektor, manifest, meta, mvtec, real_iad, visa
 from invad.data.layouts.base import Dataset, Layout, category_name
 from invad.errors import ConfigError, DataError
 from invad.records import Sample
+from invad.system.files import is_file, is_folder, is_there
 
 LIST_SUFFIXES = (*manifest.SUFFIXES, ".json")
 

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from invad.data.files import is_folder, is_there
 from invad.data.formats import HEAD_BYTES, Reader, format_of
 from invad.data.pages import chosen_page, the_picture
 from invad.errors import ConfigError, DataError, reason
+from invad.system.files import is_folder, is_there
 
 if TYPE_CHECKING:
     import torch

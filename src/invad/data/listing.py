@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from invad.data.files import is_file, is_folder, is_there
 from invad.data.formats import IMAGE_SUFFIXES
 from invad.errors import DataError, reason
+from invad.system.files import is_file, is_folder, is_there
 
 SYSTEM_FOLDERS = frozenset(
     (

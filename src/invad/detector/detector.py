@@ -33,7 +33,7 @@ from invad.runtime.predictor import Pixels, Predictor
 from invad.runtime.torch_engine import TorchEngine
 from invad.scoring.calibration import POOLED, Calibration, Rates, for_category, known_category
 from invad.scoring.typicality import PositionStats
-from invad.waiting import sleep_beside_the_user
+from invad.system.waiting import sleep_beside_the_user
 
 DEFAULT_RATES = Rates()
 RUN = Run()

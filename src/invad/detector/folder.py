@@ -19,10 +19,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from invad.data.files import is_file, is_folder, is_there, take_place
 from invad.data.formats import IMAGE_SUFFIXES
 from invad.errors import ArtifactError, reason
 from invad.runtime.bundle import is_bundle
+from invad.system.files import is_file, is_folder, is_there, take_place
 
 FORMAT = 5
 TENSORS, CONFIG, CALIBRATION, CARD = "model.safetensors", "config.json", "calibration.json", "README.md"

@@ -12,7 +12,6 @@ from invad.backbones.base import Backbone
 from invad.backbones.registry import load_backbone
 from invad.data.preprocess import Preprocess
 from invad.detector.folder import read_bundle, write_bundle
-from invad.detector.plain import from_plain, to_plain
 from invad.diffusion.denoiser import build_denoiser
 from invad.diffusion.dit import DiT
 from invad.diffusion.empirical import EmpiricalDenoiser
@@ -23,6 +22,7 @@ from invad.model.settings import Preset
 from invad.model.space import FeatureSpace
 from invad.scoring.calibration import POOLED, Calibration
 from invad.scoring.typicality import PositionStats
+from invad.system.plain import from_plain, to_plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

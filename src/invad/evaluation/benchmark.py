@@ -18,12 +18,9 @@ from urllib.parse import quote
 from invad.backbones.base import Backbone
 from invad.data.content import file_digest
 from invad.data.datasets import load_dataset
-from invad.data.files import fitting_name, write_atomically
 from invad.data.layouts.base import Dataset
-from invad.data.lock import LOCK, sole_writer
 from invad.detector.detector import Detector
 from invad.detector.folder import CONFIG
-from invad.detector.plain import to_plain
 from invad.errors import ConfigError, DataError, InvadError
 from invad.evaluation.definitions import named as named_definitions
 from invad.evaluation.machine import facts
@@ -37,6 +34,9 @@ from invad.model.settings import Preset
 from invad.model.settings import named as named_preset
 from invad.observer import Observer, Silent
 from invad.records import Sample
+from invad.system.files import fitting_name, write_atomically
+from invad.system.lock import LOCK, sole_writer
+from invad.system.plain import to_plain
 
 SETTINGS = ("unified", "single")
 """One model for all categories, or one for each."""

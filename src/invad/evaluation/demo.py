@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from invad.data.datasets import load_dataset
-from invad.data.files import fitting_name, write_atomically
 from invad.data.images import read_image
 from invad.data.synthetic import write_dataset
 from invad.detector.detector import Detector
@@ -19,6 +18,7 @@ from invad.observer import Observer, Silent
 from invad.records import Sample, ScoredSample
 from invad.report import save_overlay, write_report
 from invad.scoring.calibration import for_category, hold_out
+from invad.system.files import fitting_name, write_atomically
 
 CATEGORIES = ("gasket", "brushed_metal", "fabric", "solder_chip")
 TRAIN, TEST_GOOD, PER_DEFECT = 100, 30, 8

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from invad.data.files import write_atomically
 from invad.errors import DataError, reason
 from invad.records import GOOD
+from invad.system.files import write_atomically
 
 FORMAT = 1
 NEEDED = {"category", "seed", "input_hw", "rates", "run", "machine"}

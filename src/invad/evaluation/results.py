@@ -7,13 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from invad.data.files import is_file, is_folder, write_atomically
 from invad.errors import DataError
 from invad.evaluation.definitions import DEFINITIONS
 from invad.evaluation.definitions import named as named_definitions
 from invad.evaluation.predictions import Predictions, read_predictions
 from invad.evaluation.rows import SAMPLE_METRICS, Row, row_of
 from invad.metrics.exact import SEVEN_METRICS, mean_over_categories
+from invad.system.files import is_file, is_folder, write_atomically
 
 PREDICTIONS, ROWS = "predictions", "rows"
 """Folders of a benchmark: a prediction file and the rows made from it, for each category and seed."""

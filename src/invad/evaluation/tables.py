@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from invad.data.files import write_atomically
 from invad.evaluation.machine import in_words
 from invad.report.page import environment
 from invad.report.wording import METRICS, MISSING, NO_BREAK, number
+from invad.system.files import write_atomically
 
 Result = Mapping[str, Any]
 Figure = Sequence[float | None] | None

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from invad.data.files import take_place
-from invad.data.lock import sole_writer
 from invad.errors import TrainingError
+from invad.system.files import take_place
+from invad.system.lock import sole_writer
 
 ARRAY = "features.npy"
 BLOCK = 16

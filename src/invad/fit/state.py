@@ -18,10 +18,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from invad.data.files import take_place
 from invad.errors import TrainingError
 from invad.fit.distributed import Workers
 from invad.model.settings import TrainConfig
+from invad.system.files import take_place
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from invad.data.files import take_place
 from invad.errors import ConfigError, TrainingError
+from invad.system.files import take_place
 
 PROJECT = "invad"
 

@@ -18,10 +18,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from invad.data.files import take_place
 from invad.diffusion.denoiser import DenoiserConfig
 from invad.diffusion.dit import DiT
 from invad.errors import ConfigError, WeightsError
+from invad.system.files import take_place
 
 WRAPPER_KEYS = ("ema", "model_ema", "state_dict", "model", "denoiser")
 PREFIXES = ("module.", "_orig_mod.", "net.")

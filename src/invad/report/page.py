@@ -11,7 +11,6 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from invad.data.files import write_atomically
 from invad.errors import ConfigError, DataError
 from invad.metrics.exact import roc_curve
 from invad.records import ScoredSample
@@ -31,6 +30,7 @@ from invad.report.wording import (
     p_value_text,
     percent,
 )
+from invad.system.files import write_atomically
 
 Metrics: TypeAlias = Mapping[str, Any]
 

@@ -7,10 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from invad.data.files import write_atomically
 from invad.records import Decision
 from invad.report.colours import Limits, Pixels, display, overlay
 from invad.report.wording import number, p_value_text
+from invad.system.files import write_atomically
 
 PAPER = (255, 255, 255)
 INK = (24, 28, 36)

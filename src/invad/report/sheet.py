@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from invad.data.files import write_atomically
 from invad.data.images import read_image
 from invad.data.layouts.base import Dataset
 from invad.data.masks import read_mask
 from invad.errors import DataError
 from invad.records import Sample
 from invad.report.colours import display, outline
+from invad.system.files import write_atomically
 
 SIDE = 120
 GAP = 8

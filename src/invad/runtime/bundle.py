@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from invad.data.files import is_file, is_folder, is_there
 from invad.errors import ArtifactError, InvadError, reason
 from invad.scoring.calibration import POOLED, Calibration, Rates
+from invad.system.files import is_file, is_folder, is_there
 
 FORMAT = 1
 BUNDLE = "bundle.json"

@@ -33,7 +33,7 @@ def open_graph(path: Path, options: Options) -> OnnxRuntimeEngine:
     """Raises ConfigError for a device that is not there, ArtifactError for a graph it cannot run."""
     settings = ort.SessionOptions()
     settings.log_severity_level = 4
-    # Threads that spin hold the cores of those that work, beside any other process: see invad.waiting.
+    # Threads that spin hold the cores of those that work, beside any other process: see invad.system.waiting.
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if options.threads is not None:
         settings.intra_op_num_threads = options.threads

@@ -8,7 +8,7 @@ import torch
 
 from invad.errors import ArtifactError, ConfigError
 from invad.runtime.engines import Array, Options, Outputs
-from invad.waiting import sleep_beside_the_user
+from invad.system.waiting import sleep_beside_the_user
 
 
 class TorchEngine:

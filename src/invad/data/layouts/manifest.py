@@ -19,10 +19,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from invad.data.files import write_atomically
 from invad.data.layouts.base import GOOD_NAMES, Dataset, Split, category_name, held_out, sorted_out
 from invad.errors import ConfigError, DataError
 from invad.records import GOOD, Sample
+from invad.system.files import write_atomically
 
 TEST = "test"
 COLUMNS = ("image_path", "split", "label", "mask_path", "category", "sample_id", "mask_above")

@@ -8,11 +8,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from invad.data.files import write_atomically
 from invad.data.layouts.base import Dataset, Split, sorted_out
 from invad.data.layouts.manifest import listed_path, relative
 from invad.errors import DataError
 from invad.records import GOOD, Sample
+from invad.system.files import write_atomically
 
 NAME = "meta.json"
 DEFECT = "defect"

@@ -15,13 +15,10 @@ from invad._version import __version__
 from invad.backbones.registry import load_backbone
 from invad.data.content import file_digest
 from invad.data.datasets import load_dataset
-from invad.data.files import write_atomically
 from invad.data.labelled import Unreadable, judge_labelled
 from invad.data.layouts.base import Dataset
-from invad.data.lock import sole_writer
 from invad.data.preprocess import resize_map
 from invad.detector.detector import choose_device
-from invad.detector.plain import to_plain
 from invad.errors import ConfigError, DataError
 from invad.fit.fit import train_apart
 from invad.fit.run import Run
@@ -35,6 +32,9 @@ from invad.paper.ablation.studies import STUDIES, Network, Variant
 from invad.paper.ablation.tables import chart, markdown
 from invad.records import Sample
 from invad.scoring.typicality import paper_terms
+from invad.system.files import write_atomically
+from invad.system.lock import sole_writer
+from invad.system.plain import to_plain
 
 BATCH = 8
 NO_PIXELS: dict[str, float | None] = dict.fromkeys(("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro"))

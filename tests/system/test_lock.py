@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from invad.data.lock import LOCK, sole_writer
 from invad.errors import DataError
+from invad.system.lock import LOCK, sole_writer
 
 SRC = Path(__file__).resolve().parents[2] / "src"
 HOLD = """
 import sys
 from pathlib import Path
-from invad.data.lock import sole_writer
+from invad.system.lock import sole_writer
 with sole_writer(Path(sys.argv[1]), "training"):
     print("held", flush=True)
     sys.stdin.read()

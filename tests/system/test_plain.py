@@ -4,10 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invad.detector.plain import from_plain, to_plain
 from invad.errors import ConfigError
 from invad.model.settings import PRESETS, Preset
 from invad.scoring.calibration import Calibration, Rates
+from invad.system.plain import from_plain, to_plain
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

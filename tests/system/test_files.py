@@ -9,7 +9,8 @@ import threading
 
 import pytest
 
-from invad.data.files import (
+from invad.errors import DataError, reason
+from invad.system.files import (
     Output,
     fitting_name,
     is_file,
@@ -19,7 +20,6 @@ from invad.data.files import (
     replacing,
     write_atomically,
 )
-from invad.errors import DataError, reason
 
 
 def test_a_file_is_replaced_whole_and_nothing_stays_beside_it(tmp_path):
@@ -97,7 +97,7 @@ def test_a_device_stays_a_device(tmp_path):
 SAY = """
 import sys
 from pathlib import Path
-from invad.data.files import is_standard_output, write_atomically
+from invad.system.files import is_standard_output, write_atomically
 print("before", flush=True)
 assert is_standard_output(sys.argv[1])
 write_atomically(Path(sys.argv[1]), b"content\\n")

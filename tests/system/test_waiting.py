@@ -88,7 +88,7 @@ def test_the_command_has_threads_sleep_before_torch_is_loaded():
 
 @pytest.mark.parametrize("choice", ["OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
 def test_a_user_who_chose_is_obeyed(choice, monkeypatch):
-    from invad import waiting
+    from invad.system import waiting
 
     for name in waiting.CHOICES:
         monkeypatch.delenv(name, raising=False)
