@@ -226,3 +226,48 @@ def test_a_sheet_that_cannot_be_written_costs_no_findings(run, parts, tmp_path, 
     one_line(result, "full", "No space left on device")
     told = json.loads((tmp_path / "c.json").read_text())
     assert (told["problems"], told["sheet"]) == ([], None)
+
+
+def test_what_is_wrong_with_the_test_part_stops_only_those_who_test(
+    own_parts, model, own_model, run, one_line, tmp_path
+):
+    (own_parts / "gasket/test/scratch").mkdir()
+    shutil.copy(own_parts / "gasket/test/good/000.png", own_parts / "gasket/test/stray.png")
+    new = tmp_path / "new"
+    trained = run("train", own_parts, "--output", new, "--preset", "none such")  # ends after the reading
+    one_line(trained, "none such")
+    assert "the test part, which training does not read, has 2 problems, the first: " in trained.stderr
+    assert run("calibrate", own_model, own_parts).exit_code == 0
+    for verb in (
+        ["evaluate", model, own_parts],
+        ["benchmark", "run", "auto", own_parts, "--output", new],
+        ["data", "convert", own_parts, "--output", tmp_path / "list.csv"],
+        ["demo", "--data", own_parts, "--output", new],
+        ["paper", "ablate", "steps", own_parts, "--output", new],
+    ):
+        one_line(run(*verb), "stray.png: is it normal?", "'invad data check' lists 1 more")
+    assert not new.exists()
+    problems = json.loads(run("data", "check", own_parts, "--json", "-").stdout)["problems"]
+    assert [p for p in problems if "stray.png: is it normal" in p]
+    assert [p for p in problems if "scratch: no images directly in it" in p]
+
+
+def test_training_images_that_are_not_taken_are_named(own_parts, own_model, run):
+    (own_parts / "gasket/train/good/monday").mkdir()
+    for name in ("train/good/monday/1.png", "train/good/2.psd"):
+        shutil.copy(own_parts / "gasket/test/good/000.png", own_parts / "gasket" / name)
+    said = [
+        run("train", own_parts, "--output", own_parts / "m", "--preset", "none such").stderr,
+        run("calibrate", own_model, own_parts).stderr,
+        run("data", "check", own_parts).stdout,
+    ]
+    for text in said:
+        assert "1 image was not taken, the first" in text
+        assert "monday/1.png: layout mvtec reads none there" in text
+        assert "1 file was not taken (.psd 1)" in text
+
+
+def test_formats_that_are_mixed_are_noted(bottle, run):
+    Image.open(bottle / "train/good/000.png").save(bottle / "train/good/000.jfif", "JPEG")
+    (bottle / "train/good/000.png").unlink()
+    assert "note: bottle: images of 2 kinds: .jfif 1, .png 8" in run("data", "check", bottle).stdout

@@ -1,3 +1,5 @@
+import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from invad.data.datasets import ALIASES, DATASETS, load_dataset, normal_images
+from invad.data.check import check_dataset
+from invad.data.datasets import ALIASES, DATASETS, load_dataset, normal_images, not_taken
 from invad.data.images import read_image
 from invad.data.layouts.base import held_out
 from invad.data.masks import read_mask
@@ -114,18 +117,96 @@ def test_masks_are_matched_by_stem_never_by_order(tmp_path):
     ]
 
 
-def test_masks_that_fit_no_image(tmp_path):
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            ["test/bad/a1.png", "ground_truth/bad/b1.png"],
+            r"b1\.png: no mask of bad fits an image; name it a1",
+        ),
+        (
+            ["test/bad/1.png", "ground_truth/bad/1.bmp", "ground_truth/bad/1.png"],
+            r"1\.png: a second mask beside 1\.bmp",
+        ),
+        (["test/1.png"], r"1\.png: is it normal"),
+        (["test/good/0.png", "test/ok/1.png"], "has both good and ok"),
+        (["test/bad/img/0.png", "test/bad/label/0.png"], "bad: no images directly in it"),
+        (["test/a/0.png", "test/b/0.png", "masks/0.png"], r"0\.png: mask of .* or of .*\?"),
+        (["ground_truth/a/0.png", "masks/a/0.png", "test/a/0.png"], "has both ground_truth and masks"),
+        (["test/good/0.png", "Test/good/0.png"], "has both Test and test"),
+        (["test/good/0.png", "test/scratch/"], "scratch: no images directly in it"),
+        (["test/good/", "test/bad/0.png"], "good: no images directly in it"),
+        (["test/"], "test: no folders in it"),
+    ],
+)
+def test_the_test_part_never_stops_a_training(tmp_path, files, message):
     root = tmp_path / "nut"
-    touch(root, "train/good/0.png", "test/bad/a1.png", "ground_truth/bad/b1.png")
-    with pytest.raises(DataError, match=r"b1\.png: no mask of bad fits an image; name it a1_mask\.png"):
-        load_dataset(root)
+    touch(root, "train/good/0.png")
+    for name in files:
+        if name.endswith("/"):
+            (root / name).mkdir(parents=True)
+        else:
+            touch(root, name)
+    assert names(normal_images(root), root) == ["train/good/0.png"]
+    with pytest.raises(DataError, match=message) as caught:
+        load_dataset(root).sound_test()
+    assert one_line(caught) in check_dataset(root).problems
 
 
-def test_two_masks_of_one_name(tmp_path):
-    root = tmp_path / "nut"
-    touch(root, "train/good/0.png", "test/bad/1.png", "ground_truth/bad/1.bmp", "ground_truth/bad/1.png")
-    with pytest.raises(DataError, match=r"1\.png: a second mask beside 1\.bmp"):
-        load_dataset(root)
+def test_a_category_without_training_images_stops_those_who_test_it(tmp_path):
+    touch(tmp_path, "a/train/good/0.png", "a/test/good/0.png", "b/test/good/0.png", "b/test/bad/0.png")
+    dataset = load_dataset(tmp_path)
+    assert names(dataset.train, tmp_path) == ["a/train/good/0.png"]
+    with pytest.raises(DataError, match=r"b: has test but no train.*--categories"):
+        dataset.sound_test()
+    assert names(dataset.only("a").sound_test(), tmp_path) == ["a/test/good/0.png"]
+    assert check_dataset(tmp_path).counts["b"]["test_defective"] == 1
+
+
+def test_problems_of_defects_beside_good_images(tmp_path):
+    touch(tmp_path, *(f"good/{i}.png" for i in range(9)), "bad/a1.png", "masks/bad/b1.png")
+    dataset = load_dataset(tmp_path)
+    assert 0 < len(dataset.train) < 9
+    with pytest.raises(DataError, match="no mask of bad fits an image"):
+        dataset.sound_test()
+
+
+def test_a_test_folder_that_nobody_may_open(tmp_path, monkeypatch):
+    touch(tmp_path, "train/good/0.png", "test/good/0.png")
+    real = os.scandir
+
+    def closed(folder):
+        if os.fspath(folder) == os.fspath(tmp_path / "test"):
+            raise PermissionError(13, "Permission denied")
+        return real(folder)
+
+    monkeypatch.setattr(os, "scandir", closed)  # root may open all there is
+    assert len(load_dataset(tmp_path).train) == 1
+    with pytest.raises(DataError, match="Permission denied; allow reading it"):
+        load_dataset(tmp_path).sound_test()
+
+
+def test_images_where_a_layout_reads_none_are_named(bottle):
+    assert not_taken(load_dataset(bottle)) == ()
+    touch(
+        bottle, "train/good/monday/1.png", "spare/2.png", "ground_truth/crack/9_mask.png", "train/good/x.psd"
+    )
+    others, images = not_taken(load_dataset(bottle))
+    assert others.startswith("1 file was not taken (.psd 1)")
+    assert images.startswith(f"3 images were not taken, the first {bottle}/ground_truth/crack/9_mask.png")
+    (bottle / "train/good/monday").rename(bottle.parent / "tuesday")
+    (bottle / "test/good/000.png").unlink()
+    (bottle / "test/good/0.png").symlink_to(bottle / "spare/2.png")
+    assert not_taken(load_dataset(bottle))[1].startswith("1 image was not taken")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_categories_are_matched_in_either_form_of_an_accent(tmp_path, form):
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    touch(tmp_path, *(f"{unicodedata.normalize(form, name)}/train/good/0.png" for name in ("Schlüssel", "b")))
+    wanted = unicodedata.normalize(other, "Schlüssel")
+    assert len(load_dataset(tmp_path, categories=wanted).train) == 1
+    assert load_dataset(tmp_path).only([wanted]).categories == ("Schlüssel",)
 
 
 def test_mvtec_without_test_or_ground_truth(tmp_path):
@@ -144,15 +225,7 @@ def test_mvtec_without_test_or_ground_truth(tmp_path):
         (["train/0.png"], "train: has no folder good"),
         (["train/good/0.txt"], "good: no images in it"),
         (["train/good/0.png", "train/1.png"], r"1\.png: is it normal"),
-        (["train/good/0.png", "test/1.png"], r"1\.png: is it normal"),
         (["train/good/0.png", "train/ok/0.png"], "has both good and ok"),
-        (["train/good/0.png", "test/bad/img/0.png", "test/bad/label/0.png"], "bad: no images directly in it"),
-        (
-            ["train/good/0.png", "test/a/0.png", "test/b/0.png", "masks/0.png"],
-            r"0\.png: mask of .* or of .*\?",
-        ),
-        (["a/train/good/0.png", "b/test/good/0.png"], "b: has test but no train"),
-        (["train/good/0.png", "ground_truth/a/0.png", "masks/a/0.png", "test/a/0.png"], "has both"),
     ],
 )
 def test_mvtec_errors(tmp_path, files, message):

@@ -1,7 +1,9 @@
 """Every layout in miniature: what is found, by which name, and what is said of spoilt sets."""
 
+import json
 import shutil
 import time
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,8 @@ import pytest
 from PIL import Image
 
 import miniatures
-from invad.data.datasets import DATASETS, load_dataset, normal_images
+from invad.data.check import check_dataset
+from invad.data.datasets import DATASETS, load_dataset, normal_images, not_taken
 from invad.data.images import read_image
 from invad.data.layouts.manifest import write_manifest
 from invad.data.layouts.meta import write_meta
@@ -106,6 +109,7 @@ def test_layout_is_recognised_and_read_without_writing(name, minis):
     assert seconds < (5 if name == "manifest_parquet" else 1)  # pyarrow may be imported for the first time
     assert all(not s.is_anomalous for s in dataset.train)
     assert load_dataset(root, layout=dataset.layout) == dataset
+    assert not_taken(dataset) == ()
     if root.is_dir():
         assert normal_images(root) == dataset.train
 
@@ -281,16 +285,68 @@ def test_damaged_lists(name, spoil, words, own):
     ("name", "gone", "words"),
     [
         ("visa", "candle/Data/Images/Normal/0001.JPG", "1 files that its list names do not exist"),
-        ("real_iad", "realiad_256/toy_brick/NG", "files that its list names do not exist"),
         ("meta", "pictures/nut_0.png", "nut_0.png"),
-        ("kolektor_sdd", "kos02/Part1_label.bmp", "has no label image"),
+        ("kolektor_sdd", "kos01/Part0_label.bmp", "has no label image"),
     ],
 )
-def test_lists_that_name_absent_files(name, gone, words, own):
+def test_lists_that_name_absent_training_images(name, gone, words, own):
     root = own(name)
+    (root / gone).unlink()
+    assert words in message(root)
+
+
+@pytest.mark.parametrize(
+    ("name", "gone", "words"),
+    [
+        ("visa", "candle/Data/Masks/Anomaly/001.png", "1 files that its list names do not exist"),
+        ("real_iad", "realiad_256/toy_brick/NG", "files that its list names do not exist"),
+        ("meta", "pictures/nut_3.png", "nut_3.png"),
+        ("manifest_csv", "drawn/6.png", "drawn/6.png"),
+        ("kolektor_sdd", "kos02/Part1_label.bmp", "has no label image"),
+        ("kolektor_sdd2", "test/20000_GT.png", "has no label image"),
+        ("kolektor_sdd2", "test", "has no folder test"),
+    ],
+)
+def test_absent_files_of_the_test_part_stop_those_who_test(name, gone, words, own):
+    root = own(name)
+    train = load_dataset(root).train
     path = root / gone
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert words in message(root)
+    assert normal_images(root) == train
+    with pytest.raises(DataError) as caught:
+        load_dataset(root).sound_test()
+    assert words in str(caught.value)
+    assert check_dataset(root).problems
+
+
+@pytest.mark.parametrize(
+    ("name", "path", "before", "after", "words"),
+    [
+        ("visa", "split_csv/1cls.csv", "test,anomaly", "test,odd", "has split 'test' and label 'odd'"),
+        ("manifest_csv", "manifest.csv", "", ",test,cut,,,\n", "line 10 has no image_path"),
+        ("meta", "meta.json", '"anomaly": 1', '"other": 1', "is no list with train and test"),
+        (
+            "real_iad",
+            "realiad_jsons/realiad_jsons/toy_brick.json",
+            '"test"',
+            '"tests"',
+            "is no list of Real-IAD",
+        ),
+        ("bmad", "RESC/test/stray.png", None, None, "is below no folder of"),
+    ],
+)
+def test_damaged_rows_of_the_test_part_stop_those_who_test(name, path, before, after, words, own):
+    root = own(name)
+    train = load_dataset(root).train
+    if before is None:
+        miniatures.image(next(root.rglob("test")) / "stray.png")
+    else:
+        text = (root / path).read_text()
+        (root / path).write_text(text.replace(before, after) if before else text + after)
+    assert load_dataset(root).train == train
+    with pytest.raises(DataError) as caught:
+        load_dataset(root).sound_test()
+    assert words in str(caught.value)
 
 
 def test_a_layout_or_split_that_does_not_fit(minis, tmp_path):
@@ -317,6 +373,40 @@ def test_ten_thousand_rows_in_two_seconds(tmp_path):
     dataset = load_dataset(tmp_path / "t.csv")
     assert time.process_time() - start < 2
     assert len(dataset.train) + len(dataset.test) == 10_000
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+@pytest.mark.parametrize("name", ["visa", "manifest_csv"])
+def test_lists_as_spreadsheets_save_them(name, mark, encoding, own):
+    root = own(name)
+    before = load_dataset(root)
+    path = root / ("split_csv/1cls.csv" if name == "visa" else "manifest.csv")
+    path.write_text(path.read_text().replace(",", mark).replace("/", "\\"), encoding)
+    after = load_dataset(root)
+    assert (after.train, after.test) == (before.train, before.test)
+    assert after.problems == ()
+
+
+def test_a_name_with_the_separator_is_never_cut(tmp_path):
+    (tmp_path / "t.csv").write_text("image_path,label\na,1.png,good\n")
+    assert "line 2 has more cells than there are columns" in message(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+@pytest.mark.parametrize("ending", ["csv", "json"])
+def test_lists_and_the_disk_may_write_an_accent_in_two_ways(form, ending, tmp_path):
+    other = {"NFC": "NFD", "NFD": "NFC"}[form]
+    names = [unicodedata.normalize(form, f"Maß/é{i}.png") for i in range(2)]
+    for name in names:
+        miniatures.image(tmp_path / name)
+    listed = [unicodedata.normalize(other, name) for name in names]
+    if ending == "csv":
+        (tmp_path / "l.csv").write_text("\n".join(["image_path", *listed]), "utf-8")
+    else:
+        rows = [{"img_path": name, "anomaly": 0} for name in listed]
+        (tmp_path / "l.json").write_text(json.dumps({"train": {"é": rows}}))
+    assert [s.path for s in load_dataset(tmp_path / f"l.{ending}").train] == [tmp_path / n for n in names]
 
 
 def test_pixels_differ_between_files(minis):

@@ -46,8 +46,7 @@ def calibrate(
     """
     voice = Voice(json)
     with observing(voice.err) as observer:
-        from invad.data.datasets import normal_images
-        from invad.data.listing import not_taken
+        from invad.data.datasets import normal_set, not_taken
         from invad.detector.detector import Detector
 
         detector = Detector.load(model, device=device)
@@ -56,10 +55,10 @@ def calibrate(
             review=detector.rates.review if review_rate is None else review_rate,
             bad=detector.rates.bad if false_alarm_rate is None else false_alarm_rate,
         )
-        for line in not_taken(normals):
+        good = normal_set(normals, layout=layout, split=split)
+        for line in not_taken(good):
             observer.note(line)
-        good = normal_images(normals, layout=layout, split=split)
-        warnings = list(detector.calibrate(good, rates=rates, strict=strict, observer=observer))
+        warnings = list(detector.calibrate(good.train, rates=rates, strict=strict, observer=observer))
         lost = sorted(set(before) - set(detector.calibrations))
         if lost:
             warnings.append(

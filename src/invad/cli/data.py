@@ -133,6 +133,7 @@ def convert(
     from invad.data.layouts.meta import write_meta
 
     dataset = load_dataset(root, layout=layout, split=split)
+    dataset.sound_test()
     form = to or (Form.meta if output.suffix.lower() == ".json" else Form.manifest)
     (write_meta if form is Form.meta else write_manifest)(dataset, output)
     number = len(dataset.train) + len(dataset.test) + len(dataset.left_out)

@@ -80,17 +80,17 @@ def evaluate(
     """Measure a model on images whose defects are known: detection, localisation, false alarms, speed."""
     voice = Voice(json)
     with observing(voice.err) as observer:
-        from invad.data.datasets import load_dataset
-        from invad.data.listing import not_taken
+        from invad.data.datasets import not_taken, read_dataset, selected
         from invad.detector.detector import Detector
         from invad.evaluation.evaluate import evaluate as measure
 
         detector = Detector.load(model, device=device)
-        for line in not_taken(data):
+        whole = read_dataset(data, layout=layout, split=split)
+        for line in not_taken(whole):
             observer.note(line)
         evaluation = measure(
             detector,
-            load_dataset(data, categories=split_names(categories), layout=layout, split=split),
+            selected(whole, split_names(categories)),
             protocol=protocol.value,
             pooled=pooled,
             strict=strict,

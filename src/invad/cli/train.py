@@ -38,6 +38,7 @@ from invad.observer import NO_RECORD, Recorder
 from invad.scoring.calibration import Rates
 
 if TYPE_CHECKING:
+    from invad.data.layouts.base import Dataset
     from invad.detector.detector import Detector
     from invad.fit.distributed import Workers
 
@@ -156,19 +157,19 @@ def train(
             observing(voice.err, team) as observer,
             _recording(team, work / METRICS, trackers, output.name, options) as recorder,
         ):
-            from invad.data.datasets import load_dataset
-            from invad.data.listing import not_taken
+            from invad.data.datasets import not_taken, read_dataset, selected
             from invad.detector.detector import Detector
             from invad.fit.distributed import Solo
             from invad.fit.run import Run
             from invad.fit.training import Execution
             from invad.model.settings import named
 
-            for line in not_taken(data):
+            whole = read_dataset(data, layout=layout, split=split)
+            dataset = selected(whole, split_names(categories))
+            for line in (*not_taken(whole), *_untrained(dataset)):
                 observer.note(line)
-            chosen = split_names(categories)
             detector = Detector.fit(
-                load_dataset(data, categories=chosen, layout=layout, split=split).train,
+                dataset.train,
                 preset=preset,
                 backbone=backbone if weights is None else named(preset).load_backbone(backbone, weights),
                 steps=steps,
@@ -229,6 +230,14 @@ def _recording(
     processes = 1 if team is None else team.size
     with tracking(path, trackers, run, {**options, "processes": processes}) as recorder:
         yield recorder
+
+
+def _untrained(dataset: "Dataset") -> list[str]:
+    """What is wrong with the part that is not read here, so that nobody is surprised later."""
+    if not dataset.problems:
+        return []
+    number, first = len(dataset.problems), dataset.problems[0].line
+    return [f"the test part, which training does not read, has {number} problems, the first: {first}"]
 
 
 def _closing_lines(result: dict[str, Any]) -> list[str]:

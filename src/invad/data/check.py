@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from invad.data.content import BLANK, copies, copies_in_words, pixel_digest
-from invad.data.datasets import read_dataset
+from invad.data.datasets import not_taken, read_dataset
 from invad.data.images import read_image
 from invad.data.layouts.base import Dataset
-from invad.data.listing import survey
 from invad.data.masks import doubt, mask_split, read_mask_levels
 from invad.errors import DataError
 from invad.records import Sample
@@ -46,10 +45,10 @@ def check_dataset(
 ) -> Findings:
     """Read a whole set, see `load_dataset`, and say what is wrong with it; `stage` and `advance` watch.
 
-    Problems: files that cannot be read or are absent, masks of another size than their image or without a
-    defective pixel, masks with levels whose meaning nobody stated, defective images without a mask in a
-    category that has masks, equal pixels within or across train and test. Raises as `load_dataset` when
-    nothing is there.
+    Problems: what is wrong with the test part, files that cannot be read or are absent, masks of another size
+    than their image or without a defective pixel, masks with levels whose meaning nobody stated, defective
+    images without a mask in a category that has masks, equal pixels within or across train and test. Raises
+    as `load_dataset` when nothing is there.
     """
     dataset = read_dataset(root, layout=layout, split=split)
     samples = (*dataset.train, *dataset.test, *dataset.left_out)
@@ -59,14 +58,15 @@ def check_dataset(
         seen.look_at(sample)
         advance()
     problems = [
+        *(problem.line for problem in dataset.problems),
         *seen.problems,
         *_copies(dataset, seen.marks),
         *_leaks(dataset, seen.marks),
         *_missing_masks(dataset),
     ]
-    not_taken = survey(dataset.root).in_words() if dataset.root.is_dir() else ()
     notes = [
-        *not_taken,
+        *not_taken(dataset),
+        *_kinds(samples),
         *_sizes(seen.sizes),
         *_unmasked(dataset),
         *seen.splits_in_words(),
@@ -189,6 +189,17 @@ def _unmasked(dataset: Dataset) -> Iterable[str]:
 def _left_out(dataset: Dataset) -> Iterable[str]:
     if dataset.left_out:
         yield f"{len(dataset.left_out)} defective images of the training part are not trained on"
+
+
+def _kinds(samples: Iterable[Sample]) -> Iterable[str]:
+    """Formats differ in what they lose, and a network may see that instead of the parts."""
+    kinds: dict[str, Counter[str]] = defaultdict(Counter)
+    for sample in samples:
+        kinds[sample.category][sample.path.suffix.lower()] += 1
+    for category, found in sorted(kinds.items()):
+        if len(found) > 1:
+            said = ", ".join(f"{ending} {number}" for ending, number in sorted(found.items()))
+            yield f"{category}: images of {len(found)} kinds: {said}"
 
 
 def _sizes(sizes: dict[str, Counter[tuple[int, int]]]) -> Iterable[str]:

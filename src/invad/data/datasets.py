@@ -5,11 +5,13 @@
 
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from invad.data.formats import IMAGE_SUFFIXES
 from invad.data.layouts import bmad, folder, kolektor, manifest, meta, mvtec, real_iad, visa
-from invad.data.layouts.base import Dataset, Layout, category_name
+from invad.data.layouts.base import Dataset, Layout, Problem, category_name
+from invad.data.listing import survey
 from invad.errors import ConfigError, DataError
 from invad.records import Sample
 from invad.system.files import is_file, is_folder, is_there
@@ -26,27 +28,25 @@ def load_dataset(
 ) -> Dataset:
     """Read a folder or a list (CSV, Parquet, JSON) of images as training and test samples.
 
-    Upper and lower case of folder names do not matter.
+    Upper and lower case of folder names do not matter. What is wrong with the test part does not stop a
+    training: it is in `Dataset.problems`, and `Dataset.sound_test` raises it.
 
     layout: a key of DATASETS or of ALIASES, or "auto" for the first of DATASETS that recognises the root.
     categories: keep only these. split: one of the layout's splits, by default its first.
 
-    Raises DataError when the root is missing, holds no images or is ambiguous, and when a list names files
-    that do not exist; ConfigError for an unknown layout or split.
+    Raises DataError when the root is missing, holds no images or is ambiguous, and when a list names
+    training images that do not exist; ConfigError for an unknown layout or split.
     """
-    dataset = read_dataset(root, categories=categories, layout=layout, split=split)
-    if DATASETS[dataset.layout].listed:
-        _require_files(dataset)
-    return dataset
+    return selected(read_dataset(root, layout=layout, split=split), categories)
 
 
-def read_dataset(
-    root: str | Path,
-    *,
-    categories: str | Iterable[str] | None = None,
-    layout: str = "auto",
-    split: str | None = None,
-) -> Dataset:
+def selected(dataset: Dataset, categories: str | Iterable[str] | None) -> Dataset:
+    """What `load_dataset` makes of a set that was read: these categories, and files that are there."""
+    dataset = dataset if categories is None else dataset.only(categories)
+    return _with_files(dataset) if DATASETS[dataset.layout].listed else dataset
+
+
+def read_dataset(root: str | Path, *, layout: str = "auto", split: str | None = None) -> Dataset:
     """As `load_dataset`, but files that a list names may be absent."""
     root = Path(root)
     if not is_there(root):
@@ -61,15 +61,49 @@ def read_dataset(
     if is_file(root) and layout not in ("manifest", "meta"):
         raise DataError(f"{root}: is a list, no folder of layout {layout}; leave the layout away")
     _require_split(layout, split)
-    train, test, left_out = DATASETS[layout].read(root, split)
+    train, test, left_out, problems = DATASETS[layout].read(root, split)
     if not train and not test:
-        raise DataError(f"{root}: no images; give a folder with {', '.join(IMAGE_SUFFIXES)} files")
-    dataset = Dataset(root=root, layout=layout, train=train, test=test, left_out=left_out)
-    return dataset if categories is None else dataset.only(categories)
+        said = f"no images; give a folder with {', '.join(IMAGE_SUFFIXES)} files"
+        raise DataError(problems[0].line if problems else f"{root}: {said}")
+    return Dataset(root, layout, train, test, left_out, problems)
+
+
+def not_taken(dataset: Dataset) -> tuple[str, ...]:
+    """What lies below the root of a set that was read and is in no part of it, one line for each reason.
+
+    Files that are no images of a known format, and images where the layout reads none.
+    """
+    if not is_folder(dataset.root):
+        return ()
+    try:
+        found = survey(dataset.root)
+    except DataError as error:  # a folder that nobody may open need not be one that is read
+        return (str(error),)
+    images = _elsewhere(dataset, found.images) if DATASETS[dataset.layout].whole else []
+    if not images:
+        return found.in_words()
+    number = "1 image was" if len(images) == 1 else f"{len(images)} images were"
+    line = f"{number} not taken, the first {images[0]}: layout {dataset.layout} reads none there; move it"
+    return (*found.in_words(), line)
+
+
+def _elsewhere(dataset: Dataset, images: Iterable[Path]) -> list[Path]:
+    samples = (*dataset.train, *dataset.test, *dataset.left_out)
+    used = {path for sample in samples for path in (sample.path, sample.mask_path) if path is not None}
+    others = [path for path in images if path not in used]
+    if not others:
+        return []
+    real = set(map(os.path.realpath, used))  # links give a file several names
+    return [path for path in others if os.path.realpath(path) not in real]
 
 
 def normal_images(path: str | Path, *, layout: str = "auto", split: str | None = None) -> tuple[Sample, ...]:
-    """The normal images of a path: the file itself, or what `load_dataset` would train on.
+    """The training images of `normal_set`."""
+    return normal_set(path, layout=layout, split=split).train
+
+
+def normal_set(path: str | Path, *, layout: str = "auto", split: str | None = None) -> Dataset:
+    """A set for its normal images: that of `load_dataset`, or one of the file that the path is.
 
     The category of a file or of a folder of images is the name of its folder; folders called good or train
     are passed over, and the next one above gives the name. Raises DataError as `load_dataset`, and for a
@@ -77,10 +111,10 @@ def normal_images(path: str | Path, *, layout: str = "auto", split: str | None =
     """
     path = Path(path)
     if not is_file(path) or path.suffix.lower() in LIST_SUFFIXES:
-        return load_dataset(path, layout=layout, split=split).train
+        return load_dataset(path, layout=layout, split=split)
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise DataError(f"{path}: not an image file; give one of {', '.join(IMAGE_SUFFIXES)}")
-    return (Sample(path=path, category=category_name(path.parent)),)
+    return Dataset(path, "folder", (Sample(path=path, category=category_name(path.parent)),), ())
 
 
 def recognise(root: Path) -> str:
@@ -98,8 +132,11 @@ def _require_split(layout: str, split: str | None) -> None:
     raise ConfigError(f"layout {layout} has no split {split!r}; {choice}")
 
 
-def _require_files(dataset: Dataset) -> None:
-    """One look into each folder instead of one at each file: lists can name 100,000 of them."""
+def _with_files(dataset: Dataset) -> Dataset:
+    """The set, with the absent files of its test part as problems. Raises DataError for training images.
+
+    One look into each folder instead of one at each file: lists can name 100,000 of them.
+    """
     listings: dict[Path, frozenset[str]] = {}
 
     def found(path: Path) -> bool:
@@ -108,16 +145,23 @@ def _require_files(dataset: Dataset) -> None:
             listings[parent] = _names_in(parent)
         return path.name in listings[parent] or is_file(path)
 
-    samples = (*dataset.train, *dataset.test, *dataset.left_out)
-    named = (path for sample in samples for path in (sample.path, sample.mask_path) if path is not None)
-    absent = [path for path in named if not found(path)]
-    if absent:
-        lost = {s.category for s in samples if not found(s.path)}
-        where = f" (in {', '.join(sorted(lost)[:5])})" if lost and len(dataset.categories) > 1 else ""
-        raise DataError(
-            f"{dataset.root}: {len(absent)} files that its list names do not exist{where}, the first "
-            f"{absent[0]}; copy them or choose other categories"
-        )
+    if lost := [s for s in dataset.train if not found(s.path)]:
+        raise DataError(_absent(dataset, [s.path for s in lost], {s.category for s in lost}))
+    absent: dict[str, list[Path]] = {}
+    for sample in (*dataset.test, *dataset.left_out):
+        for path in (sample.path, sample.mask_path):
+            if path is not None and not found(path):
+                absent.setdefault(sample.category, []).append(path)
+    problems = [Problem(name, _absent(dataset, paths, {name})) for name, paths in absent.items()]
+    return replace(dataset, problems=(*dataset.problems, *problems))
+
+
+def _absent(dataset: Dataset, paths: list[Path], categories: set[str]) -> str:
+    where = f" (in {', '.join(sorted(categories)[:5])})" if len(dataset.categories) > 1 else ""
+    return (
+        f"{dataset.root}: {len(paths)} files that its list names do not exist{where}, the first {paths[0]}; "
+        "copy them or choose other categories"
+    )
 
 
 def _names_in(folder: Path) -> frozenset[str]:
@@ -136,12 +180,12 @@ DATASETS: dict[str, Layout] = {
     "bmad": Layout(read=bmad.bmad, recognise=bmad.is_bmad, splits=bmad.SPLITS),
     "kolektor_sdd": Layout(read=kolektor.kolektor_sdd, recognise=kolektor.is_kolektor_sdd),
     "kolektor_sdd2": Layout(read=kolektor.kolektor_sdd2, recognise=kolektor.is_kolektor_sdd2),
-    "btad": Layout(read=mvtec.btad, recognise=mvtec.is_btad),
-    "mpdd": Layout(read=mvtec.mvtec, recognise=mvtec.is_mpdd),
-    "mvtec": Layout(read=mvtec.mvtec, recognise=mvtec.is_mvtec),
+    "btad": Layout(read=mvtec.btad, recognise=mvtec.is_btad, whole=True),
+    "mpdd": Layout(read=mvtec.mvtec, recognise=mvtec.is_mpdd, whole=True),
+    "mvtec": Layout(read=mvtec.mvtec, recognise=mvtec.is_mvtec, whole=True),
     "manifest": Layout(read=manifest.manifest, recognise=manifest.is_manifest, any_split=True, listed=True),
     "meta": Layout(read=meta.meta, recognise=meta.is_meta, listed=True),
-    "folder": Layout(read=folder.folder, recognise=folder.is_folder),
+    "folder": Layout(read=folder.folder, recognise=folder.is_folder, whole=True),
 }
 """Layouts by name, in the order in which "auto" tries them: the particular before the general."""
 

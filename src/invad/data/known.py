@@ -48,6 +48,7 @@ def verify(name: str, dataset: Dataset) -> list[str]:
         lines.append(f"{dataset.root}: has layout {dataset.layout}, {known.title} has {known.layout}")
     lines += [f"category {c} is missing" for c in known.categories if c not in found]
     lines += [f"category {c} is none of {known.title}" for c in found if c not in known.categories]
+    lines += [problem.line for problem in dataset.problems]
     for category, expected in known.categories.items():
         if category in found and expected is not None:
             lines += _compared(category, _counted([found[category]]), expected)

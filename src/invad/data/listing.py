@@ -65,11 +65,6 @@ class Listing:
         return (f"{files} not taken ({said}), the first {self.not_taken[0]}; images end in {ENDINGS}",)
 
 
-def not_taken(root: Path) -> tuple[str, ...]:
-    """One line on the files below a folder that are not taken; none for a file or list."""
-    return survey(root).in_words() if is_folder(root) else ()
-
-
 ENDINGS = " ".join(IMAGE_SUFFIXES)
 
 

@@ -168,6 +168,7 @@ def write_tables(
 
 def _dataset(plan: Plan) -> Dataset:
     dataset = load_dataset(plan.root, layout=plan.layout, split=plan.split, categories=plan.categories)
+    dataset.sound_test()
     for part, needed in (("train", "good training images"), ("test", "test images")):
         have = {sample.category for sample in getattr(dataset, part)}
         lacking = [category for category in dataset.categories if category not in have]

@@ -161,7 +161,7 @@ def _draw(folder: Path, seed: int, observer: Observer) -> tuple[tuple[Sample, ..
 def _split(data: Path, layout: str, seed: int) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:
     """The folder's own test images, else a fifth of every category's good ones."""
     dataset = load_dataset(data, layout=layout)
-    if dataset.test:
+    if dataset.sound_test():
         return dataset.train, dataset.test
     groups: dict[str, list[Sample]] = defaultdict(list)
     for sample in dataset.train:

@@ -33,7 +33,7 @@ from invad.metrics.exact import (
 )
 from invad.observer import Observer, Silent
 from invad.records import Sample, ScoredSample
-from invad.scoring.calibration import POOLED, for_category, upper_limit
+from invad.scoring.calibration import POOLED, for_category, known_category, upper_limit
 from invad.scoring.typicality import paper_fusion, paper_terms
 
 PAPER_STEPS = 3
@@ -94,14 +94,15 @@ def evaluate(
     `Detector.predict` does without a category. strict: fail on an unreadable image or mask, which otherwise
     is named in the metrics and passed over.
 
-    Raises DataError without a readable test image, ConfigError for an unknown protocol.
+    Raises DataError without a readable test image or when something is wrong with the test part of the set,
+    ConfigError for an unknown protocol.
     """
     if protocol not in PROTOCOLS:
         raise ConfigError(f"protocol {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
     observer = observer or Silent()
     if isinstance(data, str | Path):
         data = load_dataset(data, categories=categories)
-    samples = data.test if isinstance(data, Dataset) else tuple(data)
+    samples = data.sound_test() if isinstance(data, Dataset) else tuple(data)
     if not samples:
         where = data.root if isinstance(data, Dataset) else "the samples"
         raise DataError(f"{where}: no test images; give a folder with test/good and test/<defect>")
@@ -170,8 +171,10 @@ def _map_limits(protocol: str, detector: Detector, scored: Sequence[ScoredSample
 
 def judged_by(detector: Detector, sample: Sample, pooled: bool = False) -> str | None:
     """The category whose calibration judges a sample: its own where there is one, else None, the pooled."""
-    known = sample.category in detector.calibrations and not pooled
-    return sample.category if known else None
+    try:
+        return None if pooled else known_category(detector.calibrations, sample.category) or None
+    except ConfigError:
+        return None
 
 
 def _calibrated(detector: Detector, pixels: NDArray[Any], category: str | None) -> _Reading:

@@ -6,8 +6,9 @@ They differ in where the words stand, not in the words, so a file is placed by t
 from collections.abc import Iterator
 from pathlib import Path
 
-from invad.data.layouts.base import Split, folders, in_order, joined, sorted_out
+from invad.data.layouts.base import Problem, Split, folders, in_order, joined, sorted_out
 from invad.data.listing import list_images
+from invad.data.lists import composed
 from invad.errors import DataError
 from invad.records import GOOD, Sample
 
@@ -43,7 +44,10 @@ def is_bmad(root: Path) -> bool:
 
 
 def _has_bad(folder: Path) -> bool:
-    inside = {path.name.casefold(): path for path in folders(folder)}
+    try:
+        inside = {path.name.casefold(): path for path in folders(folder)}
+    except DataError:  # whoever reads that part says why
+        return False
     return BAD in inside or any(_has_bad(path) for name, path in inside.items() if name in ON_THE_WAY)
 
 
@@ -51,12 +55,20 @@ def _set(root: Path, test: str) -> Split:
     category = _category(root)
     images: dict[tuple[str, str, str], Path] = {}
     masks: dict[tuple[str, str, str], Path] = {}
+    problems: list[Problem] = []
     for path in list_images(root):
         part, kind, is_label = _place(root, path)
         found = masks if is_label else images
-        if other := found.get((part, kind, path.stem)):
-            raise DataError(f"{path}: has the name of {other}; keep one of them")
-        found[part, kind, path.stem] = path
+        if part is None or kind is None:
+            line = f"{path}: is below no folder of {'/'.join(PARTS)} with good or Ungood; move it away"
+        elif other := found.get((part, kind, path.stem)):
+            line = f"{path}: has the name of {other}; keep one of them"
+        else:
+            found[part, kind, path.stem] = path
+            continue
+        if part == "train":
+            raise DataError(line)
+        problems.append(Problem(category, line))
 
     def rows() -> Iterator[tuple[str, Sample]]:
         for key, path in images.items():
@@ -74,20 +86,18 @@ def _set(root: Path, test: str) -> Split:
             )
 
     split = sorted_out(rows(), test)
-    return Split(in_order(split.train), in_order(split.test), in_order(split.left_out))
+    return Split(in_order(split.train), in_order(split.test), in_order(split.left_out), tuple(problems))
 
 
-def _place(root: Path, path: Path) -> tuple[str, str, bool]:
+def _place(root: Path, path: Path) -> tuple[str | None, str | None, bool]:
     """(part, kind of defect, whether it is a label) by the folders on the way; the innermost word counts."""
     words = [word.casefold() for word in path.relative_to(root).parts[-2::-1]]
     part = next((PARTS[word] for word in words if word in PARTS), None)
     kind = next((word for word in words if word in (GOOD, BAD)), None)
-    if part is None or kind is None:
-        raise DataError(f"{path}: is below no folder of {'/'.join(PARTS)} with good or Ungood; move it away")
     return part, kind, any(word in LABELS for word in words)
 
 
 def _category(root: Path) -> str:
     name = root.resolve().name
     short = name.casefold().removesuffix("_ad").removesuffix("-ad")
-    return SETS.get(short, name)
+    return SETS.get(short, composed(name))

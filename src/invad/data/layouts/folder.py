@@ -6,6 +6,7 @@ from invad.data.layouts.base import (
     GOOD_NAMES,
     MASK_NAMES,
     SPLIT_NAMES,
+    Problem,
     Split,
     category_name,
     child,
@@ -14,9 +15,12 @@ from invad.data.layouts.base import (
     held_out,
     in_order,
     joined,
+    kept_as_problem,
+    masks_of,
     normal_samples,
     refuse_clashes,
     refuse_stray_images,
+    shared_masks,
 )
 from invad.data.listing import list_images
 from invad.errors import DataError
@@ -60,14 +64,18 @@ def _category(root: Path) -> Split:
     if not normal:
         raise DataError(f"{good}: no images in it; put the normal images there")
     bad: list[Sample] = []
+    problems: list[Problem] = []
+    masks = masks_of(root, category, problems)
     for kind in folders(root):
         if kind.name.casefold() in SPLIT_NAMES:
             raise DataError(
                 f"{kind}: a split beside {good.name}; move {good.name} to {root / 'train' / GOOD}"
             )
-        if kind != good and kind.name.casefold() not in MASK_NAMES and (images := list_images(kind)):
-            bad += defects(root, category, kind, images)
-    kept_back = held_out(normal, good) if bad else frozenset()
+        if kind != good and kind.name.casefold() not in MASK_NAMES:
+            with kept_as_problem(problems, category):
+                bad += defects(category, kind, list_images(kind), masks, problems)
+    kept_back = held_out(normal, good) if bad or problems else frozenset()
     train = [path for path in normal if path not in kept_back]
     test = [path for path in normal if path in kept_back]
-    return Split(normal_samples(train, category), in_order([*normal_samples(test, category), *bad]))
+    tests = in_order([*normal_samples(test, category), *bad])
+    return Split(normal_samples(train, category), tests, (), (*problems, *shared_masks(tests)))

@@ -32,20 +32,25 @@ def kolektor_sdd(root: Path, split: str | None = None) -> Split:
         files = {path.stem: path for path in list_images(item, recursive=False)}
         for stem, path in files.items():
             if not _LABEL.fullmatch(stem):
-                sample = _judged(path, files.get(f"{stem}_label"), "kolektor_sdd")
-                rows.append(("test" if item in kept_back or sample.is_anomalous else "train", sample))
+                found = _judged(path, files.get(f"{stem}_label"), "kolektor_sdd")
+                is_test = item in kept_back or (isinstance(found, Sample) and found.is_anomalous)
+                rows.append(("test" if is_test else "train", found))
     return sorted_out(rows, "test")
 
 
 def kolektor_sdd2(root: Path, split: str | None = None) -> Split:
     """`train/10000.png` with `train/10000_GT.png`, and `test`. Defective training images are left out, and so
     are the two files of the archive whose names are no number, a second copy of 10301 and its label."""
-    rows = []
+    rows: list[tuple[str, Sample | DataError]] = []
     for part in ("train", "test"):
-        folder = child(root, (part,))
-        if folder is None:
-            raise DataError(f"{root}: has no folder {part}; see the layout of KolektorSDD2")
-        files = {path.stem: path for path in list_images(folder, recursive=False)}
+        try:
+            folder = child(root, (part,))
+            if folder is None:
+                raise DataError(f"{root}: has no folder {part}; see the layout of KolektorSDD2")
+            files = {path.stem: path for path in list_images(folder, recursive=False)}
+        except DataError as error:
+            rows.append((part, error))
+            continue
         rows += [
             (part, _judged(path, files.get(f"{stem}_GT"), "kolektor_sdd2"))
             for stem, path in files.items()
@@ -69,9 +74,15 @@ def _items(root: Path) -> list[Path]:
     ]
 
 
-def _judged(path: Path, label: Path | None, category: str) -> Sample:
+def _judged(path: Path, label: Path | None, category: str) -> Sample | DataError:
     if label is None:
-        raise DataError(f"{path}: has no label image, so nobody knows whether it is defective; copy it again")
-    if not np.any(read_mask(label, above=MASK_ABOVE)):
+        return DataError(
+            f"{path}: has no label image, so nobody knows whether it is defective; copy it again"
+        )
+    try:
+        defective = np.any(read_mask(label, above=MASK_ABOVE))
+    except DataError as error:
+        return error
+    if not defective:
         return Sample(path=path, category=category, defect=GOOD)
     return Sample(path=path, category=category, defect=DEFECT, mask_path=label, mask_above=MASK_ABOVE)

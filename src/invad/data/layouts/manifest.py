@@ -14,12 +14,12 @@
 import csv
 import difflib
 import io
-from collections.abc import Generator, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 from invad.data.layouts.base import GOOD_NAMES, Dataset, Split, category_name, held_out, sorted_out
+from invad.data.lists import Named, Row, arrow, composed, table_rows
 from invad.errors import ConfigError, DataError
 from invad.records import GOOD, Sample
 from invad.system.files import write_atomically
@@ -30,7 +30,6 @@ SUFFIXES = (".csv", ".parquet")
 NAMES = tuple(f"manifest{suffix}" for suffix in SUFFIXES)
 GOOD_LABELS = frozenset({"", "0", *GOOD_NAMES})
 DEFECT = "defect"
-Row = dict[str, str]
 
 
 def manifest(root: Path, split: str | None = None) -> Split:
@@ -43,26 +42,31 @@ def manifest(root: Path, split: str | None = None) -> Split:
     path = table_of(root)
     if path is None:
         raise DataError(f"{root}: has no {' or '.join(NAMES)}; give the table itself")
-    base, default = path.parent, category_name(path.parent)
-    with closing(_rows(path)) as rows:  # the file is closed even when a row is refused
-        listed = [
-            (
-                row["split"].strip().casefold() if "split" in row else "",
-                _sample(row, base, default, path, line),
-            )
-            for line, row in enumerate(rows, start=2)
-        ]
+    default, files = category_name(path.parent), Named(path.parent)
+    listed: list[tuple[str, Sample | DataError]] = []
+    with closing(
+        table_rows(path, lambda found: _wanted(path, found))
+    ) as rows:  # closed when a row is refused
+        for line, row in rows:
+            part = row["split"].strip().casefold() if "split" in row else ""
+            try:
+                listed.append((part, _sample(row, files, default)))
+            except DataError as error:
+                listed.append((part, DataError(f"{path}: line {line} {error}")))
     parts = {part for part, _ in listed}
     wanted = (split or TEST).casefold()
     if split is not None and wanted not in parts:
         found = ", ".join(sorted(parts - {""})) or "none: leave the option away"
         raise ConfigError(f"{path}: has no split {split}; choose from {found}")
     if parts == {""}:
-        listed = _split([sample for _, sample in listed], base)
+        return sorted_out(_split([sample for _, sample in listed], path.parent), wanted)
     return sorted_out(listed, wanted)
 
 
-def _split(samples: list[Sample], base: Path) -> list[tuple[str, Sample]]:
+def _split(listed: list[Sample | DataError], base: Path) -> list[tuple[str, Sample | DataError]]:
+    if wrong := [one for one in listed if isinstance(one, DataError)]:
+        raise wrong[0]  # who knows whether it would be trained on
+    samples = [one for one in listed if isinstance(one, Sample)]
     good = [sample.path for sample in samples if not sample.is_anomalous]
     kept_back = held_out(good, base) if len(good) < len(samples) else frozenset()
     return [(TEST if s.is_anomalous or s.path in kept_back else "train", s) for s in samples]
@@ -104,12 +108,6 @@ def relative(path: Path, base: Path) -> str:
     return path.relative_to(base).as_posix() if path.is_relative_to(base) else path.as_posix()
 
 
-def listed_path(base: Path, name: str) -> Path:
-    """A file that a list names, with the slashes of Windows or others."""
-    path = base / name
-    return base / name.replace("\\", "/") if "\\" in name and not path.exists() else path
-
-
 def _csv(rows: Iterable[Row]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -119,74 +117,37 @@ def _csv(rows: Iterable[Row]) -> bytes:
 
 
 def _parquet(rows: list[Row]) -> bytes:
-    arrow = _arrow()
+    pa = arrow()
     buffer = io.BytesIO()
-    columns = {name: arrow.array([row[name] for row in rows], arrow.string()) for name in COLUMNS}
-    arrow.parquet.write_table(arrow.table(columns), buffer)
+    columns = {name: pa.array([row[name] for row in rows], pa.string()) for name in COLUMNS}
+    pa.parquet.write_table(pa.table(columns), buffer)
     return buffer.getvalue()
 
 
-def _arrow() -> Any:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError:
-        raise ConfigError(
-            "Parquet needs the package pyarrow; pip install 'invad[tables]' or use CSV"
-        ) from None
-    return pyarrow
-
-
-def _rows(path: Path) -> Generator[Row, None, None]:
-    try:
-        if path.suffix.lower() == ".parquet":
-            table = _arrow().parquet.read_table(path)
-            _require_columns(path, table.column_names)
-            known = table.select([name for name in table.column_names if name in (*COLUMNS, "label_index")])
-            for batch in known.to_batches():
-                for row in batch.to_pylist():
-                    yield {name: "" if value is None else str(value) for name, value in row.items()}
-            return
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            head = stream.readline()
-            if not head.lower().startswith("sep="):  # Excel's own first line
-                stream.seek(0)
-            else:
-                head = stream.readline() or head
-                stream.seek(0)
-                stream.readline()
-            # Excel separates by what the country does not take for its decimals.
-            mark = max(",;\t", key=head.count)
-            reader = csv.DictReader(stream, restval="", delimiter=mark)
-            _require_columns(path, reader.fieldnames or ())
-            yield from reader
-    except (OSError, ValueError, csv.Error) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise DataError(f"{path}: cannot be read as a table ({reason}); save it as CSV in UTF-8") from error
-
-
-def _require_columns(path: Path, found: Iterable[str]) -> None:
-    names = list(found)
+def _wanted(path: Path, names: Sequence[str]) -> Collection[str]:
+    """The columns that are read. Raises DataError when one is missing or seems misspelt."""
     for name in names:
         close = difflib.get_close_matches(name.casefold(), COLUMNS, n=1, cutoff=0.85)
         if name not in COLUMNS and close and close[0] not in names:
             raise DataError(f"{path}: column {name!r} is unknown; is {close[0]} meant? rename it")
     if "image_path" not in names:
         raise DataError(f"{path}: has no column image_path; its columns are {', '.join(names) or 'none'}")
+    return (*COLUMNS, "label_index")
 
 
-def _sample(row: Row, base: Path, default: str, path: Path, number: int) -> Sample:
+def _sample(row: Row, files: Named, default: str) -> Sample:
+    """Raises DataError that says what the line has or lacks."""
     image = row["image_path"].strip()
     if not image:
-        raise DataError(f"{path}: line {number} has no image_path")
+        raise DataError("has no image_path")
     mask, above = row.get("mask_path", "").strip(), row.get("mask_above", "").strip()
     if above and not above.isdigit():
-        raise DataError(f"{path}: line {number} has mask_above {above!r}; give a whole number")
+        raise DataError(f"has mask_above {above!r}; give a whole number")
     return Sample(
-        path=listed_path(base, image),
-        category=row.get("category", "").strip() or default,
+        path=files.path(image),
+        category=composed(row.get("category", "").strip()) or default,
         defect=_defect(row),
-        mask_path=listed_path(base, mask) if mask else None,
+        mask_path=files.path(mask) if mask else None,
         mask_above=int(above) if above else None,
         sample_id=row.get("sample_id", "").strip() or None,
     )

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from invad.data.layouts.base import Dataset, Split, sorted_out
-from invad.data.layouts.manifest import listed_path, relative
-from invad.errors import DataError
+from invad.data.layouts.manifest import relative
+from invad.data.lists import Named, composed
+from invad.errors import DataError, reason
 from invad.records import GOOD, Sample
 from invad.system.files import write_atomically
 
@@ -25,17 +26,23 @@ def meta(root: Path, split: str | None = None) -> Split:
         raise DataError(f"{root}: has no {NAME}; give the list itself")
     try:
         content = json.loads(path.read_bytes())
-        rows = [
-            (part, _sample(row, path.parent, category))
-            for part in ("train", "test")
-            for category, listed in content.get(part, {}).items()
-            for row in listed
-        ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: is no list with train and test ({type(error).__name__}: {error}); write it again"
-        ) from error
+        parts = {part: content.get(part, {}) for part in ("train", "test")}
+    except OSError as error:
+        raise DataError(f"{path}: {reason(error, writing=False)}") from error
+    except (ValueError, AttributeError) as error:
+        raise _no_list(path, error) from error
+    files, rows = Named(path.parent), list[tuple[str, Sample | DataError]]()
+    for part, groups in parts.items():
+        try:
+            rows += [(part, _sample(row, files, name)) for name, group in groups.items() for row in group]
+        except (KeyError, TypeError, AttributeError) as error:
+            rows.append((part, _no_list(path, error)))
     return sorted_out(rows, "test")
+
+
+def _no_list(path: Path, error: Exception) -> DataError:
+    why = f"{type(error).__name__}: {error}"
+    return DataError(f"{path}: is no list with train and test ({why}); write it again")
 
 
 def is_meta(root: Path) -> bool:
@@ -76,15 +83,15 @@ def _grouped(samples: Iterable[Sample], base: Path) -> dict[str, list[dict[str, 
     return groups
 
 
-def _sample(row: dict[str, Any], base: Path, category: str) -> Sample:
+def _sample(row: dict[str, Any], files: Named, category: str) -> Sample:
     kind = str(row.get("specie_name") or DEFECT)
     mask = row.get("mask_path")
     return Sample(
-        path=listed_path(base, row["img_path"]),
-        category=category,
+        path=files.path(row["img_path"]),
+        category=composed(category),
         # Some writers call defective images good; the number is what all of them agree on.
         defect=GOOD if not row["anomaly"] else DEFECT if kind == GOOD else kind,
-        mask_path=listed_path(base, mask) if mask and row["anomaly"] else None,
+        mask_path=files.path(mask) if mask and row["anomaly"] else None,
         mask_above=row.get("mask_above"),
         sample_id=row.get("sample_id"),
     )

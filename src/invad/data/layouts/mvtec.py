@@ -7,6 +7,7 @@ from pathlib import Path
 
 from invad.data.layouts.base import (
     GOOD_NAMES,
+    Problem,
     Split,
     category_name,
     child,
@@ -14,9 +15,12 @@ from invad.data.layouts.base import (
     folders,
     in_order,
     joined,
+    kept_as_problem,
+    masks_of,
     normal_samples,
     refuse_clashes,
     refuse_stray_images,
+    shared_masks,
 )
 from invad.data.listing import list_images
 from invad.errors import DataError
@@ -67,14 +71,11 @@ def categories(root: Path, leave_defects_out: bool = False) -> Split:
         raise DataError(
             f"{root}: no category with train/good; see the layout of MVTec AD or use layout folder"
         )
+    untrained: list[Path] = []
     if parts != [root]:
-        for other in folders(root):
-            if other not in parts and child(other, ("test",)):
-                raise DataError(
-                    f"{other}: has test but no train; put its normal training images in train/{GOOD}"
-                )
+        untrained = [other for other in folders(root) if other not in parts and child(other, ("test",))]
         refuse_clashes(root, parts)
-    return joined(_category(folder, leave_defects_out) for folder in parts)
+    return joined([*(_category(folder, leave_defects_out) for folder in parts), *map(_untrained, untrained)])
 
 
 def _parts(root: Path) -> list[Path]:
@@ -101,17 +102,42 @@ def _category(root: Path, leave_defects_out: bool) -> Split:
     normal = list_images(good, recursive=False)
     if not normal:
         raise DataError(f"{good}: no images in it; put the normal training images there")
-    return Split(normal_samples(normal, category), in_order(_tests(root, category)), tuple(left_out))
+    test, problems = _tests(root, category)
+    return Split(normal_samples(normal, category), test, tuple(left_out), problems)
 
 
-def _tests(root: Path, category: str) -> list[Sample]:
-    test = child(root, ("test",))
-    if test is None:
-        return []
-    refuse_stray_images(test)
-    good = child(test, GOOD_NAMES)
-    samples = list(normal_samples(list_images(good, recursive=False), category) if good else ())
-    for kind in folders(test):
-        if kind != good:
-            samples += defects(root, category, kind, list_images(kind, recursive=False))
-    return samples
+def _untrained(root: Path) -> Split:
+    category = category_name(root)
+    test, problems = _tests(root, category)
+    line = f"{root}: has test but no train; put its normal training images in train/{GOOD} or name the others"
+    return Split((), test, (), (Problem(category, f"{line} with --categories"), *problems))
+
+
+def _tests(root: Path, category: str) -> tuple[tuple[Sample, ...], tuple[Problem, ...]]:
+    problems: list[Problem] = []
+    samples: list[Sample] = []
+    kinds: list[Path] = []
+    with kept_as_problem(problems, category):
+        test = child(root, ("test",))
+        if test is None:
+            return (), ()
+        kinds = folders(test)
+        with kept_as_problem(problems, category):
+            refuse_stray_images(test)
+        if not kinds and not problems:
+            raise DataError(f"{test}: no folders in it; put good images in {test / GOOD} or remove it")
+        child(test, GOOD_NAMES)  # two of them are one too many
+    masks = masks_of(root, category, problems)
+    for kind in kinds:
+        with kept_as_problem(problems, category):
+            images = list_images(kind, recursive=False)
+            if not images:
+                raise DataError(
+                    f"{kind}: no images directly in it; put its images there or remove the folder"
+                )
+            if kind.name.casefold() in GOOD_NAMES:
+                samples += normal_samples(images, category)
+            else:
+                samples += defects(category, kind, images, masks, problems)
+    ordered = in_order(samples)
+    return ordered, (*problems, *shared_masks(ordered))

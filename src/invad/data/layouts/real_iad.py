@@ -8,7 +8,8 @@ from typing import Any
 
 from invad.data.layouts.base import Split, folders, joined, sorted_out
 from invad.data.listing import natural_key
-from invad.errors import DataError
+from invad.data.lists import Named, composed
+from invad.errors import DataError, reason
 from invad.records import GOOD, Sample
 
 STANDARD = "realiad_jsons"
@@ -61,29 +62,37 @@ def _images(root: Path, categories: list[str]) -> Path:
     return found[0]
 
 
-def _listed(path: Path, images: Path, contaminated: bool) -> Iterator[tuple[str, Sample]]:
+def _listed(path: Path, images: Path, contaminated: bool) -> Iterator[tuple[str, Sample | DataError]]:
     try:
         content = json.loads(path.read_bytes())
         meta = content.get("meta", {})
-        folder = images / meta.get("prefix", path.stem)
+        files = Named(images / meta.get("prefix", path.stem))
         normal = meta.get("normal_class", "OK")
-        for part in ("train", "test"):
+    except OSError as error:
+        raise DataError(f"{path}: {reason(error, writing=False)}") from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise _no_list(path, error) from error
+    for part in ("train", "test"):
+        try:
             for row in content[part]:
                 is_good = row["anomaly_class"] == normal or (contaminated and part == "train")
-                yield part, _sample(row, folder, path.stem, GOOD if is_good else row["anomaly_class"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path}: is no list of Real-IAD ({type(error).__name__}: {error}); copy the lists again"
-        ) from error
+                yield part, _sample(row, files, path.stem, GOOD if is_good else row["anomaly_class"])
+        except (KeyError, TypeError, AttributeError) as error:
+            yield part, _no_list(path, error)
 
 
-def _sample(row: dict[str, Any], folder: Path, category: str, defect: str) -> Sample:
+def _no_list(path: Path, error: Exception) -> DataError:
+    why = f"{type(error).__name__}: {error}"
+    return DataError(f"{path}: is no list of Real-IAD ({why}); copy the lists again")
+
+
+def _sample(row: dict[str, Any], files: Named, category: str, defect: str) -> Sample:
     image, mask = row["image_path"], row.get("mask_path") if defect != GOOD else None
     return Sample(
-        path=folder / image,
-        category=category,
+        path=files.path(image),
+        category=composed(category),
         defect=defect,
-        mask_path=folder / mask if mask else None,
+        mask_path=files.path(mask) if mask else None,
         mask_above=MASK_ABOVE if mask else None,
         sample_id=f"{category}/{image.rpartition('/')[0]}",
     )

@@ -1,11 +1,11 @@
 """VisA, as downloaded (images and lists in split_csv) or as prepared for PyTorch."""
 
-import csv
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from invad.data.layouts.base import Split, child, folders, masks_above, sorted_out
 from invad.data.layouts.mvtec import categories, named
+from invad.data.lists import Named, composed, first_line, table_rows
 from invad.errors import DataError
 from invad.records import GOOD, Sample
 
@@ -40,10 +40,7 @@ def is_visa(root: Path) -> bool:
 
 
 def _is_list(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as stream:
-        return COLUMNS[0].encode() in stream.readline()
+    return path.is_file() and COLUMNS[0] in first_line(path)
 
 
 def _prepared(root: Path, split: str) -> Path:
@@ -59,27 +56,34 @@ def _splits(folder: Path) -> list[Path]:
     return [inside for inside in folders(folder) if inside.name.casefold() in SPLITS]
 
 
-def _listed(root: Path, path: Path) -> Iterator[tuple[str, Sample]]:
+def _listed(root: Path, path: Path) -> Iterator[tuple[str, Sample | DataError]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; choose a split that is in {LISTS}")
-    with path.open(newline="", encoding="utf-8-sig") as stream:
-        rows = csv.DictReader(stream)
-        if missing := [name for name in COLUMNS if name not in (rows.fieldnames or ())]:
+
+    def columns(found: Sequence[str]) -> Collection[str]:
+        if missing := [name for name in COLUMNS if name not in found]:
             raise DataError(f"{path}: has no column {', '.join(missing)}; copy the list of VisA again")
-        for number, row in enumerate(rows, start=2):
-            if row["split"] not in ("train", "test") or row["label"] not in ("normal", "anomaly"):
-                raise DataError(
-                    f"{path}: line {number} has split {row['split']!r} and label {row['label']!r}; "
-                    "give train or test, normal or anomaly"
-                )
-            mask = root / row["mask"] if row["mask"] else None
+        return COLUMNS
+
+    files = Named(root)
+    for number, row in table_rows(path, columns):
+        part, label = row["split"], row["label"]
+        known = part in ("train", "test") and label in ("normal", "anomaly")
+        if known:
+            mask = files.path(row["mask"]) if row["mask"] else None
             yield (
-                row["split"],
+                part,
                 Sample(
-                    path=root / row["image"],
-                    category=row["object"],
-                    defect=GOOD if row["label"] == "normal" else row["label"],
+                    path=files.path(row["image"]),
+                    category=composed(row["object"]),
+                    defect=GOOD if label == "normal" else label,
                     mask_path=mask,
                     mask_above=None if mask is None else MASK_ABOVE,
                 ),
             )
+        else:
+            error = DataError(
+                f"{path}: line {number} has split {part!r} and label {label!r}; "
+                "give train or test, normal or anomaly"
+            )
+            yield "test" if part == "test" else "train", error

@@ -83,6 +83,7 @@ def ablate(plan: Ablation, output: Path, observer: Observer | None = None) -> di
     study = STUDIES[plan.study]
     networks = study.networks(base, plan.values or study.values)
     dataset = load_dataset(plan.root, categories=plan.categories)
+    dataset.sound_test()
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
