@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageOps
 
-from invad.data.formats import IMAGE_SUFFIXES
+from invad.data.formats import FORMATS, HEAD_BYTES, IMAGE_SUFFIXES, format_of
 from invad.data.images import read_image
 from invad.data.listing import list_images, survey
 from invad.data.masks import doubt, read_mask, read_mask_codes
@@ -64,7 +64,7 @@ def assert_pixels(pixels, expected):
 # 8 bits
 
 
-@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "TGA", "PCX", "SGI", "QOI", "PPM", "JPEG2000"])
 def test_lossless_rgb(kind, tmp_path):
     path = tmp_path / "x.bin"
     path.write_bytes(encoded(RGB8, kind))
@@ -294,6 +294,43 @@ def test_further_formats_of_pillow(kind, lossless):
         assert_pixels(read_image(encoded(RAMP16, kind)), grey3(RAMP16))
 
 
+@pytest.mark.parametrize("most", [65535, 1023])
+@pytest.mark.parametrize("plain", [False, True])
+def test_colour_ppm_keeps_every_level(most, plain):
+    pixels = RNG.integers(0, most + 1, (6, 4, 3), dtype=np.uint16)
+    body = " ".join(map(str, pixels.ravel())).encode() if plain else pixels.astype(">u2").tobytes()
+    data = (b"P3" if plain else b"P6") + b"\n# made by hand\n4 6\n" + str(most).encode() + b"\n" + body
+    assert_pixels(read_image(data), np.round(pixels / most * 65535).astype(np.uint16))
+
+
+def jpeg2000(pixels, depth=None, **options):
+    """depth: what the header says of each channel instead, as in a file of more bits."""
+    data = bytearray(encoded(pixels, "JPEG2000", **options))
+    at = data.find(b"\xff\x4f\xff\x51") + 42
+    if depth is not None:
+        for channel in range(data[at - 1]):
+            data[at + 3 * channel] = depth
+    return bytes(data)
+
+
+@pytest.mark.parametrize(("pixels", "depth"), [(RGB8, 15), (RGB8, 9), (RGB8[..., 0], 16)])
+def test_levels_that_pillow_would_lose_are_refused_with_advice(pixels, depth):
+    with pytest.raises(DataError, match=rf"of {depth + 1} bits .* would be left; save it as PNG or TIFF"):
+        read_image(jpeg2000(pixels, depth))
+    with pytest.raises(DataError, match="of 16 bits of an SGI image 8 would be left; save it as PNG"):
+        read_image(encoded(RGB8, "SGI", bpc=2))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_signed_jpeg2000_does_not_move(bits):
+    top = 1 << (bits - 1)
+    levels = np.linspace(0, top - 1, 35).astype(f"u{bits // 8}").reshape(7, 5)
+    stored = jpeg2000(levels, signed=True)
+    assert_pixels(read_image(stored), grey3(levels))
+    with pytest.raises(DataError, match=f"values -{top} to {top - 1} do not fit"):
+        read_image(jpeg2000(levels | np.where(np.eye(7, 5), top, 0).astype(levels.dtype), signed=True))
+
+
 def test_signed_bytes_do_not_wrap():
     levels = np.arange(-4, 4, dtype=np.int8).reshape(2, 4)
     for pixels in (levels, np.repeat(levels[..., None], 3, axis=2)):
@@ -431,7 +468,28 @@ HOSTILE = {
     "16.png": png16(np.tile(RGB16, (9, 9, 1))),
     "16.tif": tiff(np.tile(RGB16, (9, 9, 1)), photometric="rgb", compression="zlib"),
     "lzw.tif": lzw_tiff(np.tile(RGB16, (9, 9, 1)), "<", 2, 100),
+    "gif": encoded(np.tile(RGB8, (9, 9, 1)), "GIF"),
+    "jp2": encoded(np.tile(RGB8, (9, 9, 1)), "JPEG2000"),
+    "16.jp2": encoded(np.tile(RGB16[..., 0], (9, 9)), "JPEG2000"),
+    "avif": encoded(np.tile(RGB8, (9, 9, 1)), "AVIF"),
+    "ppm": encoded(np.tile(RGB8, (9, 9, 1)), "PPM"),
+    "16.ppm": b"P6 45 63 65535\n" + np.tile(RGB16, (9, 9, 1)).astype(">u2").tobytes(),
+    "tga": encoded(np.tile(RGB8, (9, 9, 1)), "TGA"),
+    "rle.tga": encoded(np.tile(RGB8, (9, 9, 1)), "TGA", compression="tga_rle"),
+    "pcx": encoded(np.tile(RGB8, (9, 9, 1)), "PCX"),
+    "sgi": encoded(np.tile(RGB8, (9, 9, 1)), "SGI"),
+    "qoi": encoded(np.tile(RGB8, (9, 9, 1)), "QOI"),
 }
+
+
+def test_every_format_that_pillow_writes_is_treated_as_hostile(tmp_path):
+    assert {format_of(data[:HEAD_BYTES], "").name for data in HOSTILE.values()} == {
+        known.name for known in FORMATS if known.name != "HEIC"
+    }
+    for suffix, data in HOSTILE.items():
+        path = tmp_path / f"part.{suffix}"
+        path.write_bytes(data)
+        assert read_image(path).shape == (63, 45, 3)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

@@ -62,12 +62,23 @@ FORMATS = (
     ),
     _pillow("AVIF", ".avif .avifs", rb"....ftypavi[fs]", "Avif", "Avif"),
     _pillow("PNM", ".pbm .pfm .pgm .pnm .ppm", rb"P[1-6f][\s#]", "Ppm", "Ppm"),
+    _pillow("PCX", ".pcx", rb"\x0a[\x00\x02\x03\x05]\x01", "Pcx", "Pcx"),
+    _pillow("SGI", ".sgi", rb"\x01\xda[\x00\x01][\x01\x02]", "Sgi", "Sgi"),
+    _pillow("QOI", ".qoi", rb"qoif", "Qoi", "Qoi"),
     Format(
         "HEIC",
         (".heic", ".heif", ".hif"),
         re.compile(rb"....ftyp(hei[cfmsx]|hevc|hevx|mif1|msf1)", re.DOTALL),
         ("pillow_heif", "HeifImageFile"),
         "the package pillow-heif: pip install 'invad[heif]'",
+    ),
+    # Its first bytes are no mark but numbers that have few values; so it comes last.
+    _pillow(
+        "TGA",
+        ".tga",
+        rb".(\x00[\x02\x03\x0a\x0b]|\x01[\x01\x09])....[\x00\x0f\x10\x18\x20].{8}[\x01\x08\x10\x18\x20]",
+        "Tga",
+        "Tga",
     ),
 )
 
