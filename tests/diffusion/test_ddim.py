@@ -11,15 +11,10 @@ from hypothesis import strategies as st
 from invad.diffusion.ddim import ddim_step, invert, q_sample, sample
 from invad.diffusion.schedule import linear_schedule, timesteps
 from invad.errors import ConfigError
+from oracles import gaussian_noise, toy_noise
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "inversion.json").read_text())
 SCHEDULE = linear_schedule()
-
-
-def toy_noise(x, t_B):
-    """The predictor the golden numbers were made with."""
-    level = t_B.to(x.dtype).view(-1, 1, 1, 1) / 999
-    return torch.tanh(0.7 * x + 0.3) * (0.2 + 0.8 * level)
 
 
 def rounded_as_published(predict_noise):
@@ -33,16 +28,6 @@ def rounded_as_published(predict_noise):
         scale, share = (torch.tensor(math.sqrt(v), dtype=torch.float32) for v in (1 / abar, 1 / abar - 1))
         clean = scale * x - share * predict_noise(x, t_B)
         return (scale * x - clean) / share
-
-    return predict
-
-
-def gaussian_noise(sigma):
-    """The exact predictor for data from N(0, sigma^2)."""
-
-    def predict(x, t_B):
-        abar = torch.tensor([SCHEDULE.abar(t) for t in t_B.tolist()], dtype=x.dtype).view(-1, 1, 1, 1)
-        return torch.sqrt(1 - abar) * x / (abar * sigma**2 + 1 - abar)
 
     return predict
 
@@ -131,7 +116,7 @@ def test_walk_on_unit_gaussian_multiplies_by_product_of_cosines():
     x = torch.linspace(-3, 3, 24, dtype=torch.float64).view(2, 3, 2, 2)
     tau = timesteps("reference", 7)
     angles = [theta(SCHEDULE.abar(t)) for t in tau] + [math.pi / 2]
-    walk = invert(gaussian_noise(1.0), x, SCHEDULE, tau)
+    walk = invert(gaussian_noise(SCHEDULE, 1.0), x, SCHEDULE, tau)
     factor = math.prod(math.cos(b - a) for a, b in pairwise(angles))
     torch.testing.assert_close(walk.latent, factor * x, rtol=0, atol=1e-12)
 
@@ -144,7 +129,9 @@ def test_inversion_converges_to_exact_flow_with_order_one(sigma):
 
     def error(steps):
         tau = timesteps("reference", steps)
-        return abs(invert(gaussian_noise(sigma), x, SCHEDULE, tau, terminal=False).latent.item() - exact)
+        return abs(
+            invert(gaussian_noise(SCHEDULE, sigma), x, SCHEDULE, tau, terminal=False).latent.item() - exact
+        )
 
     orders = [math.log2(error(steps) / error(2 * steps)) for steps in (40, 80)]
     assert orders == pytest.approx([1.0, 1.0], abs=0.1)
@@ -157,9 +144,11 @@ def test_round_trip_error_falls_as_steps_grow(sigma, steps):
 
     def error(steps):
         tau = timesteps("reference", steps)
-        noise = invert(gaussian_noise(sigma), x, SCHEDULE, tau, terminal=False).latent
+        noise = invert(gaussian_noise(SCHEDULE, sigma), x, SCHEDULE, tau, terminal=False).latent
         # The way back passes the level where x lies before it ends at clean features.
-        return (sample(gaussian_noise(sigma), noise, SCHEDULE, tau[::-1]).latents[-2] - x).abs().item()
+        return (
+            (sample(gaussian_noise(SCHEDULE, sigma), noise, SCHEDULE, tau[::-1]).latents[-2] - x).abs().item()
+        )
 
     assert error(2 * steps) < error(steps)
 

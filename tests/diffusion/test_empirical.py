@@ -19,6 +19,7 @@ from invad.diffusion.empirical import (
 )
 from invad.diffusion.schedule import linear_schedule
 from invad.errors import ConfigError
+from oracles import posterior_noise
 
 SCHEDULE = linear_schedule()
 
@@ -33,14 +34,6 @@ def filled(bank, size=None):
     return net
 
 
-def posterior_noise(point_C, bank_KC, t):
-    """Over all the cells, in float64, of the float32 schedule."""
-    a, point, bank = float(torch.tensor(SCHEDULE.abar(t))), point_C.double(), bank_KC.double()
-    squares = (point - math.sqrt(a) * bank).square().sum(1)
-    weights = torch.softmax(-squares / (2 * (1 - a)), 0)
-    return (point - math.sqrt(a) * (weights @ bank)) / math.sqrt(1 - a)
-
-
 @pytest.mark.parametrize("t", [20, 300, 999])
 def test_it_is_the_posterior_mean_of_the_noise(t):
     bank = cells(NEAREST)
@@ -50,7 +43,7 @@ def test_it_is_the_posterior_mean_of_the_noise(t):
     made = filled(bank).predict_noise(x, torch.tensor([t]))
     for i in range(3):
         for j in range(4):
-            noise = posterior_noise(x[0, :, i, j], bank, t)
+            noise = posterior_noise(SCHEDULE, x[0, :, i, j], bank, t)
             torch.testing.assert_close(made[0, :, i, j].double(), noise, rtol=1e-4, atol=1e-4)
 
 
@@ -61,7 +54,7 @@ def test_cells_beyond_the_nearest_have_no_weight(t):
     points = math.sqrt(SCHEDULE.abar(t)) * (bank[:100] + bank[100:200]) / 2
     made = filled(bank).double().predict_noise(points.T.reshape(1, 64, 10, 10), torch.tensor([t]))
     found = made.flatten(2)[0].T.norm(dim=1)
-    exact = torch.stack([posterior_noise(point, bank, t).norm() for point in points])
+    exact = torch.stack([posterior_noise(SCHEDULE, point, bank, t).norm() for point in points])
     torch.testing.assert_close(found, exact, rtol=1e-5, atol=0)
     alone = torch.cdist(points, math.sqrt(SCHEDULE.abar(t)) * bank).amin(1) / math.sqrt(1 - SCHEDULE.abar(t))
     assert ((alone - exact).abs() > 0.05 * exact).any(), "one cell must not be enough, or nothing was tested"

@@ -8,23 +8,9 @@ from invad.diffusion.ddim import invert
 from invad.diffusion.readings import READINGS, ReadingConfig, norms, read
 from invad.diffusion.schedule import linear_schedule, timesteps
 from invad.errors import ConfigError
+from oracles import gaussian_noise, toy_noise
 
 SCHEDULE = linear_schedule()
-
-
-def toy_noise(x, t_B):
-    level = t_B.to(x.dtype).view(-1, 1, 1, 1) / 999
-    return torch.tanh(0.7 * x + 0.3) * (0.2 + 0.8 * level)
-
-
-def gaussian_noise(sigma):
-    """The exact predictor for data from N(0, sigma^2)."""
-
-    def predict(x, t_B):
-        abar = torch.tensor([SCHEDULE.abar(int(t)) for t in t_B], dtype=x.dtype).view(-1, 1, 1, 1)
-        return torch.sqrt(1 - abar) * x / (abar * sigma**2 + 1 - abar)
-
-    return predict
 
 
 @pytest.fixture
@@ -39,7 +25,7 @@ def test_norms_are_euclidean_over_channels(z):
 def test_early_on_unit_gaussian_data_is_a_closed_form(z):
     """eps* = sqrt(1 - abar_t) x, hence each norm is sqrt(1 - abar_t) ||x||."""
     config = ReadingConfig(timesteps=(0, 200, 999))
-    maps = read(config, gaussian_noise(1.0), z, SCHEDULE)
+    maps = read(config, gaussian_noise(SCHEDULE, 1.0), z, SCHEDULE)
     expected = torch.stack([math.sqrt(1 - SCHEDULE.abar(t)) * norms(z) for t in (0, 200, 999)], dim=1)
     torch.testing.assert_close(maps, expected, rtol=1e-12, atol=0)
 
@@ -47,7 +33,7 @@ def test_early_on_unit_gaussian_data_is_a_closed_form(z):
 def test_inversion_on_unit_gaussian_data_is_a_closed_form(z):
     """Each step multiplies x by cos(theta' - theta), cos theta = sqrt(abar); the noise is sin theta x."""
     levels = timesteps("reference", 4)
-    maps = read(ReadingConfig(kind="inversion", timesteps=levels), gaussian_noise(1.0), z, SCHEDULE)
+    maps = read(ReadingConfig(kind="inversion", timesteps=levels), gaussian_noise(SCHEDULE, 1.0), z, SCHEDULE)
     theta = [math.acos(math.sqrt(SCHEDULE.abar(t))) for t in levels]
     scale, expected = 1.0, []
     for i, angle in enumerate(theta):

@@ -3,13 +3,11 @@
 import io
 import json
 from dataclasses import replace
-from itertools import pairwise
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.ndimage import label
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from invad.data.preprocess import resize_map
@@ -19,6 +17,7 @@ from invad.evaluation.predictions import PackedMask, Predictions, read_predictio
 from invad.evaluation.results import mean_row, notes, rescore, rows_of_file, summary
 from invad.evaluation.rows import Lazy, framed, row_of
 from invad.metrics.exact import SEVEN_METRICS
+from oracles import brute_aupro
 
 INPUT = (12, 16)
 
@@ -65,26 +64,6 @@ def codes_of(rng, size):
     return codes
 
 
-def brute_aupro(maps, masks, limit=0.3):
-    """PRO at every distinct score by loops."""
-    values = np.concatenate([m.ravel() for m in maps])
-    normal = np.concatenate([m[~t] for m, t in zip(maps, masks, strict=True)])
-    regions = []
-    for score_map, mask in zip(maps, masks, strict=True):
-        numbered, count = label(mask, np.ones((3, 3)))
-        regions += [score_map[numbered == k] for k in range(1, count + 1)]
-    points = [(0.0, 0.0)]
-    for t in np.unique(values)[::-1]:
-        points.append(((normal >= t).mean(), np.mean([(r >= t).mean() for r in regions])))
-    area = 0.0
-    for (x0, y0), (x1, y1) in pairwise(points):
-        if x0 < limit and x1 > x0:
-            end = min(x1, limit)
-            y_end = y0 + (y1 - y0) * (end - x0) / (x1 - x0)
-            area += (end - x0) * (y0 + y_end) / 2
-    return area / limit
-
-
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_exact_rows_equal_scikit_learn_and_loops(seed):
@@ -100,7 +79,7 @@ def test_exact_rows_equal_scikit_learn_and_loops(seed):
         with np.errstate(invalid="ignore"):
             best = np.nanmax(2 * precision * recall / (precision + recall))
         assert row[f"{kind}_f1max"] == pytest.approx(best, abs=1e-9)
-    assert row["pixel_aupro"] == pytest.approx(brute_aupro(maps, masks), abs=1e-9)
+    assert row["pixel_aupro"] == pytest.approx(brute_aupro(maps, masks, 0.3), abs=1e-9)
     assert row["mad"] == pytest.approx(np.mean([row[name] for name in SEVEN_METRICS]), abs=1e-12)
 
 

@@ -1,7 +1,6 @@
 """Oracles: scikit-learn, loops over every threshold, values by hand, and the adeval package."""
 
 from collections.abc import Callable
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -29,6 +28,7 @@ from invad.metrics.exact import (
     roc_curve,
 )
 from invad.metrics.intervals import bootstrap_interval
+from oracles import brute_aupro
 
 LEVELS = [2, 5, 1000, 10**7]  # number of distinct scores: from heavy ties to none
 
@@ -56,40 +56,6 @@ def smooth_maps(n: int = 6, size: int = 96) -> tuple[np.ndarray, np.ndarray]:
     masks = noise[:n] > 1.9
     masks[0] = False
     return (noise[n:] + 1.5 * masks).astype(np.float32), masks
-
-
-def regions_8(mask: np.ndarray) -> list[set[tuple[int, int]]]:
-    """Flood fill, written without scipy."""
-    left = {(int(y), int(x)) for y, x in np.argwhere(mask)}
-    regions = []
-    while left:
-        region, front = set(), [left.pop()]
-        while front:
-            y, x = front.pop()
-            region.add((y, x))
-            near = {(y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)} & left
-            left -= near
-            front.extend(near)
-        regions.append(region)
-    return regions
-
-
-def brute_aupro(maps: list, masks: list, limit: float) -> float:
-    """PRO and FPR at every distinct threshold by loops, then the area by np.interp and small trapezoids."""
-    regions = [(n, region) for n, mask in enumerate(masks) for region in regions_8(mask)]
-    n_normal = sum(int((~mask).sum()) for mask in masks)
-    points = [(0.0, 0.0)]
-    for t in sorted({float(v) for m in maps for v in m.ravel()}, reverse=True):
-        covered = [sum(maps[n][p] >= t for p in region) / len(region) for n, region in regions]
-        false = sum(int(((m >= t) & ~mask).sum()) for m, mask in zip(maps, masks, strict=True))
-        points.append((false / n_normal, sum(covered) / len(covered)))
-    area = 0.0
-    for (x0, y0), (x1, y1) in pairwise(points):
-        if x0 >= limit or x1 == x0:
-            continue
-        end = min(x1, limit)
-        area += (end - x0) * (y0 + (y0 + (y1 - y0) * (end - x0) / (x1 - x0))) / 2
-    return area / limit
 
 
 # ---------------------------------------------------------------- labelled lists
