@@ -51,7 +51,7 @@ from invad.metrics.exact import (
 )
 from invad.metrics.intervals import bootstrap_interval
 from invad.model.reading import FeatureExtractor, Model
-from invad.model.settings import Preset, named
+from invad.model.settings import Preset, preset_named
 from invad.model.space import FeatureSpace, SpaceConfig
 from invad.records import Sample
 from invad.scoring.calibration import Calibration, Rates
@@ -66,7 +66,7 @@ from invad.scoring.typicality import (
 from invad.system.plain import to_plain
 
 STUDIES = ("accuracy", "robustness", "sizes", "unified", "teacher")
-STANDARD = named("standard")
+STANDARD = preset_named("standard")
 SIZES = (10, 20, 50, 100)
 
 CONFIGURATIONS = {
@@ -220,7 +220,7 @@ def data_hash(dataset: Dataset) -> str:
 def run(folder: Path, seed: int, preset: str, with_baselines: bool) -> list[dict[str, Any]]:
     """All rows of one set and seed."""
     dataset = load_dataset(folder)
-    fitted = train(dataset, named(preset), seed)
+    fitted = train(dataset, preset_named(preset), seed)
     model, labels = fitted.model, np.array([s.is_anomalous for s in dataset.test])
     test, maps = read_maps(model, dataset.test)
     hw = model.extract.preprocess.input_hw
@@ -231,7 +231,7 @@ def run(folder: Path, seed: int, preset: str, with_baselines: bool) -> list[dict
         "n_normal": int((~labels).sum()),
         "n_anomalous": int(labels.sum()),
         "data": data_hash(dataset),
-        "settings": digest(to_plain(named(preset))),
+        "settings": digest(to_plain(preset_named(preset))),
     }
     rows = []
     for name, weights in CONFIGURATIONS[preset].items():
@@ -265,7 +265,7 @@ def unified(folders: list[Path], seed: int, preset: str) -> list[dict[str, Any]]
     sets = {folder.name: load_dataset(folder) for folder in folders}
     together = [replace(s, category=name) for name, dataset in sets.items() for s in dataset.train]
     first = next(iter(sets.values()))
-    fitted = train(replace(first, train=tuple(together), test=()), named(preset), seed)
+    fitted = train(replace(first, train=tuple(together), test=()), preset_named(preset), seed)
     rows = []
     for name, dataset in sets.items():
         own = [i for i, category in enumerate(fitted.held_categories) if category == name]
@@ -299,7 +299,7 @@ def features_of(extract: FeatureExtractor, samples: tuple[Sample, ...]) -> Any:
 def robustness(folder: Path, seed: int, preset: str) -> list[dict[str, Any]]:
     """The same model and baseline on changed test images."""
     dataset = load_dataset(folder)
-    fitted = train(dataset, named(preset), seed)
+    fitted = train(dataset, preset_named(preset), seed)
     model, labels = fitted.model, np.array([s.is_anomalous for s in dataset.test])
     nearest = NearestNeighbour(on_grid(model, features_of(model.extract, dataset.train)), 0.02, seed)
     rows = []
@@ -329,7 +329,7 @@ def sizes(folder: Path, seed: int, preset: str) -> list[dict[str, Any]]:
     rows = []
     for size in (*(n for n in SIZES if n < len(order)), len(order)):
         part = replace(dataset, train=tuple(dataset.train[i] for i in order[:size]))
-        fitted = train(part, named(preset), seed)
+        fitted = train(part, preset_named(preset), seed)
         model = fitted.model
         test, maps = read_maps(model, dataset.test)
         variant = f"{size} normals" if size in SIZES else "all normals"
@@ -376,7 +376,7 @@ def times_beside(dataset: Dataset, extract: FeatureExtractor, features: Any) -> 
         model = train(dataset, replace(preset, train=replace(preset.train, steps=1)), 0).model
         return lambda pixels: model.read(model.extract(pixels))
 
-    turns = {"teacher": nearest} | {name: ours(named(name)) for name in ("standard", "fast")}
+    turns = {"teacher": nearest} | {name: ours(preset_named(name)) for name in ("standard", "fast")}
     times: dict[str, list[float]] = {name: [] for name in turns}
     for sample in (dataset.test[0], *dataset.test[:20]):
         pixels = read_image(sample.path)
@@ -492,7 +492,7 @@ def main() -> None:
                 "machine": facts(),
                 "revision": revision.stdout.strip(),
                 "preset": args.preset,
-                "settings": asdict(named(args.preset).train),
+                "settings": asdict(preset_named(args.preset).train),
                 "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
                 "summary": table,
                 "rows": rows,

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from invad.diffusion.dit import DiT
-from invad.model.settings import named
+from invad.model.settings import preset_named
 
 CHANNELS = 272
 GRID_HW = (16, 16)
@@ -29,7 +29,7 @@ def main() -> None:
     torch.manual_seed(0)
     backbone = timm.create_model("efficientnet_b4", pretrained=False)
     save_file(backbone.state_dict(), folder / "b4.safetensors")
-    options = asdict(named("paper").denoiser)
+    options = asdict(preset_named("paper").denoiser)
     del options["kind"], options["gaussian"]
     with torch.device("meta"):
         names = DiT(CHANNELS, stored_grid_hw=GRID_HW, **options).state_dict()

@@ -27,7 +27,7 @@ from invad.diffusion.denoiser import build_denoiser
 from invad.diffusion.dit import DiT
 from invad.fit.training import Execution, train_denoiser
 from invad.model.reading import SCHEDULE
-from invad.model.settings import named
+from invad.model.settings import preset_named
 
 CHANNELS, GRID = 272, (16, 16)
 SIDE = 8192
@@ -64,7 +64,7 @@ def backward_flops(net: torch.nn.Module, device: torch.device) -> Callable[[], f
 
 def on_gpu(steps: int, checkpointing: bool) -> dict[str, Any]:
     device = torch.device("cuda")
-    settings = named("paper")
+    settings = preset_named("paper")
     net = build_denoiser(settings.denoiser, CHANNELS, GRID).to(device)
     flops = backward_flops(net, device)()
     config = type(settings.train)(steps=steps + 3, batch=settings.train.batch)
@@ -98,7 +98,7 @@ def on_gpu(steps: int, checkpointing: bool) -> dict[str, Any]:
 
 def on_cpu() -> dict[str, Any]:
     device = torch.device("cpu")
-    net = build_denoiser(named("paper").denoiser, CHANNELS, GRID)
+    net = build_denoiser(preset_named("paper").denoiser, CHANNELS, GRID)
     assert isinstance(net, DiT)
     once = backward_flops(net, device)
     once()
@@ -146,7 +146,7 @@ def main() -> None:
 
 def build_on_meta() -> torch.nn.Module:
     with torch.device("meta"):
-        return build_denoiser(named("paper").denoiser, CHANNELS, GRID)
+        return build_denoiser(preset_named("paper").denoiser, CHANNELS, GRID)
 
 
 if __name__ == "__main__":

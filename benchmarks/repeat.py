@@ -20,7 +20,7 @@ import torch
 import invad
 from invad.detector.detector import Detector
 from invad.evaluation.evaluate import evaluate
-from invad.model.settings import named
+from invad.model.settings import preset_named
 
 RUNS = {
     "first": {"seed": 0, "threads": 2},
@@ -33,7 +33,7 @@ RUNS = {
 def run(data: Path, seed: int, threads: int) -> tuple[Any, float]:
     """Scores of the test images and their AUROC."""
     torch.set_num_threads(threads)
-    preset = named("standard")
+    preset = preset_named("standard")
     detector = Detector.fit(data, preset=replace(preset, train=replace(preset.train, seed=seed)))
     evaluation = evaluate(detector, data)
     return np.array([s.score for s in evaluation.scored]), evaluation.metrics["image_auroc"]

@@ -30,7 +30,7 @@ from invad.fit.distributed import workers
 from invad.fit.launch import launched
 from invad.fit.training import train_denoiser
 from invad.model.reading import SCHEDULE
-from invad.model.settings import named
+from invad.model.settings import preset_named
 
 CHANNELS, GRID, IMAGES = 256, (16, 16), 64
 WARM = 5
@@ -40,7 +40,7 @@ ROUNDS = 3
 def measure(preset: str, steps: int, output: Path) -> None:
     """Images a second of a training, in each of the processes it was started in; the leading one writes."""
     torch.set_num_threads(1)
-    settings = named(preset)
+    settings = preset_named(preset)
     times: list[float] = []
     x = np.random.default_rng(0).normal(size=(IMAGES, CHANNELS, *GRID)).astype(np.float32)
     with workers("cpu") as team:

@@ -43,7 +43,7 @@ from invad.diffusion.denoiser import build_denoiser
 from invad.evaluation.speed import machine
 from invad.export import ExportConfig, export
 from invad.model.reading import FeatureExtractor, Model
-from invad.model.settings import named
+from invad.model.settings import preset_named
 from invad.model.space import FeatureSpace, Standardiser
 
 PRESETS = ("fast", "standard")
@@ -106,7 +106,7 @@ def reconstruction(detector: Detector) -> Detect:
 
 def reference() -> Detect:
     """The published sizes, with random weights: pixels to the norms of the three steps."""
-    settings = named("paper")
+    settings = preset_named("paper")
     backbone = load_backbone(
         settings.backbone, strides=settings.strides, pretrained=False, image_size=settings.area_side
     ).freeze()

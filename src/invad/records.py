@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 Decision = Literal["good", "review", "bad"]
 
+Hw = tuple[int, int]
+"""Height and width, in this order, in pixels or in cells."""
+
 GOOD = "good"
 """Name of the defect kind that means "no defect", as in the MVTec layout."""
 

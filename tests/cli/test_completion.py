@@ -52,7 +52,7 @@ def complete(environment, tmp_path_factory):
         ("invad tra", ["train"]),
         ("invad benchmark ", ["run", "rescore"]),
         ("invad train parts --check", ["--checkpointing"]),
-        ("invad train parts --preset ", list(options.PRESETS)),
+        ("invad train parts --preset ", list(options.PRESET_NAMES)),
         ("invad benchmark rescore run --metrics exact,ad", ["exact,adeval", "exact,ader200"]),
         ("invad predict model part", ["part_one.png"]),
     ],
@@ -74,7 +74,7 @@ def test_what_is_offered_is_what_there_is():
     from invad.runtime.engines import AUTO, ENGINES
 
     tables = {
-        options.PRESETS: PRESETS,
+        options.PRESET_NAMES: PRESETS,
         options.BACKBONES: SUGGESTED,
         options.LAYOUTS: ("auto", *DATASETS),
         options.KNOWN_SETS: KNOWN,

@@ -17,7 +17,7 @@ from invad.data.images import read_image
 from invad.detector.detector import Detector
 from invad.errors import ConfigError, DataError, NotCalibratedError
 from invad.fit.run import Run
-from invad.model.settings import named
+from invad.model.settings import preset_named
 from invad.observer import Silent
 from invad.records import GOOD
 from invad.scoring.calibration import POOLED, Calibration, Rates, folds
@@ -416,7 +416,7 @@ def test_what_fit_refuses(good_parts, tiny_preset, make_backbone, tmp_path):
     refused(ConfigError, "backbone 'resnet_18' is unknown", backbone="resnet_18")
     refused(DataError, "no such folder", data=tmp_path / "none")
     refused(DataError, "no readable image", data=[])
-    assert named("standard").backbone == "invad-s"
+    assert preset_named("standard").backbone == "invad-s"
 
 
 # Saving

@@ -5,10 +5,10 @@ import torch
 
 from invad.diffusion.denoiser import (
     DENOISERS,
-    PRESETS,
+    SIZES,
     DenoiserConfig,
     build_denoiser,
-    preset,
+    sized,
 )
 from invad.errors import ConfigError
 
@@ -121,24 +121,24 @@ def test_half_precision_and_double_precision_networks_work(kind):
 )
 def test_presets_have_the_sizes_the_table_says(name, channels, parameters):
     with torch.device("meta"):
-        network = build_denoiser(preset(name), channels, (16, 16))
+        network = build_denoiser(sized(name), channels, (16, 16))
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
 
 
 def test_paper_preset_spends_a_third_on_time_modulation():
     with torch.device("meta"):
-        network = build_denoiser(preset("dit-paper"), 272, (16, 16))
+        network = build_denoiser(sized("dit-paper"), 272, (16, 16))
     modulation = sum(p.numel() for name, p in network.named_parameters() if "adaLN" in name)
     assert round(modulation / 1e6) == 411
 
 
 def test_every_preset_is_listed_above():
-    assert list(PRESETS) == ["mlp-s", "dit-s", "dit-b", "dit-l", "dit-paper"]
+    assert list(SIZES) == ["mlp-s", "dit-s", "dit-b", "dit-l", "dit-paper"]
 
 
 def test_unknown_preset_is_refused():
     with pytest.raises(ConfigError, match=r"denoiser = 'mlp-xl' is unknown; choose one of \['mlp-s'"):
-        preset("mlp-xl")
+        sized("mlp-xl")
 
 
 @pytest.mark.parametrize(
@@ -173,4 +173,4 @@ def test_patch_must_divide_the_grid():
 
 def test_empty_features_are_refused():
     with pytest.raises(ConfigError, match="channels = 0"):
-        build_denoiser(PRESETS["mlp-s"], 0, (4, 4))
+        build_denoiser(SIZES["mlp-s"], 0, (4, 4))

@@ -10,7 +10,7 @@ import torch
 from invad.data.images import read_image
 from invad.errors import ArtifactError, ConfigError
 from invad.evaluation import speed as benching
-from invad.evaluation.speed import EAGER, FOLDED, bench, cores, machine, sample
+from invad.evaluation.speed import EAGER, FOLDED, bench, call_times, cores, machine
 
 NAMES = {
     "engine",
@@ -144,11 +144,11 @@ def test_a_sample_takes_the_time_it_is_given_after_a_warm_up():
         calls.append(time.perf_counter())
         time.sleep(0.02)
 
-    times = sample(slow, seconds=0.2, least=3)
+    times = call_times(slow, seconds=0.2, least=3)
     assert len(times) < len(calls)
     assert 0.02 <= np.median(times) < 0.2
     assert 0.2 <= times.sum() < 1
-    assert len(sample(lambda: time.sleep(0.03), seconds=0.01, least=4)) == 4
+    assert len(call_times(lambda: time.sleep(0.03), seconds=0.01, least=4)) == 4
 
 
 def test_the_machine_is_described():

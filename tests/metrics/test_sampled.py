@@ -6,7 +6,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from invad.errors import ConfigError
-from invad.evaluation.definitions import DEFINITIONS, named
+from invad.evaluation.definitions import DEFINITIONS, definitions_named
 from invad.metrics.exact import IMAGE_METRICS, PIXEL_METRICS, image_metrics, pixel_metrics
 from invad.metrics.sampled import (
     ader_aupro,
@@ -193,8 +193,8 @@ def test_masks_by_rule():
 
 
 def test_names():
-    assert list(named(["adeval", "exact"])) == ["adeval", "exact"]
+    assert list(definitions_named(["adeval", "exact"])) == ["adeval", "exact"]
     with pytest.raises(ConfigError, match="'best' is unknown; choose from exact, adeval, ader200, official"):
-        named(["exact", "best"])
+        definitions_named(["exact", "best"])
     with pytest.raises(ConfigError, match="no metric definition"):
-        named([])
+        definitions_named([])

@@ -8,13 +8,13 @@ from invad.diffusion.denoiser import build_denoiser
 from invad.diffusion.gaussian import GaussianPreconditioned
 from invad.diffusion.schedule import linear_schedule, timesteps
 from invad.errors import ConfigError
-from invad.model.settings import PRESETS, Preset, TrainConfig, named
+from invad.model.settings import PRESETS, Preset, TrainConfig, preset_named
 
 
 @pytest.mark.parametrize("name", ["standard", "fast", "dit"])
 def test_a_preset_builds_its_denoiser(name):
     """It takes every level that the preset reads; untrained it says what its closed form or zero says."""
-    settings = named(name)
+    settings = preset_named(name)
     denoiser = build_denoiser(settings.denoiser, 8, (4, 6))
     assert isinstance(denoiser, GaussianPreconditioned) == settings.denoiser.gaussian
     x = torch.randn(1, 8, 4, 6, generator=torch.Generator().manual_seed(0))
@@ -25,7 +25,7 @@ def test_a_preset_builds_its_denoiser(name):
 
 
 def test_the_paper_is_the_paper():
-    paper = named("paper")
+    paper = preset_named("paper")
     assert paper.reading.timesteps == timesteps("reference", 3) == (0, 500, 999)
     assert (paper.backbone, paper.strides, paper.pooling) == ("efficientnet_b4", (2, 4, 8, 16), "bilinear")
     assert not paper.space.standardise
@@ -49,7 +49,7 @@ def test_fast_is_standard_with_less_to_compute():
 
 def test_an_unknown_name_lists_the_names():
     with pytest.raises(ConfigError, match="'slow' is unknown; choose one of standard, fast"):
-        named("slow")
+        preset_named("slow")
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import pytest
 
-from invad.model.settings import named
+from invad.model.settings import preset_named
 from invad.paper.recipes import CARDS, PRESET, RECIPES, memory_gb
 
 BY_NAME = {recipe.name: recipe for recipe in RECIPES}
@@ -30,7 +30,7 @@ def test_costs_are_the_stated_arithmetic():
 
 
 def test_the_preset_trains_as_the_recipes_say():
-    train = named(PRESET).train
+    train = preset_named(PRESET).train
     assert train.steps is None
     for recipe in RECIPES:
         assert (train.epochs, train.batch) == (recipe.epochs, recipe.batch)

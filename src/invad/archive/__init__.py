@@ -39,7 +39,7 @@ OBJECT_STORE = 200 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scored:
+class ArchiveSummary:
     """What an archive run did: images by decision, unreadable ones, and how many were finished before."""
 
     output: Path
@@ -59,7 +59,7 @@ def score_archive(
     block: int = BLOCK,
     device: str | None = None,
     observer: Observer | None = None,
-) -> Scored:
+) -> ArchiveSummary:
     """Score all images of a source into the folder `output`; the same call continues an interrupted one.
 
     source: a folder, a file that lists images (CSV or Parquet with a column `path`, or text, one a line;
@@ -160,7 +160,7 @@ def _begin(manifest: Path, identity: dict[str, Any]) -> None:
     write_atomically(manifest, _dump({**identity, "finished": False}))
 
 
-def _finish(output: Path, identity: dict[str, Any], source: str | Path, before: int) -> Scored:
+def _finish(output: Path, identity: dict[str, Any], source: str | Path, before: int) -> ArchiveSummary:
     """Count all rows and write the manifest of the finished run."""
     import pyarrow.parquet as pq
 
@@ -180,7 +180,7 @@ def _finish(output: Path, identity: dict[str, Any], source: str | Path, before: 
     shutil.rmtree(output / ATTEMPTS, ignore_errors=True)
     told = {"source": str(source), "images": images, "decisions": decisions, "errors": errors}
     write_atomically(output / MANIFEST, _dump({**identity, "finished": True, **told, "parts": parts}))
-    return Scored(output=output, images=images, decisions=decisions, errors=errors, before=before)
+    return ArchiveSummary(output=output, images=images, decisions=decisions, errors=errors, before=before)
 
 
 def _dump(plain: dict[str, Any]) -> bytes:

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from invad.records import Hw
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -58,7 +60,7 @@ class Backbone(nn.Module):
         return self.features((x_B3HW - self.mean) / self.std)
 
     @torch.no_grad()
-    def probe(self, input_hw: tuple[int, int]) -> tuple[tuple[int, int, int], ...]:
+    def probe(self, input_hw: Hw) -> tuple[tuple[int, int, int], ...]:
         """The (channels, height, width) of every tap for one input size."""
         maps = self(torch.zeros(1, 3, *input_hw, device=self.mean.device))
         return tuple((m.shape[1], m.shape[2], m.shape[3]) for m in maps)
@@ -69,7 +71,7 @@ class Backbone(nn.Module):
         return self.to(memory_format=torch.channels_last)
 
 
-def pool_to_grid(maps: Sequence[Tensor], grid_hw: tuple[int, int]) -> Tensor:
+def pool_to_grid(maps: Sequence[Tensor], grid_hw: Hw) -> Tensor:
     """Bring maps of several strides to one grid and concatenate them: B x sum(C_i) x h x w.
 
     Finer maps are *averaged* over each cell (area pooling, hence free of aliasing); coarser ones are

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from invad.cli.options import (
-    PRESETS,
+    PRESET_NAMES,
     STUDIES,
     CategoriesOption,
     DeviceOption,
@@ -39,7 +39,7 @@ def ablate(
         str,
         typer.Option(
             metavar="NAME",
-            autocompletion=one_of(*PRESETS),
+            autocompletion=one_of(*PRESET_NAMES),
             help="Settings of the network: paper-s (minutes on a CPU), paper, ...",
         ),
     ] = "paper-s",

@@ -18,6 +18,7 @@ from invad.cli.options import (
 from invad.cli.voice import Voice
 from invad.detector.opening import AUTO
 from invad.errors import ArtifactError, ConfigError
+from invad.records import Hw
 
 if TYPE_CHECKING:
     from invad.runtime.certificate import Certificate
@@ -126,7 +127,7 @@ def verify(
         raise ArtifactError(f"{bundle}: differs from PyTorch: {certificate.problems[0]}")
 
 
-def parse_size(text: str | None) -> tuple[int, int] | None:
+def parse_size(text: str | None) -> Hw | None:
     """`200x300` as (200, 300). Raises ConfigError for anything else."""
     if text is None:
         return None

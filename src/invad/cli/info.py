@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from invad.cli.options import BundleArgument, JsonOption
 from invad.cli.voice import Voice
+from invad.records import Hw
 from invad.scoring.calibration import POOLED, Calibration
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def _plain(made: "ExportInfo") -> dict[str, Any]:
     return {**plain, "calibration": limits.pop(POOLED), "categories": limits}
 
 
-def _size(size_hw: tuple[int, int] | None) -> str:
+def _size(size_hw: Hw | None) -> str:
     return "of any size" if size_hw is None else "{} x {} pixels (height x width)".format(*size_hw)
 
 

@@ -18,7 +18,7 @@ IMAGES, FEATURES, SPEED = "Images", "Features", "Speed and memory"
 """Headings of the options that are used less."""
 
 # What the shell completes. A test holds them to the tables they name, which take seconds to import.
-PRESETS = ("standard", "fast", "dit", "paper", "paper-s")
+PRESET_NAMES = ("standard", "fast", "dit", "paper", "paper-s")
 BACKBONES = (
     *("invad-s", "resnet50", "wide_resnet50_2", "efficientnet_b4", "mobilenetv3_large_100"),
     *("vit_small_patch14_dinov2", "vit_base_patch14_reg4_dinov2"),
@@ -109,7 +109,7 @@ PresetOption = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        autocompletion=one_of(*PRESETS),
+        autocompletion=one_of(*PRESET_NAMES),
         help="standard, fast (half the time), dit (for a GPU) or paper.",
     ),
 ]

@@ -162,16 +162,17 @@ def train(
             from invad.fit.distributed import Solo
             from invad.fit.run import Run
             from invad.fit.training import Execution
-            from invad.model.settings import named
+            from invad.model.settings import preset_named
 
             whole = read_dataset(data, layout=layout, split=split)
             dataset = selected(whole, split_names(categories))
             for line in (*not_taken(whole), *_untrained(dataset)):
                 observer.note(line)
+            net = preset_named(preset).load_backbone(backbone, weights) if weights is not None else backbone
             detector = Detector.fit(
                 dataset.train,
                 preset=preset,
-                backbone=backbone if weights is None else named(preset).load_backbone(backbone, weights),
+                backbone=net,
                 steps=steps,
                 batch=batch,
                 seed=seed,

@@ -15,7 +15,7 @@ from invad.data.images import read_image
 from invad.data.layouts.base import Dataset
 from invad.data.masks import doubt, mask_split, read_mask_levels
 from invad.errors import DataError
-from invad.records import Sample
+from invad.records import Hw, Sample
 
 MANY_LEVELS = 4
 """Masks with more levels than this are described by their range."""
@@ -103,7 +103,7 @@ class _Seen:
 
     problems: list[str] = field(default_factory=list)
     marks: dict[Path, str] = field(default_factory=dict)
-    sizes: dict[str, Counter[tuple[int, int]]] = field(default_factory=lambda: defaultdict(Counter))
+    sizes: dict[str, Counter[Hw]] = field(default_factory=lambda: defaultdict(Counter))
     splits: Counter[float] = field(default_factory=Counter)
 
     def look_at(self, sample: Sample) -> None:
@@ -202,7 +202,7 @@ def _kinds(samples: Iterable[Sample]) -> Iterable[str]:
             yield f"{category}: images of {len(found)} kinds: {said}"
 
 
-def _sizes(sizes: dict[str, Counter[tuple[int, int]]]) -> Iterable[str]:
+def _sizes(sizes: dict[str, Counter[Hw]]) -> Iterable[str]:
     for category, found in sorted(sizes.items()):
         if len(found) > 1:
             common = ", ".join(f"{w} x {h} ({n})" for (h, w), n in found.most_common(3))

@@ -14,7 +14,7 @@ from invad.data.masks import doubt, read_mask_codes
 from invad.data.preprocess import resize_mask
 from invad.errors import DataError
 from invad.observer import Observer
-from invad.records import Sample
+from invad.records import Hw, Sample
 
 Answer = TypeVar("Answer")
 MaskCodes = tuple[NDArray[np.uint8], int]
@@ -30,12 +30,12 @@ class Labelled(Generic[Answer]):
     """
 
     sample: Sample
-    size_hw: tuple[int, int]
+    size_hw: Hw
     answer: Answer
     mask_codes: MaskCodes | None
     seconds: float
 
-    def mask(self, size_hw: tuple[int, int]) -> NDArray[np.bool_] | None:
+    def mask(self, size_hw: Hw) -> NDArray[np.bool_] | None:
         """Defective pixels in the frame `size_hw`; None where they are unknown. A normal image has none."""
         if self.mask_codes is None:
             return None if self.sample.is_anomalous else np.zeros(size_hw, dtype=bool)
@@ -91,7 +91,7 @@ def judge_labelled(
 
 
 def _mask_codes(
-    sample: Sample, size_hw: tuple[int, int], unreadable: Unreadable, observer: Observer, strict: bool
+    sample: Sample, size_hw: Hw, unreadable: Unreadable, observer: Observer, strict: bool
 ) -> MaskCodes | None:
     if sample.mask_path is None or not sample.is_anomalous:
         return None

@@ -8,15 +8,14 @@ from numpy.typing import NDArray
 
 from invad.data.images import read_alpha, read_image
 from invad.errors import DataError
+from invad.records import Hw
 
 FEW_LEVELS = 8
 NEARLY_ALL = 0.9
 """A mask that marks this share of its picture is hardly meant so."""
 
 
-def read_mask(
-    path: str | Path, *, size_hw: tuple[int, int] | None = None, above: int | None = None
-) -> NDArray[np.bool_]:
+def read_mask(path: str | Path, *, size_hw: Hw | None = None, above: int | None = None) -> NDArray[np.bool_]:
     """Defect mask, bool H x W, upright as its EXIF says; True is defective.
 
     size_hw: size of the image the mask belongs to; a mask of another size is an error.
@@ -32,7 +31,7 @@ def read_mask(
 
 
 def read_mask_codes(
-    path: str | Path, *, size_hw: tuple[int, int] | None = None, above: int | None = None
+    path: str | Path, *, size_hw: Hw | None = None, above: int | None = None
 ) -> tuple[NDArray[np.uint8], int]:
     """Codes H x W of a mask, 1 above level 0, 2 above half of full scale, and the least code of a defect.
 
@@ -43,7 +42,7 @@ def read_mask_codes(
     return (levels > 0).astype(np.uint8) + (levels > (split or _half_scale(levels))), 2 if split else 1
 
 
-def read_mask_levels(path: str | Path, *, size_hw: tuple[int, int] | None = None) -> NDArray[Any]:
+def read_mask_levels(path: str | Path, *, size_hw: Hw | None = None) -> NDArray[Any]:
     """Levels of a mask, H x W, before they are split into defective and not; see `read_mask`."""
     levels: NDArray[Any] = read_image(path).max(axis=2)
     if levels.min() == levels.max() and (alpha := read_alpha(path)) is not None:

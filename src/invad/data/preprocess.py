@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from invad.errors import ConfigError, DataError
+from invad.records import Hw
 
 if TYPE_CHECKING:
     import torch
@@ -41,9 +42,9 @@ class Preprocess:
     Raises ConfigError when a value is out of range.
     """
 
-    input_hw: tuple[int, int]
+    input_hw: Hw
     window: tuple[float, float] = (0.0, 1.0)
-    other_hw: tuple[tuple[int, int], ...] = ()
+    other_hw: tuple[Hw, ...] = ()
 
     def __post_init__(self) -> None:
         # PyTorch's antialiasing on the CPU leaves out the vertical filter when the result is 1 wide.
@@ -53,12 +54,12 @@ class Preprocess:
         if len(self.window) != 2 or not 0 <= self.window[0] < self.window[1] <= 1:
             raise ConfigError(f"window is {self.window}; give (low, high) with 0 <= low < high <= 1")
 
-    def size_for(self, size_hw: tuple[int, int]) -> tuple[int, int]:
+    def size_for(self, size_hw: Hw) -> Hw:
         """The input size for an image of this height and width; `input_hw` where two are as near."""
         own = log_aspect(size_hw)
         return min((self.input_hw, *self.other_hw), key=lambda input_hw: abs(log_aspect(input_hw) - own))
 
-    def alone(self, size_hw: tuple[int, int] | None) -> "Preprocess":
+    def alone(self, size_hw: Hw | None) -> "Preprocess":
         """The same for images of one size, None for any size; it has one input size.
 
         Raises ConfigError for images of any size when there are several.
@@ -115,7 +116,7 @@ def grey_range(dtype: "np.dtype[Any]", window: tuple[float, float]) -> tuple[flo
     raise DataError(f"<array>: dtype {dtype} is no pixel type; pass the image through read_image")
 
 
-def log_aspect(size_hw: tuple[int, int]) -> float:
+def log_aspect(size_hw: Hw) -> float:
     """Logarithm of width over height."""
     return math.log(size_hw[1]) - math.log(size_hw[0])
 
@@ -132,8 +133,8 @@ def group_aspects(aspects: Sequence[float], factor: float) -> list[list[int]]:
 
 
 def choose_input_hw(
-    sizes_hw: Sequence[tuple[int, int]], area_side: int = 256, multiple: int = 32, square: bool = False
-) -> tuple[int, int]:
+    sizes_hw: Sequence[Hw], area_side: int = 256, multiple: int = 32, square: bool = False
+) -> Hw:
     """Input size (height, width) in pixels for images of these sizes.
 
     The aspect ratio is the median of the images' (in logarithms, so that turning all images by 90
@@ -170,7 +171,7 @@ def choose_window(images: Iterable[NDArray[Any]]) -> tuple[float, float]:
     return max(0.0, (low - margin) / 65535), min(1.0, (high + margin) / 65535)
 
 
-def resize_map(map_hw: NDArray[np.float32], size_hw: tuple[int, int]) -> NDArray[np.float32]:
+def resize_map(map_hw: NDArray[np.float32], size_hw: Hw) -> NDArray[np.float32]:
     """Anomaly map h x w float32 -> H x W float32 in the frame of an image of size_hw, bilinear.
 
     Pixel centres are aligned by area and no smoothing is added; a pixel is a mean of its four neighbours, so
@@ -194,7 +195,7 @@ def _neighbours(before: int, after: int) -> tuple[NDArray[np.intp], NDArray[np.i
     return low, np.minimum(low + 1, before - 1), (place - low).astype(np.float32)
 
 
-def resize_mask(mask: NDArray[np.bool_], size_hw: tuple[int, int]) -> NDArray[np.bool_]:
+def resize_mask(mask: NDArray[np.bool_], size_hw: Hw) -> NDArray[np.bool_]:
     """Mask h x w bool -> H x W bool: the value at the nearest pixel centre ("nearest-exact").
 
     In integers, where floats would round ties to either side. Made smaller, a mask can lose lines

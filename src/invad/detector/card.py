@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from invad.detector.parts import DetectorInfo
+from invad.records import Hw
 from invad.scoring.calibration import POOLED, Calibration
 
 HEAD = """\
@@ -23,6 +24,7 @@ The rates hold for images like those it was calibrated on. New light, focus, par
 USE = """
 ```python
 from invad import Detector
+from invad.records import Hw
 print(Detector.load("this-folder").predict("part.png"))
 ```
 """
@@ -77,5 +79,5 @@ def _counts(by_category: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in by_category.items())
 
 
-def _size(hw: tuple[int, int]) -> str:
+def _size(hw: Hw) -> str:
     return f"{hw[0]} x {hw[1]}"

@@ -25,9 +25,9 @@ from invad.fit.fit import fit
 from invad.fit.run import Run
 from invad.graph.graph import Graph, categories
 from invad.model.reading import Model
-from invad.model.settings import Preset, named
+from invad.model.settings import Preset, preset_named
 from invad.observer import Observer, Silent
-from invad.records import Prediction, Sample
+from invad.records import Hw, Prediction, Sample
 from invad.runtime import ExportedDetector, ExportInfo
 from invad.runtime.predictor import Pixels, Predictor
 from invad.runtime.torch_engine import TorchEngine
@@ -71,7 +71,7 @@ class Detector(Predictor):
         return self.predictions(maps_BLhw, [(one.shape[0], one.shape[1]) for one in pixels], category)
 
     def predictions(
-        self, maps_BLhw: torch.Tensor, sizes_hw: Sequence[tuple[int, int]], category: str | None = None
+        self, maps_BLhw: torch.Tensor, sizes_hw: Sequence[Hw], category: str | None = None
     ) -> list[Prediction]:
         """Predictions from norm maps of images of these sizes."""
         calibration = for_category(self.calibrations, category)
@@ -132,7 +132,7 @@ class Detector(Predictor):
         """
         sleep_beside_the_user()
         samples = load_dataset(data).train if isinstance(data, str | Path) else data
-        settings = named(preset) if isinstance(preset, str) else preset
+        settings = preset_named(preset) if isinstance(preset, str) else preset
         name = backbone.info.name if isinstance(backbone, Backbone) else backbone
         settings = settings.override(backbone=name, steps=steps, batch=batch, seed=seed)
         net = backbone if isinstance(backbone, Backbone) else settings.load_backbone()
@@ -189,9 +189,7 @@ class Detector(Predictor):
 
     # ------------------------------------------------------------------ exporting one
 
-    def compile(
-        self, *, size_hw: tuple[int, int] | None = None, low: torch.dtype | None = None
-    ) -> ExportedDetector:
+    def compile(self, *, size_hw: Hw | None = None, low: torch.dtype | None = None) -> ExportedDetector:
         """One folded graph from pixels to decision, with `predict` as here, on the device of the detector.
 
         What the noise levels alone decide is computed once, batch norms go into the convolutions. size_hw:

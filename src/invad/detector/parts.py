@@ -20,6 +20,7 @@ from invad.fit.fit import FitRecord
 from invad.model.reading import FeatureExtractor, FineReader, Model
 from invad.model.settings import Preset
 from invad.model.space import FeatureSpace
+from invad.records import Hw
 from invad.scoring.calibration import POOLED, Calibration
 from invad.scoring.typicality import PositionStats
 from invad.system.plain import from_plain, to_plain
@@ -35,10 +36,10 @@ class DetectorInfo:
 
     preset: str
     settings: Preset
-    input_hw: tuple[int, int]
-    other_hw: tuple[tuple[int, int], ...] = ()
+    input_hw: Hw
+    other_hw: tuple[Hw, ...] = ()
     window: tuple[float, float]
-    grid_hw: tuple[int, int]
+    grid_hw: Hw
     channels: int
     backbone_source: str
     backbone_licence: str

@@ -7,6 +7,7 @@ from invad.diffusion.dit import DiT
 from invad.diffusion.gaussian import GaussianPreconditioned
 from invad.diffusion.mlp import TokenMLP
 from invad.errors import ConfigError
+from invad.records import Hw
 
 DenoiserModule = TokenMLP | DiT | GaussianPreconditioned
 """A torch module whose forward is predict_noise(x_BChw, t_B): the noise in float features x_BChw at levels
@@ -60,7 +61,7 @@ class DenoiserConfig:
             raise ConfigError(f"denoiser.patch = {self.patch}: the mlp works cell by cell; give 1")
 
 
-def build_denoiser(config: DenoiserConfig, channels: int, grid_hw: tuple[int, int]) -> DenoiserModule:
+def build_denoiser(config: DenoiserConfig, channels: int, grid_hw: Hw) -> DenoiserModule:
     """An untrained network for B x channels x h x w features, predicting zero noise.
 
     Weights are drawn from torch's global generator. Raises ConfigError when the grid does not divide into
@@ -76,11 +77,11 @@ def build_denoiser(config: DenoiserConfig, channels: int, grid_hw: tuple[int, in
     return GaussianPreconditioned(network, channels) if config.gaussian else network
 
 
-def preset(name: str) -> DenoiserConfig:
-    """The configuration called `name` in PRESETS. Raises ConfigError listing the names otherwise."""
-    if name not in PRESETS:
-        raise ConfigError(f"denoiser = {name!r} is unknown; choose one of {list(PRESETS)}")
-    return PRESETS[name]
+def sized(name: str) -> DenoiserConfig:
+    """The configuration called `name` in SIZES. Raises ConfigError listing the names otherwise."""
+    if name not in SIZES:
+        raise ConfigError(f"denoiser = {name!r} is unknown; choose one of {list(SIZES)}")
+    return SIZES[name]
 
 
 def _mlp(config: DenoiserConfig, channels: int) -> TokenMLP:
@@ -102,7 +103,7 @@ DENOISERS: dict[str, Callable[[DenoiserConfig, int], DenoiserModule]] = {
 }
 
 # Parameters are counted for 192 channels, those of dit-paper for its 272.
-PRESETS: dict[str, DenoiserConfig] = {
+SIZES: dict[str, DenoiserConfig] = {
     "mlp-s": DenoiserConfig(kind="mlp", width=384, depth=4, mlp_ratio=1.0, gaussian=True),  # 1.9 M
     "dit-s": DenoiserConfig(kind="dit", width=256, depth=4, gaussian=True),  # 5.1 M
     "dit-b": DenoiserConfig(kind="dit", width=512, depth=8, gaussian=True),  # 38.9 M

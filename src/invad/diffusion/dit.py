@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from invad.records import Hw
+
 TIME_FEATURES = 256
 NORM_EPS = 1e-6
 MAX_PERIOD = 10_000.0
@@ -182,7 +184,7 @@ class DiT(nn.Module):
         mlp_ratio: float = 4.0,
         patch: int = 1,
         positional: bool = True,
-        stored_grid_hw: tuple[int, int] | None = None,
+        stored_grid_hw: Hw | None = None,
     ) -> None:
         super().__init__()
         self.width, self.patch, self.positional = width, patch, positional
@@ -194,7 +196,7 @@ class DiT(nn.Module):
         table = None if stored_grid_hw is None else grid_features(*stored_grid_hw, width)[None]
         self.register_buffer("pos_embed", table)
 
-    def store_positions(self, grid_hw: tuple[int, int]) -> None:
+    def store_positions(self, grid_hw: Hw) -> None:
         """Hold a position table for this grid of cells in the weights, to be filled by load_state_dict."""
         self.stored_grid_hw = (grid_hw[0] // self.patch, grid_hw[1] // self.patch)
         self.pos_embed = grid_features(*self.stored_grid_hw, self.width)[None]

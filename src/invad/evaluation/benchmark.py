@@ -22,7 +22,7 @@ from invad.data.layouts.base import Dataset
 from invad.detector.detector import Detector
 from invad.detector.folder import CONFIG
 from invad.errors import ConfigError, DataError, InvadError
-from invad.evaluation.definitions import named as named_definitions
+from invad.evaluation.definitions import definitions_named
 from invad.evaluation.machine import facts
 from invad.evaluation.predictions import read_predictions, write_predictions
 from invad.evaluation.results import PREDICTIONS, ROWS, result, rows_of_file
@@ -30,8 +30,7 @@ from invad.evaluation.rows import Row
 from invad.evaluation.tables import write_outputs
 from invad.evaluation.testset import below, predict_category
 from invad.fit.run import Run
-from invad.model.settings import Preset
-from invad.model.settings import named as named_preset
+from invad.model.settings import Preset, preset_named
 from invad.observer import Observer, Silent
 from invad.records import Sample
 from invad.system.files import fitting_name, write_atomically
@@ -72,9 +71,9 @@ class Plan:
             raise ConfigError(f"setting {self.setting!r} is unknown; choose one of {', '.join(SETTINGS)}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ConfigError(f"seeds {self.seeds}: give different whole numbers from 0, such as 0,1,2")
-        named_definitions(self.definitions)
+        definitions_named(self.definitions)
         if isinstance(self.preset, str):
-            named_preset(self.preset)
+            preset_named(self.preset)
 
     def told(self) -> dict[str, Any]:
         """The run as plain data, for prediction files and tables."""
@@ -220,7 +219,7 @@ def _detector(plan: Plan, unit: _Unit, output: Path, observer: Observer) -> Dete
 def _backbone(plan: Plan) -> Backbone | str | None:
     if plan.weights is None:
         return plan.backbone
-    settings = named_preset(plan.preset) if isinstance(plan.preset, str) else plan.preset
+    settings = preset_named(plan.preset) if isinstance(plan.preset, str) else plan.preset
     return settings.load_backbone(plan.backbone, plan.weights)
 
 
@@ -306,7 +305,7 @@ def _brief(value: Any) -> str:
 
 def _identity(plan: Plan, dataset: Dataset) -> dict[str, Any]:
     """What must stay the same for a run to be continued; a unified model depends on its categories."""
-    preset = named_preset(plan.preset) if isinstance(plan.preset, str) else plan.preset
+    preset = preset_named(plan.preset) if isinstance(plan.preset, str) else plan.preset
     told = {key: value for key, value in plan.told().items() if key != "data"}
     told |= {"categories": list(dataset.categories)} if plan.setting == "unified" else {}
     plain: dict[str, Any] = json.loads(json.dumps({**told, "settings": to_plain(preset)}))

@@ -16,8 +16,8 @@ from invad.data.preprocess import resize_mask
 from invad.errors import ConfigError
 from invad.metrics.exact import Bools, Floats, Metrics, image_metrics, pixel_metrics
 from invad.metrics.sampled import ader_aupro, ader_f1_max, adeval_image, adeval_pixel, official_f1_max
+from invad.records import Hw
 
-Size = tuple[int, int]
 Codes = NDArray[np.uint8]
 """Mask as 0, 1 above level 0, 2 above half of full scale, see `read_mask_codes`."""
 
@@ -34,17 +34,17 @@ class Definition:
 
     summary: str
     frame: Literal["input", "image", "square"]
-    mask: Callable[[Codes, int, Size], Bools]
+    mask: Callable[[Codes, int, Hw], Bools]
     image: Callable[[Floats, Bools], Metrics]
     pixel: Callable[[Sequence[Floats], Sequence[Bools]], Metrics]
     told: Mapping[str, str]
 
-    def frame_hw(self, input_hw: Size, image_hw: Size) -> Size:
+    def frame_hw(self, input_hw: Hw, image_hw: Hw) -> Hw:
         """Size at which the map and the mask of one image are compared."""
         return {"input": input_hw, "image": image_hw, "square": (SIDE, SIDE)}[self.frame]
 
 
-def named(names: Sequence[str]) -> dict[str, Definition]:
+def definitions_named(names: Sequence[str]) -> dict[str, Definition]:
     """The definitions called `names`, in that order. Raises ConfigError for an unknown name or none."""
     unknown = [name for name in names if name not in DEFINITIONS]
     if unknown or not names:
@@ -53,19 +53,19 @@ def named(names: Sequence[str]) -> dict[str, Definition]:
     return {name: DEFINITIONS[name] for name in names}
 
 
-def _as_read(codes: Codes, least: int, frame_hw: Size) -> Bools:
+def _as_read(codes: Codes, least: int, frame_hw: Hw) -> Bools:
     return resize_mask(codes >= least, frame_hw)
 
 
-def _above_half(codes: Codes, least: int, frame_hw: Size) -> Bools:
+def _above_half(codes: Codes, least: int, frame_hw: Hw) -> Bools:
     return resize_mask(codes >= codes.max(initial=1), frame_hw)
 
 
-def _above_zero(codes: Codes, least: int, frame_hw: Size) -> Bools:
+def _above_zero(codes: Codes, least: int, frame_hw: Hw) -> Bools:
     return resize_mask(codes >= 1, frame_hw)
 
 
-def _above_zero_smoothed(codes: Codes, least: int, frame_hw: Size) -> Bools:
+def _above_zero_smoothed(codes: Codes, least: int, frame_hw: Hw) -> Bools:
     """Shrunk by means and cut at one half, so that thin defects can vanish."""
     grey = Image.fromarray(np.where(codes >= 1, np.uint8(255), np.uint8(0)))
     resized = grey.resize((frame_hw[1], frame_hw[0]), Image.Resampling.BILINEAR)

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from invad.errors import DataError, reason
-from invad.records import GOOD
+from invad.records import GOOD, Hw
 from invad.system.files import write_atomically
 
 FORMAT = 1
@@ -37,7 +37,7 @@ class PackedMask:
     def pack(cls, codes: NDArray[np.uint8], least: int) -> "PackedMask":
         return cls(zlib.compress(np.ascontiguousarray(codes).tobytes(), COMPRESSION), least)
 
-    def unpack(self, size_hw: tuple[int, int]) -> NDArray[np.uint8]:
+    def unpack(self, size_hw: Hw) -> NDArray[np.uint8]:
         """Codes H x W. Raises DataError when they are damaged or of another size."""
         try:
             codes = np.frombuffer(zlib.decompress(self.data), np.uint8)
@@ -71,7 +71,7 @@ class Predictions:
     def labels(self) -> NDArray[np.bool_]:
         return np.array([defect != GOOD for defect in self.defects], bool)
 
-    def size(self, i: int) -> tuple[int, int]:
+    def size(self, i: int) -> Hw:
         """Height and width of image i."""
         return int(self.sizes_N2[i, 0]), int(self.sizes_N2[i, 1])
 

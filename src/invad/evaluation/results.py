@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from invad.errors import DataError
-from invad.evaluation.definitions import DEFINITIONS
-from invad.evaluation.definitions import named as named_definitions
+from invad.evaluation.definitions import DEFINITIONS, definitions_named
 from invad.evaluation.predictions import Predictions, read_predictions
 from invad.evaluation.rows import SAMPLE_METRICS, Row, row_of
 from invad.metrics.exact import SEVEN_METRICS, mean_over_categories
@@ -36,7 +35,7 @@ def rescore(path: str | Path, definitions: Sequence[str] = ("exact",)) -> dict[s
     path: the output folder of a benchmark, a folder of prediction files or one file. Raises DataError when
     there is none or when they are of different runs, ConfigError for an unknown definition.
     """
-    named_definitions(definitions)
+    definitions_named(definitions)
     files = prediction_files(Path(path))
     rows: list[Row] = []
     runs: dict[str, Path] = {}

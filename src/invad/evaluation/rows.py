@@ -11,7 +11,7 @@ import numpy as np
 
 from invad.data.preprocess import resize_map
 from invad.errors import DataError
-from invad.evaluation.definitions import DEFINITIONS, Definition, Size
+from invad.evaluation.definitions import DEFINITIONS, Definition
 from invad.evaluation.false_alarms import false_alarms, realised_rate
 from invad.evaluation.predictions import Predictions
 from invad.metrics.exact import (
@@ -23,6 +23,7 @@ from invad.metrics.exact import (
     mean_ad,
 )
 from invad.metrics.intervals import RESAMPLES, bootstrap_intervals
+from invad.records import Hw
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -99,7 +100,7 @@ def framed(p: Predictions, protocol: str, definition: Definition) -> tuple[Lazy[
     known = [i for i in range(len(p.paths)) if p.mask_known(i)]
     height, width = p.meta["input_hw"]
 
-    def frame(i: int) -> Size:
+    def frame(i: int) -> Hw:
         return definition.frame_hw((height, width), p.size(i))
 
     def make_map(k: int) -> Floats:

@@ -21,6 +21,7 @@ from PIL import Image
 
 from invad.data.images import read_image
 from invad.errors import ConfigError
+from invad.records import Hw
 from invad.runtime import ENGINES, ExportedDetector, is_bundle, load
 from invad.runtime.detector import grey_levels
 
@@ -37,7 +38,6 @@ WORTH = 1.05
 """A larger batch is tried as long as the last doubling gave so many times the images per second."""
 
 Pixels = NDArray[Any]
-Hw = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,7 +126,7 @@ def machine() -> dict[str, Any]:
     return {"cpu": _cpu(), "cores": cores(), "system": platform.platform(terse=True), "load": load}
 
 
-def sample(run: Callable[[], object], seconds: float, least: int = LEAST_RUNS) -> NDArray[np.float64]:
+def call_times(run: Callable[[], object], seconds: float, least: int = LEAST_RUNS) -> NDArray[np.float64]:
     """Seconds that calls take one after the other, after a warm-up of a quarter of the time."""
     for budget, fewest in ((seconds / 4, 2), (seconds, least)):
         times: list[float] = []
@@ -144,7 +144,7 @@ def _measured(subject: Subject, pictures: Sequence[bytes], threads: int, seconds
     while True:
         group = [decoded[i % len(decoded)] for i in range(batch)]
         least = LEAST_RUNS if batch == 1 else FEW_RUNS
-        times = sample(lambda group=group: subject.run(group), seconds, least)  # type: ignore[misc]
+        times = call_times(lambda group=group: subject.run(group), seconds, least)  # type: ignore[misc]
         p50, p95, p99 = (1000 * float(q) for q in np.percentile(times, (50, 95, 99)))
         speed = 1000 * batch / p50
         yield Row(

@@ -15,7 +15,7 @@ from invad.evaluation.evaluate import judged_by, paper_reading
 from invad.evaluation.machine import PeakMemory, facts, in_words
 from invad.evaluation.predictions import PackedMask, Predictions
 from invad.observer import Observer
-from invad.records import Decision, Sample
+from invad.records import Decision, Hw, Sample
 from invad.scoring.calibration import for_category
 from invad.scoring.typicality import paper_fusion
 
@@ -36,7 +36,7 @@ class _Scored:
     """One image under both protocols. seconds: of the calibrated one."""
 
     sample: Sample
-    size_hw: tuple[int, int]
+    size_hw: Hw
     score: float
     map_hw: NDArray[np.float32]
     p_value: float

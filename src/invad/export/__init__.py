@@ -19,9 +19,10 @@ from invad.data.images import read_image
 from invad.detector.detector import Detector
 from invad.errors import ArtifactError, ConfigError
 from invad.export.formats import require, tidy_onnx, traced, write_onnx, write_openvino, write_torch
-from invad.export.int8 import feeds, normal_images, quantise_onnx
+from invad.export.int8 import calibration_images, feeds, quantise_onnx
 from invad.export.probes import write_probes
 from invad.graph.graph import Graph
+from invad.records import Hw
 from invad.runtime.bundle import CERTIFICATE, ExportInfo, write_bundle
 from invad.runtime.certificate import PROBES, TOLERANCES, Certificate, certify, compare, store_probes
 from invad.runtime.detector import ExportedDetector
@@ -41,7 +42,7 @@ class ExportConfig:
 
     format: str = "onnx"
     precision: str = "fp32"
-    size_hw: tuple[int, int] | None = None
+    size_hw: Hw | None = None
     batch: int | None = 1
     calibration: Path | None = None
     max_changed: float = 0.01
@@ -88,7 +89,7 @@ def export(detector: Detector, output: str | Path, config: ExportConfig) -> tupl
         precision=config.precision,
         batch=config.batch,
     )
-    normals = [] if config.calibration is None else normal_images(config.calibration, config.size_hw)
+    normals = [] if config.calibration is None else calibration_images(config.calibration, config.size_hw)
     found: list[Certificate] = []
 
     def fill(folder: Path) -> None:

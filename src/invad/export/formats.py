@@ -11,6 +11,7 @@ import torch
 
 from invad.errors import ConfigError
 from invad.graph.graph import INPUTS, OUTPUTS, Graph
+from invad.records import Hw
 from invad.runtime.cache import some_home
 
 LONGEST_SIDE = 32768
@@ -20,7 +21,7 @@ IN_ONE_FILE = 1_800_000_000
 """Bytes of weights; ONNX files above 2 GB cannot be read, the weights then lie in a file beside."""
 
 
-def traced(graph: Graph, size_hw: tuple[int, int] | None, batch: int | None) -> torch.export.ExportedProgram:
+def traced(graph: Graph, size_hw: Hw | None, batch: int | None) -> torch.export.ExportedProgram:
     """The graph as a program; None leaves a size or the number of images open."""
     h, w = size_hw or EXAMPLE_HW
     device = graph.judge.median.device

@@ -15,6 +15,7 @@ from invad.data.images import read_image
 from invad.data.listing import list_images
 from invad.errors import ConfigError, DataError
 from invad.export.formats import quiet
+from invad.records import Hw
 from invad.runtime.detector import grey_levels
 from invad.runtime.engines import Array
 
@@ -23,7 +24,7 @@ MOST_IMAGES = 128
 HEAVY = ("Conv", "Gemm", "MatMul")
 
 
-def normal_images(folder: Path, size_hw: tuple[int, int] | None) -> list[NDArray[Any]]:
+def calibration_images(folder: Path, size_hw: Hw | None) -> list[NDArray[Any]]:
     """Up to 128 images of a folder, spread over it. Raises DataError for one of another size."""
     paths = list_images(folder)
     if not paths:

@@ -8,7 +8,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-Hw = tuple[int, int]
+from invad.records import Hw
 
 # name, height and width where the bundle takes any size, kind
 PROBES = (

@@ -40,7 +40,7 @@ from invad.fit.training import Checkpoint, fingerprint, train_denoiser
 from invad.model.reading import SCHEDULE, FeatureExtractor, FineReader, Model
 from invad.model.settings import Preset
 from invad.model.space import FeatureSpace
-from invad.records import Sample
+from invad.records import Hw, Sample
 from invad.scoring.calibration import folds, hold_out
 
 __all__ = ["FitRecord", "Fitted", "fit", "plan"]
@@ -169,7 +169,7 @@ def plan(
     samples: Sequence[Sample], settings: Preset, backbone: Backbone, *, strict: bool
 ) -> FeatureExtractor:
     """Choose input size and 16-bit window from a spread of the images, the grid from the input size."""
-    sizes: dict[str, list[tuple[int, int]]] = {}
+    sizes: dict[str, list[Hw]] = {}
     windows = []
     for sample in _spread(samples):
         try:
@@ -209,7 +209,7 @@ def _spread(samples: Sequence[Sample]) -> list[Sample]:
     ]
 
 
-def _shapes(sizes: Mapping[str, Sequence[tuple[int, int]]]) -> list[list[tuple[int, int]]]:
+def _shapes(sizes: Mapping[str, Sequence[Hw]]) -> list[list[Hw]]:
     """Image sizes of the categories whose median aspect ratios are alike, the largest group first."""
     own = list(sizes.values())
     medians = [statistics.median(log_aspect(size_hw) for size_hw in category) for category in own]
@@ -217,9 +217,7 @@ def _shapes(sizes: Mapping[str, Sequence[tuple[int, int]]]) -> list[list[tuple[i
     return sorted(groups, key=len, reverse=True)
 
 
-def _sizes(
-    sizes_hw: Sequence[tuple[int, int]], settings: Preset, backbone: Backbone
-) -> tuple[tuple[int, int], tuple[int, int]]:
+def _sizes(sizes_hw: Sequence[Hw], settings: Preset, backbone: Backbone) -> tuple[Hw, Hw]:
     """Input size and grid. Where patches and grid do not go together (14 and 16) the patches are the grid."""
     multiple = math.lcm(backbone.size_multiple, settings.grid_stride)
     if multiple <= LARGEST_MULTIPLE:
@@ -367,7 +365,7 @@ class _Job:
         return Checkpoint(self.run.work / f"{name.replace(' ', '-')}.safetensors", mark)
 
 
-def _fresh_denoiser(settings: Preset, channels: int, grid_hw: tuple[int, int]) -> DenoiserModule:
+def _fresh_denoiser(settings: Preset, channels: int, grid_hw: Hw) -> DenoiserModule:
     """Initial weights depend on the seed alone, whatever the process did with torch's generator before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.train.seed)

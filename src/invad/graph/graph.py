@@ -28,10 +28,10 @@ from invad.graph.fold import fuse_batch_norm
 from invad.graph.resample import antialias_weights, area_weights, bilinear_weights, centres
 from invad.model.reading import FeatureExtractor, Model, scaled_hw
 from invad.model.space import SMALLEST_RMS, FeatureSpace
+from invad.records import Hw
 from invad.scoring.calibration import POOLED, Calibration
 from invad.scoring.typicality import PositionStats, image_scores, less_floor
 
-Hw = tuple[int, int]
 Net = TypeVar("Net", bound=nn.Module)
 
 INPUTS = ("image", "range", "category")
@@ -56,7 +56,7 @@ class Graph(nn.Module):
     ) -> None:
         super().__init__()
         self.resize = Resize(model.extract.preprocess.input_hw, size_hw)
-        self.features = Features(model.extract, low)
+        self.features = Extractor(model.extract, low)
         self.reader = Reader(model, low)
         self.judge = Judge(model, stats, calibrations)
         self.enlarge = Enlarge(model.extract.grid_hw, size_hw)
@@ -116,7 +116,7 @@ class Enlarge(nn.Module):
         return rows @ map_Bhw @ columns.T
 
 
-class Features(nn.Module):
+class Extractor(nn.Module):
     """B x 3 x H x W in [0, 1] to tokens of the grid B x N x C and of the fine one, as `FeatureExtractor`."""
 
     def __init__(self, extract: FeatureExtractor, low: torch.dtype | None) -> None:
@@ -214,7 +214,7 @@ class Space(nn.Module):
         return x if self.offset is None else x + self.offset
 
 
-class Predictor(nn.Module):
+class NoiseNorms(nn.Module):
     """Norm maps of a denoiser, read as `Model.read_batch` does: B x K x h x w to B x L x h x w.
 
     Levels are constants of the graph; what they alone decide becomes one when the graph is written.
@@ -249,19 +249,19 @@ class Reader(nn.Module):
         super().__init__()
         settings, self.grid_hw = model.settings, model.extract.grid_hw
         self.space = Space(model.space)
-        self.network = Predictor(model.denoiser, settings.reading, model.schedule, low)
-        self.empirical: Predictor | None = None
+        self.network = NoiseNorms(model.denoiser, settings.reading, model.schedule, low)
+        self.empirical: NoiseNorms | None = None
         self.fine_space: Space | None = None
-        self.fine: Predictor | None = None
+        self.fine: NoiseNorms | None = None
         if model.empirical is None or settings.empirical is None:
             return
         reading = ReadingConfig(timesteps=settings.empirical.timesteps)
-        self.empirical = Predictor(model.empirical, reading, model.schedule)
+        self.empirical = NoiseNorms(model.empirical, reading, model.schedule)
         if model.fine is not None and model.extract.fine is not None:
             self.times = model.extract.fine
             self.fine_hw = (self.times * self.grid_hw[0], self.times * self.grid_hw[1])
             self.fine_space = Space(model.fine.space)
-            self.fine = Predictor(model.fine.empirical, reading, model.schedule)
+            self.fine = NoiseNorms(model.fine.empirical, reading, model.schedule)
 
     def forward(self, z_BNC: Tensor, fine_BMC: Tensor | None) -> Tensor:
         x = _cells(self.space(z_BNC), self.grid_hw)

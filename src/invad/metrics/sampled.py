@@ -66,7 +66,7 @@ def extremes(maps: Iterable[Floats]) -> tuple[float, float]:
     return min(low for low, _ in ends), max(high for _, high in ends)
 
 
-def sample(
+def count_at(
     thresholds_K: NDArray[Any],
     maps: Sequence[Floats],
     masks: Sequence[Bools],
@@ -129,7 +129,7 @@ def adeval_metrics(keys: Sequence[str], maps: Sequence[Floats], masks: Sequence[
     low, high = extremes(maps)
     if low == high:
         return none
-    sampled = sample(adeval_thresholds(low, high), maps, masks, regions=len(keys) > 3)
+    sampled = count_at(adeval_thresholds(low, high), maps, masks, regions=len(keys) > 3)
     if sampled is None:
         return none
     ap = area_under(sampled.recall_K[::-1], sampled.precision_K[::-1])
@@ -173,7 +173,7 @@ def ader_f1_max(maps: Sequence[Floats], masks: Sequence[Bools]) -> float | None:
         scaled: NDArray[Any] = (values - low) / (high - low)
         return scaled
 
-    sampled = sample(steps_K, maps, masks, above=True, scale=scale, regions=False)
+    sampled = count_at(steps_K, maps, masks, above=True, scale=scale, regions=False)
     if sampled is None:
         return None
     precision_K = sampled.tp_K / (sampled.tp_K + sampled.fp_K + EPS)
@@ -187,7 +187,7 @@ def ader_aupro(maps: Sequence[Floats], masks: Sequence[Bools]) -> float | None:
     if low == high:
         return None
     thresholds_K = low + np.arange(ADER_STEPS) * ((high - low) / ADER_STEPS)
-    sampled = sample(thresholds_K, maps, masks, above=True)
+    sampled = count_at(thresholds_K, maps, masks, above=True)
     if sampled is None or sampled.n_normal == 0:
         return None
     fpr, pro = sampled.fpr_K[::-1], sampled.pro_K[::-1]
@@ -207,5 +207,5 @@ def official_f1_max(maps: Sequence[Floats], masks: Sequence[Bools]) -> float | N
         bins: NDArray[Any] = np.floor(scaled * (OFFICIAL_BINS - 1))
         return bins
 
-    sampled = sample(np.arange(OFFICIAL_BINS), maps, masks, scale=scale, regions=False)
+    sampled = count_at(np.arange(OFFICIAL_BINS), maps, masks, scale=scale, regions=False)
     return None if sampled is None else sampled.f1_max

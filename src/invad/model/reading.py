@@ -18,10 +18,11 @@ from invad.diffusion.readings import ReadingConfig, read
 from invad.diffusion.schedule import NoiseSchedule, linear_schedule
 from invad.model.settings import Preset
 from invad.model.space import FeatureSpace
+from invad.records import Hw
 
 SCHEDULE = linear_schedule()
 
-Features = TypeVar("Features", Tensor, NDArray[Any])
+Array = TypeVar("Array", Tensor, NDArray[Any])
 
 SMALLEST_SIDE = 16
 """Pixels; a smaller input would vanish in the strides of a backbone."""
@@ -37,7 +38,7 @@ class FeatureExtractor:
 
     preprocess: Preprocess
     backbone: Backbone
-    grid_hw: tuple[int, int]
+    grid_hw: Hw
     pooling: str = "area"
     scales: tuple[float, ...] = (1.0,)
     fine: int | None = None
@@ -76,7 +77,7 @@ class FeatureExtractor:
             parts.append(F.pixel_unshuffle(finer, self.fine))
         return torch.cat(parts, dim=1)
 
-    def split(self, z_BChw: Features) -> tuple[Features, Features | None]:
+    def split(self, z_BChw: Array) -> tuple[Array, Array | None]:
         """Raw features to those of the grid and those of the fine one, views of what is given.
 
         The fine cells come as B x C' x (fine^2 h) x w, one block of h x w after the other: a cell's place
@@ -95,13 +96,13 @@ class FeatureExtractor:
             x_B3HW = F.interpolate(x_B3HW, size, mode="bilinear", antialias=True)
         return x_B3HW.contiguous(memory_format=torch.channels_last)
 
-    def _pooled(self, maps: Sequence[Tensor], grid_hw: tuple[int, int]) -> Tensor:
+    def _pooled(self, maps: Sequence[Tensor], grid_hw: Hw) -> Tensor:
         if self.pooling == "area":
             return pool_to_grid(maps, grid_hw).contiguous()
         return torch.cat([F.interpolate(m, grid_hw, mode="bilinear") for m in maps], dim=1)
 
 
-def scaled_hw(input_hw: tuple[int, int], scale: float, multiple: int) -> tuple[int, int]:
+def scaled_hw(input_hw: Hw, scale: float, multiple: int) -> Hw:
     """Height and width of the input at `scale`, multiples of `multiple`; the input's own at scale 1."""
     if scale == 1:
         return input_hw

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from invad.backbones.base import Backbone
 from invad.backbones.registry import load_backbone
-from invad.diffusion.denoiser import PRESETS as DENOISER_PRESETS
-from invad.diffusion.denoiser import DenoiserConfig
+from invad.diffusion.denoiser import SIZES, DenoiserConfig
 from invad.diffusion.empirical import EmpiricalConfig
 from invad.diffusion.readings import ReadingConfig
 from invad.diffusion.schedule import timesteps
@@ -92,7 +91,7 @@ class Preset:
     scales: tuple[float, ...] = (1.0, 0.5, 0.25)
     fine: int | None = 2
     space: SpaceConfig = SPACE
-    denoiser: DenoiserConfig = field(default_factory=lambda: DENOISER_PRESETS["mlp-s"])
+    denoiser: DenoiserConfig = field(default_factory=lambda: SIZES["mlp-s"])
     reading: ReadingConfig = field(default_factory=lambda: ReadingConfig(timesteps=(200, 300, 400)))
     empirical: EmpiricalConfig | None = field(default_factory=EmpiricalConfig)
     floor: float = 0.5
@@ -152,7 +151,7 @@ class Preset:
         )
 
 
-def named(name: str) -> Preset:
+def preset_named(name: str) -> Preset:
     """The preset called `name`. Raises ConfigError listing the names otherwise."""
     if name not in PRESETS:
         raise ConfigError(f"preset {name!r} is unknown; choose one of {', '.join(PRESETS)}")
@@ -171,7 +170,7 @@ _PAPER = Preset(
     fine=None,
     space=SpaceConfig(standardise=False),
     empirical=None,
-    denoiser=DENOISER_PRESETS["dit-paper"],
+    denoiser=SIZES["dit-paper"],
     reading=ReadingConfig(kind="inversion", timesteps=timesteps("reference", 3)),
     train=TrainConfig(
         epochs=300,
@@ -193,7 +192,7 @@ PRESETS: dict[str, Preset] = {
     # Attention over the grid: for parts whose places matter; wants a GPU to train.
     "dit": replace(
         _STANDARD,
-        denoiser=DENOISER_PRESETS["dit-s"],
+        denoiser=SIZES["dit-s"],
         train=TrainConfig(steps=3000, batch=16, lr=5e-4, warmup=200, ema=0.999),
     ),
     "paper": _PAPER,

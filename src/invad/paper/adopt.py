@@ -16,11 +16,11 @@ from invad.detector.parts import DetectorInfo
 from invad.errors import ConfigError
 from invad.fit.fit import FitRecord, plan
 from invad.model.reading import Model
-from invad.model.settings import Preset, named
+from invad.model.settings import Preset, preset_named
 from invad.model.space import FeatureSpace, Standardiser
 from invad.observer import Observer, Silent
 from invad.paper.reference import load_reference
-from invad.records import Sample
+from invad.records import Hw, Sample
 from invad.scoring.calibration import Rates
 
 
@@ -48,7 +48,7 @@ def adopt(
     denoiser, found = load_reference(checkpoint, heads=heads)
     if found.grid_hw[0] != found.grid_hw[1]:
         raise ConfigError(f"{checkpoint}: was trained on a grid {found.grid_hw}; only square grids are taken")
-    settings = _settings(named("paper"), found.grid_hw[0], backbone)
+    settings = _settings(preset_named("paper"), found.grid_hw[0], backbone)
     settings = replace(settings, denoiser=found.config)
     net = backbone if isinstance(backbone, Backbone) else _load(settings, weights)
     net = net.freeze().to(place)
@@ -112,5 +112,5 @@ def _no_fit(device: torch.device) -> FitRecord:
     )
 
 
-def _size(hw: tuple[int, int]) -> str:
+def _size(hw: Hw) -> str:
     return f"{hw[0]} x {hw[1]}"

@@ -21,6 +21,7 @@ from torch import Tensor
 from invad.diffusion.denoiser import DenoiserConfig
 from invad.diffusion.dit import DiT
 from invad.errors import ConfigError, WeightsError
+from invad.records import Hw
 from invad.system.files import take_place
 
 WRAPPER_KEYS = ("ema", "model_ema", "state_dict", "model", "denoiser")
@@ -37,11 +38,11 @@ class ReferenceInfo:
 
     config: DenoiserConfig
     channels: int
-    grid_hw: tuple[int, int]
+    grid_hw: Hw
 
 
 def load_reference(
-    path: str | Path, *, heads: int | None = None, grid_hw: tuple[int, int] | None = None
+    path: str | Path, *, heads: int | None = None, grid_hw: Hw | None = None
 ) -> tuple[DiT, ReferenceInfo]:
     """Read a `.pth`, `.pt`, `.ckpt`, `.bin` or `.safetensors` checkpoint into an evaluation-mode float32 DiT.
 
@@ -72,7 +73,7 @@ def convert_reference(
     output_dir: str | Path,
     *,
     heads: int | None = None,
-    grid_hw: tuple[int, int] | None = None,
+    grid_hw: Hw | None = None,
 ) -> ReferenceInfo:
     """Write `denoiser.safetensors` and `denoiser.json` into output_dir; load_reference reads the pair back.
 
@@ -197,9 +198,7 @@ def _infer_config(state: Mapping[str, Tensor], heads: Any, path: Path) -> Denois
         raise WeightsError(f"{path}: {error}") from None
 
 
-def _token_grid(
-    state: Mapping[str, Tensor], patch: int, grid_hw: tuple[int, int] | None, path: Path
-) -> tuple[int, int]:
+def _token_grid(state: Mapping[str, Tensor], patch: int, grid_hw: Hw | None, path: Path) -> Hw:
     tokens = state["pos_embed"].shape[1]
     if grid_hw is None:
         side = math.isqrt(tokens)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from invad.errors import ArtifactError, InvadError, reason
+from invad.records import Hw
 from invad.scoring.calibration import POOLED, Calibration, Rates
 from invad.system.files import is_file, is_folder, is_there
 
@@ -36,14 +37,14 @@ class ExportInfo:
     format: str
     graph: str
     precision: str
-    size_hw: tuple[int, int] | None
+    size_hw: Hw | None
     batch: int | None
     window: tuple[float, float]
     preset: str
     backbone: str
     backbone_licence: str
-    input_hw: tuple[int, int]
-    grid_hw: tuple[int, int]
+    input_hw: Hw
+    grid_hw: Hw
     parameters: int
     model_hash: str | None
     created: str

@@ -25,7 +25,7 @@ from invad.fit.run import Run
 from invad.fit.training import fingerprint
 from invad.metrics.exact import image_metrics, mean_ad, pixel_metrics
 from invad.model.reading import Model
-from invad.model.settings import Preset, named
+from invad.model.settings import Preset, preset_named
 from invad.observer import Observer, Silent
 from invad.paper.ablation.scorings import Terms, score
 from invad.paper.ablation.studies import STUDIES, Network, Variant
@@ -78,7 +78,7 @@ def ablate(plan: Ablation, output: Path, observer: Observer | None = None) -> di
     test images of both kinds.
     """
     observer = observer or Silent()
-    base = named(plan.preset)
+    base = preset_named(plan.preset)
     base = base if plan.steps is None else replace(base, train=replace(base.train, steps=plan.steps))
     study = STUDIES[plan.study]
     networks = study.networks(base, plan.values or study.values)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invad.diffusion.ddim import PredictNoise, invert
-from invad.diffusion.denoiser import preset as denoiser_preset
+from invad.diffusion.denoiser import sized
 from invad.diffusion.readings import reconstruction_residual
 from invad.diffusion.schedule import SCHEDULES, timesteps
 from invad.errors import ConfigError
@@ -109,7 +109,7 @@ def _grids(base: Preset, values: Sequence[str]) -> list[Network]:
 def _denoisers(base: Preset, values: Sequence[str]) -> list[Network]:
     found = []
     for value in values:
-        plain = denoiser_preset(value.removesuffix(GAUSSIAN))
+        plain = sized(value.removesuffix(GAUSSIAN))
         config = replace(plain, gaussian=value.endswith(GAUSSIAN))
         found.append(_at_paper_steps(value, replace(base, denoiser=config)))
     return found
