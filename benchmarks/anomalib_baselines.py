@@ -1,6 +1,6 @@
 """anomalib's own PatchCore and PaDiM on the same images, with an extractor that is available offline.
 
-    python -m venv OTHER && OTHER/bin/pip install anomalib pydantic tifffile  # not into invad's environment
+    python -m venv OTHER && OTHER/bin/pip install anomalib tifffile  # not into invad's environment
     PYTHONPATH=src OTHER/bin/python benchmarks/anomalib_baselines.py DATA/* --teachers FOLDER \
         --output benchmarks/results/anomalib.json
 

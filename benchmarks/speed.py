@@ -1,7 +1,7 @@
 """The presets against other detectors: one run, one machine, the same images, all in turns.
 
     python -m venv OTHER
-    OTHER/bin/pip install "anomalib[cpu]>=2.7,<3" openvino onnx onnxscript onnxruntime pydantic typer jinja2
+    OTHER/bin/pip install "anomalib[cpu]>=2.7,<3" openvino onnx onnxscript onnxruntime typer jinja2
     PYTHONPATH=src OTHER/bin/python benchmarks/speed.py --output benchmarks/results/speed.json
 
 The presets are trained on drawn parts for a few steps, all others have random weights: times do not depend on

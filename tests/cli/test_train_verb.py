@@ -82,7 +82,7 @@ def test_a_file_where_a_folder_is_needed(parts, run, tmp_path, one_line):
     (tmp_path / "file").write_text("")
     result = run("train", parts, "--output", tmp_path / "file" / "model")
     assert result.exit_code == 1
-    one_line(result, "cannot be written", "--output")
+    one_line(result, "cannot be written", "a part of it is a file")
 
 
 def test_a_missing_folder_is_one_line_and_leaves_nothing(run_outside, tmp_path, one_line):

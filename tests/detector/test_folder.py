@@ -146,7 +146,7 @@ def test_no_folder(tmp_path):
 def test_a_file_in_place_of_the_folder(tmp_path):
     place = tmp_path / "model"
     place.write_text("mine")
-    with pytest.raises(ArtifactError, match="could not be written: File exists; choose another name"):
+    with pytest.raises(ArtifactError, match="cannot be written: File exists; choose another name"):
         write(place)
     assert place.read_text() == "mine"
     assert list(tmp_path.iterdir()) == [place]
@@ -158,7 +158,7 @@ def test_a_model_that_cannot_be_written_leaves_nothing(tmp_path, monkeypatch):
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(invad.detector.folder, "save_file", full)
+    monkeypatch.setattr(invad.detector.folder, "save_tensors", full)
     with pytest.raises(ArtifactError, match="No space left"):
         write(tmp_path / "model")
     assert list(tmp_path.iterdir()) == []
@@ -168,7 +168,7 @@ def test_the_older_model_survives_a_failed_write(folder, monkeypatch):
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     with monkeypatch.context() as patch:
         patch.setattr(
-            invad.detector.folder, "save_file", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
+            invad.detector.folder, "save_tensors", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
         )
         with pytest.raises(KeyboardInterrupt):
             write(folder, config={"preset": "other"})

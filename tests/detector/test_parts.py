@@ -73,7 +73,10 @@ def rewrite(folder, *, config=None, calibration=None, tensors=None):
         ({"calibration": lambda c: c["categories"][POOLED].update(tensors=99)}, "calibration.99"),
         ({"calibration": lambda c: c["categories"][POOLED].update(scores=[])}, "no held-out normal images"),
         ({"calibration": lambda c: c["categories"][POOLED].update(scores=["1"])}, "scores.0 = '1'"),
-        ({"calibration": lambda c: c.update(categories=[1])}, "AttributeError"),
+        (
+            {"calibration": lambda c: c.update(categories=[1])},
+            "calibration.json: categories = [1]: expected an object",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_together(folder, changes, words):

@@ -199,11 +199,11 @@ def test_rows_are_kept_beside_their_file_until_it_changes(tmp_path):
     path, cache = write_predictions(tmp_path / "p.npz", made_up()), tmp_path / "rows" / "p.json"
     rows = rows_of_file(path, cache, ("exact",))
     spoiled = json.loads(cache.read_text())
-    spoiled["rows"][0]["image_auroc"] = 7
+    spoiled["rows"]["exact"][0]["image_auroc"] = 7
     cache.write_text(json.dumps(spoiled))
     assert rows_of_file(path, cache, ("exact",))[0]["image_auroc"] == 7  # taken from the cache
     more = rows_of_file(path, cache, ("exact", "official"))
-    assert [row["definition"] for row in more] == ["exact", "exact", "official", "official"]
+    assert [row["definition"] for row in more] == ["exact", "official", "exact", "official"]
     write_predictions(path, made_up(seed=1))
     assert rows_of_file(path, cache, ("exact",))[0]["image_auroc"] != 7
     cache.write_text("{")

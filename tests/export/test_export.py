@@ -17,7 +17,8 @@ from invad.detector.detector import Detector
 from invad.errors import ArtifactError, ConfigError, DataError
 from invad.export import ExportConfig, export
 from invad.export.formats import traced, write_onnx
-from invad.runtime.certificate import certify, stored_tolerance
+from invad.runtime.certificate import certify, stored_certificate
+from invad.system.plain import from_plain
 
 onnx = pytest.importorskip("onnx", reason="exporting needs invad[onnx]")
 numpy_helper = pytest.importorskip("onnx.numpy_helper", reason="exporting needs invad[onnx]")
@@ -29,7 +30,7 @@ OTHER_PRESETS = ("fast", "dit", "paper")
 
 def test_the_standard_preset_verifies_on_openvino(bundle):
     pytest.importorskip("openvino", reason="needs invad[openvino]")
-    found = certify(runtime.load(bundle, "openvino", threads=1), bundle, stored_tolerance(bundle))
+    found = certify(runtime.load(bundle, "openvino", threads=1), bundle)
     assert (found.engine, found.problems) == ("openvino", [])
 
 
@@ -170,7 +171,7 @@ def test_the_certificate_is_in_the_bundle(bundle):
     assert told["changed_decisions"] == 0
     assert {row["probe"] for row in told["rows"]} >= {"tiny.png", "deep.tif", "tall_grey.png", "large.png"}
     assert {row["category"] for row in told["rows"]} == {"", "part", "wide"}
-    assert stored_tolerance(bundle).score == 1e-3
+    assert stored_certificate(bundle).tolerance.score == 1e-3
 
 
 def test_verify_sees_a_changed_expectation(own_bundle):
@@ -187,12 +188,12 @@ def test_verify_sees_a_changed_expectation(own_bundle):
 
 def _unchecked(folder):
     """The detector of a bundle whose files were changed after writing."""
-    from invad.runtime.bundle import _from_plain, read_json
+    from invad.runtime.bundle import ExportInfo
     from invad.runtime.engines import Options, open_engine
 
-    plain = read_json(folder / "bundle.json")
-    del plain["files"], plain["content_hash"]
-    info = _from_plain(plain)
+    plain = json.loads((folder / "bundle.json").read_text())
+    del plain["files"], plain["content_hash"], plain["format_version"]
+    info = from_plain(ExportInfo, plain, "bundle.json")
     return runtime.ExportedDetector(info, open_engine("auto", "onnx", folder / info.graph, Options()))
 
 

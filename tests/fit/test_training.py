@@ -228,7 +228,7 @@ def test_a_foreign_file_of_tensors_is_refused(checkpoint):
 
 def test_a_file_in_place_of_the_folder(tmp_path):
     (tmp_path / "work").write_text("mine")
-    with pytest.raises(TrainingError, match=r"could not be written .*; free space or choose another folder"):
+    with pytest.raises(TrainingError, match=r"cannot be written: File exists; choose another name"):
         train(checkpoint=Checkpoint(tmp_path / "work" / "denoiser.safetensors", "mark"))
     assert [p.name for p in tmp_path.iterdir()] == ["work"]
 
@@ -238,12 +238,12 @@ def test_a_full_disk_keeps_the_checkpoint_before(checkpoint, monkeypatch):
         train(checkpoint=checkpoint, on_step=stop_at(5))
     before = checkpoint.path.read_bytes()
 
-    def full(tensors, path, metadata):
+    def full(path, tensors, meta):
         path.write_bytes(b"half")
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(invad.fit.state, "save_file", full)
+        patch.setattr(invad.fit.state, "save_tensors", full)
         with pytest.raises(TrainingError, match=r"denoiser\.safetensors: .*No space left"):
             train(checkpoint=checkpoint)
     assert [p.name for p in checkpoint.path.parent.iterdir()] == [checkpoint.path.name]

@@ -412,10 +412,10 @@ def test_an_older_report_survives_a_failure_and_no_temporary_file_stays(tmp_path
     report(tmp_path, scored)
     assert path.read_text() != "older"
     assert set(tmp_path.iterdir()) == before
-    with pytest.raises(DataError, match="cannot write"):
+    with pytest.raises(DataError, match="cannot be written"):
         report(tmp_path / "missing", scored)
     (tmp_path / "folder" / "report.html").mkdir(parents=True)
-    with pytest.raises(DataError, match="cannot write"):
+    with pytest.raises(DataError, match="cannot be written"):
         report(tmp_path / "folder", scored)
     assert [p.name for p in (tmp_path / "folder").iterdir()] == ["report.html"]
 

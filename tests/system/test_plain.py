@@ -75,8 +75,8 @@ def test_every_preset_survives(name):
         ({"inner": [1]}, ["inner", "[1]"]),
         ({"many": {}}, ["many"]),
         ({"many": [{"share": "x" * 1000}]}, ["many.0.share"]),
-        ([], ["list"]),
-        (None, ["NoneType"]),
+        ([], ["[]: expected an object"]),
+        (None, ["None: expected an object"]),
     ],
 )
 def test_what_is_refused_is_named_in_one_line(plain, words):

@@ -27,8 +27,9 @@ from invad.detector.opening import open_detector
 from invad.errors import ConfigError, DataError
 from invad.observer import Observer, Silent
 from invad.scoring.calibration import known_category
-from invad.system.files import is_folder, is_there, write_atomically
+from invad.system.files import is_folder, is_there, make_folder, write_atomically
 from invad.system.lock import LOCK, sole_writer
+from invad.system.plain import read_json
 
 MANIFEST = "manifest.json"
 BLOCK = 64
@@ -135,21 +136,13 @@ def _make(output: Path) -> None:
     inside = {path.name for path in output.iterdir()} if is_folder(output) else set()
     if inside - {LOCK, PARTS} and MANIFEST not in inside:
         raise DataError(f"{output}: is not empty and holds no scores; give --output a new or empty folder")
-    try:
-        (output / PARTS).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"{output}: cannot be made ({error.strerror}); give --output another folder"
-        ) from None
+    make_folder(output / PARTS)
 
 
 def _begin(manifest: Path, identity: dict[str, Any]) -> None:
     output = manifest.parent
     if is_there(manifest):
-        try:
-            before = json.loads(manifest.read_text())
-        except (OSError, ValueError):
-            raise DataError(f"{manifest}: damaged; give --output a new folder") from None
+        before = read_json(manifest, DataError, "give --output a new folder")
         for key, value in identity.items():
             if before.get(key) != value:
                 raise DataError(

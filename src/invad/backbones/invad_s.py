@@ -1,15 +1,15 @@
 """`invad-s`: the backbone that ships inside the package, so that everything works without a network."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from invad.backbones.base import Backbone, BackboneInfo
-from invad.backbones.student import Student, load_student, student_config
+from invad.backbones.student import Student, StudentConfig, load_student
 from invad.errors import WeightsError
+from invad.system.plain import from_plain, to_plain
 
 NAME = "invad-s"
 WEIGHTS = Path(__file__).parent / "weights" / "invad_s"
@@ -44,12 +44,11 @@ def load_invad_s(weights: Path | None = None) -> Backbone:
 
 
 def empty_invad_s(shape: Mapping[str, Any]) -> Backbone:
-    """A student of this shape (see BackboneInfo), its weights random. Raises TypeError for an unknown key."""
-    return _backbone(Student(student_config(shape)).eval(), "a saved model")
+    """A student of this shape (see BackboneInfo), weights random. Raises ConfigError for no such shape."""
+    config = from_plain(StudentConfig, dict(shape), "its shape")
+    return _backbone(Student(config).eval(), "a saved model")
 
 
 def _backbone(student: Student, source: str) -> Backbone:
-    # Lists for tuples, as JSON has them.
-    shape = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(student.config).items()}
-    info = BackboneInfo(name=NAME, source=source, licence=LICENCE, shape=shape)
+    info = BackboneInfo(name=NAME, source=source, licence=LICENCE, shape=to_plain(student.config))
     return StudentBackbone(info, student)

@@ -9,7 +9,7 @@ from invad.backbones.base import Backbone
 from invad.backbones.invad_s import NAME as INVAD_S
 from invad.backbones.invad_s import empty_invad_s, load_invad_s
 from invad.backbones.timm_backbone import DEFAULT_STRIDES, load_timm
-from invad.errors import WeightsError
+from invad.errors import ConfigError, WeightsError
 
 SUGGESTED = {
     "invad-s": "ships with the package, needs no network; strides 4/8/16; about 10 ms an image on 2 cores",
@@ -52,7 +52,7 @@ def load_backbone(
         return BACKBONES[name].load(weights).freeze()
     try:
         return BACKBONES[name].empty(shape or {}).freeze()
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (ConfigError, ValueError, RuntimeError) as error:
         raise WeightsError(f"backbone {name}: cannot be built in the shape {shape} ({error})") from None
 
 

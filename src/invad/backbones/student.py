@@ -7,17 +7,18 @@ outputs below the heads, which tell as much in fewer channels, and the heads are
 """
 
 import json
-import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from invad.errors import WeightsError
+from invad.system.files import replacing, writing
+from invad.system.plain import read_plain, to_plain
+from invad.system.tensors import save_tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +98,12 @@ class Student(nn.Module):
         return [head(m) for head, m in zip(self.heads, self.trunk(x), strict=True)]
 
 
-def student_config(plain: Mapping[str, Any]) -> StudentConfig:
-    """From plain data, lists for tuples. Raises TypeError for an unknown key."""
-    options: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
-    return StudentConfig(**options)
+@dataclass(frozen=True, slots=True)
+class _Description:
+    """What the JSON file beside the weights says."""
+
+    student: StudentConfig
+    record: dict[str, object]
 
 
 def save_student(stem: Path, student: Student, record: Mapping[str, object]) -> None:
@@ -114,24 +117,13 @@ def save_student(stem: Path, student: Student, record: Mapping[str, object]) -> 
         if not k.endswith("num_batches_tracked") and not k.startswith("heads.")
     }
     config = replace(student.config, heads=())
-    text = json.dumps({"student": asdict(config), "record": record}, indent=1)
-    files = _files(stem)
-    partial = [path.with_name(f".{path.name}.partial") for path in files]
-    try:
+    text = json.dumps(to_plain(_Description(config, dict(record))), indent=1)
+    weights, described = _files(stem)
+    with writing(stem, WeightsError):
         stem.parent.mkdir(parents=True, exist_ok=True)
-        partial[1].write_text(text + "\n", encoding="utf-8")
-        save_file(tensors, partial[0])
-        shutil.copymode(partial[1], partial[0])  # safetensors makes files that their owner alone can read
-        for made, path in zip(partial, files, strict=True):
-            made.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(
-            f"{stem}: the weights could not be written ({error}); free space or choose another folder"
-        ) from None
-    finally:
-        for made in partial:
-            if made.is_file():
-                made.unlink()
+        with replacing(weights) as new_weights, replacing(described) as new_description:
+            new_description.write_text(text + "\n", encoding="utf-8")
+            save_tensors(new_weights, tensors)
 
 
 def load_student(stem: Path) -> tuple[Student, dict[str, object]]:
@@ -146,11 +138,10 @@ def load_student(stem: Path) -> tuple[Student, dict[str, object]]:
                 f"{path}: no such file; a student is a .safetensors and a .json file of one name, "
                 "as 'invad backbones distill' writes them"
             )
+    told = read_plain(_Description, described, WeightsError, "'invad backbones distill' writes such files")
     try:
-        meta = json.loads(described.read_text(encoding="utf-8"))
-        student = Student(student_config(meta["student"]))
-        record: dict[str, object] = dict(meta["record"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        student = Student(told.student)
+    except (ValueError, RuntimeError, ZeroDivisionError) as error:
         raise WeightsError(f"{described}: does not describe an invad student ({_short(error)})") from None
     try:
         state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(weights).items()}
@@ -162,7 +153,7 @@ def load_student(stem: Path) -> tuple[Student, dict[str, object]]:
         raise WeightsError(
             f"{weights}: not the weights of this student (missing {missing[:3]}, unexpected {unexpected[:3]})"
         )
-    return student.eval(), record
+    return student.eval(), told.record
 
 
 def _files(stem: Path) -> tuple[Path, Path]:

@@ -39,7 +39,7 @@ from invad.system.waiting import sleep_in_this_process
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
-FULL_INSTALL = ("torch", "torchvision", "timm", "safetensors", "scipy", "pydantic", "jinja2")
+FULL_INSTALL = ("torch", "torchvision", "timm", "safetensors", "scipy", "jinja2")
 """What the small runtime does without."""
 
 

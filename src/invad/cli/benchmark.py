@@ -20,7 +20,6 @@ from invad.cli.options import (
     StepsOption,
     StrictOption,
     WeightsOption,
-    make_folder,
     one_of,
     seed_numbers,
     split_names,
@@ -143,11 +142,12 @@ def rescore(
     voice = Voice(json)
     from invad.evaluation.results import rescore as measure
     from invad.evaluation.tables import write_outputs
+    from invad.system.files import make_folder
 
     found = measure(predictions, split_names(metrics) or ())
     if output is not None:
         make_folder(output)
-        write_outputs(output, found)
+        voice.attempt(lambda: write_outputs(output, found))
     _show(voice, found)
     if output is not None:
         voice.say(f"Tables: {output / 'benchmark'}.html, .md, .csv, .json")

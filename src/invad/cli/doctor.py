@@ -25,7 +25,6 @@ PACKAGES = {
     "scipy": "scipy",
     "pillow": "PIL",
     "tifffile": "tifffile",
-    "pydantic": "pydantic",
     "typer": "typer",
     "rich": "rich",
     "jinja2": "jinja2",

@@ -1,14 +1,13 @@
 """The output folder of a training: checked before the long work, cleaned when nothing came of it."""
 
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invad.errors import InvadError, TrainingError
-from invad.system.files import is_folder, is_there, take_place
+from invad.system.files import is_folder, is_there, make_folder, take_place
 from invad.system.lock import LOCK, sole_writer
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def _held(output: Path, resume: bool) -> Iterator[None]:
         _require_free(output, resume)
     made = [folder for folder in (output, *output.parents) if not is_there(folder)]
     try:
-        _prove_writable(output)
+        make_folder(output, TrainingError)
         with sole_writer(output, "training"):
             _require_free(output, resume)
             yield from _cleaned(output)
@@ -105,14 +104,3 @@ def _require_free(output: Path, resume: bool) -> None:
         raise TrainingError(
             f"{output}: is not empty (it holds {foreign[0]}); give --output a new or empty folder"
         )
-
-
-def _prove_writable(output: Path) -> None:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=output):
-            pass
-    except OSError as error:
-        raise TrainingError(
-            f"{output}: cannot be written ({error.strerror or error}); give --output another folder"
-        ) from None

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from invad.cli.voice import STANDARD_OUTPUT
-from invad.errors import ConfigError, DataError, reason
+from invad.errors import ConfigError
 from invad.scoring.calibration import Rates
 from invad.system.files import is_folder
 
@@ -178,11 +178,3 @@ def seed_numbers(text: str) -> tuple[int, ...]:
         return tuple(int(part) for part in split_names(text) or ())
     except ValueError:
         raise ConfigError(f"--seeds {text}: give whole numbers separated by commas, such as 0,1,2") from None
-
-
-def make_folder(folder: Path) -> None:
-    """The folder of --output. Raises DataError when it cannot be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{folder}: cannot be made: {reason(error, writing=True)}") from None

@@ -18,7 +18,6 @@ from invad.cli.options import (
     JsonOption,
     StrictOption,
     ThreadsOption,
-    make_folder,
     one_of,
     written_file,
 )
@@ -29,7 +28,7 @@ from invad.data.formats import IMAGE_SUFFIXES
 from invad.data.listing import survey
 from invad.detector.opening import AUTO, open_detector
 from invad.errors import ConfigError, DataError, InvadError, reason
-from invad.system.files import fitting_name, is_folder
+from invad.system.files import fitting_name, is_folder, make_folder
 
 if TYPE_CHECKING:
     from invad.detector.opening import AnyDetector

@@ -5,16 +5,16 @@ import io
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from invad.cli.voice import STANDARD_OUTPUT, Voice
-from invad.errors import DataError, reason
-from invad.system.files import Output
+from invad.errors import DataError
+from invad.system.files import Output, writing
 
 FIELDS = ("path", "score", "p_value", "decision", "error")
 
@@ -84,13 +84,8 @@ class RowFile:
                 sys.stdout.buffer.write(content)
                 sys.stdout.buffer.flush()
 
-    @contextmanager
-    def _named(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            name = "standard output" if self.target == STANDARD_OUTPUT else self.target
-            raise DataError(f"cannot write {name}: {reason(error, writing=True)}") from error
+    def _named(self) -> AbstractContextManager[None]:
+        return writing("standard output" if self.target == STANDARD_OUTPUT else self.target)
 
 
 class Rows:

@@ -4,7 +4,6 @@ No pickle. `config.json` names the format and holds a SHA-256 of the other two d
 content; it is written last, so a folder that has it is complete. The README is for people and may be edited.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,15 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from invad.data.formats import IMAGE_SUFFIXES
-from invad.errors import ArtifactError, reason
-from invad.runtime.bundle import is_bundle
-from invad.system.files import is_file, is_folder, is_there, take_place
+from invad.errors import ArtifactError
+from invad.runtime.bundle import content_hash, is_bundle, sha256
+from invad.system.files import is_file, is_folder, is_there, take_place, writing
+from invad.system.plain import read_json
+from invad.system.tensors import save_tensors
 
 FORMAT = 5
+AGAIN = "copy the model again"
 TENSORS, CONFIG, CALIBRATION, CARD = "model.safetensors", "config.json", "calibration.json", "README.md"
 
 
@@ -52,28 +54,19 @@ def write_bundle(
     staging: Path | None = None
     new = not is_there(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
-        (staging / CALIBRATION).write_text(_dump(calibration), encoding="utf-8")
-        (staging / CARD).write_text(card, encoding="utf-8")
-        save_file({k: v.detach().cpu().contiguous() for k, v in tensors.items()}, staging / TENSORS)
-        # safetensors makes files that their owner alone can read.
-        shutil.copymode(staging / CALIBRATION, staging / TENSORS)
-        files = {name: _sha256(staging / name) for name in (TENSORS, CALIBRATION)}
-        content = _content_hash(config, files)
-        whole = {"format": FORMAT, **config, "files": files, "content_hash": content}
-        (staging / CONFIG).write_text(_dump(whole), encoding="utf-8")
-        (folder / CONFIG).unlink(missing_ok=True)
-        for name in (TENSORS, CALIBRATION, CARD, CONFIG):
-            take_place(staging / name, folder / name)
-    except OSError as error:
-        raise ArtifactError(
-            f"{folder}: the model could not be written: {reason(error, writing=True)}"
-        ) from None
-    except SafetensorError as error:
-        raise ArtifactError(
-            f"{folder}: the model could not be written ({error}); free space or choose another folder"
-        ) from None
+        with writing(folder, ArtifactError):
+            folder.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
+            (staging / CALIBRATION).write_text(_dump(calibration), encoding="utf-8")
+            (staging / CARD).write_text(card, encoding="utf-8")
+            save_tensors(staging / TENSORS, tensors)
+            files = {name: sha256(staging / name) for name in (TENSORS, CALIBRATION)}
+            content = content_hash(config, files)
+            whole = {"format": FORMAT, **config, "files": files, "content_hash": content}
+            (staging / CONFIG).write_text(_dump(whole), encoding="utf-8")
+            (folder / CONFIG).unlink(missing_ok=True)
+            for name in (TENSORS, CALIBRATION, CARD, CONFIG):
+                take_place(staging / name, folder / name)
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
@@ -92,7 +85,7 @@ def read_bundle(folder: Path) -> Bundle:
     for name in (CONFIG, TENSORS, CALIBRATION):
         if not is_file(folder / name):
             raise ArtifactError(f"{folder}: {_instead(folder) or _incomplete(name)}")
-    config = _load_json(folder / CONFIG)
+    config = read_json(folder / CONFIG, ArtifactError, AGAIN)
     found = config.pop("format", None)
     if not isinstance(found, int) or found < 1:
         raise ArtifactError(f"{folder / CONFIG}: no model format number; this is not an invad model")
@@ -106,19 +99,17 @@ def read_bundle(folder: Path) -> Bundle:
         )
     files, content = config.pop("files", None), config.pop("content_hash", None)
     if not isinstance(files, dict) or not isinstance(content, str):
-        raise ArtifactError(f"{folder / CONFIG}: altered since it was saved; copy the model again")
+        raise ArtifactError(f"{folder / CONFIG}: altered since it was saved; {AGAIN}")
     for name in (TENSORS, CALIBRATION):
-        if _sha256(folder / name) != files.get(name):
-            raise ArtifactError(
-                f"{folder / name}: altered or truncated since it was saved; copy the model again"
-            )
-    if _content_hash(config, files) != content:
-        raise ArtifactError(f"{folder / CONFIG}: altered since it was saved; copy the model again")
+        if sha256(folder / name) != files.get(name):
+            raise ArtifactError(f"{folder / name}: altered or truncated since it was saved; {AGAIN}")
+    if content_hash(config, files) != content:
+        raise ArtifactError(f"{folder / CONFIG}: altered since it was saved; {AGAIN}")
     try:
         tensors = load_file(folder / TENSORS)
     except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"{folder / TENSORS}: unreadable ({error}); copy the model again") from None
-    return Bundle(tensors, config, _load_json(folder / CALIBRATION), content)
+        raise ArtifactError(f"{folder / TENSORS}: unreadable ({error}); {AGAIN}") from None
+    return Bundle(tensors, config, read_json(folder / CALIBRATION, ArtifactError, AGAIN), content)
 
 
 def _incomplete(name: str) -> str:
@@ -145,35 +136,3 @@ def _instead(folder: Path) -> str | None:
 
 def _dump(plain: Mapping[str, Any]) -> str:
     return json.dumps(plain, indent=1, sort_keys=True, allow_nan=False) + "\n"
-
-
-def _load_json(path: Path) -> dict[str, Any]:
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except OSError as error:
-        raise ArtifactError(f"{path}: {reason(error, writing=False)}") from None
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path}: unreadable ({error}); copy the model again") from None
-    if not isinstance(data, dict):
-        raise ArtifactError(f"{path}: expected an object; copy the model again")
-    return data
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    except OSError as error:
-        raise ArtifactError(f"{path}: {reason(error, writing=False)}") from None
-    return digest.hexdigest()
-
-
-def _content_hash(config: Mapping[str, Any], files: Mapping[str, str]) -> str:
-    plain = json.dumps([config, files], sort_keys=True, allow_nan=False)
-    return hashlib.sha256(plain.encode()).hexdigest()

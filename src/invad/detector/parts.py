@@ -11,7 +11,7 @@ from torch import Tensor
 from invad.backbones.base import Backbone
 from invad.backbones.registry import load_backbone
 from invad.data.preprocess import Preprocess
-from invad.detector.folder import read_bundle, write_bundle
+from invad.detector.folder import AGAIN, CALIBRATION, CONFIG, read_bundle, write_bundle
 from invad.diffusion.denoiser import build_denoiser
 from invad.diffusion.dit import DiT
 from invad.diffusion.empirical import EmpiricalDenoiser
@@ -60,6 +60,18 @@ class Parts:
     calibrations: dict[str, Calibration]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Category(Calibration):
+    """A calibration as `calibration.json` has it. tensors: number of its statistics among the tensors."""
+
+    tensors: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Categories:
+    categories: dict[str, _Category]
+
+
 def save_parts(folder: Path, parts: Parts, card: str) -> str:
     """Write a model folder; returns its content hash. Raises ArtifactError when it cannot be written."""
     model = parts.model
@@ -71,12 +83,12 @@ def save_parts(folder: Path, parts: Parts, card: str) -> str:
     if model.fine is not None:
         tensors |= {f"fine.space.{k}": v for k, v in model.fine.space.tensors().items()}
         tensors |= {f"fine.empirical.{k}": v for k, v in model.fine.empirical.state_dict().items()}
-    plain: dict[str, Any] = {}
+    told: dict[str, _Category] = {}
     for number, (category, stats) in enumerate(sorted(parts.stats.items())):
         tensors[f"calibration.{number}.median"] = stats.median_Lhw
         tensors[f"calibration.{number}.scale"] = stats.scale_Lhw
-        plain[category] = {"tensors": number, **asdict(parts.calibrations[category])}
-    return write_bundle(folder, tensors, to_plain(parts.info), {"categories": plain}, card)
+        told[category] = _Category(tensors=number, **asdict(parts.calibrations[category]))
+    return write_bundle(folder, tensors, to_plain(parts.info), to_plain(_Categories(told)), card)
 
 
 def load_parts(folder: Path, device: torch.device, backbone: Backbone | None = None) -> tuple[Parts, str]:
@@ -85,13 +97,12 @@ def load_parts(folder: Path, device: torch.device, backbone: Backbone | None = N
     Raises ArtifactError when the folder is missing, altered, truncated, too new, or its parts do not fit.
     """
     bundle = read_bundle(folder)
+    info = from_plain(DetectorInfo, bundle.config, str(folder / CONFIG), ArtifactError, AGAIN)
+    told = from_plain(_Categories, bundle.calibration, str(folder / CALIBRATION), ArtifactError, AGAIN)
     try:
-        info = from_plain(DetectorInfo, bundle.config, str(folder / "config.json"))
         model = _model(info, bundle.tensors, device, backbone)
-        stats, calibrations = _calibration(
-            bundle.tensors, bundle.calibration, str(folder / "calibration.json")
-        )
-    except (InvadError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        stats, calibrations = _calibration(bundle.tensors, told.categories)
+    except (InvadError, KeyError, RuntimeError) as error:
         line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ArtifactError(
             f"{folder}: the parts of the model do not fit together ({line}); copy or train it again"
@@ -144,18 +155,16 @@ def _empirical(space: FeatureSpace, tensors: Mapping[str, Tensor], prefix: str) 
 
 
 def _calibration(
-    tensors: Mapping[str, Tensor], plain: Mapping[str, Any], where: str
+    tensors: Mapping[str, Tensor], categories: Mapping[str, _Category]
 ) -> tuple[dict[str, PositionStats], dict[str, Calibration]]:
     stats, calibrations = {}, {}
-    for category, row in plain["categories"].items():
-        row = dict(row)
-        number = row.pop("tensors")
+    for category, row in categories.items():
         stats[category] = PositionStats(
-            tensors[f"calibration.{number}.median"], tensors[f"calibration.{number}.scale"]
+            tensors[f"calibration.{row.tensors}.median"], tensors[f"calibration.{row.tensors}.scale"]
         )
-        calibrations[category] = from_plain(Calibration, row, where)
+        calibrations[category] = Calibration(scores=row.scores, peaks=row.peaks, rates=row.rates)
     if POOLED not in calibrations:
-        raise ArtifactError(f"{where}: no calibration over all categories")
+        raise ArtifactError("no calibration over all categories")
     return stats, calibrations
 
 

@@ -7,7 +7,6 @@ the metrics are made from these files, so other definitions cost no second run. 
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -33,9 +32,9 @@ from invad.fit.run import Run
 from invad.model.settings import Preset, preset_named
 from invad.observer import Observer, Silent
 from invad.records import Sample
-from invad.system.files import fitting_name, write_atomically
+from invad.system.files import fitting_name, make_folder, write_atomically
 from invad.system.lock import LOCK, sole_writer
-from invad.system.plain import to_plain
+from invad.system.plain import read_json, to_plain
 
 SETTINGS = ("unified", "single")
 """One model for all categories, or one for each."""
@@ -126,12 +125,16 @@ def _run(plan: Plan, dataset: Dataset, output: Path, observer: Observer) -> dict
                 detector = detector or _detector(plan, unit, output, observer)
                 with _noting(failed, f"{category}, seed {unit.seed}", observer):
                     _test(plan, unit, category, detector, output, observer)
-                write_tables(plan, dataset, output, failed)
+                with _noting({}, "tables", observer):  # they are written again at the end
+                    write_outputs(output, _measured(plan, dataset, output, failed))
         if not plan.keep_models and all(
             _file(output, c, unit.seed).exists() for c in unit.dataset.categories
         ):
             _discard(output, unit)
-    return write_tables(plan, dataset, output, failed)
+    measured = _measured(plan, dataset, output, failed)
+    with _noting(measured["failed"], "tables", observer):
+        write_outputs(output, measured)
+    return measured
 
 
 @contextmanager
@@ -146,23 +149,20 @@ def _noting(failed: dict[str, str], what: str, observer: Observer) -> Iterator[N
         observer.note(f"failed: {what}: {error}")
 
 
-def write_tables(
-    plan: Plan, dataset: Dataset, output: Path, failed: Mapping[str, str] | None = None
-) -> dict[str, Any]:
-    """Measure what is finished and write the five files; returns the result."""
+def _measured(plan: Plan, dataset: Dataset, output: Path, failed: Mapping[str, str]) -> dict[str, Any]:
+    """Measure what is finished; a `results.result`."""
     rows: list[Row] = []
     files = [_file(output, category, seed) for category in dataset.categories for seed in plan.seeds]
     for file in files:
         if file.exists():
             rows += rows_of_file(file, output / ROWS / f"{file.stem}.json", plan.definitions)
-    found = result(rows, {**plan.told(), "machine": facts()}, len(files), failed)
+    measured = result(rows, {**plan.told(), "machine": facts()}, len(files), failed)
     others = sorted(
         {file.stem for file in (output / PREDICTIONS).glob("*.npz")} - {file.stem for file in files}
     )
     if others:
-        found["notes"].append(f"In the folder but not asked for, so left out: {', '.join(others)}.")
-    write_outputs(output, found)
-    return found
+        measured["notes"].append(f"In the folder but not asked for, so left out: {', '.join(others)}.")
+    return measured
 
 
 def _dataset(plan: Plan) -> Dataset:
@@ -270,15 +270,8 @@ def _make(output: Path) -> None:
     inside = {path.name for path in output.iterdir()} if output.is_dir() else set()
     if inside - {LOCK, PREDICTIONS, ROWS} and RUN not in inside:
         raise DataError(f"{output}: is not empty and holds no benchmark; give --output a new or empty folder")
-    try:
-        (output / PREDICTIONS).mkdir(parents=True, exist_ok=True)
-        (output / ROWS).mkdir(exist_ok=True)
-        with tempfile.TemporaryFile(dir=output):
-            pass
-    except OSError as error:
-        raise DataError(
-            f"{output}: cannot be written ({error.strerror or error}); give --output another folder"
-        ) from None
+    for folder in (output, output / PREDICTIONS, output / ROWS):
+        make_folder(folder)
 
 
 def _begin(begun: Path, identity: dict[str, Any]) -> None:
@@ -286,15 +279,12 @@ def _begin(begun: Path, identity: dict[str, Any]) -> None:
     if not begun.exists():
         write_atomically(begun, (json.dumps(identity, indent=1) + "\n").encode())
         return
-    try:
-        before = json.loads(begun.read_text())
-    except (OSError, ValueError):
-        raise DataError(f"{begun}: damaged; give --output a new folder") from None
-    for key in identity:
-        if before.get(key) != identity[key]:
+    before = read_json(begun, DataError, "give --output a new folder")
+    for key in sorted(identity.keys() | before.keys()):
+        if before.get(key) != identity.get(key):
             raise ConfigError(
                 f"{begun.parent}: holds a benchmark with {key} {_brief(before.get(key))}, not "
-                f"{_brief(identity[key])}; use the same or give another --output"
+                f"{_brief(identity.get(key))}; use the same or give another --output"
             )
 
 

@@ -18,7 +18,7 @@ from invad.observer import Observer, Silent
 from invad.records import Sample, ScoredSample
 from invad.report import save_overlay, write_report
 from invad.scoring.calibration import for_category, hold_out
-from invad.system.files import fitting_name, write_atomically
+from invad.system.files import fitting_name, write_atomically, writing
 
 CATEGORIES = ("gasket", "brushed_metal", "fabric", "solder_chip")
 TRAIN, TEST_GOOD, PER_DEFECT = 100, 30, 8
@@ -122,7 +122,7 @@ def _claim(output: Path) -> None:
     ours = (output / MARK).is_file()
     if output.exists() and not ours and (not output.is_dir() or any(output.iterdir())):
         raise DataError(f"{output}: is not empty and not an earlier demo; give --output a new folder")
-    try:
+    with writing(output):
         output.mkdir(parents=True, exist_ok=True)
         (output / MARK).write_text("Made by 'invad demo', which replaces its files here when run again.\n")
         for name in OWN:
@@ -132,10 +132,6 @@ def _claim(output: Path) -> None:
             else:
                 path.unlink(missing_ok=True)
         (output / "overlays").mkdir()
-    except OSError as error:
-        raise DataError(
-            f"{output}: cannot be written ({error.strerror}); give --output another folder"
-        ) from None
 
 
 def _draw(folder: Path, seed: int, observer: Observer) -> tuple[tuple[Sample, ...], tuple[Sample, ...]]:

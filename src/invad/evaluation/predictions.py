@@ -18,12 +18,34 @@ from numpy.typing import NDArray
 
 from invad.errors import DataError, reason
 from invad.records import GOOD, Hw
+from invad.scoring.calibration import Rates
 from invad.system.files import write_atomically
+from invad.system.plain import from_plain
 
 FORMAT = 1
-NEEDED = {"category", "seed", "input_hw", "rates", "run", "machine"}
+AGAIN = "remove it and run the benchmark again"
 COMPRESSION = 1
 """zlib level: masks are nearly empty, so the fastest is small enough."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Meta:
+    """The keys of the meta data, which the file holds as JSON; the defaults are of what older ones lack."""
+
+    format: int
+    category: str
+    seed: int
+    input_hw: Hw
+    rates: Rates
+    run: dict[str, Any]
+    machine: dict[str, Any]
+    data_digest: str | None = None
+    images_per_second: float | None = None
+    peak_memory_mb: float | None = None
+    measured_on: str | None = None
+    train_seconds: float | None = None
+    calibration_n: int | None = None
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +72,7 @@ class PackedMask:
 class Predictions:
     """N test images of one category under one model.
 
-    meta: plain data on the run, at least the keys NEEDED. paths: below the root of the data set. samples: the
+    meta: plain data on the run, the keys of `_Meta`. paths: below the root of the data set. samples: the
     object that an image is a view of, "" for an image by itself. sizes_N2: height and width of the images.
     p_values, decisions: of the calibrated score. scores, maps: by protocol, N and N x h x w on the feature
     grid. masks: None for a normal image and for a defective one without a mask.
@@ -119,13 +141,12 @@ def read_predictions(path: Path) -> Predictions:
         meta = json.loads(str(arrays["meta"][0]))
         if meta["format"] > FORMAT:
             raise DataError(f"{path}: format {meta['format']} is newer than this invad reads; update invad")
+        from_plain(_Meta, meta, f"{path}: meta", DataError, AGAIN)
         return _from_arrays(meta, arrays)
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {reason(error, writing=False)}") from None
     except (ValueError, KeyError, TypeError, IndexError, EOFError, zipfile.BadZipFile, zlib.error):
-        raise DataError(
-            f"{path}: damaged or no prediction file; remove it and run the benchmark again"
-        ) from None
+        raise DataError(f"{path}: damaged or no prediction file; {AGAIN}") from None
 
 
 def _from_arrays(meta: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Predictions:
@@ -152,7 +173,7 @@ def _from_arrays(meta: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Pr
         masks=masks,
     )
     parts: list[Any] = [masks, *predictions.scores.values(), *predictions.maps.values()]
-    if {len(part) for part in parts} != {len(predictions.paths)} or not meta.keys() >= NEEDED:
+    if {len(part) for part in parts} != {len(predictions.paths)}:
         raise ValueError("parts of different lengths, or parts are missing")
     return predictions
 

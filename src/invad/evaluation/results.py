@@ -4,15 +4,19 @@ import hashlib
 import json
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from invad._version import __version__
 from invad.errors import DataError
 from invad.evaluation.definitions import DEFINITIONS, definitions_named
 from invad.evaluation.predictions import Predictions, read_predictions
 from invad.evaluation.rows import SAMPLE_METRICS, Row, row_of
 from invad.metrics.exact import SEVEN_METRICS, mean_over_categories
 from invad.system.files import is_file, is_folder, write_atomically
+from invad.system.plain import read_plain, to_plain
 
 PREDICTIONS, ROWS = "predictions", "rows"
 """Folders of a benchmark: a prediction file and the rows made from it, for each category and seed."""
@@ -66,22 +70,32 @@ def rows_of(predictions: Predictions, definitions: Iterable[str]) -> list[Row]:
     return [row_of(predictions, protocol, name) for protocol in predictions.scores for name in definitions]
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Rows by metric definition, by which invad, and from a prediction file of which digest."""
+
+    invad: str
+    predictions: str
+    rows: dict[str, tuple[Row, ...]]
+
+
 def rows_of_file(file: Path, cache: Path, definitions: Sequence[str]) -> list[Row]:
     """The same of a file, kept in `cache` for as long as the file stays what it is."""
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    known: list[Row] = []
-    try:
-        kept = json.loads(cache.read_text())
-        known = kept["rows"] if kept["predictions"] == digest else []
-    except (OSError, ValueError, KeyError):
-        pass
-    missing = [name for name in definitions if name not in {row["definition"] for row in known}]
+    known: dict[str, tuple[Row, ...]] = {}
+    with suppress(DataError):
+        kept = read_plain(_Kept, cache, DataError, "")
+        known = kept.rows if (kept.invad, kept.predictions) == (__version__, digest) else {}
+    missing = [name for name in definitions if name not in known]
     if missing:
-        known = [*known, *rows_of(read_predictions(file), missing)]
-        cache.parent.mkdir(exist_ok=True)
-        text = json.dumps({"predictions": digest, "rows": known}, indent=1, allow_nan=False)
-        write_atomically(cache, text.encode())
-    return [row for row in known if row["definition"] in definitions]
+        predictions = read_predictions(file)
+        known |= {name: tuple(rows_of(predictions, [name])) for name in missing}
+        text = json.dumps(to_plain(_Kept(__version__, digest, known)), indent=1, allow_nan=False)
+        with suppress(DataError, OSError):  # it spares work, no more
+            cache.parent.mkdir(exist_ok=True)
+            write_atomically(cache, text.encode())
+    # By protocol first, as `rows_of` has them.
+    return [row for rows in zip(*(known[name] for name in definitions), strict=True) for row in rows]
 
 
 def result(

@@ -11,7 +11,7 @@ from typing import Any
 from invad.evaluation.machine import in_words
 from invad.report.page import environment
 from invad.report.wording import METRICS, MISSING, NO_BREAK, number
-from invad.system.files import write_atomically
+from invad.system.files import write_all
 
 Result = Mapping[str, Any]
 Figure = Sequence[float | None] | None
@@ -51,10 +51,10 @@ class Table:
     rows: Sequence[tuple[str, Sequence[str]]]
 
 
-def write_outputs(folder: Path, result: Result) -> dict[str, str]:
-    """Write `benchmark.json`, `.csv`, `.md` and `.html`; returns the path of each by its ending.
+def write_outputs(folder: Path, result: Result) -> None:
+    """Write `benchmark.json`, `.csv`, `.md` and `.html`, each complete or not at all.
 
-    Each file appears complete or not at all. Raises DataError when the folder cannot be written.
+    Raises DataError naming those that cannot be written; the others are.
     """
     contents = {
         "json": json.dumps(result, indent=1, allow_nan=False) + "\n",
@@ -62,10 +62,9 @@ def write_outputs(folder: Path, result: Result) -> dict[str, str]:
         "md": as_markdown(result),
         "html": as_html(result),
     }
-    return {
-        ending: str(write_atomically(folder / f"benchmark.{ending}", text.encode("utf-8", "replace")))
-        for ending, text in contents.items()
-    }
+    write_all(
+        {folder / f"benchmark.{end}": text.encode("utf-8", "replace") for end, text in contents.items()}
+    )
 
 
 def all_tables(result: Result) -> list[Table]:

@@ -15,15 +15,16 @@ import os
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from invad.errors import TrainingError
-from invad.system.files import take_place
+from invad.system.files import replacing, writing
 from invad.system.lock import sole_writer
+from invad.system.plain import read_plain, to_plain
 
 ARRAY = "features.npy"
 BLOCK = 16
@@ -51,6 +52,15 @@ class Decoded:
 
 
 @dataclass(frozen=True, slots=True)
+class _Record:
+    """What a file of a block says; see the head of this module."""
+
+    sha256: str
+    unreadable: dict[int, str]
+    pixels: dict[int, str]
+
+
+@dataclass(frozen=True, slots=True)
 class FeatureCache:
     """The features of one set of images by one extractor: `folder` must be named after both."""
 
@@ -63,7 +73,7 @@ class FeatureCache:
         Until `held` is left no other training fills the folder; one that does is waited for, which is noted.
         """
         path = self.folder / ARRAY
-        try:
+        with writing(self.folder, TrainingError):
             self.folder.mkdir(parents=True, exist_ok=True)
             held.enter_context(
                 sole_writer(
@@ -77,11 +87,8 @@ class FeatureCache:
             for old in (path, *self.folder.glob("block-*.json")):
                 old.unlink(missing_ok=True)
             require_room(self.folder, 4 * math.prod(self.shape))
-            partial = path.with_name(f".{ARRAY}.partial")
-            np.lib.format.open_memmap(partial, "w+", np.float32, self.shape)
-            take_place(partial, path)
-        except OSError as error:
-            raise self._unwritable(error) from None
+            with replacing(path) as partial:
+                np.lib.format.open_memmap(partial, "w+", np.float32, self.shape)
 
     def blocks(self) -> range:
         return range(math.ceil(self.shape[0] / BLOCK))
@@ -92,16 +99,12 @@ class FeatureCache:
     def read_record(self, block: int) -> Decoded | None:
         """What decoding the rows of a finished block told; None when it must be computed (again)."""
         try:
-            record = json.loads(self._record(block).read_text(encoding="utf-8"))
-            unreadable, pixels = (
-                {int(row): str(told) for row, told in record[name].items()}
-                for name in ("unreadable", "pixels")
-            )
-            whole = record["sha256"] == _digest(self.array()[_slice(self.rows(block))])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            record = read_plain(_Record, self._record(block), TrainingError, "")
+            whole = record.sha256 == _digest(self.array()[_slice(self.rows(block))])
+        except (TrainingError, OSError, ValueError):
             return None
-        whole = whole and unreadable.keys() | pixels.keys() == set(self.rows(block))
-        return Decoded(unreadable, pixels) if whole else None
+        whole = whole and record.unreadable.keys() | record.pixels.keys() == set(self.rows(block))
+        return Decoded(record.unreadable, record.pixels) if whole else None
 
     def is_recorded(self, block: int) -> bool:
         """Whether there is a record, sound or not."""
@@ -109,21 +112,16 @@ class FeatureCache:
 
     def write(self, block: int, features: NDArray[np.float32], decoded: Decoded) -> None:
         """Store the rows of a block, then its record."""
-        record = {"sha256": _digest(features), **asdict(decoded)}
-        path = self._record(block)
-        partial = path.with_name(f".{path.name}.partial")
-        try:
+        record = _Record(_digest(features), decoded.unreadable, decoded.pixels)
+        with writing(self.folder, TrainingError):
             # Not through the map: there, a full disk kills the process.
             with (self.folder / ARRAY).open("r+b") as file:
                 file.seek(self.array().offset + self.rows(block).start * features[0].nbytes)
                 file.write(np.ascontiguousarray(features).data)
                 file.flush()
                 os.fsync(file.fileno())
-            partial.write_text(json.dumps(record) + "\n", encoding="utf-8")
-            take_place(partial, path)
-        except OSError as error:
-            partial.unlink(missing_ok=True)
-            raise self._unwritable(error) from None
+            with replacing(self._record(block)) as partial:
+                partial.write_text(json.dumps(to_plain(record)) + "\n", encoding="utf-8")
 
     def array(self) -> "np.memmap[tuple[int, ...], np.dtype[np.float32]]":
         """All rows; those of unfinished blocks are zero. What is written to it never reaches the file."""
@@ -138,12 +136,6 @@ class FeatureCache:
 
     def _record(self, block: int) -> Path:
         return self.folder / f"block-{block:06d}.json"
-
-    def _unwritable(self, error: OSError) -> TrainingError:
-        return TrainingError(
-            f"{self.folder}: features cannot be written ({error.strerror or error}); free space or choose "
-            "another folder with --cache"
-        )
 
 
 def _slice(rows: range) -> slice:

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from invad.errors import TrainingError
 from invad.fit.distributed import Workers
 from invad.model.settings import TrainConfig
-from invad.system.files import take_place
+from invad.system.files import take_place, writing
+from invad.system.tensors import save_tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,18 +107,15 @@ class State:
         tensors["losses"] = torch.tensor(list(self.losses), dtype=torch.float64)
         meta = {"step": str(self.step), "fingerprint": checkpoint.fingerprint}
         path = checkpoint.path
+        # Of one name always: whatever ends the process here, one unfinished checkpoint stays at most.
         partial = path.with_name(f".{path.name}.partial")
-        try:
+        with writing(path, TrainingError):
             path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, partial, metadata=meta)
-            take_place(partial, path)
-        except (OSError, SafetensorError) as error:
-            raise TrainingError(
-                f"{path}: the checkpoint could not be written ({error}); free space or choose another folder"
-            ) from None
-        finally:
-            if partial.is_file():
-                partial.unlink()
+            try:
+                save_tensors(partial, tensors, meta)
+                take_place(partial, path)
+            finally:
+                partial.unlink(missing_ok=True)
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Everything that a checkpoint holds but the losses, the same names in every process."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from invad.errors import ConfigError, TrainingError
-from invad.system.files import take_place
+from invad.system.files import replacing, writing
 
 PROJECT = "invad"
 
@@ -39,7 +39,7 @@ class JsonLines:
         self.stage: str | None = None
 
     def record(self, stage: str, step: int, values: Mapping[str, float]) -> None:
-        try:
+        with writing(self.path, TrainingError):
             if stage != self.stage:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 self._forget(stage, step)
@@ -48,11 +48,6 @@ class JsonLines:
             line = json.dumps({"stage": stage, "step": step, "seconds": seconds, **values})
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
-        except OSError as error:
-            raise TrainingError(
-                f"{self.path}: cannot be written ({error.strerror or error}); free space or choose another "
-                "folder"
-            ) from None
 
     def close(self, failed: bool) -> None: ...
 
@@ -60,8 +55,8 @@ class JsonLines:
         """Drop the steps of `stage` from `step` on, and a line torn by a sudden end."""
         if not self.path.exists():
             return
-        partial = self.path.with_name(f".{self.path.name}.partial")
         with (
+            replacing(self.path) as partial,
             self.path.open(encoding="utf-8", errors="replace") as old,
             partial.open("w", encoding="utf-8") as new,
         ):
@@ -72,7 +67,6 @@ class JsonLines:
                         new.write(line)
                 except (ValueError, KeyError, TypeError):
                     continue
-        take_place(partial, self.path)
 
 
 class TensorBoard:

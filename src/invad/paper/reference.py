@@ -6,7 +6,6 @@ embedders are never used by the unconditional path. Files are read without runni
 
 import json
 import math
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -14,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from invad.diffusion.denoiser import DenoiserConfig
 from invad.diffusion.dit import DiT
 from invad.errors import ConfigError, WeightsError
 from invad.records import Hw
-from invad.system.files import take_place
+from invad.system.files import replacing, writing
+from invad.system.plain import from_plain, read_json
+from invad.system.tensors import save_tensors
 
 WRAPPER_KEYS = ("ema", "model_ema", "state_dict", "model", "denoiser")
 PREFIXES = ("module.", "_orig_mod.", "net.")
@@ -54,9 +54,9 @@ def load_reference(
     path = Path(path)
     state = _clean(_read(path), path)
     beside = _read_beside(path)
-    config = _infer_config(state, beside["heads"] if heads is None else heads, path)
+    config = _infer_config(state, beside.heads if heads is None else heads, path)
     channels = state["x_embedder.proj.weight"].shape[1]
-    tokens_hw = _token_grid(state, config.patch, beside["grid_hw"] if grid_hw is None else grid_hw, path)
+    tokens_hw = _token_grid(state, config.patch, beside.grid_hw if grid_hw is None else grid_hw, path)
     options = asdict(config)
     del options["kind"], options["gaussian"]
     # Without storage: initialising a billion weights only to overwrite them takes seconds and doubles memory.
@@ -81,7 +81,6 @@ def convert_reference(
     cannot be written.
     """
     network, info = load_reference(path, heads=heads, grid_hw=grid_hw)
-    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
     record = {
         "format": FORMAT,
         "source": Path(path).name,
@@ -90,23 +89,12 @@ def convert_reference(
         "config": asdict(info.config),
     }
     folder = Path(output_dir)
-    weights_temp, record_temp = (
-        folder / f".denoiser.{kind}.{os.getpid()}.tmp" for kind in ("weights", "json")
-    )
-    try:
+    described, weights = folder / "denoiser.json", folder / "denoiser.safetensors"
+    with writing(folder, WeightsError):
         folder.mkdir(parents=True, exist_ok=True)
-        save_file(weights, weights_temp)
-        record_temp.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        take_place(weights_temp, folder / "denoiser.safetensors")
-        take_place(record_temp, folder / "denoiser.json")
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(
-            f"{folder}: cannot write the converted denoiser ({error}); check the folder"
-        ) from None
-    finally:
-        for temp in (weights_temp, record_temp):
-            if temp.is_file():
-                temp.unlink()
+        with replacing(described) as new_description, replacing(weights) as new_weights:
+            save_tensors(new_weights, network.state_dict())
+            new_description.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return info
 
 
@@ -160,20 +148,29 @@ def _clean(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _read_beside(path: Path) -> dict[str, Any]:
-    """heads and grid_hw from the JSON file of the same name, if there is one."""
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    heads: int = DEFAULT_HEADS
+    grid_hw: Hw | None = None
+
+
+def _read_beside(path: Path) -> _Beside:
+    """What the JSON file of the same name says, if there is one. It may be another program's and say more."""
     beside = path.with_suffix(".json")
     if not beside.is_file():
-        return {"heads": DEFAULT_HEADS, "grid_hw": None}
-    try:
-        record = json.loads(beside.read_text(encoding="utf-8"))
-        heads = record["config"]["heads"]
-        grid = record.get("grid_hw")
-        return {"heads": heads, "grid_hw": None if grid is None else (int(grid[0]), int(grid[1]))}
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return _Beside()
+    advice = 'it should say {"config": {"heads": ...}}; correct or remove it, and give heads'
+    record = read_json(beside, WeightsError, advice)
+    config = record.get("config")
+    if not isinstance(config, dict) or "heads" not in config:
+        raise WeightsError(f"{beside}: does not say how many heads; {advice}")
+    found = record.get("format", FORMAT)
+    if record.get("source") and found != FORMAT:
         raise WeightsError(
-            f'{beside}: does not say {{"config": {{"heads": ...}}}}; correct or remove it, and give heads'
-        ) from None
+            f"{beside}: format {found!r} is not the one this invad reads ({FORMAT}); update invad"
+        )
+    told = {"heads": config["heads"], "grid_hw": record.get("grid_hw")}
+    return from_plain(_Beside, told, str(beside), WeightsError, advice)
 
 
 def _infer_config(state: Mapping[str, Tensor], heads: Any, path: Path) -> DenoiserConfig:

@@ -8,18 +8,23 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from invad.errors import ArtifactError, InvadError, reason
+from invad.errors import ArtifactError, reason
 from invad.records import Hw
-from invad.scoring.calibration import POOLED, Calibration, Rates
-from invad.system.files import is_file, is_folder, is_there
+from invad.scoring.calibration import POOLED, Calibration
+from invad.system.files import is_file, is_folder, is_there, writing
+from invad.system.plain import from_plain, read_json, to_plain
 
 FORMAT = 1
 BUNDLE = "bundle.json"
 CERTIFICATE = "certificate.json"
+PARTIAL = ".partial-"
+"""Begins the name of what an export that was killed may leave."""
+
 AGAIN = "copy the bundle again or repeat 'invad export'"
 
 
@@ -63,30 +68,31 @@ def write_bundle(folder: Path, info: ExportInfo, fill: Callable[[Path], None]) -
     Whatever goes wrong in `fill`, nothing stays behind. Raises ArtifactError when the folder is not empty
     or cannot be written.
     """
-    if is_there(folder) and (not is_folder(folder) or any(folder.iterdir())):
+    new = not is_there(folder)
+    if not new and (not is_folder(folder) or not all(p.name.startswith(PARTIAL) for p in folder.iterdir())):
         raise ArtifactError(f"{folder}: exists and is not empty; give --output a new folder")
     staging: Path | None = None
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{folder.name}.partial-", dir=folder.parent))
-        fill(staging)
-        files = {name: _sha256(staging / name) for name in _names(staging)}
-        plain = {"format_version": FORMAT, **_to_plain(info)}
-        content = _content_hash(plain, files)
-        whole = {**plain, "files": files, "content_hash": content}
-        text = json.dumps(whole, indent=1, allow_nan=False) + "\n"
-        (staging / BUNDLE).write_text(text, encoding="utf-8")
-        _open_to_all(staging)
-        if is_folder(folder):
-            folder.rmdir()
-        staging.replace(folder)
-    except OSError as error:
-        raise ArtifactError(
-            f"{folder}: the bundle could not be written: {reason(error, writing=True)}"
-        ) from None
+        with writing(folder, ArtifactError):
+            # Filled where it will stay: an empty folder may be a link or a mount point, which stays.
+            folder.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=folder))
+            fill(staging)
+            files = {name: sha256(staging / name) for name in _names(staging)}
+            plain = {"format_version": FORMAT, **to_plain(info)}
+            content = content_hash(plain, files)
+            whole = {**plain, "files": files, "content_hash": content}
+            text = json.dumps(whole, indent=1, allow_nan=False) + "\n"
+            (staging / BUNDLE).write_text(text, encoding="utf-8")
+            _open_to_all(staging)
+            for made in sorted(staging.iterdir(), key=lambda made: made.name == BUNDLE):
+                made.replace(folder / made.name)
     finally:
         if staging is not None:
             shutil.rmtree(staging, ignore_errors=True)
+        if new:
+            with suppress(OSError):  # what holds a bundle stays
+                folder.rmdir()
     return content
 
 
@@ -103,59 +109,28 @@ def read_bundle(folder: Path) -> tuple[ExportInfo, str]:
                 f"{folder}: is a model, no exported bundle; 'invad export {folder} --output BUNDLE' makes one"
             )
         raise ArtifactError(f"{folder}: {BUNDLE} is missing, this is no complete bundle; {AGAIN}")
-    plain = read_json(folder / BUNDLE)
-    found = plain.get("format_version")
-    if not isinstance(found, int) or found != FORMAT:
+    plain = read_json(folder / BUNDLE, ArtifactError, AGAIN)
+    found = plain.pop("format_version", None)
+    if type(found) is not int or found != FORMAT:
         raise ArtifactError(
             f"{folder}: bundle format {found!r}, this invad reads {FORMAT}; export the model again or use "
             "the invad it was made with"
         )
     files, content = plain.pop("files", None), plain.pop("content_hash", None)
-    if not isinstance(files, dict) or _content_hash(plain, files) != content:
+    if not isinstance(files, dict) or content_hash({"format_version": FORMAT, **plain}, files) != content:
         raise ArtifactError(f"{folder / BUNDLE}: altered since it was written; {AGAIN}")
     for name, digest in files.items():
         path = folder / name
         if not is_file(path):
             raise ArtifactError(f"{path}: is missing; {AGAIN}")
-        if _sha256(path) != digest:
+        if sha256(path) != digest:
             raise ArtifactError(f"{path}: altered or truncated since it was written; {AGAIN}")
-    try:
-        return _from_plain(plain), content
-    except (InvadError, KeyError, TypeError, ValueError, AttributeError) as error:
-        line = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise ArtifactError(f"{folder / BUNDLE}: describes no detector ({line}); {AGAIN}") from None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Raises ArtifactError when `path` holds no JSON object."""
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ArtifactError(f"{path}: {reason(error, writing=False)}") from None
-    except (ValueError, RecursionError) as error:
-        raise ArtifactError(f"{path}: unreadable ({' '.join(str(error).split())}); {AGAIN}") from None
-    if not isinstance(plain, dict):
-        raise ArtifactError(f"{path}: expected an object; {AGAIN}")
-    return plain
-
-
-def _to_plain(info: ExportInfo) -> dict[str, Any]:
-    # Through JSON, so that what is hashed is what will be read: lists for tuples.
-    plain: dict[str, Any] = json.loads(json.dumps(asdict(info)))
-    return plain
-
-
-def _from_plain(plain: Mapping[str, Any]) -> ExportInfo:
-    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in plain.items()}
-    del values["format_version"]
-    values["calibrations"] = {
-        name: Calibration(scores=tuple(row["scores"]), peaks=tuple(row["peaks"]), rates=Rates(**row["rates"]))
-        for name, row in plain["calibrations"].items()
-    }
-    info = ExportInfo(**values)
-    if next(iter(info.calibrations)) != POOLED:
-        raise ValueError("the calibration over all categories does not come first")
-    return info
+    info = from_plain(ExportInfo, plain, str(folder / BUNDLE), ArtifactError, AGAIN)
+    if next(iter(info.calibrations), None) != POOLED:
+        raise ArtifactError(
+            f"{folder / BUNDLE}: the calibration over all categories does not come first; {AGAIN}"
+        )
+    return info, content
 
 
 def _names(folder: Path) -> list[str]:
@@ -169,7 +144,8 @@ def _open_to_all(folder: Path) -> None:
         path.chmod(0o755 if is_folder(path) else 0o644)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
+    """Of the bytes of a file, hexadecimal. Raises ArtifactError when it cannot be read."""
     digest = hashlib.sha256()
     try:
         with path.open("rb") as file:
@@ -180,5 +156,6 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _content_hash(plain: Mapping[str, Any], files: Mapping[str, str]) -> str:
+def content_hash(plain: Mapping[str, Any], files: Mapping[str, str]) -> str:
+    """Over plain data and the digests of files, hexadecimal."""
     return hashlib.sha256(json.dumps([plain, files], sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,8 @@
 """Whether an engine says of the probe images in a bundle what PyTorch said when the bundle was made."""
 
 import json
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,13 +14,22 @@ from numpy.typing import NDArray
 from invad.data.images import read_image
 from invad.errors import ArtifactError
 from invad.records import Decision, Prediction
-from invad.runtime.bundle import AGAIN, CERTIFICATE, read_json
+from invad.runtime.bundle import AGAIN, CERTIFICATE
 from invad.runtime.detector import ExportedDetector
 from invad.runtime.engines import ENGINES
 from invad.runtime.processor import processor
+from invad.system.plain import from_plain, read_json, read_plain, to_plain
 
 PROBES = "probes"
 EXPECTED, MAPS = "expected.json", "maps.npz"
+SUMMARY = (
+    "passed",
+    "largest_score_difference",
+    "largest_map_difference",
+    "largest_p_value_difference",
+    "changed_decisions",
+)
+"""What a certificate says beside its fields; it follows from them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,47 +104,73 @@ def compare(probe: str, n: int, expected: Prediction, found: Prediction) -> Comp
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Certificate:
-    """The comparisons of one engine on one machine, and what was allowed."""
+    """The comparisons of one engine on one machine, and what was allowed.
+
+    processor: None where the invad that made the bundle did not note it. earlier: of a comparison that was
+    repeated, what was compared when the bundle was made and is not in it; it counts among the decisions.
+    """
 
     engine: str
     engine_version: str
     device: str
-    processor: str
+    processor: str | None = None
     precision: str
     tolerance: Tolerance
     rows: tuple[Comparison, ...]
+    earlier: tuple[Comparison, ...] = ()
 
     @property
     def problems(self) -> list[str]:
         """One line per probe over tolerance, and one for too many changed decisions."""
         found = ((row, row.problem(self.tolerance)) for row in self.rows)
         lines = [f"probe {row.probe}: {problem}" for row, problem in found if problem]
-        changed = [row for row in self.rows if row.changed]
-        if len(changed) > self.tolerance.changed * len(self.rows):
-            row = changed[0]
+        if len(self.changed) > self.tolerance.changed * self.decisions:
+            row = self.changed[0]
             lines.append(
-                f"{len(changed)} of {len(self.rows)} decisions changed, the first: probe {row.probe}, "
+                f"{len(self.changed)} of {self.decisions} decisions changed, the first: probe {row.probe}, "
                 f"{row.decision_found} for {row.decision}"
             )
         return lines
 
+    @property
+    def changed(self) -> list[Comparison]:
+        """Those whose decision is another one."""
+        return [row for row in (*self.rows, *self.earlier) if row.changed]
+
+    @property
+    def decisions(self) -> int:
+        """How many were compared."""
+        return len(self.rows) + len(self.earlier)
+
     def to_plain(self) -> dict[str, Any]:
-        """As JSON data; a value that is not a number becomes null."""
-        plain = {
-            **asdict(self),
-            "passed": not self.problems,
-            "largest_score_difference": max(abs(r.score - r.score_found) for r in self.rows),
-            "largest_map_difference": max(r.map_difference for r in self.rows),
-            "largest_p_value_difference": max(abs(r.p_value - r.p_value_found) for r in self.rows),
-            "changed_decisions": sum(row.changed for row in self.rows),
-        }
-        return dict(_finite(plain))
+        """As JSON data, with what SUMMARY names; a value that is not a number becomes null."""
+        summary = (
+            not self.problems,
+            max(abs(r.score - r.score_found) for r in self.rows),
+            max(r.map_difference for r in self.rows),
+            max(abs(r.p_value - r.p_value_found) for r in self.rows),
+            len(self.changed),
+        )
+        return dict(_finite({**asdict(self), **dict(zip(SUMMARY, summary, strict=True))}))
 
 
 def certify(detector: ExportedDetector, folder: Path, tolerance: Tolerance | None = None) -> Certificate:
-    """Run the stored probes of a bundle. Raises ArtifactError when they cannot be read."""
-    rows = [_asked(detector, folder, name, told) for name, told in _stored(folder / PROBES)]
-    return certificate(detector, tuple(rows), tolerance)
+    """Run the stored probes of a bundle, by its own certificate if no tolerance is given.
+
+    Raises ArtifactError when probes or certificate cannot be read.
+    """
+    rows = tuple(_asked(detector, folder, name, told) for name, told in _stored(folder / PROBES))
+    earlier: tuple[Comparison, ...] = ()
+    if tolerance is None:
+        before, probes = stored_certificate(folder), {row.probe for row in rows}
+        tolerance, earlier = before.tolerance, tuple(r for r in before.rows if r.probe not in probes)
+    return Certificate(
+        **made_by(detector),
+        precision=detector.info.precision,
+        tolerance=tolerance,
+        rows=rows,
+        earlier=earlier,
+    )
 
 
 def short_proof(detector: ExportedDetector, folder: Path) -> str | None:
@@ -143,9 +179,8 @@ def short_proof(detector: ExportedDetector, folder: Path) -> str | None:
     Each stored picture is run once, by the limits over all categories. Its decision has to be the one that
     the engine gave then, and its score and map within what the export allowed.
     """
-    plain = read_json(folder / CERTIFICATE)
-    allowed = Tolerance(**plain["tolerance"])
-    decided = {(row["probe"], row["category"]): row["decision_found"] for row in plain["rows"]}
+    made = stored_certificate(folder)
+    decided = {(row.probe, row.category): row.decision_found for row in made.rows}
     for name, told in _stored(folder / PROBES):
         if told.category is not None:
             continue
@@ -153,7 +188,7 @@ def short_proof(detector: ExportedDetector, folder: Path) -> str | None:
         before = decided.get((name, ""), row.decision)
         if row.decision_found != before:
             return f"probe {name}: {row.decision_found} for {before}"
-        problem = row.problem(allowed)
+        problem = row.problem(made.tolerance)
         if problem:
             return f"probe {name}: {problem}"
     return None
@@ -175,35 +210,37 @@ def _asked(detector: ExportedDetector, folder: Path, name: str, told: Prediction
     return compare(name, detector.calibrations[told.category or ""].n, told, found)
 
 
-def certificate(
-    detector: ExportedDetector, rows: tuple[Comparison, ...], tolerance: Tolerance | None = None
-) -> Certificate:
-    return Certificate(
-        **made_by(detector),
-        precision=detector.info.precision,
-        tolerance=tolerance or TOLERANCES[detector.info.precision],
-        rows=rows,
-    )
+def stored_certificate(folder: Path) -> Certificate:
+    """That of a bundle. Raises ArtifactError when it cannot be read."""
+    path = folder / CERTIFICATE
+    plain = read_json(path, ArtifactError, AGAIN)
+    told = {key: value for key, value in plain.items() if key not in SUMMARY}
+    return from_plain(Certificate, told, str(path), ArtifactError, AGAIN)
 
 
-def stored_tolerance(folder: Path) -> Tolerance | None:
-    """What the export allowed."""
-    return Tolerance(**read_json(folder / CERTIFICATE)["tolerance"])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Told:
+    """What PyTorch said of a probe; its map is in a file beside."""
+
+    probe: str
+    category: str | None
+    score: float
+    p_value: float
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Expected:
+    probes: tuple[_Told, ...]
 
 
 def store_probes(folder: Path, told: Sequence[tuple[str, Prediction]]) -> None:
     """What PyTorch said of the probe images, which are in folder/probes already."""
-    rows = [
-        {
-            "probe": name,
-            "category": p.category,
-            "score": p.score,
-            "p_value": p.p_value,
-            "decision": p.decision,
-        }
+    rows = tuple(
+        _Told(probe=name, category=p.category, score=p.score, p_value=p.p_value, decision=p.decision)
         for name, p in told
-    ]
-    text = json.dumps({"probes": rows}, indent=1, allow_nan=False) + "\n"
+    )
+    text = json.dumps(to_plain(_Expected(probes=rows)), indent=1, allow_nan=False) + "\n"
     (folder / PROBES / EXPECTED).write_text(text, encoding="utf-8")
     maps = {str(number): p.anomaly_map for number, (_, p) in enumerate(told)}
     np.savez_compressed(folder / PROBES / MAPS, **maps)  # type: ignore[arg-type]
@@ -211,16 +248,23 @@ def store_probes(folder: Path, told: Sequence[tuple[str, Prediction]]) -> None:
 
 def _stored(folder: Path) -> list[tuple[str, Prediction]]:
     """Probes and what PyTorch said of them. Raises ArtifactError when they cannot be read."""
+    rows = read_plain(_Expected, folder / EXPECTED, ArtifactError, AGAIN).probes
     try:
-        rows = json.loads((folder / EXPECTED).read_text(encoding="utf-8"))["probes"]
         with np.load(folder / MAPS, allow_pickle=False) as maps:
-            return [(row.pop("probe"), _told(row, maps[str(i)])) for i, row in enumerate(rows)]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{folder}: unreadable ({error}); {AGAIN}") from None
+            return [(row.probe, _told(row, maps[str(i)])) for i, row in enumerate(rows)]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise ArtifactError(f"{folder / MAPS}: unreadable ({error}); {AGAIN}") from None
 
 
-def _told(row: Mapping[str, Any], anomaly_map: NDArray[np.float32]) -> Prediction:
-    return Prediction(path=None, anomaly_map=anomaly_map, **row)
+def _told(row: _Told, anomaly_map: NDArray[np.float32]) -> Prediction:
+    return Prediction(
+        path=None,
+        category=row.category,
+        score=row.score,
+        p_value=row.p_value,
+        decision=row.decision,
+        anomaly_map=anomaly_map,
+    )
 
 
 def _largest(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:

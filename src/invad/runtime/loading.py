@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from invad.errors import ArtifactError
-from invad.runtime.bundle import CERTIFICATE, read_bundle, read_json
+from invad.runtime.bundle import read_bundle
 from invad.runtime.cache import cache_folder, keep, kept, key_of
-from invad.runtime.certificate import made_by, short_proof
+from invad.runtime.certificate import made_by, short_proof, stored_certificate
 from invad.runtime.detector import ExportedDetector
 from invad.runtime.engines import AUTO, Options, open_engine
 
@@ -40,8 +40,8 @@ def load(
 
 def _prove(detector: ExportedDetector, folder: Path) -> None:
     here = made_by(detector)
-    certificate = read_json(folder / CERTIFICATE)
-    if here == {name: certificate.get(name) for name in here}:
+    certificate = stored_certificate(folder)
+    if here == {name: getattr(certificate, name) for name in here}:
         return
     cache = cache_folder("proofs")
     known = cache and cache / key_of(detector.content_hash, here)

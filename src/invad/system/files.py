@@ -6,13 +6,13 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from io import RawIOBase
 from pathlib import Path
 
-from invad.errors import DataError, reason
+from invad.errors import DataError, InvadError, reason
 
 MOST_BYTES = 255
 """Bytes of a file name, where the file system does not say."""
@@ -63,6 +63,23 @@ def fitting_name(stem: str, ending: str, folder: Path | None = None) -> str:
         return stem + ending
     ending = f"~{sha256(whole).hexdigest()[:10]}{ending}"
     return whole[: most - len(ending.encode())].decode("utf-8", "ignore") + ending
+
+
+@contextmanager
+def writing(path: str | Path, error: type[InvadError] = DataError) -> Iterator[None]:
+    """What the system says of writing to `path`, as one line of `error` that says what to do."""
+    try:
+        yield
+    except OSError as failed:
+        raise error(f"{path}: cannot be written: {reason(failed, writing=True)}") from failed
+
+
+def make_folder(folder: Path, error: type[InvadError] = DataError) -> None:
+    """The folder, made if need be. Raises `error` when there can be none or nothing can be written in it."""
+    with writing(folder, error):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
 
 
 class Output:
@@ -138,7 +155,7 @@ def write_atomically(path: Path, content: bytes) -> Path:
 
     Raises DataError when it cannot be written; an older file is then untouched.
     """
-    try:
+    with writing(path):
         output = Output(path)
         try:
             output.write(content)
@@ -146,9 +163,22 @@ def write_atomically(path: Path, content: bytes) -> Path:
             output.drop()
             raise
         output.keep()
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {reason(error, writing=True)}") from error
     return path
+
+
+def write_all(contents: Mapping[Path, bytes]) -> None:
+    """`write_atomically` for each; one that fails keeps no other from being written.
+
+    Raises DataError naming all that could not be written.
+    """
+    failed = []
+    for path, content in contents.items():
+        try:
+            write_atomically(path, content)
+        except DataError as error:
+            failed.append(str(error))
+    if failed:
+        raise DataError("; ".join(failed))
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from invad.errors import DataError
+from invad.system.files import writing
 
 LOCK = ".lock"
 """The file that the writer of a folder holds; one that nobody holds means nothing."""
@@ -40,12 +41,8 @@ def _taken(path: Path, wait: bool = False) -> int | None:
     import fcntl
 
     while True:
-        try:
+        with writing(path.parent):
             file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            raise DataError(
-                f"{path.parent}: cannot be written ({error.strerror}); choose another folder"
-            ) from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:

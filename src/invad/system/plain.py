@@ -1,64 +1,148 @@
-"""Strict conversion between frozen dataclasses and plain JSON data: an unknown key is an error."""
+"""JSON that invad wrote itself, read back strictly: no unknown key, none missing, no type for another.
+
+What a file holds is a frozen dataclass; `to_plain` turns one into JSON data and `from_plain` back.
+"""
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, fields, is_dataclass
-from types import UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
-
-from invad.errors import ConfigError, InvadError
+from invad.errors import ConfigError, InvadError, reason
 
 T = TypeVar("T")
+
+_SCALARS = {bool: "a boolean", int: "an integer", float: "a finite number", str: "a string"}
+
+
+class _Refused(Exception):
+    """What does not fit, and where in the data."""
 
 
 def to_plain(config: Any) -> dict[str, Any]:
     """A dataclass as plain JSON data: dicts, lists, numbers, strings, None."""
-    plain: dict[str, Any] = TypeAdapter(dict[str, Any]).dump_python(asdict(config), mode="json")
+    plain: dict[str, Any] = json.loads(json.dumps(asdict(config)))
     return plain
 
 
-def from_plain(cls: type[T], plain: Any, where: str) -> T:
-    """Build `cls` from plain data; a list stands for a tuple, no other type for another.
+def from_plain(
+    cls: type[T], plain: Any, where: str, error: type[InvadError] = ConfigError, advice: str = ""
+) -> T:
+    """Build `cls` from plain data; a list stands for a tuple, an integer for a number, and no more.
 
-    Raises ConfigError of one line naming `where`, the key, its value and what was expected.
+    Raises `error` of one line that names `where`, the key, its value and what was expected, then `advice`.
     """
-    if not isinstance(plain, dict):
-        raise ConfigError(f"{where}: expected an object with keys, found {type(plain).__name__}")
-    for key, known in _unknown_keys(cls, plain, ""):
-        raise ConfigError(f"{where}: unknown key {key!r}; known keys are {', '.join(sorted(known))}")
     try:
-        # Through JSON text: its strict mode takes arrays for tuples, and still no "3" or true for 3.
-        return TypeAdapter(cls).validate_json(json.dumps(plain), strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        if first["type"].startswith("missing"):
-            raise ConfigError(f"{where}: key {key!r} is missing") from None
-        raise ConfigError(f"{where}: {key} = {_shown(first['input'])}: {_one_line(first['msg'])}") from None
-    except InvadError as error:  # a dataclass that checks its own values
-        raise ConfigError(f"{where}: {error}") from None
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"{where}: {_one_line(str(error))}") from None
+        made: T = _read(cls, plain, "")
+    except (_Refused, InvadError, ValueError) as refused:  # a dataclass may check its own values
+        said = " ".join(str(refused).split())
+        raise error(f"{where}: {said}{advice and '; '}{advice}") from None
+    return made
 
 
-def _unknown_keys(hint: Any, plain: Any, path: str) -> Iterator[tuple[str, set[str]]]:
-    """Keys that no dataclass inside `hint` has, each with the keys known at its place."""
+def read_json(path: Path, error: type[InvadError], advice: str) -> dict[str, Any]:
+    """The object in a JSON file. Raises `error` of one line, ending in `advice`, when it holds none."""
+    try:
+        plain = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except OSError as failed:
+        raise error(f"{path}: {reason(failed, writing=False)}") from None
+    except (ValueError, RecursionError) as damage:
+        raise error(f"{path}: unreadable ({' '.join(str(damage).split())}); {advice}") from None
+    if not isinstance(plain, dict):
+        raise error(f"{path}: holds {_shown(plain)} where an object was expected; {advice}")
+    return plain
+
+
+def read_plain(cls: type[T], path: Path, error: type[InvadError], advice: str) -> T:
+    """`from_plain` of a JSON file."""
+    return from_plain(cls, read_json(path, error, advice), str(path), error, advice)
+
+
+def _read(hint: Any, plain: Any, at: str) -> Any:
+    """The value of type `hint` at the key `at`."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if hint is Any or hint is object:
+        return plain
     if is_dataclass(hint):
-        if not isinstance(plain, dict):
-            return
-        known = {f.name for f in fields(hint)}
-        yield from ((f"{path}{key}", known) for key in sorted(map(str, plain.keys() - known)))
-        for name, inner in get_type_hints(hint).items():
-            yield from _unknown_keys(inner, plain.get(name), f"{path}{name}.")
-    elif get_origin(hint) in (Union, UnionType):
-        for inner in get_args(hint):
-            yield from _unknown_keys(inner, plain, path)
-    elif isinstance(plain, dict | list):
-        for key, value in plain.items() if isinstance(plain, dict) else enumerate(plain):
-            for inner in get_args(hint):
-                yield from _unknown_keys(inner, value, f"{path}{key}.")
+        return _read_fields(hint, plain, at)
+    if origin in (Union, UnionType):
+        (wanted,) = set(inner) - {NoneType}
+        return None if plain is None else _read(wanted, plain, at)
+    if origin is Literal:
+        if not isinstance(plain, str) or plain not in inner:
+            raise _refused(at, plain, f"one of {', '.join(inner)}")
+        return plain
+    if origin is tuple:
+        return _read_items(inner, plain, at)
+    if origin is dict:
+        _require(dict, plain, at, "an object")
+        keys = {key: _read_key(inner[0], key, at) for key in plain}
+        return {keys[key]: _read(inner[1], value, _below(at, key)) for key, value in plain.items()}
+    return _read_scalar(hint, plain, at)
+
+
+def _read_fields(cls: Any, plain: Any, at: str) -> Any:
+    _require(dict, plain, at, "an object")
+    known = {field.name: field for field in fields(cls)}
+    for key in plain:
+        if key not in known:
+            names = ", ".join(sorted(known))
+            raise _Refused(f"unknown key {_shown(_below(at, key))}; known keys are {names}")
+    for name, field in known.items():
+        if name not in plain and field.default is MISSING and field.default_factory is MISSING:
+            raise _Refused(f"key {_below(at, name)!r} is missing")
+    hints = _hints(cls)
+    return cls(**{key: _read(hints[key], value, _below(at, key)) for key, value in plain.items()})
+
+
+@cache
+def _hints(cls: type) -> Mapping[str, Any]:
+    return get_type_hints(cls)
+
+
+def _read_items(hints: tuple[Any, ...], plain: Any, at: str) -> tuple[Any, ...]:
+    _require(list, plain, at, "a list")
+    if hints[-1] is Ellipsis:
+        hints = hints[:1] * len(plain)
+    if len(plain) != len(hints):
+        raise _refused(at, plain, f"{len(hints)} items")
+    items = zip(hints, plain, strict=True)
+    return tuple(_read(hint, item, _below(at, i)) for i, (hint, item) in enumerate(items))
+
+
+def _read_key(hint: Any, key: str, at: str) -> Any:
+    """JSON writes the integers among its keys as text."""
+    if hint is not int:
+        return key
+    if not re.fullmatch(r"0|-?[1-9]\d*", key, re.ASCII):
+        raise _refused(_below(at, key), key, "an integer as key")
+    return int(key)
+
+
+def _read_scalar(hint: Any, plain: Any, at: str) -> Any:
+    if hint is float and type(plain) is int and abs(plain) < 2**1023:
+        return float(plain)
+    if type(plain) is not hint or (hint is float and not math.isfinite(plain)):
+        raise _refused(at, plain, _SCALARS[hint])
+    return plain
+
+
+def _require(kind: type, plain: Any, at: str, words: str) -> None:
+    if not isinstance(plain, kind):
+        raise _refused(at, plain, words)
+
+
+def _refused(at: str, plain: Any, words: str) -> _Refused:
+    return _Refused(f"{at}{at and ' = '}{_shown(plain)}: expected {words}")
+
+
+def _below(at: str, key: object) -> str:
+    return f"{at}.{key}" if at else str(key)
 
 
 def _shown(value: Any) -> str:
@@ -66,5 +150,5 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _one_line(text: str) -> str:
-    return " ".join(text.split()).lower()
+def _refuse_constant(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,12 @@ from invad.paper.ablation.studies import STUDIES, Network, Variant
 from invad.paper.ablation.tables import chart, markdown
 from invad.records import Sample
 from invad.scoring.typicality import paper_terms
-from invad.system.files import write_atomically
+from invad.system.files import make_folder, write_all
 from invad.system.lock import sole_writer
-from invad.system.plain import to_plain
+from invad.system.plain import from_plain, read_json, to_plain
 
 BATCH = 8
+AGAIN = "remove it or choose another output"
 NO_PIXELS: dict[str, float | None] = dict.fromkeys(("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro"))
 
 
@@ -59,6 +60,46 @@ class Ablation:
             raise ConfigError(f"study {self.study!r} is unknown; choose one of {', '.join(STUDIES)}")
         if not self.seeds:
             raise ConfigError("seeds: give at least one, such as 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """A row of STUDY.json: metrics of one reading of one network."""
+
+    category: str
+    seed: int
+    network: str
+    value: str
+    series: str
+    evaluations: int
+    scoring: str
+    image_auroc: float | None
+    image_ap: float | None
+    image_f1max: float | None
+    pixel_auroc: float | None
+    pixel_ap: float | None
+    pixel_f1max: float | None
+    pixel_aupro: float | None
+    mad: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Result:
+    """STUDY.json. pictures: a mark of the files by category; older results lack it."""
+
+    study: str
+    about: str
+    preset: str
+    pixels: bool
+    data: str
+    settings: Preset
+    mark: str
+    pictures: dict[str, str] = field(default_factory=dict)
+    invad: str
+    torch: str
+    threads: int
+    date: str
+    rows: tuple[_Row, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,10 +125,7 @@ def ablate(plan: Ablation, output: Path, observer: Observer | None = None) -> di
     networks = study.networks(base, plan.values or study.values)
     dataset = load_dataset(plan.root, categories=plan.categories)
     dataset.sound_test()
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"{output}: cannot be written ({error.strerror}); choose another folder") from None
+    make_folder(output)
     with sole_writer(output, "ablation"):
         return _ablated(plan, dataset, base, networks, output, observer)
 
@@ -146,15 +184,11 @@ def _started(path: Path, plan: Ablation, base: Preset, pictures: dict[str, str])
             "date": date.today().isoformat(),
             "rows": [],
         }
-    try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        before = document.setdefault("pictures", {})
-        others = {name for name, now in pictures.items() if before.setdefault(name, now) != now}
-        found = document["mark"], document["data"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise DataError(
-            f"{path}: not a result of 'invad paper ablate'; remove it or choose another output"
-        ) from None
+    document = read_json(path, DataError, AGAIN)
+    result = from_plain(_Result, document, str(path), DataError, AGAIN)
+    before = document.setdefault("pictures", {})
+    others = {name for name, now in pictures.items() if before.setdefault(name, now) != now}
+    found = result.mark, result.data
     if others or found != (mark, plan.root.absolute().name):
         raise ConfigError(f"{path}: holds results of other data or settings; choose another output")
     return document
@@ -256,6 +290,5 @@ def _measured(test: Terms, held: Terms, tests: _Tests, settings: Preset) -> list
 
 def _write(path: Path, document: dict[str, Any]) -> None:
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"
-    write_atomically(path, text.encode())
-    write_atomically(path.with_suffix(".md"), markdown(document).encode())
-    write_atomically(path.with_suffix(".svg"), chart(document).encode())
+    tables = {".json": text, ".md": markdown(document), ".svg": chart(document)}
+    write_all({path.with_suffix(ending): table.encode() for ending, table in tables.items()})
