@@ -7,6 +7,7 @@ from torch import Tensor
 
 from invad.diffusion.empirical import greedy_coreset
 from invad.diffusion.readings import norms, reconstruction_residual
+from invad.diffusion.schedule import SCHEDULE
 from invad.model.reading import Model
 
 
@@ -61,6 +62,6 @@ def reconstruction_maps(model: Model, test_NChw: NDArray[np.float32], level: int
     for one in test_NChw:
         x = model.space(torch.from_numpy(one[None]))
         noise = torch.randn(x.shape, generator=generator)
-        lost = reconstruction_residual(model.denoiser.predict_noise, x, noise, model.schedule, level, steps)
+        lost = reconstruction_residual(model.denoiser.predict_noise, x, noise, SCHEDULE, level, steps)
         maps.append(norms(lost)[0])
     return torch.stack(maps)

@@ -26,7 +26,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from invad.diffusion.denoiser import build_denoiser
 from invad.diffusion.dit import DiT
 from invad.fit.training import Execution, train_denoiser
-from invad.model.reading import SCHEDULE
 from invad.model.settings import preset_named
 
 CHANNELS, GRID = 272, (16, 16)
@@ -74,7 +73,6 @@ def on_gpu(steps: int, checkpointing: bool) -> dict[str, Any]:
         net,
         np.random.default_rng(0).normal(size=(64, CHANNELS, *GRID)).astype(np.float32),
         np.arange(64),
-        SCHEDULE,
         config,
         device=device,
         on_step=lambda step, loss: times.append(clock(device)),

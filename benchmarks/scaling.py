@@ -29,7 +29,6 @@ from invad.diffusion.denoiser import build_denoiser
 from invad.fit.distributed import workers
 from invad.fit.launch import launched
 from invad.fit.training import train_denoiser
-from invad.model.reading import SCHEDULE
 from invad.model.settings import preset_named
 
 CHANNELS, GRID, IMAGES = 256, (16, 16), 64
@@ -49,7 +48,6 @@ def measure(preset: str, steps: int, output: Path) -> None:
             build_denoiser(settings.denoiser, CHANNELS, GRID),
             x,
             np.arange(IMAGES),
-            SCHEDULE,
             config,
             device=torch.device("cpu"),
             on_step=lambda step, loss: times.append(time.perf_counter()),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from invad.diffusion.schedule import SCHEDULES, NoiseSchedule, linear_schedule, timesteps
+from invad.diffusion.schedule import SPACINGS, NoiseSchedule, linear_schedule, timesteps
 from invad.errors import ConfigError
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "inversion.json").read_text())
@@ -65,7 +65,7 @@ def test_paper_timesteps_end_at_the_noisiest_level():
     assert timesteps("paper", 999) == tuple(range(1, 1000))
 
 
-@given(name=st.sampled_from(sorted(SCHEDULES)), steps=st.integers(1, 999))
+@given(name=st.sampled_from(sorted(SPACINGS)), steps=st.integers(1, 999))
 def test_named_timesteps_are_valid_lists(name, steps):
     chosen = timesteps(name, steps)
     assert len(chosen) == steps

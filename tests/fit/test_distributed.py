@@ -15,7 +15,6 @@ from safetensors.torch import load_file
 
 from invad.detector.detector import Detector
 from invad.diffusion.denoiser import DenoiserConfig, build_denoiser
-from invad.diffusion.schedule import linear_schedule
 from invad.errors import ConfigError
 from invad.fit.distributed import BUCKET, Solo, _buckets, workers
 from invad.fit.state import _owners
@@ -53,7 +52,7 @@ def features():
 def train(config=CONFIG, **options):
     torch.manual_seed(3)
     net = build_denoiser(NET, 4, (3, 5))
-    loss = train_denoiser(net, features(), np.arange(12), linear_schedule(), config, device=CPU, **options)
+    loss = train_denoiser(net, features(), np.arange(12), config, device=CPU, **options)
     return net, loss
 
 
@@ -85,7 +84,7 @@ def test_checkpointing_computes_the_blocks_twice_and_ends_with_the_training():
     net = build_denoiser(NET, 4, (3, 5))
     net.blocks[0].register_forward_pre_hook(lambda *_: calls.append(1))
     options = {"device": CPU, "execution": Execution(checkpointing=True)}
-    train_denoiser(net, features(), np.arange(12), linear_schedule(), CONFIG, **options)
+    train_denoiser(net, features(), np.arange(12), CONFIG, **options)
     assert (len(calls), net.checkpointing) == (24, False)
 
 

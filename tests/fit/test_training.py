@@ -10,13 +10,11 @@ from safetensors.torch import save_file
 
 import invad.fit.state
 from invad.diffusion.denoiser import DenoiserConfig, build_denoiser
-from invad.diffusion.schedule import linear_schedule
 from invad.errors import TrainingError
 from invad.fit.training import Checkpoint, draw, fingerprint, train_denoiser
 from invad.model.settings import TrainConfig
 from invad.model.space import Standardiser
 
-SCHEDULE = linear_schedule()
 CPU = torch.device("cpu")
 SHORT = TrainConfig(steps=20, batch=4, warmup=3, seed=7)
 NET = DenoiserConfig(kind="mlp", width=16, depth=1, mlp_ratio=1.0)
@@ -34,7 +32,7 @@ def train(config=SHORT, z=None, index=None, **options):
     index = np.arange(len(z)) if index is None else index
     torch.manual_seed(3)
     net = build_denoiser(options.pop("net", NET), z.shape[1], z.shape[2:])
-    loss = train_denoiser(net, _standardised(z, index), index, SCHEDULE, config, device=CPU, **options)
+    loss = train_denoiser(net, _standardised(z, index), index, config, device=CPU, **options)
     return net, loss
 
 

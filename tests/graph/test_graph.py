@@ -12,9 +12,9 @@ from invad.diffusion.denoiser import DenoiserConfig, build_denoiser
 from invad.diffusion.dit import DiT
 from invad.diffusion.gaussian import GaussianPreconditioned
 from invad.diffusion.readings import ReadingConfig, read
-from invad.graph.graph import Predictor, _below
+from invad.diffusion.schedule import SCHEDULE
+from invad.graph.graph import NoiseNorms, _below
 from invad.graph.resample import antialias_weights, area_weights, bilinear_weights, centres
-from invad.model.reading import SCHEDULE
 from invad.scoring.calibration import POOLED
 
 SIDES = st.integers(1, 60)
@@ -150,8 +150,8 @@ def test_a_predictor_reads_as_the_model_does(kind, reading, low, tolerance):
     other = ReadingConfig(kind=reading, timesteps=tuple(t + 40 for t in levels))
     with torch.no_grad():
         expected = read(config, network.predict_noise, x, SCHEDULE)
-        found = Predictor(network, config, SCHEDULE, low)(x)
-        wrong = Predictor(network, other, SCHEDULE, low)(x)
+        found = NoiseNorms(network, config, low)(x)
+        wrong = NoiseNorms(network, other, low)(x)
     assert found.shape == expected.shape
     assert float((found - expected).norm() / expected.norm()) < tolerance
     assert float((wrong - expected).norm() / expected.norm()) > tolerance

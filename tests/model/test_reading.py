@@ -11,7 +11,8 @@ from invad.diffusion.ddim import invert
 from invad.diffusion.denoiser import DenoiserConfig, build_denoiser
 from invad.diffusion.empirical import EmpiricalConfig, EmpiricalDenoiser, draw_cells
 from invad.diffusion.readings import norms
-from invad.model.reading import SCHEDULE, FeatureExtractor, FineReader, Model
+from invad.diffusion.schedule import SCHEDULE
+from invad.model.reading import FeatureExtractor, FineReader, Model
 from invad.model.space import FeatureSpace, SpaceConfig, Standardiser
 
 HW = (64, 96)

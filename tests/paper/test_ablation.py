@@ -137,7 +137,7 @@ def test_a_reconstruction_does_not_depend_on_the_batch():
 
 
 def test_a_perfect_predictor_reconstructs_one_point_exactly():
-    from invad.model.reading import SCHEDULE
+    from invad.diffusion.schedule import SCHEDULE
 
     x = torch.full((1, 2, 4, 4), 0.7)
     abar = torch.tensor(SCHEDULE.alphas_cumprod)

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from invad.diffusion.schedule import linear_schedule
+from invad.diffusion.schedule import SCHEDULE
 from invad.diffusion.schedule import timesteps as checked_timesteps
 from invad.errors import ConfigError
 
@@ -68,7 +68,7 @@ class EmpiricalDenoiser(nn.Module):
 
     def __init__(self, channels: int, cells: int) -> None:
         super().__init__()
-        self.register_buffer("abar", torch.tensor(linear_schedule().alphas_cumprod, dtype=torch.float32))
+        self.register_buffer("abar", torch.tensor(SCHEDULE.alphas_cumprod, dtype=torch.float32))
         self.register_buffer("bank", torch.zeros(cells, channels))
 
     def set_bank(self, cells_NC: Tensor, seed: int) -> None:

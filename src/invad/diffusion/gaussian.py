@@ -12,7 +12,7 @@ anything, the linear part grows with the distance: an outlier cannot look typica
 import torch
 from torch import Tensor, nn
 
-from invad.diffusion.schedule import linear_schedule
+from invad.diffusion.schedule import SCHEDULE
 
 SMALLEST_VARIANCE = 1e-4
 """Of a channel, in units of standardised features: what varies less is rounding."""
@@ -28,7 +28,7 @@ class GaussianPreconditioned(nn.Module):
     def __init__(self, net: nn.Module, channels: int) -> None:
         super().__init__()
         self.net = net
-        self.register_buffer("abar", torch.tensor(linear_schedule().alphas_cumprod, dtype=torch.float32))
+        self.register_buffer("abar", torch.tensor(SCHEDULE.alphas_cumprod, dtype=torch.float32))
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("variance", torch.ones(channels))
 

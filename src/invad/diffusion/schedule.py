@@ -46,24 +46,28 @@ def linear_schedule(steps: int = 1000, beta_start: float = 1e-4, beta_end: float
     return NoiseSchedule(tuple(np.cumprod(alphas).tolist()))
 
 
+SCHEDULE = linear_schedule()
+"""The levels that every network here is trained on and read at."""
+
+
 def timesteps(levels: str | Sequence[int], steps: int | None = None) -> tuple[int, ...]:
     """The levels tau_1 < ... < tau_S at which the network is evaluated.
 
-    levels: a name of SCHEDULES, which needs `steps` = S >= 1; or the levels themselves, which are
+    levels: a name of SPACINGS, which needs `steps` = S >= 1; or the levels themselves, which are
     checked (strictly increasing integers in 0..999) and returned, `steps` then being None or their count.
     Raises ConfigError naming the key, the value and what to write instead.
     """
     if not isinstance(levels, str):
         return _explicit(levels, steps)
-    if levels not in SCHEDULES:
+    if levels not in SPACINGS:
         raise ConfigError(
-            f"timesteps = {levels!r} is unknown; choose one of {sorted(SCHEDULES)} or list levels"
+            f"timesteps = {levels!r} is unknown; choose one of {sorted(SPACINGS)} or list levels"
         )
     if isinstance(steps, bool) or not isinstance(steps, int) or not 1 <= steps <= LAST_LEVEL + 1:
         raise ConfigError(
             f"steps = {steps!r}: the {levels!r} timesteps need an integer in 1..{LAST_LEVEL + 1}"
         )
-    chosen = SCHEDULES[levels](steps)
+    chosen = SPACINGS[levels](steps)
     if len(set(chosen)) != steps:
         raise ConfigError(
             f"steps = {steps}: the {levels!r} timesteps have fewer levels; choose at most {LAST_LEVEL}"
@@ -119,7 +123,7 @@ def _apart(levels: NDArray[np.float64]) -> tuple[int, ...]:
     return tuple((np.maximum.accumulate(np.round(levels).astype(int) - order) + order).tolist())
 
 
-SCHEDULES: dict[str, Callable[[int], tuple[int, ...]]] = {
+SPACINGS: dict[str, Callable[[int], tuple[int, ...]]] = {
     "reference": _reference,
     "paper": _paper,
     "uniform": _reference,

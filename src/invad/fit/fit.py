@@ -37,7 +37,7 @@ from invad.fit.features import (
 )
 from invad.fit.run import Run
 from invad.fit.training import Checkpoint, fingerprint, train_denoiser
-from invad.model.reading import SCHEDULE, FeatureExtractor, FineReader, Model
+from invad.model.reading import FeatureExtractor, FineReader, Model
 from invad.model.settings import Preset
 from invad.model.space import FeatureSpace
 from invad.records import Hw, Sample
@@ -301,7 +301,6 @@ class _Job:
                 denoiser,
                 x_NKhw,
                 repeats,
-                SCHEDULE,
                 replace(settings.train, steps=steps),
                 device=self.extract.device,
                 on_step=partial(self._on_step, name),

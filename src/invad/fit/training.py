@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from invad.diffusion.dit import DiT
-from invad.diffusion.schedule import NoiseSchedule
+from invad.diffusion.schedule import SCHEDULE
 from invad.errors import ConfigError, TrainingError
 from invad.fit.distributed import Solo, Workers
 from invad.fit.state import Checkpoint, State, fingerprint
@@ -84,7 +84,6 @@ def train_denoiser(
     net: nn.Module,
     z_NChw: NDArray[np.float32],
     index: NDArray[np.intp],
-    schedule: NoiseSchedule,
     config: TrainConfig,
     *,
     device: torch.device,
@@ -110,14 +109,14 @@ def train_denoiser(
     if checkpoint is not None:
         state.load(checkpoint)
     model = workers.wrap(net)
-    abar = torch.tensor(schedule.alphas_cumprod, dtype=torch.float32)
+    abar = torch.tensor(SCHEDULE.alphas_cumprod, dtype=torch.float32)
     bf16 = execution.precision_on(device) == "bf16"
     clock = _Clock(checkpoint)
     asked = stop = False
     try:
         with _interrupts_kept() as interrupted:
             while state.step < steps:
-                z, t, noise = draw(z_NChw, index, schedule.T, config, state.step)
+                z, t, noise = draw(z_NChw, index, SCHEDULE.T, config, state.step)
                 batch = [part.to(device) for part in (z, t, noise, abar[t])]
                 loss = state.update(_backward(model, batch, parts, bf16, workers))
                 try:

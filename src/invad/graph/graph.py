@@ -23,7 +23,7 @@ from invad.backbones.base import Backbone
 from invad.diffusion.denoiser import DenoiserModule
 from invad.diffusion.empirical import EmpiricalDenoiser
 from invad.diffusion.readings import ReadingConfig, read
-from invad.diffusion.schedule import NoiseSchedule
+from invad.diffusion.schedule import SCHEDULE
 from invad.graph.fold import fuse_batch_norm
 from invad.graph.resample import antialias_weights, area_weights, bilinear_weights, centres
 from invad.model.reading import FeatureExtractor, Model, scaled_hw
@@ -224,7 +224,6 @@ class NoiseNorms(nn.Module):
         self,
         denoiser: DenoiserModule | EmpiricalDenoiser,
         reading: ReadingConfig,
-        schedule: NoiseSchedule,
         low: torch.dtype | None = None,
     ) -> None:
         super().__init__()
@@ -232,10 +231,9 @@ class NoiseNorms(nn.Module):
         # Early readings do not depend on each other, and engines take longer for their levels in one batch.
         early = reading.kind == "early"
         self.readings = [replace(reading, timesteps=(t,)) for t in reading.timesteps] if early else [reading]
-        self.schedule = schedule
 
     def forward(self, x_BKhw: Tensor) -> Tensor:
-        maps = [read(reading, self._predict, x_BKhw, self.schedule) for reading in self.readings]
+        maps = [read(reading, self._predict, x_BKhw, SCHEDULE) for reading in self.readings]
         return torch.cat(maps, dim=1)
 
     def _predict(self, x_BKhw: Tensor, t_B: Tensor) -> Tensor:
@@ -249,19 +247,19 @@ class Reader(nn.Module):
         super().__init__()
         settings, self.grid_hw = model.settings, model.extract.grid_hw
         self.space = Space(model.space)
-        self.network = NoiseNorms(model.denoiser, settings.reading, model.schedule, low)
+        self.network = NoiseNorms(model.denoiser, settings.reading, low)
         self.empirical: NoiseNorms | None = None
         self.fine_space: Space | None = None
         self.fine: NoiseNorms | None = None
         if model.empirical is None or settings.empirical is None:
             return
         reading = ReadingConfig(timesteps=settings.empirical.timesteps)
-        self.empirical = NoiseNorms(model.empirical, reading, model.schedule)
+        self.empirical = NoiseNorms(model.empirical, reading)
         if model.fine is not None and model.extract.fine is not None:
             self.times = model.extract.fine
             self.fine_hw = (self.times * self.grid_hw[0], self.times * self.grid_hw[1])
             self.fine_space = Space(model.fine.space)
-            self.fine = NoiseNorms(model.fine.empirical, reading, model.schedule)
+            self.fine = NoiseNorms(model.fine.empirical, reading)
 
     def forward(self, z_BNC: Tensor, fine_BMC: Tensor | None) -> Tensor:
         x = _cells(self.space(z_BNC), self.grid_hw)

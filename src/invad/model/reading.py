@@ -15,12 +15,10 @@ from invad.diffusion.ddim import Trajectory, invert
 from invad.diffusion.denoiser import DenoiserModule
 from invad.diffusion.empirical import EmpiricalDenoiser
 from invad.diffusion.readings import ReadingConfig, read
-from invad.diffusion.schedule import NoiseSchedule, linear_schedule
+from invad.diffusion.schedule import SCHEDULE
 from invad.model.settings import Preset
 from invad.model.space import FeatureSpace
 from invad.records import Hw
-
-SCHEDULE = linear_schedule()
 
 Array = TypeVar("Array", Tensor, NDArray[Any])
 
@@ -134,7 +132,6 @@ class Model:
     empirical: EmpiricalDenoiser | None
     settings: Preset
     fine: FineReader | None = None
-    schedule: NoiseSchedule = SCHEDULE
 
     def read(self, z_1Chw: Tensor) -> Tensor:
         """Raw features 1 x C x h x w to norm maps L x h x w, on the CPU."""
@@ -149,13 +146,13 @@ class Model:
         """
         z, z_fine = self.extract.split(z_BChw.to(self.extract.device))
         x = self.space(z)
-        maps = [read(self.settings.reading, self.denoiser.predict_noise, x, self.schedule)]
+        maps = [read(self.settings.reading, self.denoiser.predict_noise, x, SCHEDULE)]
         if self.empirical is not None and self.settings.empirical is not None:
             levels = ReadingConfig(timesteps=self.settings.empirical.timesteps)
-            maps.append(read(levels, self.empirical.predict_noise, x, self.schedule))
+            maps.append(read(levels, self.empirical.predict_noise, x, SCHEDULE))
             if self.fine is not None and z_fine is not None:
                 x_fine = self.fine.space(z_fine)
-                lengths = read(levels, self.fine.empirical.predict_noise, x_fine, self.schedule)
+                lengths = read(levels, self.fine.empirical.predict_noise, x_fine, SCHEDULE)
                 blocks = lengths.view(*lengths.shape[:2], -1, *z.shape[2:])
                 maps.append(torch.linalg.vector_norm(blocks, dim=2))
         return torch.cat(maps, dim=1).float().cpu()
@@ -164,7 +161,7 @@ class Model:
     def invert(self, z_1Chw: Tensor, timesteps: Sequence[int]) -> Trajectory:
         """The whole DDIM inversion of raw features, for evaluation protocols that need its latents."""
         x = self.space(self.extract.split(z_1Chw.to(self.extract.device))[0])
-        return invert(self.denoiser.predict_noise, x, self.schedule, timesteps)
+        return invert(self.denoiser.predict_noise, x, SCHEDULE, timesteps)
 
     def to_device(self) -> "Model":
         """All parts where the backbone is, the networks in evaluation mode."""

@@ -11,9 +11,8 @@ from torch import Tensor
 from invad.diffusion.ddim import PredictNoise, invert
 from invad.diffusion.denoiser import sized
 from invad.diffusion.readings import reconstruction_residual
-from invad.diffusion.schedule import SCHEDULES, timesteps
+from invad.diffusion.schedule import SCHEDULE, SPACINGS, timesteps
 from invad.errors import ConfigError
-from invad.model.reading import SCHEDULE
 from invad.model.settings import Preset
 
 PAPER_STEPS = 3
@@ -75,9 +74,9 @@ def _steps(base: Preset, values: Sequence[str]) -> list[Network]:
 
 
 def _schedules(base: Preset, values: Sequence[str]) -> list[Network]:
-    unknown = [v for v in values if v not in SCHEDULES]
+    unknown = [v for v in values if v not in SPACINGS]
     if unknown:
-        raise ConfigError(f"schedule {unknown[0]!r} is unknown; choose from {', '.join(SCHEDULES)}")
+        raise ConfigError(f"schedule {unknown[0]!r} is unknown; choose from {', '.join(SPACINGS)}")
     variants = tuple(_inverted(v, timesteps(v, s), f"S = {s}") for s in (PAPER_STEPS, 10) for v in values)
     return [Network("", base, variants)]
 
@@ -131,7 +130,7 @@ STEPS = ("1", "2", "3", "5", "10", "20", "50")
 
 STUDIES: dict[str, Study] = {
     "steps": Study("steps S of the inversion", STEPS, _steps),
-    "schedule": Study("which levels the inversion visits", tuple(SCHEDULES), _schedules),
+    "schedule": Study("which levels the inversion visits", tuple(SPACINGS), _schedules),
     "scoring": Study("what is read off the terminal latent, S = 3", ("3",), _steps),
     "reconstruction": Study(
         "reconstruction from a level, against inversion", ("200", "500", "800"), _reconstruction
