@@ -1,6 +1,8 @@
 """Errors a user can act on. The message is one line: what is wrong, where, what to do."""
 
 import errno
+import os
+import re
 
 _SHARE = (
     *("ESTALE", "ENOTCONN", "EHOSTDOWN", "EHOSTUNREACH", "ETIMEDOUT", "ENETDOWN", "ENETUNREACH", "ENETRESET"),
@@ -28,6 +30,9 @@ _ADVICE = {
     "EPIPE": "whoever read it has stopped",
 }
 """What to do, by the name of the error number; not every system has all of them."""
+
+_OF_RUST = re.compile(r"\(os error (\d+)\)")
+"""How libraries written in Rust, such as safetensors, tell the number of an error."""
 
 _PERMISSION = {
     True: "choose a folder that you may write to",
@@ -70,8 +75,19 @@ def reason(error: OSError, *, writing: bool | None = None) -> str:
     writing: whether a file was to be written or to be read, where that is known: what to do about a
     permission depends on it. The path is not part of it.
     """
-    said = error.strerror or " ".join(str(error).split()) or type(error).__name__
-    name = errno.errorcode.get(error.errno or 0, "")
+    said, number = error.strerror, error.errno
+    if number is None and (found := _OF_RUST.search(str(error))):
+        number = int(found[1])
+        said = os.strerror(number)
+    said = said or (" ".join(str(error).split()) or type(error).__name__)[:300]
+    name = errno.errorcode.get(number or 0, "")
     if name in _FORBIDDEN:
         return f"{said}; {_PERMISSION[writing]}"
     return f"{said}; {_ADVICE[name]}" if name in _ADVICE else said
+
+
+def in_one_line(error: BaseException, *, writing: bool | None = None, most: int = 200) -> str:
+    """What any exception says, `most` characters at most; of an OSError its `reason`."""
+    if isinstance(error, OSError):
+        return reason(error, writing=writing)
+    return (" ".join(str(error).split()) or type(error).__name__)[:most]

@@ -1,6 +1,7 @@
 """Archives on a real local Ray, driven from the command line as a user would."""
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -211,6 +212,18 @@ def test_a_list_that_is_none(tmp_path, name, content, word):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=word):
         list_source(tmp_path / name)
+
+
+def test_a_list_that_cannot_be_read_says_what_to_do(tmp_path, monkeypatch):
+    (tmp_path / "list.csv").write_text("path\na.png\n")
+
+    def stale(*args, **options):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), "list.csv")
+
+    monkeypatch.setattr(Path, "open", stale)
+    with pytest.raises(DataError) as caught:
+        list_source(tmp_path / "list.csv")
+    assert str(caught.value) == f"{tmp_path / 'list.csv'}: Stale file handle; is the share mounted?"
 
 
 def test_a_name_that_is_no_text_has_a_row_that_leads_to_it(model, images, tmp_path):

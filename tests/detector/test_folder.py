@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import random
 import stat
 
@@ -8,7 +10,7 @@ from safetensors.torch import load_file
 
 import invad.detector.folder
 from invad.detector.folder import CALIBRATION, CARD, CONFIG, FORMAT, TENSORS, read_bundle, write_bundle
-from invad.errors import ArtifactError
+from invad.errors import ArtifactError, InvadError
 
 TENSORS_IN = {
     "a": torch.arange(6.0).view(2, 3),
@@ -223,3 +225,21 @@ def test_files_that_are_links_stay_links(folder, tmp_path):
     write(folder, calibration={"categories": {}})
     assert (folder / TENSORS).is_symlink()
     assert read_bundle(folder).calibration == {"categories": {}}
+
+
+def test_a_share_that_goes_while_weights_are_read_is_said_with_what_to_do(folder, monkeypatch):
+    """Beside the other readers of tensors: each has its own library, all say it by one function."""
+    from invad.backbones.checkpoint import read_weights
+    from invad.paper import reference
+
+    def stale(*args, **options):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), "some file")
+
+    for module in ("detector.folder", "backbones.checkpoint"):
+        monkeypatch.setattr(f"invad.{module}.load_file", stale)
+    monkeypatch.setattr(reference, "READERS", {".safetensors": stale})
+    file = folder / "model.safetensors"
+    for read, path in ((read_bundle, folder), (read_weights, file), (reference._read, file)):
+        with pytest.raises(InvadError) as caught:
+            read(path)
+        assert str(caught.value) == f"{file}: Stale file handle; is the share mounted?"

@@ -217,6 +217,18 @@ def test_an_unreadable_checkpoint_is_refused(checkpoint, content):
         train(checkpoint=checkpoint)
 
 
+def test_a_checkpoint_whose_share_is_gone_is_not_to_be_deleted(checkpoint, monkeypatch):
+    train(checkpoint=checkpoint)
+
+    def stale(*args, **options):
+        raise OSError("Stale file handle (os error 116)")  # as safetensors says it
+
+    monkeypatch.setattr("invad.fit.state.safe_open", stale)
+    with pytest.raises(TrainingError) as caught:
+        train(checkpoint=checkpoint)
+    assert str(caught.value) == f"{checkpoint.path}: Stale file handle; is the share mounted?"
+
+
 def test_a_foreign_file_of_tensors_is_refused(checkpoint):
     checkpoint.path.parent.mkdir()
     save_file({"a": torch.ones(1)}, checkpoint.path)

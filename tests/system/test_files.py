@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from invad.errors import DataError, reason
+from invad.errors import DataError, in_one_line, reason
 from invad.system.files import (
     Output,
     fitting_name,
@@ -179,3 +179,6 @@ def test_the_advice_fits_the_error():
     assert said(errno.EACCES, writing=True) == "Permission denied; choose a folder that you may write to"
     assert said(errno.ENOSPC) == "No space left on device; free space or choose another folder"
     assert reason(OSError("no number\nof its own")) == "no number of its own"
+    assert reason(OSError("cannot map (os error 116)")) == said(errno.ESTALE)
+    assert in_one_line(OSError(errno.ESTALE, "gone", "a.png")) == "gone; is the share mounted?"
+    assert (in_one_line(ValueError("two\nlines")), in_one_line(ValueError())) == ("two lines", "ValueError")

@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, quote, unquote_to_bytes, urlsplit
 
 from invad.data.formats import IMAGE_SUFFIXES
 from invad.data.listing import is_passed_over, list_images, natural_key
-from invad.errors import ConfigError, DataError
+from invad.errors import ConfigError, DataError, in_one_line, reason
 from invad.system.files import is_file, is_folder
 
 LISTS = (".csv", ".parquet", ".txt")
@@ -54,7 +54,10 @@ def _named(path: Path) -> list[str]:
                 raise KeyError("path")
             return [row["path"] for row in rows]
     except (OSError, ValueError, KeyError, csv.Error) as error:
-        raise DataError(f"{path}: no list of images ({error}); give a column named path") from None
+        if isinstance(error, OSError) and error.errno:  # pyarrow's own have no number
+            raise DataError(f"{path}: {reason(error, writing=False)}") from None
+        said = in_one_line(error)
+        raise DataError(f"{path}: no list of images ({said}); give a column named path") from None
 
 
 def _absolute(folder: Path, name: str) -> str:
@@ -80,7 +83,7 @@ def _list_url(url: str) -> list[str]:
         files, root = fs.FileSystem.from_uri(url)
         found = files.get_file_info(fs.FileSelector(root, recursive=True))
     except (OSError, ValueError, pa.ArrowException) as error:
-        line = " ".join(str(error).split())[:200]
+        line = in_one_line(error)
         raise DataError(f"{url}: cannot be listed ({line}); check the address and the access to it") from None
     names = [
         f.path

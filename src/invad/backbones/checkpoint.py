@@ -1,6 +1,7 @@
 """Read a file of weights without running any code in it."""
 
 from collections.abc import Mapping
+from errno import EINVAL
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from invad.errors import WeightsError
+from invad.errors import WeightsError, in_one_line, reason
 
 PICKLED = (".pth", ".pt", ".ckpt", ".bin")
 SUFFIXES = (".safetensors", *PICKLED)
@@ -51,8 +52,9 @@ def _reason(error: Exception) -> str:
             "refused, it holds objects other than tensors, and loading them could run code; "
             "save its state_dict alone"
         )
-    said = (" ".join(str(error).split()) or type(error).__name__)[:120]
-    return f"not readable as weights ({said}); fetch or save the file again"
+    if isinstance(error, OSError) and error.errno not in (None, EINVAL):  # torch's, of a cut file
+        return reason(error, writing=False)
+    return f"not readable as weights ({in_one_line(error, most=120)}); fetch or save the file again"
 
 
 def _unwrapped(content: Any) -> Mapping[str, Any]:

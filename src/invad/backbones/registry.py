@@ -9,7 +9,7 @@ from invad.backbones.base import Backbone
 from invad.backbones.invad_s import NAME as INVAD_S
 from invad.backbones.invad_s import empty_invad_s, load_invad_s
 from invad.backbones.timm_backbone import DEFAULT_STRIDES, load_timm
-from invad.errors import ConfigError, WeightsError
+from invad.errors import ConfigError, WeightsError, in_one_line
 
 SUGGESTED = {
     "invad-s": "ships with the package, needs no network; strides 4/8/16; about 10 ms an image on 2 cores",
@@ -53,7 +53,8 @@ def load_backbone(
     try:
         return BACKBONES[name].empty(shape or {}).freeze()
     except (ConfigError, ValueError, RuntimeError) as error:
-        raise WeightsError(f"backbone {name}: cannot be built in the shape {shape} ({error})") from None
+        said = in_one_line(error)
+        raise WeightsError(f"backbone {name}: cannot be built in the shape {shape} ({said})") from None
 
 
 BACKBONES: dict[str, Family] = {INVAD_S: Family(load_invad_s, empty_invad_s)}

@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from invad.errors import WeightsError
+from invad.errors import WeightsError, in_one_line
 from invad.system.files import replacing, writing
 from invad.system.plain import read_plain, to_plain
 from invad.system.tensors import save_tensors
@@ -142,12 +142,13 @@ def load_student(stem: Path) -> tuple[Student, dict[str, object]]:
     try:
         student = Student(told.student)
     except (ValueError, RuntimeError, ZeroDivisionError) as error:
-        raise WeightsError(f"{described}: does not describe an invad student ({_short(error)})") from None
+        said = in_one_line(error)
+        raise WeightsError(f"{described}: does not describe an invad student ({said})") from None
     try:
         state = {k: v.float() if v.is_floating_point() else v for k, v in load_file(weights).items()}
         missing, unexpected = student.load_state_dict(state, strict=False)
     except (OSError, SafetensorError, RuntimeError) as error:
-        raise WeightsError(f"{weights}: not the weights of this student ({_short(error)})") from None
+        raise WeightsError(f"{weights}: not the weights of this student ({in_one_line(error)})") from None
     missing = [k for k in missing if not k.endswith("num_batches_tracked")]
     if missing or unexpected:
         raise WeightsError(
@@ -159,7 +160,3 @@ def load_student(stem: Path) -> tuple[Student, dict[str, object]]:
 def _files(stem: Path) -> tuple[Path, Path]:
     # Not with_suffix: a name may have a dot of its own.
     return stem.with_name(stem.name + ".safetensors"), stem.with_name(stem.name + ".json")
-
-
-def _short(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:160]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from invad.backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, BackboneInfo
 from invad.backbones.checkpoint import read_weights
 from invad.backbones.hub import OFFLINE_WAYS, cached_weights, require_hub
-from invad.errors import ConfigError, WeightsError
+from invad.errors import ConfigError, WeightsError, in_one_line
 
 DEFAULT_STRIDES = (4, 8, 16)
 TRANSFORMER_TAPS = 3
@@ -116,7 +116,7 @@ def _bare(name: str, **options: Any) -> Any:
     except (RuntimeError, NotImplementedError):  # some compute with tensors while they are built
         return _create(name, **options)
     except (AttributeError, TypeError, ValueError, AssertionError) as error:
-        raise ConfigError(f"backbone {name}: cannot be used for features ({_short(error)})") from None
+        raise ConfigError(f"backbone {name}: cannot be used for features ({in_one_line(error)})") from None
 
 
 def _create(name: str, **options: Any) -> nn.Module:
@@ -127,7 +127,7 @@ def _create(name: str, **options: Any) -> nn.Module:
     try:
         net: nn.Module = timm.create_model(name, **options)
     except (RuntimeError, TypeError, ValueError, AttributeError, AssertionError) as error:
-        raise ConfigError(f"backbone {name}: cannot be used for features ({_short(error)})") from None
+        raise ConfigError(f"backbone {name}: cannot be used for features ({in_one_line(error)})") from None
     return net
 
 
@@ -140,7 +140,7 @@ def _from_hub(name: str, options: Mapping[str, Any], config: Mapping[str, Any]) 
             net: nn.Module = timm.create_model(name, pretrained=True, features_only=True, **options)
     except Exception as error:  # hub, network and file formats raise whatever comes to hand
         raise WeightsError(
-            f"backbone {name}: its weights could not be fetched ({_short(error)}); {OFFLINE_WAYS}"
+            f"backbone {name}: its weights could not be fetched ({in_one_line(error)}); {OFFLINE_WAYS}"
         ) from None
     return net
 
@@ -175,7 +175,7 @@ def _filled(name: str, options: Mapping[str, Any], state: Mapping[str, Tensor], 
             )
     except Exception as error:  # renaming a foreign checkpoint fails in as many ways as there are networks
         raise WeightsError(
-            f"{weights}: does not fit backbone {name} ({_short(error)}); give its own checkpoint"
+            f"{weights}: does not fit backbone {name} ({in_one_line(error)}); give its own checkpoint"
         ) from None
     for module in net.modules():  # timm keeps the checkpoint in its configuration
         for kept in (getattr(module, "pretrained_cfg", None), getattr(module, "default_cfg", None)):
@@ -208,16 +208,12 @@ def _require_maps(backbone: TimmBackbone) -> None:
         shapes = backbone.probe(hw)
     except (RuntimeError, AssertionError, ValueError) as error:
         raise ConfigError(
-            f"backbone {name}: takes no {hw[0]} x {hw[1]} input ({_short(error)}); choose another"
+            f"backbone {name}: takes no {hw[0]} x {hw[1]} input ({in_one_line(error)}); choose another"
         ) from None
     taps = zip(feature_info.channels(), feature_info.reduction(), strict=True)
     wanted = [(channels, hw[0] // stride, hw[1] // stride) for channels, stride in taps]
     if list(shapes) != wanted:
         raise ConfigError(f"backbone {name}: gives maps {shapes[0]}, not {wanted[0]}; choose another")
-
-
-def _short(error: Exception) -> str:
-    return (" ".join(str(error).split()) or type(error).__name__)[:160]
 
 
 @contextmanager

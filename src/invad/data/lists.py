@@ -8,7 +8,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from invad.errors import ConfigError, DataError, reason
+from invad.errors import ConfigError, DataError, in_one_line, reason
 
 Row = dict[str, str]
 Choice = Callable[[Sequence[str]], Collection[str]]
@@ -28,7 +28,7 @@ def table_rows(path: Path, choose: Choice) -> Generator[tuple[int, Row], None, N
     except OSError as error:
         raise DataError(f"{path}: {reason(error, writing=False)}") from error
     except (ValueError, csv.Error) as error:
-        why = " ".join(str(error).split())[:200]
+        why = in_one_line(error)
         raise DataError(f"{path}: cannot be read as a table ({why}); save it as CSV in UTF-8") from error
 
 

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from invad.data.formats import IMAGE_SUFFIXES
-from invad.errors import ArtifactError
+from invad.errors import ArtifactError, in_one_line, reason
 from invad.runtime.bundle import content_hash, is_bundle, sha256
 from invad.system.files import is_file, is_folder, is_there, take_place, writing
 from invad.system.plain import read_json
@@ -107,8 +107,10 @@ def read_bundle(folder: Path) -> Bundle:
         raise ArtifactError(f"{folder / CONFIG}: altered since it was saved; {AGAIN}")
     try:
         tensors = load_file(folder / TENSORS)
-    except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"{folder / TENSORS}: unreadable ({error}); {AGAIN}") from None
+    except OSError as error:
+        raise ArtifactError(f"{folder / TENSORS}: {reason(error, writing=False)}") from None
+    except SafetensorError as error:
+        raise ArtifactError(f"{folder / TENSORS}: unreadable ({in_one_line(error)}); {AGAIN}") from None
     return Bundle(tensors, config, read_json(folder / CALIBRATION, ArtifactError, AGAIN), content)
 
 

@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from invad.errors import ConfigError, TrainingError
+from invad.errors import ConfigError, TrainingError, in_one_line
 from invad.fit.launch import launched
 
 T = TypeVar("T")
@@ -101,7 +101,7 @@ class Team:
         try:
             self._state = PartialState(cpu=cpu, timeout=PATIENCE)
         except RuntimeError as error:  # also of torch.distributed
-            line = " ".join(str(error).split())[:160]
+            line = in_one_line(error)
             raise TrainingError(
                 f"the processes of this training cannot reach each other ({line}); repeat the command "
                 "with --resume"

@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from invad.errors import TrainingError
+from invad.errors import TrainingError, in_one_line, reason
 from invad.fit.distributed import Workers
 from invad.model.settings import TrainConfig
 from invad.system.files import take_place, writing
@@ -150,9 +150,11 @@ class State:
                 self.step = int(meta["step"])
                 self.losses.extend(file.get_tensor("losses").tolist())
                 self._load(file.get_tensor)
-        except (SafetensorError, OSError) as error:
+        except OSError as error:
+            raise TrainingError(f"{checkpoint.path}: {reason(error, writing=False)}") from None
+        except SafetensorError as error:
             raise TrainingError(
-                f"{checkpoint.path}: unreadable checkpoint ({error}); delete it and train anew"
+                f"{checkpoint.path}: unreadable checkpoint ({in_one_line(error)}); delete it and train anew"
             ) from None
 
     def _load(self, read: Callable[[str], Tensor]) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from invad.errors import ConfigError, TrainingError
+from invad.errors import ConfigError, TrainingError, in_one_line
 from invad.system.files import replacing, writing
 
 PROJECT = "invad"
@@ -172,7 +172,7 @@ def _open(name: str, run: str, config: Mapping[str, Any]) -> Tracker:
             f"--track {name} needs a package that is not installed: pip install {package}"
         ) from None
     except Exception as error:  # A foreign package, which may ask for a login, a server or a folder.
-        line = " ".join(str(error).split())[:300]
+        line = in_one_line(error, most=300)
         raise ConfigError(f"--track {name} could not start ({line}); set it up, or leave it out") from None
 
 

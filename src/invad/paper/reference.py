@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from errno import EINVAL
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from invad.diffusion.denoiser import DenoiserConfig
 from invad.diffusion.dit import DiT
-from invad.errors import ConfigError, WeightsError
+from invad.errors import ConfigError, WeightsError, reason
 from invad.records import Hw
 from invad.system.files import replacing, writing
 from invad.system.plain import from_plain, read_json
@@ -113,6 +114,8 @@ def _read(path: Path) -> Mapping[str, Any]:
                 f"{path}: refused, it holds objects other than tensors, and loading them could run code; "
                 "save its state_dict alone"
             ) from None
+        if isinstance(error, OSError) and error.errno not in (None, EINVAL):  # torch's, of a cut file
+            raise WeightsError(f"{path}: {reason(error, writing=False)}") from None
         short = str(error).splitlines()[0].split(". ")[0] if str(error) else "ends early"
         raise WeightsError(f"{path}: not a readable checkpoint ({short}); fetch it again") from None
 

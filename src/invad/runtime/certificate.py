@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from invad.data.images import read_image
-from invad.errors import ArtifactError
+from invad.errors import ArtifactError, in_one_line, reason
 from invad.records import Decision, Prediction
 from invad.runtime.bundle import AGAIN, CERTIFICATE
 from invad.runtime.detector import ExportedDetector
@@ -252,8 +252,10 @@ def _stored(folder: Path) -> list[tuple[str, Prediction]]:
     try:
         with np.load(folder / MAPS, allow_pickle=False) as maps:
             return [(row.probe, _told(row, maps[str(i)])) for i, row in enumerate(rows)]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ArtifactError(f"{folder / MAPS}: unreadable ({error}); {AGAIN}") from None
+    except OSError as error:
+        raise ArtifactError(f"{folder / MAPS}: {reason(error, writing=False)}") from None
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        raise ArtifactError(f"{folder / MAPS}: unreadable ({in_one_line(error)}); {AGAIN}") from None
 
 
 def _told(row: _Told, anomaly_map: NDArray[np.float32]) -> Prediction:

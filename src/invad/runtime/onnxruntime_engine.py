@@ -4,7 +4,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from invad.errors import ArtifactError, ConfigError
+from invad.errors import ArtifactError, ConfigError, in_one_line
 from invad.runtime.engines import Array, Options, Outputs
 
 PROVIDERS = {
@@ -41,7 +41,7 @@ def open_graph(path: Path, options: Options) -> OnnxRuntimeEngine:
     try:
         session = ort.InferenceSession(str(path), settings, providers=providers)
     except Exception as error:  # its errors have no common base
-        line = " ".join(str(error).split())[:200]
+        line = in_one_line(error)
         raise ArtifactError(
             f"{path}: ONNX Runtime {ort.__version__} cannot run it ({line}); export it in another precision "
             "or use another engine"

@@ -9,7 +9,7 @@ import openvino as ov
 import openvino.properties as properties
 from openvino.properties import hint
 
-from invad.errors import ArtifactError, ConfigError
+from invad.errors import ArtifactError, ConfigError, in_one_line
 from invad.runtime.cache import cache_folder, keep, kept, key_of
 from invad.runtime.engines import Array, Options, Outputs
 from invad.runtime.processor import processor
@@ -53,7 +53,7 @@ def open_graph(path: Path, options: Options) -> OpenVinoEngine:
         compiled = _compiled(core, path, device, settings, options, folder)
         return OpenVinoEngine(compiled, device.lower())
     except RuntimeError as error:
-        line = " ".join(str(error).split())[:200]
+        line = in_one_line(error)
         raise ArtifactError(
             f"{path}: OpenVINO {ov.__version__} cannot run it ({line}); export it again or use another engine"
         ) from None

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from invad.errors import ArtifactError, ConfigError
+from invad.errors import ArtifactError, ConfigError, in_one_line
 from invad.runtime.engines import Array, Options, Outputs
 from invad.system.waiting import sleep_beside_the_user
 
@@ -43,7 +43,7 @@ def open_graph(path: Path, options: Options) -> TorchEngine:
             program = move_to_device_pass(program, device)
         return TorchEngine(program.module(), device)
     except Exception as error:  # archives fail in as many ways as there are parts in them
-        line = " ".join(str(error).split())[:200]
+        line = in_one_line(error)
         raise ArtifactError(
             f"{path}: PyTorch {torch.__version__} cannot run it ({line}); export it again"
         ) from None
