@@ -15,8 +15,8 @@ import pytest
 pq = pytest.importorskip("pyarrow.parquet", reason="needs pip install invad[archive]")
 pytest.importorskip("ray", reason="needs pip install invad[archive]")
 
-from invad.archive import BLOCK, MANIFEST  # noqa: E402
-from invad.archive.sources import list_source, readable  # noqa: E402
+from invad.archive import BLOCK, MANIFEST, _unfinished  # noqa: E402
+from invad.archive.sources import list_source, readable, states  # noqa: E402
 from invad.archive.worker import ATTEMPTS, PARTS, Worker, finished_paths, part_name  # noqa: E402
 from invad.detector.detector import Detector  # noqa: E402
 from invad.errors import ArtifactError, ConfigError, DataError  # noqa: E402
@@ -238,8 +238,83 @@ def test_a_name_that_is_no_text_has_a_row_that_leads_to_it(model, images, tmp_pa
     assert Worker(str(model), output, None, None)({"paths": [paths]}) == {"images": [4]}
     rows = rows_of(output)
     assert {readable(row["path"]) for row in rows} == {str(path) for path in folder.iterdir()}
-    assert finished_paths(output) == set(paths)
+    assert finished_paths(output) == states(paths)
     assert [row["path"].rpartition("/")[2] for row in rows if row["error"]] == ["cut%FF.png"]
+
+
+@pytest.fixture
+def scored(model, images, tmp_path):
+    """scored(files): a worker, and the paths of copies of these images, in one block that is scored."""
+    (tmp_path / "in").mkdir()
+    paths = [str(tmp_path / "in" / name) for name in ("a.png", "b.png", "broken.png")]
+    for path, source in zip(paths, ("0000.png", "0001.png", BROKEN[0]), strict=True):
+        Path(path).write_bytes((images / source).read_bytes())
+    output = tmp_path / "out"
+    (output / PARTS).mkdir(parents=True)
+    (output / ATTEMPTS).mkdir()
+    return Worker(str(model), output, None, None), paths, output
+
+
+def test_what_a_share_lost_in_the_middle_is_judged_again(scored, monkeypatch):
+    worker, paths, output = scored
+    usual = Path.open
+
+    def gone(self, *args, **options):
+        if self.name == "b.png":
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(self))
+        return usual(self, *args, **options)
+
+    with monkeypatch.context() as away:
+        away.setattr(Path, "open", gone)
+        worker({"paths": [paths]})
+    first = {Path(row["path"]).name: row for row in rows_of(output)}
+    assert "Stale file handle; is the share mounted?" in first["b.png"]["error"]
+    todo = _unfinished(paths, output)
+    assert todo == [paths[1]]  # a file that is read and no picture stays what it is
+    worker({"paths": [todo]})
+    second = rows_of(output)
+    assert sorted(row["path"] for row in second) == sorted(paths)
+    assert [row["error"] is None for row in sorted(second, key=lambda row: row["path"])] == [
+        True,
+        True,
+        False,
+    ]
+    assert _unfinished(paths, output) == []
+
+
+def test_a_replaced_picture_is_judged_again(scored, images):
+    worker, paths, output = scored
+    worker({"paths": [paths]})
+    before = {row["path"]: row["score"] for row in rows_of(output)}
+    times = Path(paths[0]).stat()
+    Path(paths[0]).write_bytes((images / "0009.png").read_bytes())
+    os.utime(paths[0], ns=(times.st_atime_ns, times.st_mtime_ns))  # known by its size alone
+    os.utime(paths[1], ns=(0, 0))  # and by its time alone
+    todo = _unfinished(paths, output)
+    assert todo == paths[:2]
+    worker({"paths": [todo]})
+    after = {row["path"]: row["score"] for row in rows_of(output)}
+    assert len(rows_of(output)) == len(after) == 3
+    assert (after[paths[0]] == before[paths[0]], after[paths[1]] == before[paths[1]]) == (False, True)
+
+
+def test_a_file_that_is_gone_keeps_its_row(scored):
+    worker, paths, output = scored
+    worker({"paths": [paths]})
+    Path(paths[0]).unlink()
+    assert _unfinished(paths, output) == []
+
+
+def test_a_server_that_fails_is_told_in_one_line(scored, monkeypatch):
+    worker, paths, output = scored
+
+    def stale(path):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+
+    monkeypatch.setattr("invad.archive.worker.readable", stale)
+    with pytest.raises(DataError, match=r"a\.png: Stale file handle; is the share mounted\?$"):
+        worker({"paths": [paths]})
+    assert not list((output / PARTS).iterdir())
 
 
 def test_urls_that_cannot_be_listed(tmp_path):
@@ -290,13 +365,15 @@ def test_an_s3_server_named_in_the_url(model, images, bucket, tmp_path):
     alone = Detector.load(model, device="cpu").predict(images / "0000.png")
     assert (rows[0]["score"], rows[0]["decision"]) == (alone.score, alone.decision)
     assert [row["error"] is None for row in rows] == [True, True, True, False, False]
+    # Only what is not there is asked for again.
+    assert _unfinished(wanted, tmp_path / "scores") == wanted[-1:]
 
     (tmp_path / "gone.txt").write_text(listed[0].replace(bucket, "127.0.0.1:9"))
     run = start(model, tmp_path / "gone.txt", tmp_path / "gone", tmp_path)
     _, errors = run.communicate(timeout=300)
     (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
     assert run.returncode == 1
-    assert line.startswith("error: Ray stopped (OSError: ")
+    assert line.startswith(f"error: Ray stopped ({listed[0]}".replace(bucket, "127.0.0.1:9")[:40])
     assert "run the same command again" in line
 
 

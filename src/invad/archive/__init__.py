@@ -2,7 +2,8 @@
 
 The paths are cut into blocks. A worker scores a block and writes it as one Parquet file, whole, under a name
 that follows from its paths: a block that Ray gives to another worker after a crash overwrites its own file. A
-path with a row in some file is finished, so a run continues where the one before it stopped.
+path with a row in some file is finished, so a run continues where the one before it stopped. The row of a
+file that could not be read, or was replaced since, is made again.
 
 Order of imports: sources, worker.
 """
@@ -14,17 +15,17 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from invad._version import __version__
-from invad.archive.sources import list_source
-from invad.archive.worker import ATTEMPTS, PARTS, Worker, finished_paths
+from invad.archive.sources import list_source, states
+from invad.archive.worker import ATTEMPTS, PARTS, Worker, drop_rows, finished_paths, parts_of
 from invad.detector.opening import open_detector
-from invad.errors import ConfigError, DataError
+from invad.errors import ConfigError, DataError, reason
 from invad.observer import Observer, Silent
 from invad.scoring.calibration import known_category
 from invad.system.files import is_folder, is_there, make_folder, write_atomically
@@ -85,8 +86,7 @@ def score_archive(
     _make(output)
     with sole_writer(output, "run"):
         _begin(output / MANIFEST, identity)
-        finished = finished_paths(output)
-        todo = [path for path in paths if path not in finished]
+        todo = _unfinished(paths, output)
         observer.note(f"{len(paths)} images, {len(paths) - len(todo)} of them finished before")
         blocks = [{"paths": todo[i : i + block]} for i in range(0, len(todo), block)]
         observer.stage("images", len(todo))
@@ -129,7 +129,24 @@ def _reason(error: Exception) -> str:
     """What went wrong in a worker: Ray's text holds the workers' tracebacks, the innermost first."""
     text = str(error)
     found = re.search(r"^[\w.]*(?:Error|Exception): .+", text, re.MULTILINE)
-    return " ".join((found[0] if found else text).split())[:300]
+    line = " ".join((found[0] if found else text).split())[:300]
+    return re.sub(r"^invad\.errors\.\w+: ", "", line)
+
+
+def _unfinished(paths: Sequence[str], output: Path) -> list[str]:
+    """Paths without a row. Rows of files that were replaced since, or could not be read, are dropped."""
+    finished = finished_paths(output)
+    own = [path for path in paths if path in finished]
+    try:
+        now = states(path for path in own if finished[path] is not None)
+    except OSError as error:
+        raise DataError(f"{output}: its images cannot be looked at: {reason(error, writing=False)}") from None
+    stale = {
+        path for path in own if finished[path] is None or finished[path] != now.get(path, finished[path])
+    }
+    if stale:
+        drop_rows(output, stale)
+    return [path for path in paths if path not in finished or path in stale]
 
 
 def _make(output: Path) -> None:
@@ -159,7 +176,7 @@ def _finish(output: Path, identity: dict[str, Any], source: str | Path, before: 
 
     parts: list[dict[str, Any]] = []
     decisions, errors = {"good": 0, "review": 0, "bad": 0}, 0
-    for part in sorted((output / PARTS).glob("part-*.parquet")):
+    for part in parts_of(output):
         made = pq.read_table(part, columns=["decision"])["decision"].to_pylist()
         for decision in made:
             if decision is None:

@@ -2,7 +2,10 @@
 
 import csv
 import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeAlias
 from urllib.parse import parse_qs, quote, unquote_to_bytes, urlsplit
 
 from invad.data.formats import IMAGE_SUFFIXES
@@ -12,6 +15,9 @@ from invad.system.files import is_file, is_folder
 
 LISTS = (".csv", ".parquet", ".txt")
 """Endings of files that name images: one a line, or in a column `path`."""
+
+State: TypeAlias = tuple[int, int | None]
+"""By which a replaced file is known: its bytes, and when it was last modified, in nanoseconds."""
 
 
 def list_source(source: str | Path) -> list[str]:
@@ -98,13 +104,49 @@ def _list_url(url: str) -> list[str]:
     return [f"{parts.scheme}://{quote(name)}{options}" for name in names]
 
 
-def readable(path: str) -> str | bytes:
-    """A local path as it is, the bytes behind a URL."""
+def states(paths: Iterable[str]) -> dict[str, State]:
+    """How the files at these paths, local or URLs, are now; those that nobody can look at are left out.
+
+    Raises OSError when a server does not answer.
+    """
+    found: dict[str, State] = {}
+    remote: dict[tuple[str, str, str], list[str]] = {}
+    for path in paths:
+        local = _local(path)
+        if local is None:
+            parts = urlsplit(path)
+            remote.setdefault((parts.scheme, parts.netloc, parts.query), []).append(path)
+            continue
+        with suppress(OSError, ValueError):
+            looked = os.stat(local)  # noqa: PTH116
+            found[path] = looked.st_size, looked.st_mtime_ns
+    for urls in remote.values():
+        found |= _states_of(urls)
+    return found
+
+
+def _states_of(urls: Sequence[str]) -> dict[str, State]:
+    """Of files on one server."""
+    from pyarrow import fs
+
+    files, _ = fs.FileSystem.from_uri(urls[0])
+    infos = files.get_file_info([fs.FileSystem.from_uri(url)[1] for url in urls])
+    return {url: (info.size, info.mtime_ns) for url, info in zip(urls, infos, strict=True) if info.is_file}
+
+
+def _local(path: str) -> str | None:
+    """The name of a local file; None for a URL of anything else."""
     if "://" not in path:
         return path
     parts = urlsplit(path)
-    if parts.scheme == "file":
-        return os.fsdecode(unquote_to_bytes(parts.path))
+    return os.fsdecode(unquote_to_bytes(parts.path)) if parts.scheme == "file" else None
+
+
+def readable(path: str) -> str | bytes:
+    """A local path as it is, the bytes behind a URL."""
+    local = _local(path)
+    if local is not None:
+        return local
     from pyarrow import fs
 
     files, inside = fs.FileSystem.from_uri(path)

@@ -3,19 +3,23 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
+from errno import EINVAL
 from pathlib import Path
 from typing import Any
 
-from invad.archive.sources import readable
+from invad.archive.sources import State, readable, states
 from invad.detector.opening import open_detector
-from invad.errors import ArtifactError, InvadError, reason
+from invad.errors import ArtifactError, DataError, InvadError, in_one_line, reason
 from invad.scoring.calibration import for_category
 from invad.scoring.regions import regions
-from invad.system.files import write_atomically
+from invad.system.files import write_atomically, writing
 
 PARTS, ATTEMPTS = "parts", ".attempts"
+STATE = ("size", "modified_ns")
+"""Columns of a file's state."""
+
 DEATHS = 2
 """Workers that an image may kill, told apart from its block, before it gets a row that says so."""
 
@@ -45,7 +49,8 @@ class Worker:
         for given in batch["paths"]:
             paths = [str(path) for path in given]
             name = part_name(paths)
-            write_part(self.output / PARTS / name, self._rows(paths, self.output / ATTEMPTS / name))
+            with writing(self.output):
+                write_part(self.output / PARTS / name, self._rows(paths, self.output / ATTEMPTS / name))
             counts.append(len(paths))
         return {"images": counts}
 
@@ -62,7 +67,8 @@ class Worker:
             for path in paths:
                 mark = json.dumps(path)
                 if before.count(mark) >= DEATHS:
-                    rows.append(self._empty(path) | {"error": f"killed its worker {DEATHS} times"})
+                    seen = _seen(self._state(path))
+                    rows.append(self._empty(path) | seen | {"error": f"killed its worker {DEATHS} times"})
                     continue
                 start = notes.tell()
                 if again:
@@ -75,6 +81,12 @@ class Worker:
         attempt.unlink()
         return rows
 
+    def _state(self, path: str) -> State | None:
+        try:
+            return states([path]).get(path)
+        except OSError as error:
+            raise DataError(f"{path}: {reason(error, writing=False)}") from None
+
     def _empty(self, path: str) -> dict[str, Any]:
         return dict.fromkeys(schema().names) | {"path": path, "category": self.category}
 
@@ -84,14 +96,20 @@ class Worker:
         return self._empty(path) | {"error": " ".join(text.split())}
 
     def _row(self, path: str) -> dict[str, Any]:
+        state = self._state(path)  # before it is read: what is replaced meanwhile is judged again
         try:
             made = self.detector.predict(readable(path), category=self.category)
         except InvadError as error:
-            return self._unread(path, str(error))
-        except FileNotFoundError as error:  # a server that is gone ends the run, to be continued
+            # Of a file that could not be read nothing is known, so the row has no state and is made again.
+            unread = isinstance(error.__cause__, OSError) and error.__cause__.errno is not None
+            return self._unread(path, str(error)) | ({} if unread else _seen(state))
+        except FileNotFoundError as error:
             return self._unread(path, f"{path}: {reason(error, writing=False)}")
+        except OSError as error:  # a server that is gone ends the run, to be continued
+            raise DataError(f"{path}: {reason(error, writing=False)}") from None
         review, _ = for_category(self.detector.calibrations, self.category).map_limits()
         return self._empty(path) | {
+            **_seen(state),
             "score": made.score,
             "p_value": made.p_value,
             "decision": made.decision,
@@ -104,20 +122,51 @@ def part_name(paths: Sequence[str]) -> str:
     return f"part-{hashlib.sha256(json.dumps(list(paths)).encode()).hexdigest()[:20]}.parquet"
 
 
-def finished_paths(output: str | Path) -> set[str]:
-    """Paths that have a row. Raises ArtifactError for a damaged part."""
+def finished_paths(output: str | Path) -> dict[str, State | None]:
+    """Paths that have a row, and the state of the file when it was judged; None where it was not read.
+
+    Raises ArtifactError for a damaged part.
+    """
+    found: dict[str, State | None] = {}
+    for part in parts_of(output):
+        told = (column.to_pylist() for column in read_part(part, ["path", *STATE]).columns)
+        for path, size, modified in zip(*told, strict=True):
+            found[path] = None if size is None else (size, modified)
+    return found
+
+
+def drop_rows(output: str | Path, paths: Collection[str]) -> None:
+    """Remove the rows of these paths, so that each has one row when it is judged again."""
+    for part in parts_of(output):
+        table = read_part(part)
+        keep = [path not in paths for path in table["path"].to_pylist()]
+        if not any(keep):
+            with writing(part):
+                part.unlink()
+        elif not all(keep):
+            write_part(part, table.filter(keep).to_pylist())
+
+
+def parts_of(output: str | Path) -> list[Path]:
+    return sorted((Path(output) / PARTS).glob("part-*.parquet"))
+
+
+def read_part(part: Path, columns: Sequence[str] | None = None) -> Any:
+    """A part as a table. Raises ArtifactError when it is damaged or cannot be read."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    found: set[str] = set()
-    for part in sorted((Path(output) / PARTS).glob("part-*.parquet")):
-        try:
-            found.update(pq.read_table(part, columns=["path"])["path"].to_pylist())
-        except (pa.ArrowException, OSError, KeyError) as error:
-            raise ArtifactError(
-                f"{part}: damaged ({error}); delete it, its images are scored again"
-            ) from None
-    return found
+    try:
+        return pq.read_table(part, columns=columns)
+    except (pa.ArrowException, OSError, KeyError) as error:
+        if isinstance(error, OSError) and error.errno not in (None, EINVAL):
+            raise ArtifactError(f"{part}: {reason(error, writing=False)}") from None
+        said = in_one_line(error)
+        raise ArtifactError(f"{part}: damaged ({said}); delete it, its images are scored again") from None
+
+
+def _seen(state: State | None) -> dict[str, int | None]:
+    return dict(zip(STATE, state or (None, None), strict=True))
 
 
 def schema() -> Any:
@@ -128,7 +177,8 @@ def schema() -> Any:
     )
     texts = {name: pa.string() for name in ("path", "category", "decision", "error")}
     numbers = {"score": pa.float64(), "p_value": pa.float64(), "boxes": pa.list_(box)}
-    order = ("path", "category", "score", "p_value", "decision", "boxes", "error")
+    numbers |= dict.fromkeys(STATE, pa.int64())
+    order = ("path", "category", "score", "p_value", "decision", "boxes", "error", *STATE)
     return pa.schema([(name, {**texts, **numbers}[name]) for name in order])
 
 
