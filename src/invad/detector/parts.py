@@ -13,7 +13,6 @@ from invad.backbones.registry import load_backbone
 from invad.data.preprocess import Preprocess
 from invad.detector.folder import AGAIN, CALIBRATION, CONFIG, read_bundle, write_bundle
 from invad.diffusion.denoiser import build_denoiser
-from invad.diffusion.dit import DiT
 from invad.diffusion.empirical import EmpiricalDenoiser
 from invad.errors import ArtifactError, InvadError
 from invad.fit.fit import FitRecord
@@ -125,8 +124,7 @@ def _model(
     backbone.load_state_dict(_part(tensors, "backbone."))
     denoiser = build_denoiser(settings.denoiser, info.channels, info.grid_hw)
     weights = _part(tensors, "denoiser.")
-    if isinstance(denoiser, DiT) and "pos_embed" in weights:  # an imported one
-        denoiser.store_positions(info.grid_hw)
+    denoiser.before_loading(weights, info.grid_hw)
     denoiser.load_state_dict(weights)
     preprocess = Preprocess(info.input_hw, info.window, info.other_hw)
     extract = FeatureExtractor(

@@ -1,17 +1,14 @@
-"""The contract of a noise predictor, its configuration, and the table of ready sizes."""
+"""The kinds of denoisers, their configuration, and the table of ready sizes."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from invad.diffusion.base import Denoiser
 from invad.diffusion.dit import DiT
 from invad.diffusion.gaussian import GaussianPreconditioned
 from invad.diffusion.mlp import TokenMLP
 from invad.errors import ConfigError
 from invad.records import Hw
-
-DenoiserModule = TokenMLP | DiT | GaussianPreconditioned
-"""A torch module whose forward is predict_noise(x_BChw, t_B): the noise in float features x_BChw at levels
-t_B (int64, B entries, 0..T-1), in the shape of x_BChw. Images of a batch do not influence each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,15 +50,11 @@ class DenoiserConfig:
         for key in ("positional", "gaussian"):
             if not isinstance(getattr(self, key), bool):
                 raise ConfigError(f"denoiser.{key} = {getattr(self, key)!r}: give true or false")
-        if self.kind == "dit" and self.width % self.heads:
-            raise ConfigError(
-                f"denoiser.heads = {self.heads}: give a divisor of denoiser.width = {self.width}"
-            )
-        if self.kind == "mlp" and self.patch != 1:
-            raise ConfigError(f"denoiser.patch = {self.patch}: the mlp works cell by cell; give 1")
+        if problem := DENOISERS[self.kind].problem(self):
+            raise ConfigError(f"denoiser.{problem}")
 
 
-def build_denoiser(config: DenoiserConfig, channels: int, grid_hw: Hw) -> DenoiserModule:
+def build_denoiser(config: DenoiserConfig, channels: int, grid_hw: Hw) -> Denoiser:
     """An untrained network for B x channels x h x w features, predicting zero noise.
 
     Weights are drawn from torch's global generator. Raises ConfigError when the grid does not divide into
@@ -73,7 +66,7 @@ def build_denoiser(config: DenoiserConfig, channels: int, grid_hw: Hw) -> Denois
         raise ConfigError(
             f"denoiser.patch = {config.patch}: give a divisor of the {grid_hw[0]} x {grid_hw[1]} grid's sides"
         )
-    network = DENOISERS[config.kind](config, channels)
+    network = DENOISERS[config.kind].build(config, channels)
     return GaussianPreconditioned(network, channels) if config.gaussian else network
 
 
@@ -91,15 +84,39 @@ def _mlp(config: DenoiserConfig, channels: int) -> TokenMLP:
     return TokenMLP(channels, **options)
 
 
+def _mlp_problem(config: DenoiserConfig) -> str | None:
+    if config.patch != 1:
+        return f"patch = {config.patch}: the mlp works cell by cell; give 1"
+    return None
+
+
 def _dit(config: DenoiserConfig, channels: int) -> DiT:
     options = asdict(config)
     del options["kind"], options["gaussian"]
     return DiT(channels, **options)
 
 
-DENOISERS: dict[str, Callable[[DenoiserConfig, int], DenoiserModule]] = {
-    "mlp": _mlp,
-    "dit": _dit,
+def _dit_problem(config: DenoiserConfig) -> str | None:
+    if config.width % config.heads:
+        return f"heads = {config.heads}: give a divisor of denoiser.width = {config.width}"
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class DenoiserKind:
+    """An entry of DENOISERS. How its networks are trained and loaded they say themselves: see Denoiser.
+
+    build: an untrained network for this many channels, which predicts zero noise. problem: what is wrong with
+    a configuration of this kind, as 'key = value: what to write instead'; None when nothing is.
+    """
+
+    build: Callable[[DenoiserConfig, int], Denoiser]
+    problem: Callable[[DenoiserConfig], str | None] = lambda config: None
+
+
+DENOISERS: dict[str, DenoiserKind] = {
+    "mlp": DenoiserKind(_mlp, _mlp_problem),
+    "dit": DenoiserKind(_dit, _dit_problem),
 }
 
 # Parameters are counted for 192 channels, those of dit-paper for its 272.

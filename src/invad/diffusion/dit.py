@@ -6,12 +6,14 @@ Legend: B images, N = h * w / patch^2 tokens, D width.
 """
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from invad.diffusion.base import Denoiser
 from invad.records import Hw
 
 TIME_FEATURES = 256
@@ -163,7 +165,7 @@ class FinalLayer(nn.Module):
         return out
 
 
-class DiT(nn.Module):
+class DiT(Denoiser):
     """Noise predictor for any grid whose sides are multiples of `patch`; predicts zero until trained.
 
     stored_grid_hw: the token grid (cells / patch) of a position table held in the weights, as imported
@@ -172,7 +174,6 @@ class DiT(nn.Module):
 
     pos_embed: Tensor | None
     checkpointing: bool = False
-    """Whether a block's activations are computed again for the gradient instead of kept."""
 
     def __init__(
         self,
@@ -196,15 +197,14 @@ class DiT(nn.Module):
         table = None if stored_grid_hw is None else grid_features(*stored_grid_hw, width)[None]
         self.register_buffer("pos_embed", table)
 
-    def store_positions(self, grid_hw: Hw) -> None:
-        """Hold a position table for this grid of cells in the weights, to be filled by load_state_dict."""
-        self.stored_grid_hw = (grid_hw[0] // self.patch, grid_hw[1] // self.patch)
-        self.pos_embed = grid_features(*self.stored_grid_hw, self.width)[None]
+    def recompute_activations(self, on: bool) -> None:
+        self.checkpointing = on
 
-    def predict_noise(self, x_BChw: Tensor, t_B: Tensor) -> Tensor:
-        """x_BChw float, t_B int64 levels; returns the predicted noise, B x C x h x w."""
-        noise: Tensor = self(x_BChw, t_B)
-        return noise
+    def before_loading(self, weights: Mapping[str, Tensor], grid_hw: Hw) -> None:
+        """Make room for the position table that weights of an imported checkpoint hold."""
+        if "pos_embed" in weights:
+            self.stored_grid_hw = (grid_hw[0] // self.patch, grid_hw[1] // self.patch)
+            self.pos_embed = grid_features(*self.stored_grid_hw, self.width)[None]
 
     def forward(self, x_BChw: Tensor, t_B: Tensor) -> Tensor:
         h, w = x_BChw.shape[2] // self.patch, x_BChw.shape[3] // self.patch

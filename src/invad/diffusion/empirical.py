@@ -19,8 +19,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
+from invad.diffusion.base import Denoiser
 from invad.diffusion.schedule import SCHEDULE
 from invad.diffusion.schedule import timesteps as checked_timesteps
 from invad.errors import ConfigError
@@ -60,7 +61,7 @@ class EmpiricalConfig:
             raise ConfigError(f"empirical.timesteps = {self.timesteps!r}: give early levels, up to {LATEST}")
 
 
-class EmpiricalDenoiser(nn.Module):
+class EmpiricalDenoiser(Denoiser):
     """A noise predictor over a bank of at most `cells` cells. `set_bank` comes first."""
 
     abar: Tensor
@@ -80,11 +81,6 @@ class EmpiricalDenoiser(nn.Module):
         if len(cells_NC) > size:
             cells_NC = cells_NC[greedy_coreset(cells_NC, size, generator)]
         self.bank = cells_NC.clone()
-
-    def predict_noise(self, x_BChw: Tensor, t_B: Tensor) -> Tensor:
-        """x_BChw float, t_B int64 levels; returns the predicted noise, B x C x h x w."""
-        noise: Tensor = self(x_BChw, t_B)
-        return noise
 
     def forward(self, x_BChw: Tensor, t_B: Tensor) -> Tensor:
         a = self.abar[t_B].view(-1, 1, 1)

@@ -9,23 +9,27 @@ An untrained network is thus the exact Gaussian predictor. Far from the normal f
 anything, the linear part grows with the distance: an outlier cannot look typical.
 """
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Callable, Mapping
 
+import torch
+from torch import Tensor
+
+from invad.diffusion.base import Denoiser
 from invad.diffusion.schedule import SCHEDULE
+from invad.records import Hw
 
 SMALLEST_VARIANCE = 1e-4
 """Of a channel, in units of standardised features: what varies less is rounding."""
 
 
-class GaussianPreconditioned(nn.Module):
+class GaussianPreconditioned(Denoiser):
     """A noise predictor around `net`, which must predict zero when untrained. `set_gaussian` comes first."""
 
     abar: Tensor
     mean: Tensor
     variance: Tensor
 
-    def __init__(self, net: nn.Module, channels: int) -> None:
+    def __init__(self, net: Denoiser, channels: int) -> None:
         super().__init__()
         self.net = net
         self.register_buffer("abar", torch.tensor(SCHEDULE.alphas_cumprod, dtype=torch.float32))
@@ -37,10 +41,15 @@ class GaussianPreconditioned(nn.Module):
         self.mean.copy_(mean_C)
         self.variance.copy_(variance_C.clamp_min(SMALLEST_VARIANCE))
 
-    def predict_noise(self, x_BChw: Tensor, t_B: Tensor) -> Tensor:
-        """x_BChw float, t_B int64 levels; returns the predicted noise, B x C x h x w."""
-        noise: Tensor = self(x_BChw, t_B)
-        return noise
+    def before_training(self, moments: Callable[[], tuple[Tensor, Tensor]]) -> None:
+        self.set_gaussian(*moments())
+
+    def recompute_activations(self, on: bool) -> None:
+        self.net.recompute_activations(on)
+
+    def before_loading(self, weights: Mapping[str, Tensor], grid_hw: Hw) -> None:
+        own = {name.removeprefix("net."): w for name, w in weights.items() if name.startswith("net.")}
+        self.net.before_loading(own, grid_hw)
 
     def forward(self, x_BChw: Tensor, t_B: Tensor) -> Tensor:
         a = self.abar[t_B].view(-1, 1, 1, 1)

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from invad.diffusion.base import Denoiser
 from invad.diffusion.dit import NORM_EPS, TimeEmbedder, distinct_levels, grid_features, modulate
 
 TIME_WIDTH = 96
@@ -28,7 +29,7 @@ class Block(nn.Module):
         return torch.addcmul(x_BND, gate_BD[:, None], self.fc2(hidden))
 
 
-class TokenMLP(nn.Module):
+class TokenMLP(Denoiser):
     """Noise predictor for any grid h x w; predicts zero until trained."""
 
     def __init__(
@@ -45,11 +46,6 @@ class TokenMLP(nn.Module):
         for layer in (self.modulation, self.output):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
-
-    def predict_noise(self, x_BChw: Tensor, t_B: Tensor) -> Tensor:
-        """x_BChw float, t_B int64 levels; returns the predicted noise, B x C x h x w."""
-        noise: Tensor = self(x_BChw, t_B)
-        return noise
 
     def forward(self, x_BChw: Tensor, t_B: Tensor) -> Tensor:
         h, w = x_BChw.shape[2:]

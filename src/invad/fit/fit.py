@@ -22,9 +22,9 @@ from invad.data.preprocess import (
     group_aspects,
     log_aspect,
 )
-from invad.diffusion.denoiser import DenoiserModule, build_denoiser
+from invad.diffusion.base import Denoiser
+from invad.diffusion.denoiser import build_denoiser
 from invad.diffusion.empirical import EmpiricalDenoiser, draw_cells
-from invad.diffusion.gaussian import GaussianPreconditioned
 from invad.errors import DataError
 from invad.fit.features import (
     Features,
@@ -294,8 +294,7 @@ class _Job:
         denoiser = _fresh_denoiser(settings, space.channels, self.extract.grid_hw)
         with ExitStack() as stack:
             x_NKhw = self._in_space(space, z, rows[images], stack)
-            if isinstance(denoiser, GaussianPreconditioned):
-                denoiser.set_gaussian(*moments(x_NKhw, repeats))
+            denoiser.before_training(partial(moments, x_NKhw, repeats))
             self.run.observer.stage(name, steps)
             loss = train_denoiser(
                 denoiser,
@@ -364,7 +363,7 @@ class _Job:
         return Checkpoint(self.run.work / f"{name.replace(' ', '-')}.safetensors", mark)
 
 
-def _fresh_denoiser(settings: Preset, channels: int, grid_hw: Hw) -> DenoiserModule:
+def _fresh_denoiser(settings: Preset, channels: int, grid_hw: Hw) -> Denoiser:
     """Initial weights depend on the seed alone, whatever the process did with torch's generator before."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.train.seed)

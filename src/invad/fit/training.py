@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from invad.diffusion.dit import DiT
+from invad.diffusion.base import Denoiser
 from invad.diffusion.schedule import SCHEDULE
 from invad.errors import ConfigError, TrainingError
 from invad.fit.distributed import Solo, Workers
@@ -81,7 +81,7 @@ ALONE = Solo()
 
 
 def train_denoiser(
-    net: nn.Module,
+    net: Denoiser,
     z_NChw: NDArray[np.float32],
     index: NDArray[np.intp],
     config: TrainConfig,
@@ -103,7 +103,7 @@ def train_denoiser(
     """
     parts = execution.parts(config.batch, workers)
     net.to(device).train()
-    _set_checkpointing(net, execution.checkpointing)
+    net.recompute_activations(execution.checkpointing)
     steps = config.steps_for(len(index))
     state = State(net, config, steps, workers)
     if checkpoint is not None:
@@ -139,7 +139,7 @@ def train_denoiser(
             raise
         raise TrainingError(f"step {state.step + 1}: out of memory; {_RELIEF}") from None
     finally:
-        _set_checkpointing(net, False)
+        net.recompute_activations(False)
     state.require_finite()
     if checkpoint is not None:
         state.save(checkpoint)
@@ -164,12 +164,6 @@ class _Clock:
         save()
         self.last = time.monotonic()
         self.pause = self.every * max(1.0, (self.last - started) / QUICK)
-
-
-def _set_checkpointing(net: nn.Module, on: bool) -> None:
-    for module in net.modules():
-        if isinstance(module, DiT):
-            module.checkpointing = on
 
 
 @contextmanager

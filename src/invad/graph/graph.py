@@ -20,8 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from invad.backbones.base import Backbone
-from invad.diffusion.denoiser import DenoiserModule
-from invad.diffusion.empirical import EmpiricalDenoiser
+from invad.diffusion.base import Denoiser
 from invad.diffusion.readings import ReadingConfig, read
 from invad.diffusion.schedule import SCHEDULE
 from invad.graph.fold import fuse_batch_norm
@@ -222,7 +221,7 @@ class NoiseNorms(nn.Module):
 
     def __init__(
         self,
-        denoiser: DenoiserModule | EmpiricalDenoiser,
+        denoiser: Denoiser,
         reading: ReadingConfig,
         low: torch.dtype | None = None,
     ) -> None:

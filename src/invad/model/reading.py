@@ -11,8 +11,8 @@ from torch import Tensor
 
 from invad.backbones.base import Backbone, pool_to_grid
 from invad.data.preprocess import Preprocess
+from invad.diffusion.base import Denoiser
 from invad.diffusion.ddim import Trajectory, invert
-from invad.diffusion.denoiser import DenoiserModule
 from invad.diffusion.empirical import EmpiricalDenoiser
 from invad.diffusion.readings import ReadingConfig, read
 from invad.diffusion.schedule import SCHEDULE
@@ -128,7 +128,7 @@ class Model:
 
     extract: FeatureExtractor
     space: FeatureSpace
-    denoiser: DenoiserModule
+    denoiser: Denoiser
     empirical: EmpiricalDenoiser | None
     settings: Preset
     fine: FineReader | None = None
