@@ -1,11 +1,6 @@
 """Exports of every preset, proved on the engines; what is refused, and that nothing is left behind then."""
 
 import json
-import os
-import re
-import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +13,6 @@ from invad.errors import ArtifactError, ConfigError, DataError
 from invad.export import ExportConfig, export
 from invad.export.formats import traced, write_onnx
 from invad.runtime.certificate import certify, stored_certificate
-from invad.system.plain import from_plain
 
 onnx = pytest.importorskip("onnx", reason="exporting needs invad[onnx]")
 numpy_helper = pytest.importorskip("onnx.numpy_helper", reason="exporting needs invad[onnx]")
@@ -47,11 +41,6 @@ def test_the_other_presets_verify_on_both_engines(preset, tiny_detectors, tmp_pa
     assert level_alone == []
     other = certify(runtime.load(tmp_path / "b", "openvino", threads=1), tmp_path / "b")
     assert (other.engine, other.problems) == ("openvino", [])
-
-
-def test_waiting_threads_of_onnx_runtime_sleep(bundle):
-    options = runtime.load(bundle, "onnxruntime").engine.session.get_session_options()
-    assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
 
 
 def test_the_bundle_says_what_the_detector_says(bundle, two_categories, draw, tmp_path):
@@ -174,72 +163,6 @@ def test_the_certificate_is_in_the_bundle(bundle):
     assert stored_certificate(bundle).tolerance.score == 1e-3
 
 
-def test_verify_sees_a_changed_expectation(own_bundle):
-    expected = own_bundle / "probes" / "expected.json"
-    told = json.loads(expected.read_text())
-    told["probes"][1]["score"] += 0.5
-    expected.write_text(json.dumps(told))
-    with pytest.raises(ArtifactError, match=r"expected\.json: altered or truncated"):
-        runtime.load(own_bundle)
-    found = certify(_unchecked(own_bundle), own_bundle)
-    assert found.problems[0].startswith("probe tall_grey.png: score")
-    assert not found.to_plain()["passed"]
-
-
-def _unchecked(folder):
-    """The detector of a bundle whose files were changed after writing."""
-    from invad.runtime.bundle import ExportInfo
-    from invad.runtime.engines import Options, open_engine
-
-    plain = json.loads((folder / "bundle.json").read_text())
-    del plain["files"], plain["content_hash"], plain["format_version"]
-    info = from_plain(ExportInfo, plain, "bundle.json")
-    return runtime.ExportedDetector(info, open_engine("auto", "onnx", folder / info.graph, Options()))
-
-
-@pytest.mark.parametrize(
-    ("spoil", "words"),
-    [
-        (lambda b: (b / "model.onnx").write_bytes((b / "model.onnx").read_bytes()[:5000]), "model.onnx: alt"),
-        (lambda b: (b / "model.onnx").unlink(), "model.onnx: is missing"),
-        (lambda b: (b / "bundle.json").unlink(), "bundle.json is missing"),
-        (lambda b: (b / "bundle.json").write_text("{"), "bundle.json: unreadable"),
-        (
-            lambda b: (b / "bundle.json").write_text(
-                (b / "bundle.json").read_text().replace('"format_version": 1', '"format_version": 9')
-            ),
-            "bundle format 9",
-        ),
-        (
-            lambda b: (b / "bundle.json").write_text((b / "bundle.json").read_text().replace("0.01", "0.02")),
-            "bundle.json: altered",
-        ),
-    ],
-)
-def test_a_damaged_bundle_is_refused(own_bundle, spoil, words):
-    spoil(own_bundle)
-    with pytest.raises(ArtifactError) as caught:
-        runtime.load(own_bundle)
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
-def test_engines_that_cannot_run_it(bundle, monkeypatch):
-    with pytest.raises(ConfigError, match="engine 'abacus' is unknown; choose one of auto, onnxruntime"):
-        runtime.load(bundle, "abacus")
-    with pytest.raises(ConfigError, match="engine torch does not run the onnx bundle"):
-        runtime.load(bundle, "torch")
-    with pytest.raises(ConfigError, match=r"device 'tpu': this ONNX Runtime has .*cpu"):
-        runtime.load(bundle, "onnxruntime", device="tpu")
-    with pytest.raises(ConfigError, match="threads = -1"):
-        runtime.load(bundle, threads=-1)
-    monkeypatch.setattr("invad.runtime.engines.find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"openvino is not installed; pip install 'invad\[openvino\]'"):
-        runtime.load(bundle, "openvino")
-    with pytest.raises(ConfigError, match="no engine for an onnx bundle is installed"):
-        runtime.load(bundle)
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -278,85 +201,3 @@ def test_a_folder_in_use_is_not_overwritten(detector, tmp_path):
     with pytest.raises(ArtifactError, match="not empty"):
         export(detector, tmp_path, ExportConfig())
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
-
-
-BLOCKED = """
-import sys
-class Block:
-    def find_spec(self, name, path=None, target=None):
-        blocked = {"torch", "timm", "scipy", "torchvision", "safetensors", "jinja2"}
-        if name.split(".")[0] in blocked:
-            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-sys.meta_path.insert(0, Block())
-from invad.cli import main
-sys.argv[0] = "invad"
-main()
-"""
-
-
-@pytest.fixture(scope="module")
-def runtime_package(tmp_path_factory):
-    """A folder with the files that the wheel of invad-runtime is made of, and no others."""
-    place = tmp_path_factory.mktemp("runtime")
-    listed = re.findall(r'^"(.+?)" = "(invad/.+)"$', (RUNTIME / "pyproject.toml").read_text(), re.MULTILINE)
-    for source, target in listed:
-        to = place / target
-        to.parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if (RUNTIME / source).is_dir() else shutil.copy2)(RUNTIME / source, to)
-    return place
-
-
-@pytest.fixture
-def without_torch(tmp_path, runtime_package):
-    """Run the command line of invad-runtime in a process in which the heavy libraries cannot be imported."""
-
-    def call(*arguments):
-        return subprocess.run(
-            [sys.executable, "-c", BLOCKED, *map(str, arguments)],
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(runtime_package), "HOME": str(tmp_path)},
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-
-    return call
-
-
-def test_bundles_are_used_without_torch(without_torch, bundle, two_categories, draw, tmp_path):
-    Image.fromarray(draw(3, defect=True)).save(tmp_path / "a.png")
-    rows = tmp_path / "p.json"
-    options = ("--threads", 1, "--output", tmp_path / "seen", "--json", rows, "--csv", tmp_path / "p.csv")
-    done = without_torch("predict", bundle, tmp_path / "a.png", *options)
-    assert done.returncode == 0, done.stderr
-    (row,) = json.loads(rows.read_text())["images"]
-    assert row["decision"] == two_categories.predict(tmp_path / "a.png").decision
-    assert len(list((tmp_path / "seen").iterdir())) == 1
-    done = without_torch("info", bundle)
-    assert (done.returncode, "onnx, fp32" in done.stdout) == (0, True), done.stderr
-    done = without_torch("verify", bundle)
-    assert (done.returncode, "the same as PyTorch" in done.stdout) == (0, True), done.stderr
-    done = without_torch("predict", tmp_path, tmp_path / "a.png")
-    assert done.returncode == 1
-    assert "which is not installed; 'pip install invad' brings all of it" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_the_example_in_cpp(bundle, two_categories, draw, tmp_path):
-    """It reads the ONNX file with the headers that the openvino wheel brings."""
-    if shutil.which("g++") is None:
-        pytest.skip("needs a C++ compiler, g++")
-    pytest.importorskip("openvino", reason="needs invad[openvino], for headers and libraries")
-    program, picture = tmp_path / "predict", tmp_path / "a.ppm"
-    build = Path(__file__).resolve().parents[2] / "examples" / "cpp" / "build"
-    subprocess.run([build, program], env={**os.environ, "PYTHON": sys.executable}, check=True)
-    Image.fromarray(draw(3, defect=True, size=(90, 60))).save(picture)
-    expected = two_categories.predict(draw(3, defect=True, size=(90, 60)))
-    done = subprocess.run(
-        [program, bundle / "model.onnx", picture], capture_output=True, text=True, check=True
-    )
-    decision, _, p_value, _, score = done.stdout.split()
-    assert decision == expected.decision
-    assert float(p_value) == pytest.approx(expected.p_value, rel=1e-4)
-    assert float(score) == pytest.approx(expected.score, rel=1e-3)
-    done = subprocess.run([program, bundle / "model.onnx", tmp_path], capture_output=True, text=True)
-    assert (done.returncode, done.stderr.count("\n")) == (1, 1)

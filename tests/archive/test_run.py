@@ -15,7 +15,7 @@ import pytest
 pq = pytest.importorskip("pyarrow.parquet", reason="needs pip install invad[archive]")
 pytest.importorskip("ray", reason="needs pip install invad[archive]")
 
-from invad.archive import BLOCK, MANIFEST, _unfinished  # noqa: E402
+from invad.archive.run import BLOCK, MANIFEST, _unfinished  # noqa: E402
 from invad.archive.sources import list_source, readable, states  # noqa: E402
 from invad.archive.worker import ATTEMPTS, PARTS, Worker, finished_paths, part_name  # noqa: E402
 from invad.detector.detector import Detector  # noqa: E402

@@ -1,0 +1,98 @@
+"""Bundles in use where PyTorch is not: the package invad-runtime, and the example in C++."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
+pytest.importorskip("onnxruntime", reason="exporting needs invad[onnx]")
+RUNTIME = Path(__file__).resolve().parents[2] / "runtime"
+
+
+BLOCKED = """
+import sys
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        blocked = {"torch", "timm", "scipy", "torchvision", "safetensors", "jinja2"}
+        if name.split(".")[0] in blocked:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Block())
+from invad.cli import main
+sys.argv[0] = "invad"
+main()
+"""
+
+
+@pytest.fixture(scope="module")
+def runtime_package(tmp_path_factory):
+    """A folder with the files that the wheel of invad-runtime is made of, and no others."""
+    place = tmp_path_factory.mktemp("runtime")
+    listed = re.findall(r'^"(.+?)" = "(invad/.+)"$', (RUNTIME / "pyproject.toml").read_text(), re.MULTILINE)
+    for source, target in listed:
+        to = place / target
+        to.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (RUNTIME / source).is_dir() else shutil.copy2)(RUNTIME / source, to)
+    return place
+
+
+@pytest.fixture
+def without_torch(tmp_path, runtime_package):
+    """Run the command line of invad-runtime in a process in which the heavy libraries cannot be imported."""
+
+    def call(*arguments):
+        return subprocess.run(
+            [sys.executable, "-c", BLOCKED, *map(str, arguments)],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(runtime_package), "HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return call
+
+
+def test_bundles_are_used_without_torch(without_torch, bundle, two_categories, draw, tmp_path):
+    Image.fromarray(draw(3, defect=True)).save(tmp_path / "a.png")
+    rows = tmp_path / "p.json"
+    options = ("--threads", 1, "--output", tmp_path / "seen", "--json", rows, "--csv", tmp_path / "p.csv")
+    done = without_torch("predict", bundle, tmp_path / "a.png", *options)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(rows.read_text())["images"]
+    assert row["decision"] == two_categories.predict(tmp_path / "a.png").decision
+    assert len(list((tmp_path / "seen").iterdir())) == 1
+    done = without_torch("info", bundle)
+    assert (done.returncode, "onnx, fp32" in done.stdout) == (0, True), done.stderr
+    done = without_torch("verify", bundle)
+    assert (done.returncode, "the same as PyTorch" in done.stdout) == (0, True), done.stderr
+    done = without_torch("predict", tmp_path, tmp_path / "a.png")
+    assert done.returncode == 1
+    assert "which is not installed; 'pip install invad' brings all of it" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_example_in_cpp(bundle, two_categories, draw, tmp_path):
+    """It reads the ONNX file with the headers that the openvino wheel brings."""
+    if shutil.which("g++") is None:
+        pytest.skip("needs a C++ compiler, g++")
+    pytest.importorskip("openvino", reason="needs invad[openvino], for headers and libraries")
+    program, picture = tmp_path / "predict", tmp_path / "a.ppm"
+    build = Path(__file__).resolve().parents[2] / "examples" / "cpp" / "build"
+    subprocess.run([build, program], env={**os.environ, "PYTHON": sys.executable}, check=True)
+    Image.fromarray(draw(3, defect=True, size=(90, 60))).save(picture)
+    expected = two_categories.predict(draw(3, defect=True, size=(90, 60)))
+    done = subprocess.run(
+        [program, bundle / "model.onnx", picture], capture_output=True, text=True, check=True
+    )
+    decision, _, p_value, _, score = done.stdout.split()
+    assert decision == expected.decision
+    assert float(p_value) == pytest.approx(expected.p_value, rel=1e-4)
+    assert float(score) == pytest.approx(expected.score, rel=1e-3)
+    done = subprocess.run([program, bundle / "model.onnx", tmp_path], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
