@@ -1,13 +1,14 @@
-"""A bundle is compared again with what PyTorch said."""
+"""A bundle is compared again with what PyTorch said, and how many decisions may be others."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from invad import runtime
 from invad.errors import ArtifactError
 from invad.runtime.bundle import ExportInfo
-from invad.runtime.certificate import certify
+from invad.runtime.certificate import TOLERANCES, Certificate, Comparison, certify
 from invad.runtime.engines import Options, open_engine
 from invad.system.plain import from_plain
 
@@ -33,3 +34,64 @@ def _unchecked(folder):
     del plain["files"], plain["content_hash"], plain["format_version"]
     info = from_plain(ExportInfo, plain, "bundle.json")
     return runtime.ExportedDetector(info, open_engine("auto", "onnx", folder / info.graph, Options()))
+
+
+PROBE = Comparison(
+    probe="a.png",
+    category="",
+    score=1.0,
+    score_found=1.0,
+    p_value=0.5,
+    p_value_found=0.5,
+    decision="good",
+    decision_found="good",
+    map_difference=0.0,
+    map_peak=1.0,
+    n=20,
+)
+
+
+def made(changed, images, share, earlier=0):
+    """A certificate over so many images; the last `earlier` were compared when the bundle was made."""
+    rows = [replace(PROBE, decision_found="review")] * changed + [PROBE] * (images - changed)
+    return Certificate(
+        engine="onnxruntime",
+        engine_version="1",
+        device="cpu",
+        precision="int8",
+        tolerance=replace(TOLERANCES["int8"], changed=share),
+        rows=tuple(rows[: images - earlier]),
+        earlier=tuple(rows[images - earlier :]),
+    )
+
+
+@pytest.mark.parametrize(
+    ("images", "most"),
+    [(1, 0), (5, 0), (6, 1), (35, 1), (36, 2), (39, 2), (67, 2), (82, 2), (83, 3), (137, 3)],
+)
+def test_as_many_decisions_may_change_as_chance_explains(images, most):
+    assert made(most, images, 0.01).problems == []
+    (problem,) = made(most + 1, images, 0.01).problems
+    assert problem.startswith(f"{most + 1} of {images} decisions changed, more than chance makes of 1.00%")
+
+
+def test_verify_counts_over_what_the_export_counted():
+    """Of eight probes one may not be judged alone: two of 39 are two of 39 wherever they were compared."""
+    assert made(2, 39, 0.01, earlier=31).problems == made(2, 39, 0.01, earlier=38).problems == []
+    assert made(3, 39, 0.01, earlier=31).problems
+
+
+@pytest.mark.parametrize(("share", "fine"), [(0.0, False), (1.0, True), (0.5, True), (1e-6, False)])
+def test_the_ends_of_the_share(share, fine):
+    assert made(0, 100, share).problems == []
+    assert (made(1, 100, share).problems == []) == fine
+
+
+def test_the_chance_is_that_of_scipy():
+    scipy = pytest.importorskip("scipy.stats")
+    for share in (0.01, 0.1, 0.9):
+        for images in (1, 39, 136):
+            for changed in range(images + 1):
+                chance = scipy.binom.sf(changed - 1, images, share)
+                allowed = replace(TOLERANCES["int8"], changed=share).allows(changed, images)
+                assert allowed == (chance >= 0.05)

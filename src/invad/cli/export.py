@@ -73,7 +73,10 @@ def export(
     max_changed: Annotated[
         float,
         typer.Option(
-            min=0, max=1, rich_help_panel=INT8, help="Share of images whose decision int8 may change."
+            min=0,
+            max=1,
+            rich_help_panel=INT8,
+            help="Share of images whose decision int8 may change.",
         ),
     ] = 0.01,
 ) -> None:

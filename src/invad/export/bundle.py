@@ -36,7 +36,7 @@ class ExportConfig:
     """format: onnx, openvino or torch. precision: of the backbone and the denoiser; the comparison with the
     normals is float32 always. size_hw: the one size of images, None for any. batch: images at a time, None
     for any number. calibration: folder of normal images that int8 is fitted to. max_changed: share of images
-    whose decision int8 may change."""
+    whose decision int8 may change, see `Tolerance.allows`."""
 
     format: str = "onnx"
     precision: str = "fp32"
