@@ -31,9 +31,6 @@ class Worker:
     """Holds the model in a process of Ray's."""
 
     def __init__(self, model: str, output: Path, category: str | None, device: str | None):
-        import torch
-
-        torch.set_num_threads(1)
         self.output, self.category = output, category
         # Ray replaces a dead worker without end.
         loading = output / ATTEMPTS / f"loading-{os.getpid()}"
