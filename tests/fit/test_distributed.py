@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
+from invad.cli.app import app
 from invad.detector.detector import Detector
 from invad.diffusion.denoiser import DenoiserConfig, build_denoiser
 from invad.errors import ConfigError
@@ -32,6 +34,35 @@ CPU = torch.device("cpu")
 def torchrun(*arguments):
     launch = ["--standalone", "--nproc_per_node", "2"]
     return [*map(str, (sys.executable, "-m", "torch.distributed.run", *launch, *arguments))]
+
+
+FORKED = """
+import os, sys
+from pathlib import Path
+import accelerate
+import torch.distributed.nn.functional
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+import torch._dynamo  # what an optimiser imports when it is made
+import invad.detector.detector
+{rank}
+for attempt in range({attempts}):
+    config = LaunchConfig(
+        min_nodes=1, max_nodes=1, nproc_per_node=2, run_id=str(attempt), rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0", max_restarts=0, start_method="fork",
+    )
+    try:
+        elastic_launch(config, rank)(*sys.argv[1:])
+        print("ended")
+    except ChildFailedError:
+        print("failed")
+"""
+"""torchrun's own launcher, `attempts` times, with processes that need not import torch each for itself."""
+
+
+def forked(rank, *arguments, attempts=1):
+    """Command that calls `rank` of this source text in two processes and prints how each attempt ended."""
+    return [sys.executable, "-c", FORKED.format(rank=rank, attempts=attempts), *map(str, arguments)]
 
 
 def environment(**changed):
@@ -121,47 +152,46 @@ def test_tensors_travel_together_by_dtype_up_to_a_limit():
 
 # Two processes
 
-SCRIPT = """
-import os, sys
+TRAIN_TWICE = """
 import torch
 sys.path.insert(0, os.environ["TESTS"])
-from pathlib import Path
 from test_distributed import train
 from invad.fit.distributed import workers
 from invad.fit.training import Checkpoint
 
-folder = Path(sys.argv[1])
 def press(step, loss):
     if step == 7 and os.environ["RANK"] == "1":
         raise KeyboardInterrupt
-with workers("cpu") as team:
-    try:
-        train(workers=team, on_step=press, checkpoint=Checkpoint(folder / "halved.safetensors", "mark", 0.0))
-        raise SystemExit(3)
-    except KeyboardInterrupt:
-        pass
-    net, loss = train(workers=team)
-    torch.save({"loss": loss, **net.state_dict()}, folder / f"rank{team.rank}.pt")
-    own = {5 - 2 * team.rank: "a", 2 + 2 * team.rank: "b"}
-    assert list(team.gather(own).items()) == [(2, "b"), (3, "a"), (4, "b"), (5, "a")]
-    assert team.any(team.rank == 1, False) == (True, False)
-names = [file.read_text() for file in Path("/proc/self/task").glob("*/comm")]
-assert not any("gloo" in name for name in names), names
+
+def rank(folder):
+    folder = Path(folder)
+    with workers("cpu") as team:
+        try:
+            checkpoint = Checkpoint(folder / "halved.safetensors", "mark", 0.0)
+            train(workers=team, on_step=press, checkpoint=checkpoint)
+            raise SystemExit(3)
+        except KeyboardInterrupt:
+            pass
+        net, loss = train(workers=team)
+        torch.save({"loss": loss, **net.state_dict()}, folder / f"rank{team.rank}.pt")
+        own = {5 - 2 * team.rank: "a", 2 + 2 * team.rank: "b"}
+        assert list(team.gather(own).items()) == [(2, "b"), (3, "a"), (4, "b"), (5, "a")]
+        assert team.any(team.rank == 1, False) == (True, False)
+    names = [file.read_text() for file in Path("/proc/self/task").glob("*/comm")]
+    assert not any("gloo" in name for name in names), names
 """
 
 
 def test_two_processes_train_as_one_and_one_continues_what_two_began(tmp_path):
     """Five images a step, so the processes' parts differ; interrupted in one process, both stop."""
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
     done = subprocess.run(
-        torchrun(script, tmp_path),
+        forked(TRAIN_TWICE, tmp_path),
         env=environment(TESTS=str(Path(__file__).parent)),
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stdout) == (0, "ended\n"), done.stderr
     whole, loss = train()
     first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     assert first["loss"] == second["loss"] == pytest.approx(loss, rel=1e-5)
@@ -186,15 +216,14 @@ def parts(write_parts, tmp_path_factory):
 
 def invad_train(parts, output, *more):
     options = ["--steps", "3", "--batch", "6", "--preset", "fast", "--device", "cpu"]
-    return ["-m", "invad", "train", parts, "--output", output, *options, *more]
+    return ["train", parts, "--output", output, *options, *more]
 
 
 @pytest.fixture(scope="module")
 def alone(parts, tmp_path_factory):
     """The model that one process makes, and what it says of it."""
     output = tmp_path_factory.mktemp("alone") / "model"
-    command = [sys.executable, *map(str, invad_train(parts, output, "--json", "-"))]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    done = CliRunner().invoke(app, [str(word) for word in invad_train(parts, output, "--json", "-")])
     return output, json.loads(done.stdout)
 
 
@@ -211,21 +240,31 @@ def error_lines(text):
     return [line for line in text.splitlines() if line.startswith("error: ")]
 
 
+INVAD = """
+def rank(folder, *words):
+    (Path(folder) / f"process {os.environ['RANK']}").write_text(str(os.getpid()))
+    sys.argv = ["invad", *words]
+    from invad.cli import main
+    main()
+"""
+
+
 def test_a_killed_process_costs_one_line_and_a_rerun_gives_the_model_of_one_process(parts, tmp_path, alone):
-    """Two processes by torchrun, one killed in the third of five trainings; then the same command again."""
+    """Two processes, one killed in the third of five trainings; then the same command again."""
     log, told = tmp_path / "log", tmp_path / "told.json"
-    command = torchrun(*invad_train(parts, tmp_path / "model", "--resume", "--json", told))
+    words = invad_train(parts, tmp_path / "model", "--resume", "--json", told)
+    command = forked(INVAD, tmp_path, *words, attempts=2)
     with log.open("w") as file:
-        process = subprocess.Popen(command, env=environment(), stderr=file, stdout=subprocess.DEVNULL)
-        kill_one(process.pid, tmp_path / "model" / ".training" / "fold-2-of-4.safetensors")
-        assert process.wait(240) != 0
-        (line,) = error_lines(log.read_text())
-        assert "another process of this training ended" in line
-        again = subprocess.run(
-            command, env=environment(), stderr=file, stdout=subprocess.DEVNULL, timeout=240
+        launcher = subprocess.Popen(
+            command, env=environment(), stderr=file, stdout=subprocess.PIPE, text=True
         )
+        wait_for(tmp_path / "model" / ".training" / "fold-2-of-4.safetensors", launcher)
+        os.kill(int((tmp_path / "process 1").read_text()), signal.SIGKILL)
+        said, _ = launcher.communicate(timeout=240)
     text = log.read_text()
-    assert again.returncode == 0, text
+    assert [line for line in said.splitlines() if line in ("failed", "ended")] == ["failed", "ended"], text
+    (line,) = error_lines(text)
+    assert "another process of this training ended" in line
     assert f"features: 16 found in {tmp_path}" in text or "features: 21 found" in text
     assert text.count("fold 1 of 4: 3") == 2
     model, said = alone
@@ -247,20 +286,17 @@ def test_a_killed_process_costs_one_line_and_a_rerun_gives_the_model_of_one_proc
     assert not (tmp_path / "model" / ".training").exists()
 
 
-def kill_one(launcher, when):
+def wait_for(path, process):
     deadline = time.monotonic() + 120
-    while not when.exists():
+    while not path.exists():
+        assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-    ranks = {child: Path(f"/proc/{child}/environ").read_bytes() for child in children}
-    (victim,) = (int(child) for child, variables in ranks.items() if b"\0RANK=1\0" in b"\0" + variables)
-    os.kill(victim, signal.SIGKILL)
 
 
 def test_what_all_processes_find_wrong_is_said_once(tmp_path):
     done = subprocess.run(
-        torchrun(*invad_train(tmp_path / "nowhere", tmp_path / "model")),
+        torchrun("-m", "invad", *invad_train(tmp_path / "nowhere", tmp_path / "model")),
         env=environment(),
         capture_output=True,
         text=True,
