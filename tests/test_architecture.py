@@ -112,7 +112,7 @@ def test_nothing_unwanted_in_a_module(path: Path) -> None:
     assert "print" not in names_used(path) or unit(path) == "cli"
     assert not roots & PICKLES
     loads = "torch.load" in names_used(path) | imported(path)
-    assert not loads or where == "paper/reference.py" or unit(path) == "backbones"
+    assert not loads or where == "backbones/checkpoint.py"
 
 
 LIGHT = """

@@ -230,16 +230,15 @@ def test_files_that_are_links_stay_links(folder, tmp_path):
 def test_a_share_that_goes_while_weights_are_read_is_said_with_what_to_do(folder, monkeypatch):
     """Beside the other readers of tensors: each has its own library, all say it by one function."""
     from invad.backbones.checkpoint import read_weights
-    from invad.paper import reference
+    from invad.paper.reference import load_reference
 
     def stale(*args, **options):
         raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), "some file")
 
     for module in ("detector.folder", "backbones.checkpoint"):
         monkeypatch.setattr(f"invad.{module}.load_file", stale)
-    monkeypatch.setattr(reference, "READERS", {".safetensors": stale})
     file = folder / "model.safetensors"
-    for read, path in ((read_bundle, folder), (read_weights, file), (reference._read, file)):
+    for read, path in ((read_bundle, folder), (read_weights, file), (load_reference, file)):
         with pytest.raises(InvadError) as caught:
             read(path)
         assert str(caught.value) == f"{file}: Stale file handle; is the share mounted?"

@@ -1,7 +1,6 @@
 """A run over an archive: blocks handed to Ray, the manifest, and the counts of what was scored."""
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -20,6 +19,7 @@ from invad.detector.opening import open_detector
 from invad.errors import ConfigError, DataError, reason
 from invad.observer import Observer, Silent
 from invad.scoring.calibration import known_category
+from invad.system.digests import file_sha256
 from invad.system.files import is_folder, is_there, make_folder, write_atomically
 from invad.system.lock import LOCK, sole_writer
 from invad.system.plain import read_json
@@ -175,9 +175,7 @@ def _finish(output: Path, identity: dict[str, Any], source: str | Path, before: 
                 errors += 1
             else:
                 decisions[decision] += 1
-        parts.append(
-            {"file": part.name, "rows": len(made), "sha256": hashlib.sha256(part.read_bytes()).hexdigest()}
-        )
+        parts.append({"file": part.name, "rows": len(made), "sha256": file_sha256(part)})
     images = sum(part["rows"] for part in parts)
     shutil.rmtree(output / ATTEMPTS, ignore_errors=True)
     told = {"source": str(source), "images": images, "decisions": decisions, "errors": errors}

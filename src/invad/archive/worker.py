@@ -1,6 +1,5 @@
 """What runs in the processes of Ray: a block of paths to a Parquet file."""
 
-import hashlib
 import json
 import os
 from collections.abc import Collection, Sequence
@@ -14,6 +13,7 @@ from invad.detector.opening import open_detector
 from invad.errors import ArtifactError, DataError, InvadError, in_one_line, reason
 from invad.scoring.calibration import for_category
 from invad.scoring.regions import regions
+from invad.system.digests import plain_sha256
 from invad.system.files import write_atomically, writing
 
 PARTS, ATTEMPTS = "parts", ".attempts"
@@ -116,7 +116,7 @@ class Worker:
 
 def part_name(paths: Sequence[str]) -> str:
     """Name of the Parquet file of a block."""
-    return f"part-{hashlib.sha256(json.dumps(list(paths)).encode()).hexdigest()[:20]}.parquet"
+    return f"part-{plain_sha256(list(paths))[:20]}.parquet"
 
 
 def finished_paths(output: str | Path) -> dict[str, State | None]:

@@ -1,4 +1,4 @@
-"""Read a file of weights without running any code in it."""
+"""Read a file of weights that another program wrote, without running any code in it."""
 
 from collections.abc import Mapping
 from errno import EINVAL
@@ -13,7 +13,7 @@ from invad.errors import WeightsError, in_one_line, reason
 
 PICKLED = (".pth", ".pt", ".ckpt", ".bin")
 SUFFIXES = (".safetensors", *PICKLED)
-WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model")
+WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "denoiser")
 """Where training scripts put the tensors; of several the averaged ones win."""
 
 PREFIXES = ("module.", "_orig_mod.")
@@ -31,6 +31,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: not a file of weights; give one of {', '.join(SUFFIXES)}")
     try:
         content = _content(path)
+    except MemoryError:
+        raise
     except Exception as error:  # readers of damaged bytes raise whatever comes to hand
         raise WeightsError(f"{path}: {_reason(error)}") from None
     state = {_bare_name(name): t for name, t in _unwrapped(content).items() if isinstance(t, Tensor)}

@@ -17,9 +17,8 @@ from invad.cli.options import (
     seed_numbers,
     split_names,
 )
-from invad.cli.progress import observing
-from invad.cli.train import INTERRUPTED
-from invad.cli.voice import Voice, complain
+from invad.cli.progress import ending_when_interrupted, observing
+from invad.cli.voice import Voice
 
 
 def ablate(
@@ -70,25 +69,24 @@ def ablate(
     """
     voice = Voice(json)
     chosen = seed_numbers(seeds)
-    try:
-        with observing(voice.err) as observer:
-            from invad.paper.ablation import Ablation, ablate
-            from invad.paper.ablation.tables import markdown
+    with (
+        ending_when_interrupted(lambda: "interrupted; repeat the command to continue"),
+        observing(voice.err) as observer,
+    ):
+        from invad.paper.ablation import Ablation, ablate
+        from invad.paper.ablation.tables import markdown
 
-            plan = Ablation(
-                study=study,
-                root=root,
-                preset=preset,
-                seeds=chosen,
-                categories=split_names(categories),
-                values=split_names(values),
-                steps=steps,
-                pixels=pixels,
-                device=device,
-            )
-            document = ablate(plan, output, observer)
-    except KeyboardInterrupt:
-        complain("interrupted; repeat the command to continue")
-        raise typer.Exit(INTERRUPTED) from None
+        plan = Ablation(
+            study=study,
+            root=root,
+            preset=preset,
+            seeds=chosen,
+            categories=split_names(categories),
+            values=split_names(values),
+            steps=steps,
+            pixels=pixels,
+            device=device,
+        )
+        document = ablate(plan, output, observer)
     voice.say(*markdown(document).splitlines(), "", f"Written: {output / study}.json, .md, .svg")
     voice.hand_over({**document, "output": str(output)})

@@ -29,6 +29,7 @@ from invad.cli.export import export, verify
 from invad.cli.former import FormerVerb, refuse_moved
 from invad.cli.info import info
 from invad.cli.predict import predict
+from invad.cli.progress import ending_when_interrupted
 from invad.cli.recipes import recipes
 from invad.cli.reference import import_reference
 from invad.cli.train import train
@@ -37,7 +38,7 @@ from invad.errors import ConfigError, InvadError, reason
 from invad.fit.launch import first_to_fail
 from invad.system.waiting import sleep_in_this_process
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 130
+FAILED, USAGE = 1, 2
 
 FULL_INSTALL = ("torch", "torchvision", "timm", "safetensors", "scipy", "jinja2")
 """What the small runtime does without."""
@@ -52,7 +53,8 @@ class Verbs(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            with ending_when_interrupted(lambda: "interrupted"):
+                return super().invoke(ctx)
         except InvadError as error:
             if first_to_fail():
                 complain(str(error))
@@ -72,10 +74,6 @@ class Verbs(TyperGroup):
                 "runtime alone predicts with exported bundles"
             )
             raise typer.Exit(FAILED) from None
-        except KeyboardInterrupt:
-            if first_to_fail():
-                complain("interrupted")
-            raise typer.Exit(INTERRUPTED) from None
 
 
 app = typer.Typer(

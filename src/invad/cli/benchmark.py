@@ -24,9 +24,8 @@ from invad.cli.options import (
     seed_numbers,
     split_names,
 )
-from invad.cli.progress import observing
-from invad.cli.train import INTERRUPTED
-from invad.cli.voice import Voice, complain
+from invad.cli.progress import ending_when_interrupted, observing
+from invad.cli.voice import Voice
 from invad.errors import DataError
 
 MetricsOption = Annotated[
@@ -92,31 +91,30 @@ def run(
     """
     voice = Voice(json)
     output = output or Path(f"benchmark_{root.absolute().name}_{setting.value}")
-    try:
-        with observing(voice.err) as observer:
-            from invad.evaluation.benchmark import Plan
-            from invad.evaluation.benchmark import run as measure
+    with (
+        ending_when_interrupted(lambda: "interrupted; repeat the command to continue"),
+        observing(voice.err) as observer,
+    ):
+        from invad.evaluation.benchmark import Plan
+        from invad.evaluation.benchmark import run as measure
 
-            plan = Plan(
-                root=root,
-                layout=dataset,
-                split=split,
-                setting=setting.value,
-                categories=split_names(categories),
-                preset=preset,
-                backbone=backbone,
-                weights=weights,
-                seeds=seed_numbers(seeds),
-                steps=steps,
-                definitions=split_names(metrics) or (),
-                strict=strict,
-                device=device,
-                keep_models=keep_models,
-            )
-            found = measure(plan, output, observer)
-    except KeyboardInterrupt:
-        complain("interrupted; repeat the command to continue")
-        raise typer.Exit(INTERRUPTED) from None
+        plan = Plan(
+            root=root,
+            layout=dataset,
+            split=split,
+            setting=setting.value,
+            categories=split_names(categories),
+            preset=preset,
+            backbone=backbone,
+            weights=weights,
+            seeds=seed_numbers(seeds),
+            steps=steps,
+            definitions=split_names(metrics) or (),
+            strict=strict,
+            device=device,
+            keep_models=keep_models,
+        )
+        found = measure(plan, output, observer)
     _show(voice, found)
     voice.say(f"Tables: {output / 'benchmark'}.html, .md, .csv, .json")
     voice.hand_over({**found, "output": str(output)})

@@ -1,16 +1,18 @@
 """How a long job goes: a bar with loss and time left on a terminal, plain lines elsewhere."""
 
 import signal
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from invad.cli.voice import remark, shown
+from invad.cli.voice import complain, remark, shown
+from invad.fit.launch import first_to_fail
+from invad.system.signals import INTERRUPT, answering, is_unanswered
 
 if TYPE_CHECKING:
     from invad.fit.distributed import Workers
@@ -18,6 +20,10 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_LINES = 10.0
 STOPPING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 """Signals that are treated like Ctrl-C, unless somebody has them ignored (nohup)."""
+
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C."""
 
 
 class Shown(Protocol):
@@ -104,10 +110,21 @@ class Interruptible:
     def note(self, text: str) -> None:
         self.inner.note(text)
 
-    def on_signal(self, *_: Any) -> None:
+    def on_signal(self) -> None:
         if not self.working or (self.asked and not self.patient):
             raise KeyboardInterrupt
         self.asked = True
+
+
+@contextmanager
+def ending_when_interrupted(says: Callable[[], str]) -> Iterator[None]:
+    """Ctrl-C ends the command with the line that `says` makes, once for all processes of a job."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if first_to_fail():
+            complain(says())
+        raise typer.Exit(INTERRUPTED) from None
 
 
 @contextmanager
@@ -135,14 +152,7 @@ def observing(console: Console, team: "Workers | None" = None) -> Iterator[Shown
 @contextmanager
 def _safe_interrupt(inner: Shown, patient: bool = False) -> Iterator[Interruptible]:
     observer = Interruptible(inner, patient)
-    if threading.current_thread() is not threading.main_thread():
-        yield observer
-        return
     # The processes of a team are ended by their launcher, which waits for none of them.
-    others = () if patient else [s for s in STOPPING if signal.getsignal(s) == signal.SIG_DFL]
-    before = {number: signal.signal(number, observer.on_signal) for number in (signal.SIGINT, *others)}
-    try:
+    others = () if patient else filter(is_unanswered, STOPPING)
+    with answering([INTERRUPT, *others], observer.on_signal):
         yield observer
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -30,9 +30,9 @@ from invad.cli.options import (
     one_of,
     split_names,
 )
-from invad.cli.progress import observing
-from invad.cli.voice import Voice, complain
-from invad.fit.launch import first_to_fail, launched
+from invad.cli.progress import ending_when_interrupted, observing
+from invad.cli.voice import Voice
+from invad.fit.launch import launched
 from invad.fit.tracking import check_trackers, tracking
 from invad.observer import NO_RECORD, Recorder
 from invad.scoring.calibration import Rates
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from invad.detector.detector import Detector
     from invad.fit.distributed import Workers
 
-INTERRUPTED = 130
 RECORDS = "Records and repetition"
 
 
@@ -150,58 +149,53 @@ def train(
     }
     if deterministic:
         _make_deterministic()
-    try:
-        with (
-            _team(device) as team,
-            training_folder(output, resume, team) as work,
-            observing(voice.err, team) as observer,
-            _recording(team, work / METRICS, trackers, output.name, options) as recorder,
-        ):
-            from invad.data.datasets import not_taken, read_dataset, selected
-            from invad.detector.detector import Detector
-            from invad.fit.distributed import Solo
-            from invad.fit.run import Run
-            from invad.fit.training import Execution
-            from invad.model.settings import preset_named
 
-            whole = read_dataset(data, layout=layout, split=split)
-            dataset = selected(whole, split_names(categories))
-            for line in (*not_taken(whole), *_untrained(dataset)):
-                observer.note(line)
-            net = preset_named(preset).load_backbone(backbone, weights) if weights is not None else backbone
-            detector = Detector.fit(
-                dataset.train,
-                preset=preset,
-                backbone=net,
-                steps=steps,
-                batch=batch,
-                seed=seed,
-                rates=rates,
-                strict=strict,
-                device=device,
-                run=Run(
-                    work=work,
-                    cache=cache,
-                    workers=team or Solo(),
-                    execution=Execution(
-                        accumulate=accumulate, precision=precision, checkpointing=checkpointing
-                    ),
-                    observer=observer,
-                    recorder=recorder,
-                ),
-            )
-            leads = team is None or team.rank == 0
-            if leads:
-                detector.save(output)
-    except KeyboardInterrupt:
-        if first_to_fail():
-            kept = has_checkpoint(output)
-            complain(
-                "interrupted; repeat the command with --resume to continue"
-                if kept
-                else "interrupted before the first training step; nothing is left behind"
-            )
-        raise typer.Exit(INTERRUPTED) from None
+    def interrupted() -> str:
+        if has_checkpoint(output):
+            return "interrupted; repeat the command with --resume to continue"
+        return "interrupted before the first training step; nothing is left behind"
+
+    with (
+        ending_when_interrupted(interrupted),
+        _team(device) as team,
+        training_folder(output, resume, team) as work,
+        observing(voice.err, team) as observer,
+        _recording(team, work / METRICS, trackers, output.name, options) as recorder,
+    ):
+        from invad.data.datasets import not_taken, read_dataset, selected
+        from invad.detector.detector import Detector
+        from invad.fit.distributed import Solo
+        from invad.fit.run import Run
+        from invad.fit.training import Execution
+        from invad.model.settings import preset_named
+
+        whole = read_dataset(data, layout=layout, split=split)
+        dataset = selected(whole, split_names(categories))
+        for line in (*not_taken(whole), *_untrained(dataset)):
+            observer.note(line)
+        net = preset_named(preset).load_backbone(backbone, weights) if weights is not None else backbone
+        detector = Detector.fit(
+            dataset.train,
+            preset=preset,
+            backbone=net,
+            steps=steps,
+            batch=batch,
+            seed=seed,
+            rates=rates,
+            strict=strict,
+            device=device,
+            run=Run(
+                work=work,
+                cache=cache,
+                workers=team or Solo(),
+                execution=Execution(accumulate=accumulate, precision=precision, checkpointing=checkpointing),
+                observer=observer,
+                recorder=recorder,
+            ),
+        )
+        leads = team is None or team.rank == 0
+        if leads:
+            detector.save(output)
     if leads:
         result = summary(detector, output)
         voice.say(*_closing_lines(result))

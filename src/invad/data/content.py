@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from invad.system.digests import file_blake2
+
 BLANK = "of one colour"
 """The mark of pictures that show nothing: as samples of how things look they are all the same."""
 
@@ -17,14 +19,10 @@ SHOWN = 3
 
 def file_digest(path: Path) -> str:
     """BLAKE2 of the bytes of a file; empty where they cannot be read, which is said when it is decoded."""
-    digest = hashlib.blake2b(digest_size=16)
     try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return file_blake2(path)
     except OSError:
         return ""
-    return digest.hexdigest()
 
 
 def pixel_digest(pixels: NDArray[Any]) -> str:

@@ -20,7 +20,7 @@ from invad.data.preprocess import resize_map
 from invad.detector import calibrating
 from invad.detector.card import model_card
 from invad.detector.parts import DetectorInfo, Parts, load_parts, save_parts
-from invad.errors import ConfigError, NotCalibratedError
+from invad.errors import NotCalibratedError
 from invad.fit.fit import fit
 from invad.fit.run import Run
 from invad.graph.graph import Graph, categories
@@ -33,6 +33,7 @@ from invad.runtime.predictor import Pixels, Predictor
 from invad.runtime.torch_engine import TorchEngine
 from invad.scoring.calibration import POOLED, Calibration, Rates, for_category, known_category
 from invad.scoring.typicality import PositionStats
+from invad.system.devices import choose_device
 from invad.system.waiting import sleep_beside_the_user
 
 DEFAULT_RATES = Rates()
@@ -281,18 +282,6 @@ class Detector(Predictor):
     def _require_calibrated(self) -> None:
         if POOLED not in self.calibrations:
             raise NotCalibratedError("the detector has seen no held-out normals; calibrate it first")
-
-
-def choose_device(name: str | None) -> torch.device:
-    """The device called `name`; None is a CUDA GPU if there is one. Raises ConfigError if unusable."""
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise ConfigError(f"device {name!r} cannot be used here; give cpu, or cuda with a GPU") from None
-    return device
 
 
 def _now() -> str:

@@ -1,6 +1,5 @@
 """What a benchmark found, from its prediction files: rows, means, and what has to be said beside them."""
 
-import hashlib
 import json
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ from invad.evaluation.definitions import DEFINITIONS, definitions_named
 from invad.evaluation.predictions import Predictions, read_predictions
 from invad.evaluation.rows import SAMPLE_METRICS, Row, row_of
 from invad.metrics.exact import SEVEN_METRICS, mean_over_categories
+from invad.system.digests import file_sha256
 from invad.system.files import is_file, is_folder, write_atomically
 from invad.system.plain import read_plain, to_plain
 
@@ -81,7 +81,7 @@ class _Kept:
 
 def rows_of_file(file: Path, cache: Path, definitions: Sequence[str]) -> list[Row]:
     """The same of a file, kept in `cache` for as long as the file stays what it is."""
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    digest = file_sha256(file)
     known: dict[str, tuple[Row, ...]] = {}
     with suppress(DataError):
         kept = read_plain(_Kept, cache, DataError, "")

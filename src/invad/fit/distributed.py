@@ -6,7 +6,6 @@ Everything that a job does differently in many processes goes through the method
 """
 
 import signal
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
@@ -17,6 +16,8 @@ from torch import Tensor, nn
 
 from invad.errors import ConfigError, TrainingError, in_one_line
 from invad.fit.launch import launched
+from invad.system.devices import choose_device
+from invad.system.signals import answering
 
 T = TypeVar("T")
 
@@ -171,7 +172,7 @@ def workers(device: str | None = None) -> Iterator[Workers]:
     if device not in (None, "cpu", "cuda"):
         raise ConfigError(f"device {device!r}: each of {launched()} processes takes its own; leave it out")
     try:
-        team = Team(cpu=device == "cpu" or not torch.cuda.is_available())
+        team = Team(cpu=device == "cpu" or choose_device(None).type == "cpu")
     except ImportError:
         raise ConfigError(
             "several processes need accelerate, which is not installed: pip install 'invad[distributed]'"
@@ -195,15 +196,9 @@ def _is_lost_peer(error: RuntimeError) -> bool:
 @contextmanager
 def _ended_by_launcher() -> Iterator[None]:
     """A launcher ends all when one died, with SIGTERM; that is an error like others, not a silent death."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
 
-    def ended(number: int, frame: object) -> None:
+    def ended() -> None:
         raise TrainingError(LOST)
 
-    before = signal.signal(signal.SIGTERM, ended)
-    try:
+    with answering([signal.SIGTERM], ended):
         yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -5,8 +5,6 @@ is called ZeRO stage 1): no moment and no average exists twice. The checkpoint i
 same, so that a training may be continued by another number of processes.
 """
 
-import hashlib
-import json
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +18,7 @@ from torch import Tensor, nn
 from invad.errors import TrainingError, in_one_line, reason
 from invad.fit.distributed import Workers
 from invad.model.settings import TrainConfig
+from invad.system.digests import plain_sha256
 from invad.system.files import take_place, writing
 from invad.system.tensors import save_tensors
 
@@ -185,4 +184,4 @@ def _owners(sizes: dict[str, int], processes: int) -> dict[str, int]:
 
 def fingerprint(*parts: object) -> str:
     """A short hash of plain data, to tell whether a checkpoint belongs to a command."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
+    return plain_sha256(parts, default=str)[:16]

@@ -1,7 +1,8 @@
 """The numbers of a training, kept: a JSON Lines file always, experiment trackers on request.
 
 Each tracker is used through its own package and puts its files where that package puts them: TensorBoard in
-`runs/`, MLflow in its store (MLFLOW_TRACKING_URI), Weights & Biases in `wandb/` (WANDB_DIR, WANDB_MODE).
+`runs/`, MLflow in its store (MLFLOW_TRACKING_URI), Weights & Biases in `wandb/` (WANDB_DIR, WANDB_MODE). Not
+through the trackers of accelerate, which end every run as finished: one that failed has to be seen as failed.
 """
 
 import json

@@ -10,8 +10,6 @@ those of one process but for rounding.
 """
 
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -29,6 +27,7 @@ from invad.errors import ConfigError, TrainingError
 from invad.fit.distributed import Solo, Workers
 from invad.fit.state import Checkpoint, State, fingerprint
 from invad.model.settings import TrainConfig
+from invad.system.signals import INTERRUPT, answering, is_unanswered
 
 __all__ = ["Checkpoint", "Execution", "draw", "fingerprint", "train_denoiser"]
 
@@ -169,22 +168,16 @@ class _Clock:
 @contextmanager
 def _interrupts_kept() -> Iterator[Callable[[], bool]]:
     """Ctrl-C only marks that it was pressed, so that no step is torn; a second one interrupts at once."""
-    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not usual or threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    pressed = threading.Event()
+    pressed: list[bool] = []
 
-    def keep(number: int, frame: object) -> None:
-        if pressed.is_set():
+    def keep() -> None:
+        if pressed:
             raise KeyboardInterrupt
-        pressed.set()
+        pressed.append(True)
 
-    signal.signal(signal.SIGINT, keep)
-    try:
-        yield pressed.is_set
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Whoever answers it already, as the command line does, has a way of its own to end between two steps.
+    with answering([INTERRUPT] if is_unanswered(INTERRUPT) else [], keep):
+        yield lambda: bool(pressed)
 
 
 def draw(

@@ -11,7 +11,7 @@ from invad._version import __version__
 from invad.backbones.base import Backbone
 from invad.backbones.registry import load_backbone
 from invad.data.datasets import normal_images
-from invad.detector.detector import DEFAULT_RATES, Detector, choose_device
+from invad.detector.detector import DEFAULT_RATES, Detector
 from invad.detector.parts import DetectorInfo
 from invad.errors import ConfigError
 from invad.fit.fit import FitRecord, plan
@@ -22,6 +22,7 @@ from invad.observer import Observer, Silent
 from invad.paper.reference import load_reference
 from invad.records import Hw, Sample
 from invad.scoring.calibration import Rates
+from invad.system.devices import choose_device
 
 
 def adopt(

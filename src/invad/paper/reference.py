@@ -7,26 +7,26 @@ embedders are never used by the unconditional path. Files are read without runni
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from errno import EINVAL
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from invad.backbones.checkpoint import read_weights
 from invad.diffusion.denoiser import DenoiserConfig
 from invad.diffusion.dit import DiT
-from invad.errors import ConfigError, WeightsError, reason
+from invad.errors import ConfigError, WeightsError
 from invad.records import Hw
 from invad.system.files import replacing, writing
 from invad.system.plain import from_plain, read_json
 from invad.system.tensors import save_tensors
 
-WRAPPER_KEYS = ("ema", "model_ema", "state_dict", "model", "denoiser")
-PREFIXES = ("module.", "_orig_mod.", "net.")
+WRAPPER = "net."
+"""What the training wrapper puts before the names of the DiT, beside what `read_weights` takes away."""
+
 UNUSED = ("x_embedder_linear.", "y_embedder.", "cls_embed.")
 FOREIGN = {"res_blocks.": "an MLP", "input_blocks.": "a UNet", "middle_block.": "a UNet"}
 DEFAULT_HEADS = 8
@@ -53,7 +53,7 @@ def load_reference(
     Raises WeightsError when the file is unreadable, unsafe, of another architecture, or does not fit.
     """
     path = Path(path)
-    state = _clean(_read(path), path)
+    state = _clean(read_weights(path), path)
     beside = _read_beside(path)
     config = _infer_config(state, beside.heads if heads is None else heads, path)
     channels = state["x_embedder.proj.weight"].shape[1]
@@ -99,49 +99,12 @@ def convert_reference(
     return info
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise WeightsError(f"{path}: no such file; give the path of a checkpoint")
-    if path.suffix not in READERS:
-        raise WeightsError(f"{path}: unknown kind of file {path.suffix!r}; give one of {', '.join(READERS)}")
-    try:
-        return _unwrap(READERS[path.suffix](path), path)
-    except (WeightsError, MemoryError):
-        raise
-    except Exception as error:  # The unpickler fails on damaged bytes with almost any class.
-        if type(error).__name__ == "UnpicklingError" and "unsupported global" in str(error).lower():
-            raise WeightsError(
-                f"{path}: refused, it holds objects other than tensors, and loading them could run code; "
-                "save its state_dict alone"
-            ) from None
-        if isinstance(error, OSError) and error.errno not in (None, EINVAL):  # torch's, of a cut file
-            raise WeightsError(f"{path}: {reason(error, writing=False)}") from None
-        short = str(error).splitlines()[0].split(". ")[0] if str(error) else "ends early"
-        raise WeightsError(f"{path}: not a readable checkpoint ({short}); fetch it again") from None
-
-
-def _read_pickle(path: Path) -> Any:
-    return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _unwrap(content: Any, path: Path) -> Mapping[str, Any]:
-    while isinstance(content, Mapping):
-        inner = [content[key] for key in WRAPPER_KEYS if isinstance(content.get(key), Mapping)]
-        if not inner:
-            break
-        content = inner[0]
-    if isinstance(content, Mapping) and any(isinstance(value, Tensor) for value in content.values()):
-        return content
-    raise WeightsError(f"{path}: holds no state dict (looked under {', '.join(WRAPPER_KEYS)}); save one")
-
-
-def _clean(content: Mapping[str, Any], path: Path) -> dict[str, Tensor]:
+def _clean(content: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
     """Plain names of dit.DiT, float32 tensors, without the parts the unconditional path never uses."""
     state = {}
     for name, tensor in content.items():
-        while name.startswith(PREFIXES):
-            name = name.split(".", 1)[1]
-        if isinstance(tensor, Tensor) and not name.startswith(UNUSED):
+        name = name.removeprefix(WRAPPER)
+        if not name.startswith(UNUSED):
             state[name] = tensor.float()
     for mark, kind in FOREIGN.items():
         if any(mark in name for name in state):
@@ -237,12 +200,3 @@ def _require_fit(network: DiT, state: Mapping[str, Tensor], path: Path) -> None:
 def _first(names: list[str], count: int = 3) -> str:
     rest = len(names) - count
     return ", ".join(names[:count]) + (f" and {rest} more" if rest > 0 else "")
-
-
-READERS: dict[str, Callable[[Path], Any]] = {
-    ".pth": _read_pickle,
-    ".pt": _read_pickle,
-    ".ckpt": _read_pickle,
-    ".bin": _read_pickle,
-    ".safetensors": load_file,
-}

@@ -3,7 +3,6 @@
 `bundle.json` names every file with its SHA-256 and is written last, so a folder that has it is complete.
 """
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ from typing import Any
 from invad.errors import ArtifactError, reason
 from invad.records import Hw
 from invad.scoring.calibration import POOLED, Calibration
+from invad.system.digests import file_sha256, plain_sha256
 from invad.system.files import is_file, is_folder, is_there, writing
 from invad.system.plain import from_plain, read_json, to_plain
 
@@ -146,16 +146,12 @@ def _open_to_all(folder: Path) -> None:
 
 def sha256(path: Path) -> str:
     """Of the bytes of a file, hexadecimal. Raises ArtifactError when it cannot be read."""
-    digest = hashlib.sha256()
     try:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return file_sha256(path)
     except OSError as error:
         raise ArtifactError(f"{path}: {reason(error, writing=False)}") from None
-    return digest.hexdigest()
 
 
 def content_hash(plain: Mapping[str, Any], files: Mapping[str, str]) -> str:
     """Over plain data and the digests of files, hexadecimal."""
-    return hashlib.sha256(json.dumps([plain, files], sort_keys=True).encode()).hexdigest()
+    return plain_sha256([plain, files])

@@ -1,13 +1,14 @@
 """Files that spare work when they are there, and decide nothing before they are checked."""
 
 import hashlib
-import json
 import os
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from invad.system.digests import plain_sha256
 
 DIGEST = hashlib.sha256().digest_size
 
@@ -48,7 +49,7 @@ def some_home() -> Iterator[None]:
 
 def key_of(*parts: object) -> str:
     """A file's name for what it was made from: JSON values."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:40]
+    return plain_sha256(parts)[:40]
 
 
 def kept(path: Path) -> bytes | None:

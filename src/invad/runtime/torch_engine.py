@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 
-from invad.errors import ArtifactError, ConfigError, in_one_line
+from invad.errors import ArtifactError, in_one_line
 from invad.runtime.engines import Array, Options, Outputs
+from invad.system.devices import choose_device
 from invad.system.waiting import sleep_beside_the_user
 
 
@@ -30,11 +31,7 @@ def open_graph(path: Path, options: Options) -> TorchEngine:
     """Raises ConfigError for a device that is not there, ArtifactError for a graph it cannot run."""
     if options.threads is not None:
         torch.set_num_threads(options.threads)
-    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
-        raise ConfigError(f"device {device!r} cannot be used here; give cpu, or cuda with a GPU") from None
+    device = str(choose_device(options.device))
     try:
         program = torch.export.load(path)
         if device != "cpu":

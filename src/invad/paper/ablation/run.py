@@ -18,7 +18,6 @@ from invad.data.datasets import load_dataset
 from invad.data.labelled import Unreadable, judge_labelled
 from invad.data.layouts.base import Dataset
 from invad.data.preprocess import resize_map
-from invad.detector.detector import choose_device
 from invad.errors import ConfigError, DataError
 from invad.fit.fit import train_apart
 from invad.fit.run import Run
@@ -32,6 +31,7 @@ from invad.paper.ablation.studies import STUDIES, Network, Variant
 from invad.paper.ablation.tables import chart, markdown
 from invad.records import Sample
 from invad.scoring.typicality import paper_terms
+from invad.system.devices import choose_device
 from invad.system.files import make_folder, write_all
 from invad.system.lock import sole_writer
 from invad.system.plain import from_plain, read_json, to_plain
