@@ -76,8 +76,8 @@ def reason(error: OSError, *, writing: bool | None = None) -> str:
     permission depends on it. The path is not part of it.
     """
     said, number = error.strerror, error.errno
-    if number is None and (found := _OF_RUST.search(str(error))):
-        number = int(found[1])
+    if number is None and (match := _OF_RUST.search(str(error))):
+        number = int(match[1])
         said = os.strerror(number)
     said = said or (" ".join(str(error).split()) or type(error).__name__)[:300]
     name = errno.errorcode.get(number or 0, "")

@@ -120,8 +120,8 @@ def _results(
 def _reason(error: Exception) -> str:
     """What went wrong in a worker: Ray's text holds the workers' tracebacks, the innermost first."""
     text = str(error)
-    found = re.search(r"^[\w.]*(?:Error|Exception): .+", text, re.MULTILINE)
-    line = " ".join((found[0] if found else text).split())[:300]
+    error_line = re.search(r"^[\w.]*(?:Error|Exception): .+", text, re.MULTILINE)
+    line = " ".join((error_line[0] if error_line else text).split())[:300]
     return re.sub(r"^invad\.errors\.\w+: ", "", line)
 
 

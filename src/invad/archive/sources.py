@@ -32,16 +32,16 @@ def list_source(source: str | Path) -> list[str]:
         return _list_url(text)
     path = Path(source)
     if is_folder(path):
-        found = [_as_text(p.absolute()) for p in list_images(path)]
+        images = [_as_text(p.absolute()) for p in list_images(path)]
     elif path.suffix.lower() in LISTS and is_file(path):
-        found = [_absolute(path.parent, name) for name in _named(path)]
+        images = [_absolute(path.parent, name) for name in _named(path)]
     elif is_file(path) and path.suffix.lower() in IMAGE_SUFFIXES:
-        found = [_as_text(path.absolute())]
+        images = [_as_text(path.absolute())]
     else:
         raise DataError(f"{path}: give a folder, a list of images ({', '.join(LISTS)}) or a URL")
-    if not found:
+    if not images:
         raise DataError(f"{path}: no images in it; give a folder or list of images")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(images))
 
 
 def _named(path: Path) -> list[str]:
@@ -87,13 +87,13 @@ def _list_url(url: str) -> list[str]:
     options = f"?{parts.query}" if parts.query else ""
     try:
         files, root = fs.FileSystem.from_uri(url)
-        found = files.get_file_info(fs.FileSelector(root, recursive=True))
+        entries = files.get_file_info(fs.FileSelector(root, recursive=True))
     except (OSError, ValueError, pa.ArrowException) as error:
         line = in_one_line(error)
         raise DataError(f"{url}: cannot be listed ({line}); check the address and the access to it") from None
     names = [
         f.path
-        for f in found
+        for f in entries
         if f.is_file
         and f.path.lower().endswith(IMAGE_SUFFIXES)
         and not any(map(is_passed_over, Path(f.path).relative_to(root).parts))
@@ -109,7 +109,7 @@ def states(paths: Iterable[str]) -> dict[str, State]:
 
     Raises OSError when a server does not answer.
     """
-    found: dict[str, State] = {}
+    by_path: dict[str, State] = {}
     remote: dict[tuple[str, str, str], list[str]] = {}
     for path in paths:
         local = _local(path)
@@ -119,10 +119,10 @@ def states(paths: Iterable[str]) -> dict[str, State]:
             continue
         with suppress(OSError, ValueError):
             looked = os.stat(local)  # noqa: PTH116
-            found[path] = looked.st_size, looked.st_mtime_ns
+            by_path[path] = looked.st_size, looked.st_mtime_ns
     for urls in remote.values():
-        found |= _states_of(urls)
-    return found
+        by_path |= _states_of(urls)
+    return by_path
 
 
 def _states_of(urls: Sequence[str]) -> dict[str, State]:

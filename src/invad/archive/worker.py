@@ -124,12 +124,12 @@ def finished_paths(output: str | Path) -> dict[str, State | None]:
 
     Raises ArtifactError for a damaged part.
     """
-    found: dict[str, State | None] = {}
+    judged: dict[str, State | None] = {}
     for part in parts_of(output):
         told = (column.to_pylist() for column in read_part(part, ["path", *STATE]).columns)
         for path, size, modified in zip(*told, strict=True):
-            found[path] = None if size is None else (size, modified)
-    return found
+            judged[path] = None if size is None else (size, modified)
+    return judged
 
 
 def drop_rows(output: str | Path, paths: Collection[str]) -> None:

@@ -37,9 +37,9 @@ def cached_weights(config: Mapping[str, Any]) -> Path | None:
     repository, _, revision = str(config["hf_hub_id"]).partition("@")
     own = config.get("hf_hub_filename")
     for file in (own,) if own else FILES:
-        found = try_to_load_from_cache(repository, file, revision=revision or None)
-        if isinstance(found, str):
-            return Path(found)
+        cached = try_to_load_from_cache(repository, file, revision=revision or None)
+        if isinstance(cached, str):
+            return Path(cached)
     return None
 
 

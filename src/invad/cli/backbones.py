@@ -31,8 +31,8 @@ def list_backbones(
 
         rows = [row for row in rows if match in row["name"]]
         known = {row["name"] for row in rows}
-        found = timm.list_models(f"*{match}*")
-        rows += [{"name": name, "description": "timm"} for name in found if name not in known]
+        networks = timm.list_models(f"*{match}*")
+        rows += [{"name": name, "description": "timm"} for name in networks if name not in known]
     if rows:
         voice.table([(row["name"], row["description"]) for row in rows])
     else:

@@ -114,13 +114,13 @@ def run(
             device=device,
             keep_models=keep_models,
         )
-        found = measure(plan, output, observer)
-    _show(voice, found)
+        result = measure(plan, output, observer)
+    _show(voice, result)
     voice.say(f"Tables: {output / 'benchmark'}.html, .md, .csv, .json")
-    voice.hand_over({**found, "output": str(output)})
-    if found["failed"]:
-        unit, error = next(iter(found["failed"].items()))
-        raise DataError(f"{len(found['failed'])} failed, the first {unit}: {error}")
+    voice.hand_over({**result, "output": str(output)})
+    if result["failed"]:
+        unit, error = next(iter(result["failed"].items()))
+        raise DataError(f"{len(result['failed'])} failed, the first {unit}: {error}")
 
 
 def rescore(
@@ -142,22 +142,22 @@ def rescore(
     from invad.evaluation.tables import write_outputs
     from invad.system.files import make_folder
 
-    found = measure(predictions, split_names(metrics) or ())
+    result = measure(predictions, split_names(metrics) or ())
     if output is not None:
         make_folder(output)
-        voice.attempt(lambda: write_outputs(output, found))
-    _show(voice, found)
+        voice.attempt(lambda: write_outputs(output, result))
+    _show(voice, result)
     if output is not None:
         voice.say(f"Tables: {output / 'benchmark'}.html, .md, .csv, .json")
-    voice.hand_over({**found, "output": None if output is None else str(output)})
+    voice.hand_over({**result, "output": None if output is None else str(output)})
 
 
-def _show(voice: Voice, found: Mapping[str, Any]) -> None:
+def _show(voice: Voice, result: Mapping[str, Any]) -> None:
     from invad.evaluation.tables import category_tables, cost_table, overview, terminal
 
-    tables = [*category_tables(found), cost_table(found), overview(found)] if found["rows"] else []
+    tables = [*category_tables(result), cost_table(result), overview(result)] if result["rows"] else []
     for table in tables:
         voice.say(table.title)
         voice.table(terminal(table))
         voice.say("")
-    voice.warn(*found["notes"])
+    voice.warn(*result["notes"])

@@ -43,22 +43,22 @@ def check(
     from invad.data.check import check_dataset
 
     with observing(voice.err) as observer:
-        found = check_dataset(
+        report = check_dataset(
             root, layout=layout, split=split, stage=observer.stage, advance=observer.advance
         )
-    voice.say(f"{root}: layout {found.layout}, {len(found.counts)} categories")
-    voice.table(_table(found.counts))
-    voice.say(*(f"note: {note}" for note in found.notes))
-    voice.say(*(f"problem: {problem}" for problem in found.problems[:SHOWN]))
-    if len(found.problems) > SHOWN:
-        voice.say(f"... and {len(found.problems) - SHOWN} more; --json FILE lists all")
-    voice.say(f"{len(found.problems)} problems" if found.problems else "Nothing is wrong.")
+    voice.say(f"{root}: layout {report.layout}, {len(report.counts)} categories")
+    voice.table(_table(report.counts))
+    voice.say(*(f"note: {note}" for note in report.notes))
+    voice.say(*(f"problem: {problem}" for problem in report.problems[:SHOWN]))
+    if len(report.problems) > SHOWN:
+        voice.say(f"... and {len(report.problems) - SHOWN} more; --json FILE lists all")
+    voice.say(f"{len(report.problems)} problems" if report.problems else "Nothing is wrong.")
     drawn = None
-    if sheet is not None and voice.attempt(lambda: _draw(sheet, root, found.layout, split)):
+    if sheet is not None and voice.attempt(lambda: _draw(sheet, root, report.layout, split)):
         drawn = str(sheet)
         voice.say(f"Contact sheet: {sheet}")
-    voice.hand_over({**asdict(found), "root": str(root), "sheet": drawn})
-    if found.problems:
+    voice.hand_over({**asdict(report), "root": str(root), "sheet": drawn})
+    if report.problems:
         raise typer.Exit(FAILED)
 
 

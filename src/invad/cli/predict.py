@@ -144,10 +144,10 @@ def predict(
         rows = Rows(voice, len(images), {standard(csv): csv_form(), standard(json): json_form(head)}, say)
         observer.stage("images", len(images))
         try:
-            for (image, below), found in zip(images, made, strict=True):
-                rows.add(_row(image, found))
-                if overlays is not None and not isinstance(found, DataError):
-                    overlays.save(image, below, found)
+            for (image, below), prediction in zip(images, made, strict=True):
+                rows.add(_row(image, prediction))
+                if overlays is not None and not isinstance(prediction, DataError):
+                    overlays.save(image, below, prediction)
                 observer.advance()
         finally:
             rows.close()
@@ -174,20 +174,20 @@ def expand(
     own = None if output is None else _real(output)
     seen: set[str] = set()
     for path in paths:
-        found: Iterable[Path] = (path,)
+        images: Iterable[Path] = (path,)
         is_root = _is_folder(path)
         if is_root:
             root = _real(path)
             if own is not None and own in (root, *root.parents):
                 raise ConfigError(f"--output {output} holds the images of {path}; give it another folder")
             listed = survey(path)
-            found = [p for p in listed.images if own is None or own not in _real(p).parents]
-            if not found:
+            images = [p for p in listed.images if own is None or own not in _real(p).parents]
+            if not images:
                 said = "".join(f"; {line}" for line in listed.in_words())
                 raise DataError(f"{path}: no images in it{said}; give images or folders of images")
             for line in listed.in_words():
                 warn(line)
-        for image in found:
+        for image in images:
             whole = os.fspath(image.absolute())
             if whole not in seen:
                 seen.add(whole)
@@ -244,14 +244,15 @@ class OverlayNames:
         return name
 
 
-def _row(image: Path, found: "Prediction | DataError") -> dict[str, Any]:
-    if isinstance(found, DataError):
-        return {"path": str(image), "score": None, "p_value": None, "decision": None, "error": str(found)}
+def _row(image: Path, prediction: "Prediction | DataError") -> dict[str, Any]:
+    if isinstance(prediction, DataError):
+        unread = dict.fromkeys(("score", "p_value", "decision"))
+        return {"path": str(image), **unread, "error": str(prediction)}
     return {
         "path": str(image),
-        "score": found.score,
-        "p_value": found.p_value,
-        "decision": found.decision,
+        "score": prediction.score,
+        "p_value": prediction.p_value,
+        "decision": prediction.decision,
     }
 
 

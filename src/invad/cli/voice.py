@@ -109,7 +109,7 @@ def shown(text: str) -> str:
 
     File names may hold anything. Bytes that are no UTF-8 become `\\xff`.
     """
-    return _ACTING.sub(lambda found: _escape(found[0]), text)
+    return _ACTING.sub(lambda match: _escape(match[0]), text)
 
 
 def complain(text: str) -> None:

@@ -124,19 +124,19 @@ class _Seen:
                 self.look_at_mask(sample, sample.mask_path, levels)
 
     def look_at_mask(self, sample: Sample, path: Path, levels: NDArray[Any]) -> None:
-        found = np.unique(levels)
+        values = np.unique(levels)
         known = sample.mask_above is not None
         above = float(sample.mask_above) if sample.mask_above is not None else mask_split(levels, path)
         if not (levels > above).any():
             self.problems.append(f"{path}: no pixel is above {above:g}, so no defect is marked; draw it")
         elif why := doubt(levels > above):
             self.problems.append(f"{path}: {why}")
-        elif len(found) > 2 and not known:
+        elif len(values) > 2 and not known:
             self.problems.append(
-                f"{path}: has {len(found)} levels ({_in_words(found)}), not two; those above {above:g} are "
+                f"{path}: has {len(values)} levels ({_in_words(values)}), not two; those above {above:g} are "
                 "taken as defective: save it with 0 and 255"
             )
-        if known or len(found) > 2:
+        if known or len(values) > 2:
             self.splits[above] += 1
 
     def splits_in_words(self) -> list[str]:
@@ -157,9 +157,9 @@ def _copies(dataset: Dataset, marks: dict[Path, str]) -> Iterable[str]:
     for part, samples, so in parts:
         for category in dict.fromkeys(s.category for s in samples):
             paths = [s.path for s in samples if s.category == category and s.path in marks]
-            if found := copies([marks[path] for path in paths]):
+            if copied := copies([marks[path] for path in paths]):
                 yield (
-                    f"{category}, {part}: {copies_in_words(found, paths)}: they have the same pixels, or "
+                    f"{category}, {part}: {copies_in_words(copied, paths)}: they have the same pixels, or "
                     f"show one colour only, and {so}; remove them"
                 )
 
@@ -196,14 +196,14 @@ def _kinds(samples: Iterable[Sample]) -> Iterable[str]:
     kinds: dict[str, Counter[str]] = defaultdict(Counter)
     for sample in samples:
         kinds[sample.category][sample.path.suffix.lower()] += 1
-    for category, found in sorted(kinds.items()):
-        if len(found) > 1:
-            said = ", ".join(f"{ending} {number}" for ending, number in sorted(found.items()))
-            yield f"{category}: images of {len(found)} kinds: {said}"
+    for category, endings in sorted(kinds.items()):
+        if len(endings) > 1:
+            said = ", ".join(f"{ending} {number}" for ending, number in sorted(endings.items()))
+            yield f"{category}: images of {len(endings)} kinds: {said}"
 
 
 def _sizes(sizes: dict[str, Counter[Hw]]) -> Iterable[str]:
-    for category, found in sorted(sizes.items()):
-        if len(found) > 1:
-            common = ", ".join(f"{w} x {h} ({n})" for (h, w), n in found.most_common(3))
-            yield f"{category}: {len(found)} image sizes (width x height): {common}"
+    for category, own in sorted(sizes.items()):
+        if len(own) > 1:
+            common = ", ".join(f"{w} x {h} ({n})" for (h, w), n in own.most_common(3))
+            yield f"{category}: {len(own)} image sizes (width x height): {common}"

@@ -37,8 +37,8 @@ def pixel_digest(pixels: NDArray[Any]) -> str:
 def copies(marks: Sequence[object]) -> dict[int, int]:
     """The item of which each repeated item is a copy: the first with its mark. Both as indices."""
     first: dict[object, int] = {}
-    found = {i: first.setdefault(mark, i) for i, mark in enumerate(marks)}
-    return {i: original for i, original in found.items() if i != original}
+    originals = {i: first.setdefault(mark, i) for i, mark in enumerate(marks)}
+    return {i: original for i, original in originals.items() if i != original}
 
 
 def copies_in_words(copied: Mapping[int, int], paths: Sequence[Path], how: str = "are copies") -> str:

@@ -76,15 +76,15 @@ def not_taken(dataset: Dataset) -> tuple[str, ...]:
     if not is_folder(dataset.root):
         return ()
     try:
-        found = survey(dataset.root)
+        others = survey(dataset.root)
     except DataError as error:  # a folder that nobody may open need not be one that is read
         return (str(error),)
-    images = _elsewhere(dataset, found.images) if DATASETS[dataset.layout].whole else []
+    images = _elsewhere(dataset, others.images) if DATASETS[dataset.layout].whole else []
     if not images:
-        return found.in_words()
+        return others.in_words()
     number = "1 image was" if len(images) == 1 else f"{len(images)} images were"
     line = f"{number} not taken, the first {images[0]}: layout {dataset.layout} reads none there; move it"
-    return (*found.in_words(), line)
+    return (*others.in_words(), line)
 
 
 def _elsewhere(dataset: Dataset, images: Iterable[Path]) -> list[Path]:
@@ -139,18 +139,18 @@ def _with_files(dataset: Dataset) -> Dataset:
     """
     listings: dict[Path, frozenset[str]] = {}
 
-    def found(path: Path) -> bool:
+    def is_reachable(path: Path) -> bool:
         parent = path.parent
         if parent not in listings:
             listings[parent] = _names_in(parent)
         return path.name in listings[parent] or is_file(path)
 
-    if lost := [s for s in dataset.train if not found(s.path)]:
+    if lost := [s for s in dataset.train if not is_reachable(s.path)]:
         raise DataError(_absent(dataset, [s.path for s in lost], {s.category for s in lost}))
     absent: dict[str, list[Path]] = {}
     for sample in (*dataset.test, *dataset.left_out):
         for path in (sample.path, sample.mask_path):
-            if path is not None and not found(path):
+            if path is not None and not is_reachable(path):
                 absent.setdefault(sample.category, []).append(path)
     problems = [Problem(name, _absent(dataset, paths, {name})) for name, paths in absent.items()]
     return replace(dataset, problems=(*dataset.problems, *problems))

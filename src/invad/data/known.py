@@ -42,18 +42,18 @@ def verify(name: str, dataset: Dataset) -> list[str]:
     """What differs from the published numbers, one line each. Raises ConfigError for an unknown name."""
     if name not in KNOWN:
         raise ConfigError(f"data set {name!r} is unknown; choose one of {', '.join(KNOWN)}")
-    known, found = KNOWN[name], count(dataset)
+    known, counts = KNOWN[name], count(dataset)
     lines = []
     if dataset.layout != known.layout:
         lines.append(f"{dataset.root}: has layout {dataset.layout}, {known.title} has {known.layout}")
-    lines += [f"category {c} is missing" for c in known.categories if c not in found]
-    lines += [f"category {c} is none of {known.title}" for c in found if c not in known.categories]
+    lines += [f"category {c} is missing" for c in known.categories if c not in counts]
+    lines += [f"category {c} is none of {known.title}" for c in counts if c not in known.categories]
     lines += [problem.line for problem in dataset.problems]
     for category, expected in known.categories.items():
-        if category in found and expected is not None:
-            lines += _compared(category, _counted([found[category]]), expected)
+        if category in counts and expected is not None:
+            lines += _compared(category, _counted([counts[category]]), expected)
     if not lines:
-        all_found = _counted(list(found.values()))
+        all_found = _counted(list(counts.values()))
         if not known.has_split:
             bad = all_found.defective or 0
             all_found = Count(train=all_found.train + all_found.test - bad, test=bad, defective=bad)
@@ -66,10 +66,10 @@ def _counted(rows: list[dict[str, int]]) -> Count:
     return Count(train=sum(row["train"] for row in rows), test=good + bad, defective=bad)
 
 
-def _compared(what: str, found: Count, expected: Count) -> list[str]:
-    pairs = [("training", found.train, expected.train), ("test", found.test, expected.test)]
+def _compared(what: str, actual: Count, expected: Count) -> list[str]:
+    pairs = [("training", actual.train, expected.train), ("test", actual.test, expected.test)]
     if expected.defective is not None:
-        pairs.append(("defective test", found.defective or 0, expected.defective))
+        pairs.append(("defective test", actual.defective or 0, expected.defective))
     return [
         f"{what}: {has} {kind} images, published are {should}" for kind, has, should in pairs if has != should
     ]

@@ -118,15 +118,15 @@ def distinct(given: Readings, before: Mapping[str, PositionStats], observer: Obs
 
 
 def _near(given: Readings, before: Mapping[str, PositionStats]) -> dict[int, int]:
-    found: dict[int, int] = {}
+    originals: dict[int, int] = {}
     for category in dict.fromkeys(s.category for s in given.samples):
         own = [i for i, s in enumerate(given.samples) if s.category == category]
         # Of a category that is not known each might be the like: the smallest spread is the safe one.
         known = [before[category]] if category in before else [*before.values()]
         scale_Lhw = torch.stack([stats.scale_Lhw for stats in known]).amin(dim=0)
         z_NK = (given.maps_NLhw[own] / scale_Lhw).flatten(1).numpy()
-        found |= {own[i]: own[first] for i, first in near_copies(z_NK, UNRELATED).items()}
-    return found
+        originals |= {own[i]: own[first] for i, first in near_copies(z_NK, UNRELATED).items()}
+    return originals
 
 
 def fit_limits(
@@ -166,7 +166,7 @@ def passing(
     limits: Limits, read: Sequence[tuple[str, Tensor]], settings: Preset
 ) -> dict[tuple[str, int], str]:
     """The controls that are not bad, in words, by category and number. read: their names and norm maps."""
-    found = {}
+    passed = {}
     for category, calibration in limits.calibrations.items():
         for number, (name, maps_Lhw) in enumerate(read):
             score, _ = score_maps(maps_Lhw, limits.stats[category], settings)
@@ -174,10 +174,10 @@ def passing(
             if decision != "bad":
                 of = f"{category}: " if category != POOLED and len(limits.calibrations) > 2 else ""
                 limit = calibration.score_limits()[1]
-                found[category, number] = (
+                passed[category, number] = (
                     f"{of}{name} would be {decision} (score {score:.3g}, bad above {limit:.3g})"
                 )
-    return found
+    return passed
 
 
 def require_controls(

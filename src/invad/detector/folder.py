@@ -86,16 +86,17 @@ def read_bundle(folder: Path) -> Bundle:
         if not is_file(folder / name):
             raise ArtifactError(f"{folder}: {_instead(folder) or _incomplete(name)}")
     config = read_json(folder / CONFIG, ArtifactError, AGAIN)
-    found = config.pop("format", None)
-    if not isinstance(found, int) or found < 1:
+    version = config.pop("format", None)
+    if not isinstance(version, int) or version < 1:
         raise ArtifactError(f"{folder / CONFIG}: no model format number; this is not an invad model")
-    if found < FORMAT:
+    if version < FORMAT:
         raise ArtifactError(
-            f"{folder}: model format {found} is older than this invad reads ({FORMAT}); train the model again"
+            f"{folder}: model format {version} is older than this invad reads ({FORMAT}); "
+            "train the model again"
         )
-    if found > FORMAT:
+    if version > FORMAT:
         raise ArtifactError(
-            f"{folder}: model format {found} is newer than this invad reads ({FORMAT}); update invad"
+            f"{folder}: model format {version} is newer than this invad reads ({FORMAT}); update invad"
         )
     files, content = config.pop("files", None), config.pop("content_hash", None)
     if not isinstance(files, dict) or not isinstance(content, str):

@@ -306,12 +306,12 @@ def _digests(dataset: Dataset) -> dict[str, str]:
     """By category: of the images that are trained on, and of those that are tested and their masks."""
 
     trained = _digest(dataset, dataset.train)
-    found = {}
+    by_category = {}
     for category in dataset.categories:
         digest = trained.copy()
         digest.update(_digest(dataset, [s for s in dataset.test if s.category == category]).digest())
-        found[category] = digest.hexdigest()[:16]
-    return found
+        by_category[category] = digest.hexdigest()[:16]
+    return by_category
 
 
 def _digest(dataset: Dataset, samples: Iterable[Sample]) -> "hashlib._Hash":

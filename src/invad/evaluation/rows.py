@@ -125,8 +125,8 @@ def sample_metrics(p: Predictions, protocol: str, definition: Definition) -> dic
         views.setdefault(sample or f"\0{i}", []).append(i)
     scores = np.array([p.scores[protocol][own].max() for own in views.values()])
     labels = np.array([p.labels[own].any() for own in views.values()])
-    found = definition.image(scores, labels)
-    return {**dict(zip(SAMPLE_METRICS, found.values(), strict=True)), "n_samples": len(views)}
+    metrics = definition.image(scores, labels)
+    return {**dict(zip(SAMPLE_METRICS, metrics.values(), strict=True)), "n_samples": len(views)}
 
 
 def _undefined(row: Row, masks: Sequence[Bools]) -> dict[str, str]:

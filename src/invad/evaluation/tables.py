@@ -101,17 +101,17 @@ def category_tables(result: Result) -> list[Table]:
             title=f"Protocol {protocol}, metrics {definition}",
             note=f"{result['protocols'][protocol]} Metrics: {result['definitions'][definition]['summary']}",
             head=["good", "defective", *(SHORT[key] for key in _keys(result))],
-            rows=list(_category_rows(found, _keys(result))),
+            rows=list(_category_rows(summary, _keys(result))),
         )
         for protocol, by_definition in result["summary"].items()
-        for definition, found in by_definition.items()
+        for definition, summary in by_definition.items()
     ]
 
 
-def _category_rows(found: Mapping[str, Any], keys: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
-    lines = [*found["categories"].items()]
+def _category_rows(summary: Mapping[str, Any], keys: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
+    lines = [*summary["categories"].items()]
     if len(lines) > 1:
-        lines.append(("mean", found["mean"]))
+        lines.append(("mean", summary["mean"]))
     for name, figures in lines:
         counts = [str(figures[key]) for key in ("n_normal", "n_anomalous")]
         yield name, [*counts, *(cell(key, figures.get(key)) for key in keys)]
@@ -119,7 +119,7 @@ def _category_rows(found: Mapping[str, Any], keys: Sequence[str]) -> Iterator[tu
 
 def cost_table(result: Result) -> Table:
     """What does not depend on the definition: false alarms realised, speed and memory of each category."""
-    found = next(iter(next(iter(result["summary"].values())).values()))
+    summary = next(iter(next(iter(result["summary"].values())).values()))
     asked = result["rows"][0]["false_alarms"]["review"]["asked"]
     return Table(
         title="False alarms and cost",
@@ -127,7 +127,7 @@ def cost_table(result: Result) -> Table:
         f"{asked:.1%}. Speed: one image after the other, decoding included. Memory: the largest of the "
         "process while testing, or that of the GPU.",
         head=["good", "defective", *(SHORT[key] for key in COSTS)],
-        rows=list(_category_rows(found, COSTS)),
+        rows=list(_category_rows(summary, COSTS)),
     )
 
 
@@ -253,8 +253,8 @@ def facts_line(result: Result) -> str:
 def _headline(result: Result) -> list[tuple[str, str, str]]:
     """(big figure, what it is, small print) of the tiles: the first protocol under the first definition."""
     for protocol, by_definition in result["summary"].items():
-        for definition, found in by_definition.items():
-            mean, small = found["mean"], f"protocol {protocol}, metrics {definition}"
+        for definition, summary in by_definition.items():
+            mean, small = summary["mean"], f"protocol {protocol}, metrics {definition}"
             tiles = [
                 (cell(k, mean[k]), f"mean {SHORT[k]}", small) for k in ("image_auroc", "pixel_aupro", "mad")
             ]
@@ -265,11 +265,11 @@ def _headline(result: Result) -> list[tuple[str, str, str]]:
 
 def _keys(result: Result) -> list[str]:
     """The columns: the seven and mAD always, those of objects where there are some."""
-    found = {
+    measured = {
         key
         for by_definition in result["summary"].values()
         for table in by_definition.values()
         for key, figure in table["mean"].items()
         if figure is not None
     }
-    return [key for key in SHORT if key not in COSTS and (key in found or not key.startswith("sample"))]
+    return [key for key in SHORT if key not in COSTS and (key in measured or not key.startswith("sample"))]

@@ -88,15 +88,15 @@ def export(detector: Detector, output: str | Path, config: ExportConfig) -> tupl
         batch=config.batch,
     )
     normals = [] if config.calibration is None else calibration_images(config.calibration, config.size_hw)
-    found: list[Certificate] = []
+    proved: list[Certificate] = []
 
     def fill(folder: Path) -> None:
         _write_graph(compiled, folder / info.graph, config, normals)
         _ask_pytorch(detector, folder, info)
-        found.append(_prove(detector, folder, info, normals, config))
+        proved.append(_prove(detector, folder, info, normals, config))
 
     content = write_bundle(Path(output), info, fill)
-    return content, found[0]
+    return content, proved[0]
 
 
 def _require_bf16() -> None:

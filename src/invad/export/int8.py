@@ -34,9 +34,9 @@ def calibration_images(folder: Path, size_hw: Hw | None) -> list[NDArray[Any]]:
     images = [read_image(path) for path in chosen]
     for path, image in zip(chosen, images, strict=True):
         if size_hw is not None and image.shape[:2] != size_hw:
-            found, asked = ("{}x{}".format(*hw[:2]) for hw in (image.shape, size_hw))
+            given, asked = ("{}x{}".format(*hw[:2]) for hw in (image.shape, size_hw))
             raise DataError(
-                f"{path}: height x width is {found}, not the {asked} of --size; calibrate with images of "
+                f"{path}: height x width is {given}, not the {asked} of --size; calibrate with images of "
                 "that size, or leave --size away"
             )
     return images

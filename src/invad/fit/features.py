@@ -107,12 +107,12 @@ def frames_in_words(features: Features) -> Iterator[str]:
 
 def require_pictures(least: int, features: Features) -> None:
     """Raises DataError with fewer distinct pictures than `least`."""
-    found = len(set(features.pixels))
-    if found < least:
+    pictures = len(set(features.pixels))
+    if pictures < least:
         what = "different picture" if features.copies else "readable image"
         raise DataError(
-            f"{found} {what}{'' if found == 1 else 's'}: training needs at least {least} normal images, "
-            "60 or more for a useful calibration"
+            f"{pictures} {what}{'' if pictures == 1 else 's'}: training needs at least {least} normal "
+            "images, 60 or more for a useful calibration"
         )
 
 
@@ -198,8 +198,8 @@ def _shared(
             f"{cache.folder}: images {rows.start + 1} to {rows.stop} are damaged; computed again"
         )
     missing = [block for block in blocks if known.get(block) is None]
-    if found := sum(len(cache.rows(block)) for block in blocks if block not in missing):
-        run.observer.note(f"features: {found} found in {cache.folder}")
+    if kept := sum(len(cache.rows(block)) for block in blocks if block not in missing):
+        run.observer.note(f"features: {kept} found in {cache.folder}")
     run.observer.stage("features", sum(len(cache.rows(block)) for block in missing))
     own = reduce(or_, (record for record in known.values() if record is not None), Decoded())
     failure: dict[int, DataError] = {}

@@ -261,13 +261,13 @@ class _Job:
         """The images of `rest` that no held-out one equals: categories may share a picture."""
         pixels = self.features.pixels
         known = {pixels[i] for i in held}
-        found = [i for i in rest if pixels[i] not in known]
-        if not found:
+        unseen = [i for i in rest if pixels[i] not in known]
+        if not unseen:
             raise DataError(
                 f"{len(set(pixels))} different pictures, the same in every category: nothing is left to "
                 "train on; give each category its own"
             )
-        return found
+        return unseen
 
     def k_fold(self) -> tuple[Model, torch.Tensor, list[int], float]:
         """One training per fold, whose images that model reads, and one on all images to keep."""

@@ -43,13 +43,13 @@ def bootstrap_intervals(
     if not labels.any() or labels.all():
         return {}
     drawn = [metrics(*draw) for draw in resamples(scores, labels, n, seed)]
-    found = {}
+    intervals = {}
     for name in drawn[0]:
         values = [value for row in drawn if (value := row[name]) is not None]
         if len(values) == n:
             low, high = np.quantile(values, [(1 - confidence) / 2, (1 + confidence) / 2])
-            found[name] = (float(low), float(high))
-    return found
+            intervals[name] = (float(low), float(high))
+    return intervals
 
 
 def bootstrap_interval(

@@ -46,21 +46,23 @@ def adopt(
     observer = observer or Silent()
     samples = normal_images(normals) if isinstance(normals, str | Path) else normals
     place = choose_device(device)
-    denoiser, found = load_reference(checkpoint, heads=heads)
-    if found.grid_hw[0] != found.grid_hw[1]:
-        raise ConfigError(f"{checkpoint}: was trained on a grid {found.grid_hw}; only square grids are taken")
-    settings = _settings(preset_named("paper"), found.grid_hw[0], backbone)
-    settings = replace(settings, denoiser=found.config)
+    denoiser, source = load_reference(checkpoint, heads=heads)
+    if source.grid_hw[0] != source.grid_hw[1]:
+        raise ConfigError(
+            f"{checkpoint}: was trained on a grid {source.grid_hw}; only square grids are taken"
+        )
+    settings = _settings(preset_named("paper"), source.grid_hw[0], backbone)
+    settings = replace(settings, denoiser=source.config)
     net = backbone if isinstance(backbone, Backbone) else _load(settings, weights)
     net = net.freeze().to(place)
     extract = plan(samples, settings, net, strict=False)
-    if (extract.channels, extract.grid_hw) != (found.channels, found.grid_hw):
+    if (extract.channels, extract.grid_hw) != (source.channels, source.grid_hw):
         raise ConfigError(
-            f"{checkpoint}: takes {found.channels} channels on a {_size(found.grid_hw)} grid, but backbone "
+            f"{checkpoint}: takes {source.channels} channels on a {_size(source.grid_hw)} grid, but backbone "
             f"{net.info.name} gives {extract.channels} on {_size(extract.grid_hw)}; name the backbone it was "
             "trained on"
         )
-    space = FeatureSpace(Standardiser.identity(found.channels))
+    space = FeatureSpace(Standardiser.identity(source.channels))
     model = Model(extract, space, denoiser, None, settings).to_device()
     info = DetectorInfo(
         preset=f"paper, denoiser imported from {Path(checkpoint).name}",
@@ -69,7 +71,7 @@ def adopt(
         other_hw=extract.preprocess.other_hw,
         window=extract.preprocess.window,
         grid_hw=extract.grid_hw,
-        channels=found.channels,
+        channels=source.channels,
         backbone_source=net.info.source,
         backbone_licence=net.info.licence,
         backbone_shape=dict(net.info.shape),

@@ -130,10 +130,10 @@ def _read_beside(path: Path) -> _Beside:
     config = record.get("config")
     if not isinstance(config, dict) or "heads" not in config:
         raise WeightsError(f"{beside}: does not say how many heads; {advice}")
-    found = record.get("format", FORMAT)
-    if record.get("source") and found != FORMAT:
+    version = record.get("format", FORMAT)
+    if record.get("source") and version != FORMAT:
         raise WeightsError(
-            f"{beside}: format {found!r} is not the one this invad reads ({FORMAT}); update invad"
+            f"{beside}: format {version!r} is not the one this invad reads ({FORMAT}); update invad"
         )
     told = {"heads": config["heads"], "grid_hw": record.get("grid_hw")}
     return from_plain(_Beside, told, str(beside), WeightsError, advice)
@@ -179,15 +179,15 @@ def _token_grid(state: Mapping[str, Tensor], patch: int, grid_hw: Hw | None, pat
 
 def _require_fit(network: DiT, state: Mapping[str, Tensor], path: Path) -> None:
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     mis_shaped = [
-        f"{name} {found[name]} instead of {wanted[name]}"
+        f"{name} {shapes[name]} instead of {wanted[name]}"
         for name in wanted
-        if name in found and found[name] != wanted[name]
+        if name in shapes and shapes[name] != wanted[name]
     ]
     problems = {
-        "missing": [name for name in wanted if name not in found],
-        "unexpected": [name for name in found if name not in wanted],
+        "missing": [name for name in wanted if name not in shapes],
+        "unexpected": [name for name in shapes if name not in wanted],
         "mis-shaped": mis_shaped,
     }
     said = "; ".join(f"{kind}: {_first(names)}" for kind, names in problems.items() if names)

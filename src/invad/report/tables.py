@@ -115,12 +115,12 @@ def verdict(realised: Share, expected_count: Sequence[int]) -> str:
     """Whether the realised count lies within (least, most) counts that the rate asked makes likely."""
     least, most = expected_count
     if realised.part > most:
-        found = "more than chance explains"
+        verdict = "more than chance explains"
     elif realised.part < least:
-        found = "fewer than chance explains"
+        verdict = "fewer than chance explains"
     else:
-        found = "as expected"
-    return f"{least} to {most} of {realised.whole} would be normal: {found}"
+        verdict = "as expected"
+    return f"{least} to {most} of {realised.whole} would be normal: {verdict}"
 
 
 def _auroc_against(good: list[float], defective: list[float]) -> float | None:

@@ -110,10 +110,10 @@ def read_bundle(folder: Path) -> tuple[ExportInfo, str]:
             )
         raise ArtifactError(f"{folder}: {BUNDLE} is missing, this is no complete bundle; {AGAIN}")
     plain = read_json(folder / BUNDLE, ArtifactError, AGAIN)
-    found = plain.pop("format_version", None)
-    if type(found) is not int or found != FORMAT:
+    version = plain.pop("format_version", None)
+    if type(version) is not int or version != FORMAT:
         raise ArtifactError(
-            f"{folder}: bundle format {found!r}, this invad reads {FORMAT}; export the model again or use "
+            f"{folder}: bundle format {version!r}, this invad reads {FORMAT}; export the model again or use "
             "the invad it was made with"
         )
     files, content = plain.pop("files", None), plain.pop("content_hash", None)

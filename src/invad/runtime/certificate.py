@@ -96,18 +96,18 @@ class Comparison:
         return None
 
 
-def compare(probe: str, n: int, expected: Prediction, found: Prediction) -> Comparison:
+def compare(probe: str, n: int, expected: Prediction, actual: Prediction) -> Comparison:
     """n: images of the calibration."""
     return Comparison(
         probe=probe,
         category=expected.category or "",
         score=expected.score,
-        score_found=found.score,
+        score_found=actual.score,
         p_value=expected.p_value,
-        p_value_found=found.p_value,
+        p_value_found=actual.p_value,
         decision=expected.decision,
-        decision_found=found.decision,
-        map_difference=_largest(found.anomaly_map, expected.anomaly_map),
+        decision_found=actual.decision,
+        map_difference=_largest(actual.anomaly_map, expected.anomaly_map),
         map_peak=float(np.abs(expected.anomaly_map).max()),
         n=n,
     )
@@ -133,8 +133,8 @@ class Certificate:
     @property
     def problems(self) -> list[str]:
         """One line per probe over tolerance, and one for too many changed decisions."""
-        found = ((row, row.problem(self.tolerance)) for row in self.rows)
-        lines = [f"probe {row.probe}: {problem}" for row, problem in found if problem]
+        judged = ((row, row.problem(self.tolerance)) for row in self.rows)
+        lines = [f"probe {row.probe}: {problem}" for row, problem in judged if problem]
         if not self.tolerance.allows(len(self.changed), self.decisions):
             row = self.changed[0]
             lines.append(
@@ -218,8 +218,8 @@ def made_by(detector: ExportedDetector) -> dict[str, str]:
 
 
 def _asked(detector: ExportedDetector, folder: Path, name: str, told: Prediction) -> Comparison:
-    found = detector.predict(read_image(folder / PROBES / name), category=told.category)
-    return compare(name, detector.calibrations[told.category or ""].n, told, found)
+    actual = detector.predict(read_image(folder / PROBES / name), category=told.category)
+    return compare(name, detector.calibrations[told.category or ""].n, told, actual)
 
 
 def stored_certificate(folder: Path) -> Certificate:
@@ -286,10 +286,10 @@ def _at_least(k: int, n: int, rate: float) -> float:
     return 1.0 if k == 0 else sum(math.comb(n, i) * rate**i * (1 - rate) ** (n - i) for i in range(k, n + 1))
 
 
-def _largest(found: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
-    if found.shape != expected.shape:
+def _largest(actual: NDArray[np.float32], expected: NDArray[np.float32]) -> float:
+    if actual.shape != expected.shape:
         return float("inf")
-    return float(np.abs(found - expected).max())
+    return float(np.abs(actual - expected).max())
 
 
 def _finite(value: Any) -> Any:

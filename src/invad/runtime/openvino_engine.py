@@ -28,9 +28,9 @@ class OpenVinoEngine:
         request = getattr(self.local, "request", None)
         if request is None:
             request = self.local.request = self.compiled.create_infer_request()
-        found = request.infer({"image": image_BHW3, "range": range_2, "category": category_B})
+        results = request.infer({"image": image_BHW3, "range": range_2, "category": category_B})
         # Copied, because the request writes its next results to the same place.
-        return Outputs(*(found[name].copy() for name in Outputs._fields))
+        return Outputs(*(results[name].copy() for name in Outputs._fields))
 
 
 def open_graph(path: Path, options: Options) -> OpenVinoEngine:

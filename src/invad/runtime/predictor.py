@@ -123,12 +123,12 @@ def _groups(
     """Neighbours of one kind, at most `limit`, and the unreadable among them."""
     group: list[Decoded] = []
     kinds: set[object] = set()
-    for source, found in decoded:
-        own = set() if isinstance(found, DataError) else {kind(found)}
+    for source, image in decoded:
+        own = set() if isinstance(image, DataError) else {kind(image)}
         if len(kinds | own) > 1:
             yield group
             group, kinds = [], set()
-        group.append((source, found))
+        group.append((source, image))
         kinds |= own
         if len(group) == limit:
             yield group

@@ -18,13 +18,13 @@ def near_copies(x_NK: NDArray[np.floating], typical: float) -> dict[int, int]:
     x = np.asarray(x_NK, dtype=np.float64)
     squares = np.square(x).mean(axis=1)
     kept_x, kept = np.empty_like(x), np.empty(len(x), dtype=np.intp)
-    count, found = 0, {}
+    count, originals = 0, {}
     for i, own in enumerate(x):
         before = kept[:count]
         distances = squares[before] + squares[i] - 2 / x.shape[1] * (kept_x[:count] @ own)
         if count and distances.min() < (NEAR * typical) ** 2:
-            found[i] = int(before[distances.argmin()])
+            originals[i] = int(before[distances.argmin()])
         else:
             kept_x[count], kept[count] = own, i
             count += 1
-    return found if len(found) > FEW * len(x) else {}
+    return originals if len(originals) > FEW * len(x) else {}

@@ -25,7 +25,7 @@ def regions(map_HW: NDArray[np.float32], limit: float) -> tuple[Region, ...]:
     labels, count = ndimage.label(map_HW > limit, structure=np.ones((3, 3), int))
     index = np.arange(1, count + 1)
     areas, peaks = ndimage.sum_labels(labels > 0, labels, index), ndimage.maximum(map_HW, labels, index)
-    found = [
+    components = [
         Region(
             x=columns.start,
             y=rows.start,
@@ -36,4 +36,4 @@ def regions(map_HW: NDArray[np.float32], limit: float) -> tuple[Region, ...]:
         )
         for (rows, columns), area, peak in zip(ndimage.find_objects(labels), areas, peaks, strict=True)
     ]
-    return tuple(sorted(found, key=lambda region: -region.peak))
+    return tuple(sorted(components, key=lambda region: -region.peak))

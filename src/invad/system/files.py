@@ -237,8 +237,8 @@ def _own_descriptor(path: Path) -> int | None:
     """N where a path is another name of this process's open descriptor N."""
     here = path.absolute()
     for _ in range(40):  # as many links as Linux follows
-        if found := _DESCRIPTOR.fullmatch(os.path.normpath(here)):
-            return int(found[1])
+        if match := _DESCRIPTOR.fullmatch(os.path.normpath(here)):
+            return int(match[1])
         try:
             here = here.parent / here.readlink()
         except (OSError, ValueError):

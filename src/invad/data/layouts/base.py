@@ -124,10 +124,10 @@ def folders(folder: Path) -> list[Path]:
 
 def child(folder: Path, names: Collection[str]) -> Path | None:
     """The folder in `folder` that has one of these lower-case names, in any case."""
-    found = [path for path in folders(folder) if path.name.casefold() in names]
-    if len(found) > 1:
-        raise DataError(f"{folder}: has both {found[0].name} and {found[1].name}; merge them into one folder")
-    return found[0] if found else None
+    alike = [path for path in folders(folder) if path.name.casefold() in names]
+    if len(alike) > 1:
+        raise DataError(f"{folder}: has both {alike[0].name} and {alike[1].name}; merge them into one folder")
+    return alike[0] if alike else None
 
 
 def category_name(folder: Path) -> str:
@@ -155,16 +155,16 @@ def defects(
     category: str, kind: Path, images: Collection[Path], masks: Mapping[str, Path], problems: list[Problem]
 ) -> list[Sample]:
     """Samples of the images of one kind of defect, with their masks; masks that fit none are a problem."""
-    found = {path: _find_mask(masks, kind, path) for path in images}
+    drawn = {path: _find_mask(masks, kind, path) for path in images}
     own = next((path for name, path in masks.items() if name.startswith(f"{_name(Path(kind.name))}/")), None)
-    if own is not None and images and not any(found.values()):
+    if own is not None and images and not any(drawn.values()):
         first = next(iter(images))
         line = (
             f"{own}: no mask of {kind.name} fits an image; name it {first.stem}_mask.png after {first.name}"
         )
         problems.append(Problem(category, line))
     return [
-        Sample(path=path, category=category, defect=kind.name, mask_path=mask) for path, mask in found.items()
+        Sample(path=path, category=category, defect=kind.name, mask_path=mask) for path, mask in drawn.items()
     ]
 
 

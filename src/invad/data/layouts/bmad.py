@@ -58,13 +58,13 @@ def _set(root: Path, test: str) -> Split:
     problems: list[Problem] = []
     for path in list_images(root):
         part, kind, is_label = _place(root, path)
-        found = masks if is_label else images
+        own = masks if is_label else images
         if part is None or kind is None:
             line = f"{path}: is below no folder of {'/'.join(PARTS)} with good or Ungood; move it away"
-        elif other := found.get((part, kind, path.stem)):
+        elif other := own.get((part, kind, path.stem)):
             line = f"{path}: has the name of {other}; keep one of them"
         else:
-            found[part, kind, path.stem] = path
+            own[part, kind, path.stem] = path
             continue
         if part == "train":
             raise DataError(line)

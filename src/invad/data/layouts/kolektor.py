@@ -32,9 +32,9 @@ def kolektor_sdd(root: Path, split: str | None = None) -> Split:
         files = {path.stem: path for path in list_images(item, recursive=False)}
         for stem, path in files.items():
             if not _LABEL.fullmatch(stem):
-                found = _judged(path, files.get(f"{stem}_label"), "kolektor_sdd")
-                is_test = item in kept_back or (isinstance(found, Sample) and found.is_anomalous)
-                rows.append(("test" if is_test else "train", found))
+                judged = _judged(path, files.get(f"{stem}_label"), "kolektor_sdd")
+                is_test = item in kept_back or (isinstance(judged, Sample) and judged.is_anomalous)
+                rows.append(("test" if is_test else "train", judged))
     return sorted_out(rows, "test")
 
 

@@ -45,7 +45,7 @@ def manifest(root: Path, split: str | None = None) -> Split:
     default, files = category_name(path.parent), Named(path.parent)
     listed: list[tuple[str, Sample | DataError]] = []
     with closing(
-        table_rows(path, lambda found: _wanted(path, found))
+        table_rows(path, lambda columns: _wanted(path, columns))
     ) as rows:  # closed when a row is refused
         for line, row in rows:
             part = row["split"].strip().casefold() if "split" in row else ""
@@ -56,8 +56,8 @@ def manifest(root: Path, split: str | None = None) -> Split:
     parts = {part for part, _ in listed}
     wanted = (split or TEST).casefold()
     if split is not None and wanted not in parts:
-        found = ", ".join(sorted(parts - {""})) or "none: leave the option away"
-        raise ConfigError(f"{path}: has no split {split}; choose from {found}")
+        splits = ", ".join(sorted(parts - {""})) or "none: leave the option away"
+        raise ConfigError(f"{path}: has no split {split}; choose from {splits}")
     if parts == {""}:
         return sorted_out(_split([sample for _, sample in listed], path.parent), wanted)
     return sorted_out(listed, wanted)

@@ -96,8 +96,8 @@ def _category(root: Path, leave_defects_out: bool) -> Split:
         if other != good:
             if not leave_defects_out:
                 raise DataError(f"{other}: training takes normal images only; move it to {root / 'test'}")
-            found = list_images(other, recursive=False)
-            left_out += [Sample(path=path, category=category, defect=other.name) for path in found]
+            images = list_images(other, recursive=False)
+            left_out += [Sample(path=path, category=category, defect=other.name) for path in images]
     refuse_stray_images(train)
     normal = list_images(good, recursive=False)
     if not normal:

@@ -44,8 +44,8 @@ def _lists(root: Path, split: str) -> list[Path]:
     bases = (root, root.parent) if _RESOLUTION.fullmatch(root.name) else (root,)
     for base in bases:
         for folder in (base / STANDARD / split, base / split):
-            if found := sorted(folder.glob("*.json"), key=natural_key):
-                return found
+            if lists := sorted(folder.glob("*.json"), key=natural_key):
+                return lists
     beside = [path for path in sorted(root.glob("*.json"), key=natural_key) if (root / path.stem).is_dir()]
     return beside if split == STANDARD else []
 
@@ -53,13 +53,13 @@ def _lists(root: Path, split: str) -> list[Path]:
 def _images(root: Path, categories: list[str]) -> Path:
     if any((root / name).is_dir() for name in categories):
         return root
-    found = [folder for folder in folders(root) if _RESOLUTION.fullmatch(folder.name)]
-    if len(found) > 1:
-        names = ", ".join(folder.name for folder in found)
-        raise DataError(f"{root}: holds {names}; give one of them instead, such as {found[0]}")
-    if not found:
+    resolutions = [folder for folder in folders(root) if _RESOLUTION.fullmatch(folder.name)]
+    if len(resolutions) > 1:
+        names = ", ".join(folder.name for folder in resolutions)
+        raise DataError(f"{root}: holds {names}; give one of them instead, such as {resolutions[0]}")
+    if not resolutions:
         raise DataError(f"{root}: has lists but no images; put realiad_256 (or 512, 1024, raw) there")
-    return found[0]
+    return resolutions[0]
 
 
 def _listed(path: Path, images: Path, contaminated: bool) -> Iterator[tuple[str, Sample | DataError]]:

@@ -60,8 +60,8 @@ def _listed(root: Path, path: Path) -> Iterator[tuple[str, Sample | DataError]]:
     if not path.is_file():
         raise DataError(f"{path}: no such file; choose a split that is in {LISTS}")
 
-    def columns(found: Sequence[str]) -> Collection[str]:
-        if missing := [name for name in COLUMNS if name not in found]:
+    def columns(names: Sequence[str]) -> Collection[str]:
+        if missing := [name for name in COLUMNS if name not in names]:
             raise DataError(f"{path}: has no column {', '.join(missing)}; copy the list of VisA again")
         return COLUMNS
 

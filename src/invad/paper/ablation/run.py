@@ -188,8 +188,8 @@ def _started(path: Path, plan: Ablation, base: Preset, pictures: dict[str, str])
     result = from_plain(_Result, document, str(path), DataError, AGAIN)
     before = document.setdefault("pictures", {})
     others = {name for name, now in pictures.items() if before.setdefault(name, now) != now}
-    found = result.mark, result.data
-    if others or found != (mark, plan.root.absolute().name):
+    begun = result.mark, result.data
+    if others or begun != (mark, plan.root.absolute().name):
         raise ConfigError(f"{path}: holds results of other data or settings; choose another output")
     return document
 

@@ -93,12 +93,12 @@ def _reconstruction(base: Preset, values: Sequence[str]) -> list[Network]:
 
 
 def _backbones(base: Preset, values: Sequence[str]) -> list[Network]:
-    found = []
+    networks = []
     for value in values:
         name, _, file = value.partition("=")
         settings = replace(base, backbone=name)
-        found.append(_at_paper_steps(name, settings, Path(file) if file else None))
-    return found
+        networks.append(_at_paper_steps(name, settings, Path(file) if file else None))
+    return networks
 
 
 def _grids(base: Preset, values: Sequence[str]) -> list[Network]:
@@ -106,12 +106,12 @@ def _grids(base: Preset, values: Sequence[str]) -> list[Network]:
 
 
 def _denoisers(base: Preset, values: Sequence[str]) -> list[Network]:
-    found = []
+    networks = []
     for value in values:
         plain = sized(value.removesuffix(GAUSSIAN))
         config = replace(plain, gaussian=value.endswith(GAUSSIAN))
-        found.append(_at_paper_steps(value, replace(base, denoiser=config)))
-    return found
+        networks.append(_at_paper_steps(value, replace(base, denoiser=config)))
+    return networks
 
 
 def _at_paper_steps(name: str, settings: Preset, weights: Path | None = None) -> Network:

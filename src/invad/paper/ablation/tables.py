@@ -13,13 +13,13 @@ MEAN = "mean"
 def means(document: Mapping[str, Any], scoring: str) -> dict[str, dict[str, dict[str, float]]]:
     """Mean image AUROC over seeds: by category (and MEAN of them all), series, value."""
     rows = [r for r in document["rows"] if r["scoring"] == scoring and r["image_auroc"] is not None]
-    found: dict[str, dict[str, dict[str, list[float]]]] = {}
+    values: dict[str, dict[str, dict[str, list[float]]]] = {}
     for row in rows:
-        line = found.setdefault(row["category"], {}).setdefault(row["series"], {})
+        line = values.setdefault(row["category"], {}).setdefault(row["series"], {})
         line.setdefault(row["value"], []).append(row["image_auroc"])
     table = {
         category: {s: {v: mean(x) for v, x in line.items()} for s, line in lines.items()}
-        for category, lines in sorted(found.items())
+        for category, lines in sorted(values.items())
     }
     return {MEAN: _mean(list(table.values())), **table} if len(table) > 1 else table
 
@@ -50,8 +50,8 @@ def markdown(document: Mapping[str, Any]) -> str:
     ]
     for value, series in dict.fromkeys((r["value"], r["series"]) for r in document["rows"]):
         for scoring, table in tables.items():
-            found = [table[c].get(series, {}).get(value) for c in categories]
-            cells = ["-" if x is None else f"{x:.3f}" for x in found]
+            per_category = [table[c].get(series, {}).get(value) for c in categories]
+            cells = ["-" if x is None else f"{x:.3f}" for x in per_category]
             lines.append(f"| {value} | {series} | {scoring} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
