@@ -239,11 +239,23 @@ def test_lists_name_images_relative_to_themselves(tmp_path):
         assert list_source(tmp_path / name) == wanted
 
 
+def test_lists_as_spreadsheets_and_other_systems_save_them(tmp_path):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "b.png").touch()
+    wanted = [f"{tmp_path}/sub/b.png", f"{tmp_path}/c.png"]
+    (tmp_path / "list.csv").write_text("note;path\n;sub\\b.png\n;c.png\n", encoding="utf-16")
+    assert list_source(tmp_path / "list.csv") == wanted
+    (tmp_path / "list.txt").write_text("sub\\b.png\r\nc.png\r\n", encoding="utf-16", newline="")
+    assert list_source(tmp_path / "list.txt") == wanted
+    (tmp_path / "list.txt").write_bytes(b"\xff\xe4.png\nc.png")  # of an old encoding: the bytes stay
+    assert list_source(tmp_path / "list.txt")[0] == f"file://{tmp_path}/%FF%E4.png"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "word"),
     [
         ("list.csv", b"file\na.png\n", "column named path"),
-        ("list.parquet", b"junk", "column named path"),
+        ("list.parquet", b"junk", "cannot be read as a table"),
         ("list.txt", b"\n", "no images"),
         ("notes.md", b"a.png", "give a folder"),
     ],

@@ -1,8 +1,7 @@
 """What an archive consists of, and how an image of it is opened."""
 
-import csv
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeAlias
@@ -10,7 +9,8 @@ from urllib.parse import parse_qs, quote, unquote_to_bytes, urlsplit
 
 from invad.data.formats import IMAGE_SUFFIXES
 from invad.data.listing import is_passed_over, list_images, natural_key
-from invad.errors import ConfigError, DataError, in_one_line, reason
+from invad.data.lists import Named, table_rows, text_lines
+from invad.errors import ConfigError, DataError, in_one_line
 from invad.system.files import is_file, is_folder
 
 LISTS = (".csv", ".parquet", ".txt")
@@ -34,7 +34,7 @@ def list_source(source: str | Path) -> list[str]:
     if is_folder(path):
         images = [_as_text(p.absolute()) for p in list_images(path)]
     elif path.suffix.lower() in LISTS and is_file(path):
-        images = [_absolute(path.parent, name) for name in _named(path)]
+        images = list(_named(path))
     elif is_file(path) and path.suffix.lower() in IMAGE_SUFFIXES:
         images = [_as_text(path.absolute())]
     else:
@@ -44,30 +44,21 @@ def list_source(source: str | Path) -> list[str]:
     return list(dict.fromkeys(images))
 
 
-def _named(path: Path) -> list[str]:
-    """The images that a list names."""
-    try:
-        if path.suffix.lower() == ".txt":
-            lines = path.read_text(encoding="utf-8").splitlines()
-            return [line.strip() for line in lines if line.strip()]
-        if path.suffix.lower() == ".parquet":
-            import pyarrow.parquet as pq
-
-            return [str(name) for name in pq.read_table(path, columns=["path"])["path"].to_pylist()]
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
-            if "path" not in (rows.fieldnames or ()):
-                raise KeyError("path")
-            return [row["path"] for row in rows]
-    except (OSError, ValueError, KeyError, csv.Error) as error:
-        if isinstance(error, OSError) and error.errno:  # pyarrow's own have no number
-            raise DataError(f"{path}: {reason(error, writing=False)}") from None
-        said = in_one_line(error)
-        raise DataError(f"{path}: no list of images ({said}); give a column named path") from None
+def _named(path: Path) -> Iterator[str]:
+    """The images that a list names: local paths from the root, or URLs."""
+    if path.suffix.lower() == ".txt":
+        names = text_lines(path)
+    else:
+        names = [row["path"] for _, row in table_rows(path, lambda columns: _path_column(path, columns))]
+    files = Named(path.parent)
+    for name in names:
+        yield name if "://" in name else _as_text(files.path(name).absolute())
 
 
-def _absolute(folder: Path, name: str) -> str:
-    return name if "://" in name else os.fspath((folder / name).absolute())
+def _path_column(path: Path, columns: Sequence[str]) -> Collection[str]:
+    if "path" not in columns:
+        raise DataError(f"{path}: no list of images; give a column named path")
+    return ("path",)
 
 
 def _as_text(path: Path) -> str:
