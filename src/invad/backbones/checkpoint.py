@@ -1,5 +1,6 @@
 """Read a file of weights that another program wrote, without running any code in it."""
 
+import re
 from collections.abc import Mapping
 from errno import EINVAL
 from pathlib import Path
@@ -17,6 +18,9 @@ WRAPPERS = ("state_dict_ema", "model_ema", "ema", "state_dict", "model", "denois
 """Where training scripts put the tensors; of several the averaged ones win."""
 
 PREFIXES = ("module.", "_orig_mod.")
+
+_REFUSED = re.compile("unsupported (global|class)", re.IGNORECASE)
+"""What torch says of objects. An unsupported operand is no pickle's at all: the file is damaged."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -49,7 +53,7 @@ def _content(path: Path) -> Any:
 
 def _reason(error: Exception) -> str:
     # By name: the unpickler's own module has no other use here.
-    if type(error).__name__ == "UnpicklingError" and "unsupported" in str(error).lower():
+    if type(error).__name__ == "UnpicklingError" and _REFUSED.search(str(error)):
         return (
             "refused, it holds objects other than tensors, and loading them could run code; "
             "save its state_dict alone"
