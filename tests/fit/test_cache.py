@@ -14,8 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import invad.fit.cache
+from invad.cli.app import app
 from invad.errors import DataError, TrainingError
 from invad.fit.cache import BLOCK, FeatureCache
 from invad.fit.features import extract_features
@@ -173,10 +175,12 @@ def test_a_disk_without_room_is_said_before(tmp_path, monkeypatch):
 def test_a_killed_extraction_continues_where_it_stopped(write_parts, tmp_path):
     """SIGKILL, on the command as a user starts it; then the same command with --resume."""
     write_parts(tmp_path / "parts", 60)
-    command = [sys.executable, "-m", "invad", "train", str(tmp_path / "parts"), "--preset", "fast"]
-    command += ["--steps", "1", "--output", str(tmp_path / "m"), "--cache", str(tmp_path / "cache")]
+    command = ["train", str(tmp_path / "parts"), "--preset", "fast", "--device", "cpu", "--steps", "1"]
+    command += ["--output", str(tmp_path / "m"), "--cache", str(tmp_path / "cache")]
     environment = {**os.environ, "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "invad", *command], env=environment, stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 120
     while not list(tmp_path.glob("cache/*/block-000001.json")):
         assert process.poll() is None
@@ -185,8 +189,8 @@ def test_a_killed_extraction_continues_where_it_stopped(write_parts, tmp_path):
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("cache/*/block-*.json")}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0, done.stderr
     assert f"features: {BLOCK * len(kept)} found in {tmp_path}" in done.stderr
     assert all(path.stat().st_mtime_ns == kept[path] for path in kept)
     assert len(list(tmp_path.glob("cache/*/block-*.json"))) == 4
