@@ -9,9 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from invad.records import Sample
+
+# Both look at a clock, and beside other work any example may be slow once: the test then fails as "flaky".
+settings.register_profile("invad", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("invad")
 
 
 @pytest.fixture(scope="session")

@@ -40,6 +40,7 @@ def test_the_keys_of_an_evaluation_are_frozen(evaluated):
             "images_per_second",
             "protocol",
             "pooled_calibration",
+            "without_own_limits",
             "skipped",
             "masks_skipped",
             "warnings",

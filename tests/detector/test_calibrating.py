@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from invad.detector.calibrating import controls, fit_limits, passing
+from invad.detector.calibrating import controls, fit_limits, passing, require_unlike
+from invad.detector.detector import Detector
 from invad.errors import DataError
 from invad.observer import Silent
 from invad.records import Sample
@@ -121,3 +122,32 @@ def test_the_controls_pass_where_the_limits_are_too_far(own):
     found = passing(limits, read, own.info.settings)
     assert {number for category, number in found if category == POOLED} >= {0}
     assert found[POOLED, 0].startswith("a black picture would be ")
+
+
+@pytest.mark.parametrize("level", [0, 255, 128])
+def test_a_plain_picture_is_good_only_beside_such_pictures(save, draw, level):
+    name = {0: "black", 255: "white", 128: "grey"}[level]
+    doubts = [f"a {name} picture would be good (score 1, bad above 2)", "a picture of noise would be review"]
+    other = 255 - level if level != 128 else 0
+    with pytest.raises(DataError, match=f"a {name} picture would be good .*; give more good images"):
+        require_unlike(doubts, save([noisy(np.full((40, 50, 3), other), 5) for _ in range(3)]))
+    require_unlike(doubts, save([noisy(np.full((40, 50, 3), level), 5) for _ in range(3)]))
+    require_unlike([line.replace("good", "review") for line in doubts], save([draw(1)]))
+
+
+def test_a_training_whose_limits_pass_black_is_refused(good_parts, tiny_preset, make_backbone, monkeypatch):
+    def pass_all(limits, read, settings):
+        return {(POOLED, 0): "a black picture would be good (score 1, bad above 2)"}
+
+    monkeypatch.setattr("invad.detector.calibrating.passing", pass_all)
+    with pytest.raises(DataError, match="a black picture would be good"):
+        Detector.fit(good_parts[:8], preset=tiny_preset, backbone=make_backbone(), steps=1)
+
+
+def test_a_camera_that_stood_still_for_part_of_the_time_counts_once(save, draw, tiny_preset, make_backbone):
+    frozen = draw(100)
+    pictures = [*(draw(i) for i in range(101, 109)), *(noisy(frozen, 0.2) for _ in range(12))]
+    detector = Detector.fit(save(pictures), preset=tiny_preset, backbone=make_backbone(), steps=1)
+    assert detector.info.fit.normals == {"part": 9}
+    assert len(detector.info.fit.copies) == 11
+    assert detector.predict(BLACK).decision != "good"

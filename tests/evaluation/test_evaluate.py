@@ -12,7 +12,7 @@ from invad.data.preprocess import resize_map
 from invad.detector.detector import Detector
 from invad.diffusion.schedule import timesteps
 from invad.errors import ConfigError, DataError
-from invad.evaluation.evaluate import NO_LIMITS, PROTOCOLS, evaluate
+from invad.evaluation.evaluate import NO_LIMITS, PROTOCOLS, describe, evaluate
 from invad.metrics.exact import PIXEL_METRICS, SEVEN_METRICS, binomial_interval
 from invad.observer import Silent
 from invad.scoring.calibration import POOLED
@@ -29,6 +29,7 @@ KEYS = {
     "categories",
     "protocol",
     "pooled_calibration",
+    "without_own_limits",
     "skipped",
     "masks_skipped",
     "warnings",
@@ -219,7 +220,11 @@ def test_pooled_judges_without_the_label(two, parts):
 
 def test_an_unknown_category_is_judged_by_all(two, parts):
     strangers = [replace(s, category="new") for s in parts]
-    scores = [s.score for s in evaluate(two, strangers).scored]
+    done = evaluate(two, strangers)
+    assert done.metrics["without_own_limits"] == ["new"]
+    assert describe(two, done)["limits"] == "of each category; over all categories for new"
+    assert evaluate(two, parts).metrics["without_own_limits"] == []
+    scores = [s.score for s in done.scored]
     assert scores == [s.score for s in evaluate(two, parts, pooled=True).scored]
 
 

@@ -103,6 +103,9 @@ def evaluate(
     voice.table(rows(metrics))
     voice.say(*false_alarm_lines(metrics), f"{metrics['images_per_second']:.1f} images per second")
     voice.warn(*metrics["warnings"])
+    if metrics["without_own_limits"]:
+        names = ", ".join(metrics["without_own_limits"])
+        voice.warn(f"the model has no limits of {names}: judged by those over all categories")
     if written is not None:
         voice.say(f"Report: {written}")
     named = {"model": str(model), "data": str(data), "report": None if written is None else str(written)}

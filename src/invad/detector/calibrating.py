@@ -6,7 +6,8 @@ and near copies count once; and whatever is given, the controls, pictures that s
 noise, must be bad after a calibration that were bad before it.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,12 @@ from invad.scoring.typicality import PositionStats, fit_position_stats, image_sc
 
 UNRELATED = 2**0.5
 """Difference of two unrelated normals in units of the spread of one."""
+
+PLAIN = {"a black picture": 0, "a white picture": 255, "a grey picture": 128}
+"""Controls of one colour, and their 8-bit level."""
+
+LOOKED_AT, NEARLY = 16, 0.15
+"""Normals that are compared with a control of one colour, and the share of the range that is like it."""
 
 LEAST_TYPICAL = 3
 """Images that a refusal names."""
@@ -155,8 +162,8 @@ def controls(preprocess: Preprocess) -> Iterator[tuple[str, NDArray[np.uint8]]]:
     """Pictures that are no good part anywhere, for each input size: of one colour, and of noise."""
     rng = np.random.default_rng(0)
     for h, w in (preprocess.input_hw, *preprocess.other_hw):
-        for name, level in (("black", 0), ("white", 255), ("grey", 128)):
-            yield f"a {name} picture", np.full((h, w, 3), level, np.uint8)
+        for name, level in PLAIN.items():
+            yield name, np.full((h, w, 3), level, np.uint8)
         # Finer and coarser than the input, for what resizing makes of noise.
         for rows, columns in ((h, w), (h, w), (2 * h, 2 * w), (h // 2, w // 2)):
             yield "a picture of noise", rng.integers(0, 256, (rows, columns, 3), np.uint8)
@@ -178,6 +185,32 @@ def passing(
                     f"{of}{name} would be {decision} (score {score:.3g}, bad above {limit:.3g})"
                 )
     return passed
+
+
+def require_unlike(doubts: Iterable[str], samples: Sequence[Sample]) -> None:
+    """Raises DataError when a picture of one colour would be good though the normals are not like it.
+
+    doubts: what `passing` says. Where most of the pixels of the normals have that colour, nothing tells
+    such a picture from a part, and the doubt stays a warning.
+    """
+    for name, level in PLAIN.items():
+        said = [line for line in doubts if f"{name} would be good" in line]
+        if said and _share_near(level, samples) < 0.5:
+            raise DataError(
+                f"with limits learned from these images {said[0]}, though they are not like it; give more "
+                "good images, and such as show different parts"
+            )
+
+
+def _share_near(level: int, samples: Sequence[Sample]) -> float:
+    """The median, over some of the images, of the share of their pixels that are nearly of this level."""
+    shares = []
+    for i in np.linspace(0, len(samples) - 1, min(len(samples), LOOKED_AT)).round().astype(int):
+        with suppress(DataError):
+            pixels = read_image(samples[i].path)
+            whole = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1.0
+            shares.append(float((np.abs(pixels / whole - level / 255) < NEARLY).mean()))
+    return float(np.median(shares)) if shares else 0.0
 
 
 def require_controls(

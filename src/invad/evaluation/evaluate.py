@@ -6,7 +6,7 @@ publications; p-values and decisions still come from the calibrated score.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -128,6 +128,7 @@ def evaluate(
         "calibration_n": detector.calibrations[POOLED].n,
         "protocol": protocol,
         "pooled_calibration": pooled,
+        "without_own_limits": [] if pooled else without_own_limits(detector, [t.sample for t in tested]),
         "images_per_second": round(len(tested) / sum(t.seconds for t in tested), 3),
         "skipped": [str(path) for path in unreadable.images],
         "masks_skipped": [str(path) for path in unreadable.masks],
@@ -144,9 +145,7 @@ def describe(detector: Detector, evaluation: Evaluation) -> dict[str, str]:
     counts = ", ".join(f"{name} {count}" for name, count in info.fit.normals.items())
     return {
         "protocol": metrics["protocol"],
-        "limits": "over all categories"
-        if metrics["pooled_calibration"]
-        else "of each category where it has its own",
+        "limits": _limits_in_words(metrics),
         "learned from": f"{sum(info.fit.normals.values())} good images ({counts})"
         if info.fit.normals
         else "images not recorded in the imported checkpoint",
@@ -157,6 +156,13 @@ def describe(detector: Detector, evaluation: Evaluation) -> dict[str, str]:
         "skipped as unreadable": ", ".join(metrics["skipped"]) or "none",
         "made": f"by invad {info.invad_version} on {info.created}, content hash {detector.content_hash}",
     }
+
+
+def _limits_in_words(metrics: Mapping[str, Any]) -> str:
+    if metrics["pooled_calibration"]:
+        return "over all categories"
+    lacking = ", ".join(metrics["without_own_limits"])
+    return f"of each category; over all categories for {lacking}" if lacking else "of each category"
 
 
 def _map_limits(protocol: str, detector: Detector, scored: Sequence[ScoredSample]) -> tuple[float, float]:
@@ -175,6 +181,11 @@ def judged_by(detector: Detector, sample: Sample, pooled: bool = False) -> str |
         return None if pooled else known_category(detector.calibrations, sample.category) or None
     except ConfigError:
         return None
+
+
+def without_own_limits(detector: Detector, samples: Iterable[Sample]) -> list[str]:
+    """Categories that the limits over all categories judge, because the model has none of their own."""
+    return sorted({s.category for s in samples if judged_by(detector, s) is None})
 
 
 def _calibrated(detector: Detector, pixels: NDArray[Any], category: str | None) -> _Reading:

@@ -45,6 +45,7 @@ class _Meta:
     measured_on: str | None = None
     train_seconds: float | None = None
     calibration_n: int | None = None
+    pooled_limits: bool | None = None
     skipped: tuple[str, ...] = ()
 
 

@@ -176,6 +176,9 @@ def notes(rows: Sequence[Row], missing: int, failed: Mapping[str, str]) -> list[
     machines = sorted({row["measured_on"] for row in rows if row.get("measured_on")})
     if len(machines) > 1:
         told.append(f"Speed and memory were measured on several machines: {'; '.join(machines)}.")
+    pooled = sorted({row["category"] for row in rows if row.get("pooled_limits")})
+    if pooled:
+        told.append(f"{', '.join(pooled)}: without limits of its own, judged by those over all categories.")
     skipped = {(row["category"], path) for row in rows for path in row.get("skipped") or ()}
     told += [f"{category}: not read and left out: {path}" for category, path in sorted(skipped)]
     return told

@@ -35,6 +35,7 @@ MEASURED = (
     "measured_on",
     "train_seconds",
     "calibration_n",
+    "pooled_limits",
     "skipped",
 )
 """Facts of a run that prediction files carry in their meta data."""

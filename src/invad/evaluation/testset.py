@@ -79,6 +79,7 @@ def predict_category(
         "measured_on": in_words(facts()),
         "train_seconds": detector.info.fit.seconds,
         "calibration_n": for_category(detector.calibrations, judged_by(detector, samples[0])).n,
+        "pooled_limits": judged_by(detector, samples[0]) is None,
         "rates": asdict(detector.rates),
         "input_hw": list(detector.info.input_hw),
         "skipped": [below(root, path) for path in (*unreadable.images, *unreadable.masks)],

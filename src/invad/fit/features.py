@@ -2,9 +2,9 @@
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from operator import or_
 
@@ -87,22 +87,40 @@ def extract_features(
     )
 
 
-def frames_in_words(features: Features) -> Iterator[str]:
-    """What is to be said of each category whose images are much nearer to each other than they differ."""
+def without_frames(features: Features, observer: Observer) -> Features:
+    """Each scene of a category once, where many of its images are much nearer than its images differ.
+
+    What was left out counts among the copies, and it is said.
+    """
     size = math.prod(features.z_NChw.shape[1:])
     some = np.random.default_rng(0).choice(size, min(size, COMPARED_VALUES), replace=False)
     categories = [sample.category for sample in features.samples]
+    left_out: set[int] = set()
     for category in dict.fromkeys(categories):
         own = [i for i, c in enumerate(categories) if c == category][:COMPARED_IMAGES]
         x_NK = np.stack([features.z_NChw[features.rows[i]].reshape(-1)[some] for i in own])
         spread_K = x_NK.std(axis=0)
-        near = near_copies(x_NK[:, spread_K > 0] / spread_K[spread_K > 0], math.sqrt(2))
+        if not spread_K.any():  # one image, or several of one scene
+            near = dict.fromkeys(range(1, len(own)), 0)
+        else:
+            near = near_copies(x_NK[:, spread_K > 0] / spread_K[spread_K > 0], math.sqrt(2))
         if near:
             words = copies_in_words(near, [features.samples[i].path for i in own], "are nearly copies")
-            yield (
-                f"{words}, as frames of a video or of a camera that stands still: they are trained on and "
-                "held out at once, so the limits may be too low; give images of different parts"
+            observer.note(
+                f"{words}, as frames of a video or of a camera that stands still, and count once; give "
+                "images of different parts"
             )
+            left_out |= {own[i] for i in near}
+    if not left_out:
+        return features
+    kept = [i for i in range(len(features.samples)) if i not in left_out]
+    return replace(
+        features,
+        samples=tuple(features.samples[i] for i in kept),
+        rows=features.rows[kept],
+        pixels=tuple(features.pixels[i] for i in kept),
+        copies=(*features.copies, *(str(features.samples[i].path) for i in sorted(left_out))),
+    )
 
 
 def require_pictures(least: int, features: Features) -> None:

@@ -31,9 +31,9 @@ from invad.fit.features import (
     backbone_digest,
     balance,
     extract_features,
-    frames_in_words,
     moments,
     require_pictures,
+    without_frames,
 )
 from invad.fit.run import Run
 from invad.fit.training import Checkpoint, fingerprint, train_denoiser
@@ -120,8 +120,8 @@ def fit(
     with ExitStack() as stack:
         features = extract_features(samples, extract, strict=strict, run=run, stack=stack)
         require_pictures(2, features)
-        for words in frames_in_words(features):
-            run.observer.note(words)
+        features = without_frames(features, run.observer)
+        require_pictures(2, features)
         job = _Job(extract, settings, features, run)
         few = len(features.samples) < FEW_IMAGES
         model, maps, held, loss = job.k_fold() if few else job.split()
