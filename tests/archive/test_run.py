@@ -236,7 +236,7 @@ def test_lists_name_images_relative_to_themselves(tmp_path):
         csv.writer(file).writerows([["note", "path"], *[["", name] for name in names]])
     pq.write_table(pa.table({"path": names}), tmp_path / "list.parquet")
     for name in ("list.txt", "list.csv", "list.parquet"):
-        assert list_source(tmp_path / name) == wanted
+        assert list_source(tmp_path / name).images == wanted
 
 
 def test_lists_as_spreadsheets_and_other_systems_save_them(tmp_path):
@@ -244,11 +244,11 @@ def test_lists_as_spreadsheets_and_other_systems_save_them(tmp_path):
     (tmp_path / "sub" / "b.png").touch()
     wanted = [f"{tmp_path}/sub/b.png", f"{tmp_path}/c.png"]
     (tmp_path / "list.csv").write_text("note;path\n;sub\\b.png\n;c.png\n", encoding="utf-16")
-    assert list_source(tmp_path / "list.csv") == wanted
+    assert list_source(tmp_path / "list.csv").images == wanted
     (tmp_path / "list.txt").write_text("sub\\b.png\r\nc.png\r\n", encoding="utf-16", newline="")
-    assert list_source(tmp_path / "list.txt") == wanted
+    assert list_source(tmp_path / "list.txt").images == wanted
     (tmp_path / "list.txt").write_bytes(b"\xff\xe4.png\nc.png")  # of an old encoding: the bytes stay
-    assert list_source(tmp_path / "list.txt")[0] == f"file://{tmp_path}/%FF%E4.png"
+    assert list_source(tmp_path / "list.txt").images[0] == f"file://{tmp_path}/%FF%E4.png"
 
 
 @pytest.mark.parametrize(
@@ -278,13 +278,25 @@ def test_a_list_that_cannot_be_read_says_what_to_do(tmp_path, monkeypatch):
     assert str(caught.value) == f"{tmp_path / 'list.csv'}: Stale file handle; is the share mounted?"
 
 
+def test_files_that_an_archive_leaves_out_are_named(tmp_path):
+    for name in ("1.png", "2.psd", "notes.txt", "@eaDir/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for source in (tmp_path, tmp_path.as_uri()):
+        images, (line,) = list_source(source)
+        assert len(images) == 1
+        assert line.startswith("1 file was not taken (.psd 1), the first")
+    (tmp_path / "gone.png").symlink_to(tmp_path / "nothing")
+    assert "links that lead nowhere 1" in list_source(tmp_path).left_out[0]
+
+
 def test_a_name_that_is_no_text_has_a_row_that_leads_to_it(model, images, tmp_path):
     folder, output = tmp_path / "in", tmp_path / "out"
     folder.mkdir()
     for name in ("raw\udcff.png", "raw\udcfe.png", "a b.png"):
         os.link(images / "0000.png", folder / name)
     os.link(images / BROKEN[0], folder / "cut\udcff.png")
-    paths = list_source(folder)
+    paths = list_source(folder).images
     (output / PARTS).mkdir(parents=True)
     (output / ATTEMPTS).mkdir()
     assert Worker(str(model), output, None, None)({"paths": [paths]}) == {"images": [4]}
@@ -402,7 +414,7 @@ def bucket(images, shared_ray):
 
 def test_an_s3_server_named_in_the_url(bundle, images, bucket, tmp_path):
     url = f"s3://parts/line%201?endpoint_override={bucket}&scheme=http"
-    listed = list_source(url)
+    listed = list_source(url).images
     assert [readable(path) for path in listed] == [(images / f"{i:04d}.png").read_bytes() for i in range(4)]
     # One run for both questions; what a URL as the source does is asked above, of a folder.
     wanted = [*listed, listed[2].replace("0002", "0009")]

@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+from PIL import Image
 
 from invad.detector.detector import Detector
 
@@ -81,6 +82,16 @@ def test_a_set_without_masks_has_no_pixel_metrics(run, model, own_parts):
     told = json.loads(run("evaluate", model, own_parts, "--json", "-").stdout)
     assert [told[key] for key in METRICS[3:]] == [None] * 5
     assert told["image_auroc"] is not None
+
+
+def test_a_mask_that_marks_all_is_a_warning_in_the_report_and_the_json(run, model, own_parts, tmp_path):
+    folder = own_parts / "gasket" / "ground_truth"
+    mask = sorted(folder.rglob("*.png"))[0]
+    Image.new("L", (64, 64), 255).save(mask)
+    result = run("evaluate", model, own_parts, "--json", "-", "--report", tmp_path / "r.html")
+    assert [line for line in json.loads(result.stdout)["warnings"] if f"{mask}: marks 100%" in line]
+    assert f"warning: {mask}: marks 100%" in result.stderr
+    assert f"{mask.name}: marks 100%" in (tmp_path / "r.html").read_text()
 
 
 def test_a_mask_of_another_size_is_named(run, model, own_parts, one_line):

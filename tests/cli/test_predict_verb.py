@@ -2,10 +2,13 @@
 
 import csv
 import json
+import os
 import resource
 import signal
 import subprocess
+import threading
 from dataclasses import replace
+from itertools import chain, repeat
 from pathlib import Path
 
 import pytest
@@ -314,3 +317,20 @@ def test_standard_output_belongs_to_the_table_that_is_written_there(run_outside,
         assert "4 images: " in result.stderr
     result = run_outside("predict", model, tests / "good", "--json", "/dev/stdout")
     assert len(json.loads(result.stdout)["images"]) == 4
+
+
+def test_the_overlay_of_a_pipe_shows_the_pixels_that_were_judged(run, model, tests, tmp_path):
+    pipe, content = tmp_path / "pipe", (tests / "good" / "000.png").read_bytes()
+    os.mkfifo(pipe)
+
+    def write():
+        for part in chain([content], repeat(b"")):  # whoever reads twice finds nothing
+            pipe.write_bytes(part)
+
+    threading.Thread(target=write, daemon=True).start()
+    result = run("predict", model, pipe, "--output", tmp_path / "seen")
+    assert "no overlay" not in result.stderr
+    run("predict", model, tests / "good" / "000.png", "--output", tmp_path / "file")
+    assert (tmp_path / "seen/pipe_overlay.png").read_bytes() == (
+        tmp_path / "file/000_overlay.png"
+    ).read_bytes()

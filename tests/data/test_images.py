@@ -4,6 +4,7 @@ import subprocess
 import sys
 import tracemalloc
 import zlib
+from array import array
 from pathlib import Path
 
 import numpy as np
@@ -348,13 +349,17 @@ def test_white_is_zero_and_alpha_as_stored_in_every_depth():
         read_image(tiff(RGB8[..., 0], photometric="cfa"))
 
 
-def test_bytes_like_objects_files_and_pipes(tmp_path):
+def test_bytes_like_objects_files_and_pipes(tmp_path, monkeypatch):
     data = encoded(RGB8, "PNG")
     path = tmp_path / "x.png"
     path.write_bytes(data)
     with path.open("rb") as file:
-        for source in (bytearray(data), memoryview(data), io.BytesIO(data), file):
+        strided = memoryview(np.repeat(np.frombuffer(data, np.uint8), 2).tobytes())[::2]
+        for source in (bytearray(data), memoryview(data), strided, array("B", data), io.BytesIO(data), file):
             assert_pixels(read_image(source), RGB8)
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(DataError, match="-: standard input is closed"):
+        read_image("-")
     with path.open(encoding="latin-1") as text, pytest.raises(DataError, match="opened as text"):
         read_image(text)
     script = "import sys; from invad.data.images import read_image; print(read_image(sys.argv[1]).sum())"
@@ -681,6 +686,7 @@ def test_a_mask_in_alpha_is_read_there_and_a_whole_one_is_doubted(tmp_path):
     assert doubt(truth) is None
     for whole in (~truth, np.ones((20, 20), bool)):
         assert "of the whole picture" in doubt(whole)
+    assert "marks no pixel" in doubt(np.zeros((20, 20), bool))
 
 
 def test_mask_size(tmp_path):

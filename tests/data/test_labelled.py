@@ -44,6 +44,16 @@ def test_masks_follow_the_rule_of_their_set(samples):
     assert made[0].answer == float(np.asarray(Image.open(samples[0].path)).mean())
 
 
+def test_masks_that_can_hardly_be_meant_so_are_kept_for_the_caller(samples):
+    for sample, level in zip(samples[1:3], (255, 0), strict=True):
+        Image.fromarray(np.full((64, 64), level, np.uint8)).save(sample.mask_path)
+    _, unreadable = judged(samples)
+    assert [path for path, _ in unreadable.doubtful] == [s.mask_path for s in samples[1:3]]
+    (line,) = unreadable.doubts()
+    assert line.startswith(f"{samples[1].mask_path}: marks 100% of the whole picture")
+    assert line.endswith("; 1 more in doubt, which 'invad data check' lists")
+
+
 def test_without_masks_no_mask_is_opened(samples):
     samples[1].mask_path.write_bytes(b"junk")
     made, unreadable = judged(samples, masks=False)

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from array import array
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,6 +128,7 @@ def test_every_kind_of_source_agrees(detector, draw, tmp_path):
         str(tmp_path / "a.png"),
         (tmp_path / "a.png").read_bytes(),
         encoded.getvalue(),
+        array("B", encoded.getvalue()),
         Image.fromarray(pixels),
         Image.open(tmp_path / "a.png"),
         pixels,

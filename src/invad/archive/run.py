@@ -73,7 +73,9 @@ def score_archive(
         category = known_category(detector.calibrations, category) or None
     except ConfigError as error:
         raise ConfigError(f"{model}: {error}") from None
-    paths = list_source(source)
+    paths, left_out = list_source(source)
+    for line in left_out:
+        observer.note(line)
     identity = {"model": detector.content_hash, "category": category, "invad": __version__}
     _make(output)
     with sole_writer(output, "run"):

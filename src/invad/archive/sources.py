@@ -4,11 +4,11 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 from urllib.parse import parse_qs, quote, unquote_to_bytes, urlsplit
 
 from invad.data.formats import IMAGE_SUFFIXES
-from invad.data.listing import is_passed_over, list_images, natural_key
+from invad.data.listing import is_companion, is_passed_over, natural_key, not_taken_in_words, survey
 from invad.data.lists import Named, table_rows, text_lines
 from invad.errors import ConfigError, DataError, in_one_line
 from invad.system.files import is_file, is_folder
@@ -20,8 +20,15 @@ State: TypeAlias = tuple[int, int | None]
 """By which a replaced file is known: its bytes, and when it was last modified, in nanoseconds."""
 
 
-def list_source(source: str | Path) -> list[str]:
-    """The images of a source (see `score_archive`), each once: local paths, absolute, or URLs."""
+class Source(NamedTuple):
+    """images: local paths, absolute, or URLs, each once. left_out: what was not taken, in words."""
+
+    images: list[str]
+    left_out: tuple[str, ...] = ()
+
+
+def list_source(source: str | Path) -> Source:
+    """The images of a source, see `score_archive`. Raises DataError when there are none."""
     text = os.fspath(source)
     if "://" in text:
         parts = urlsplit(text)
@@ -31,8 +38,10 @@ def list_source(source: str | Path) -> list[str]:
             )
         return _list_url(text)
     path = Path(source)
+    left_out: tuple[str, ...] = ()
     if is_folder(path):
-        images = [_as_text(p.absolute()) for p in list_images(path)]
+        listed = survey(path)
+        images, left_out = [_as_text(p.absolute()) for p in listed.images], listed.in_words()
     elif path.suffix.lower() in LISTS and is_file(path):
         images = list(_named(path))
     elif is_file(path) and path.suffix.lower() in IMAGE_SUFFIXES:
@@ -40,8 +49,9 @@ def list_source(source: str | Path) -> list[str]:
     else:
         raise DataError(f"{path}: give a folder, a list of images ({', '.join(LISTS)}) or a URL")
     if not images:
-        raise DataError(f"{path}: no images in it; give a folder or list of images")
-    return list(dict.fromkeys(images))
+        said = "".join(f"; {line}" for line in left_out)
+        raise DataError(f"{path}: no images in it{said}; give a folder or list of images")
+    return Source(list(dict.fromkeys(images)), left_out)
 
 
 def _named(path: Path) -> Iterator[str]:
@@ -70,7 +80,7 @@ def _as_text(path: Path) -> str:
     return os.fspath(path)
 
 
-def _list_url(url: str) -> list[str]:
+def _list_url(url: str) -> Source:
     import pyarrow as pa
     from pyarrow import fs
 
@@ -82,17 +92,19 @@ def _list_url(url: str) -> list[str]:
     except (OSError, ValueError, pa.ArrowException) as error:
         line = in_one_line(error)
         raise DataError(f"{url}: cannot be listed ({line}); check the address and the access to it") from None
-    names = [
+    below = [
         f.path
         for f in entries
-        if f.is_file
-        and f.path.lower().endswith(IMAGE_SUFFIXES)
-        and not any(map(is_passed_over, Path(f.path).relative_to(root).parts))
+        if f.is_file and not any(map(is_passed_over, Path(f.path).relative_to(root).parts))
     ]
+    names = [name for name in below if name.lower().endswith(IMAGE_SUFFIXES)]
+    others = sorted(name for name in set(below).difference(names) if not is_companion(name))
+    left_out = not_taken_in_words([(name, Path(name).suffix.lower()) for name in others])
     if not names:
-        raise DataError(f"{url}: no images; give a prefix with {', '.join(IMAGE_SUFFIXES)} files")
+        said = "".join(f"; {line}" for line in left_out)
+        raise DataError(f"{url}: no images{said}; give a prefix with {', '.join(IMAGE_SUFFIXES)} files")
     names.sort(key=lambda name: natural_key(Path(name)))
-    return [f"{parts.scheme}://{quote(name)}{options}" for name in names]
+    return Source([f"{parts.scheme}://{quote(name)}{options}" for name in names], left_out)
 
 
 def states(paths: Iterable[str]) -> dict[str, State]:

@@ -33,6 +33,7 @@ from invad.system.files import fitting_name, is_folder, make_folder
 if TYPE_CHECKING:
     from invad.detector.opening import AnyDetector
     from invad.records import Prediction
+    from invad.runtime.predictor import Judged, Pixels
 
 FOUND_BAD = 3
 RAY = "ray"
@@ -137,17 +138,17 @@ def predict(
         overlays = None if output is None else Overlays(output, detector, voice)
         paths = [image for image, _ in images]
         decoders = 2 if workers is None else workers
-        made = detector.predict_many(paths, category=category, batch=batch, workers=decoders, strict=strict)
+        made = detector.judge_many(paths, category=category, batch=batch, workers=decoders, strict=strict)
         # On a terminal the rows scroll above the bar.
         say = observer.note if voice.out.is_terminal and voice.err.is_terminal else voice.say
         head = {"model": str(model), "content_hash": detector.content_hash}
         rows = Rows(voice, len(images), {standard(csv): csv_form(), standard(json): json_form(head)}, say)
         observer.stage("images", len(images))
         try:
-            for (image, below), prediction in zip(images, made, strict=True):
-                rows.add(_row(image, prediction))
-                if overlays is not None and not isinstance(prediction, DataError):
-                    overlays.save(image, below, prediction)
+            for (image, below), found in zip(images, made, strict=True):
+                rows.add(_row(image, found))
+                if overlays is not None and not isinstance(found, DataError):
+                    overlays.save(image, below, *found)
                 observer.advance()
         finally:
             rows.close()
@@ -217,10 +218,10 @@ class Overlays:
         self.folder, self.detector, self.voice = folder, detector, voice
         self.names = OverlayNames(folder)
 
-    def save(self, image: Path, below: Path, prediction: "Prediction") -> None:
+    def save(self, image: Path, below: Path, pixels: "Pixels", prediction: "Prediction") -> None:
         target = self.folder / self.names.name(below)
         try:
-            _save(self.detector, target, image, prediction)
+            _save(self.detector, target, pixels, prediction)
         except (InvadError, OSError) as error:
             said = reason(error, writing=True) if isinstance(error, OSError) else str(error)
             self.voice.warn(f"no overlay of {image}: {said}")
@@ -244,10 +245,10 @@ class OverlayNames:
         return name
 
 
-def _row(image: Path, prediction: "Prediction | DataError") -> dict[str, Any]:
-    if isinstance(prediction, DataError):
-        unread = dict.fromkeys(("score", "p_value", "decision"))
-        return {"path": str(image), **unread, "error": str(prediction)}
+def _row(image: Path, found: "Judged | DataError") -> dict[str, Any]:
+    if isinstance(found, DataError):
+        return {"path": str(image), **dict.fromkeys(("score", "p_value", "decision")), "error": str(found)}
+    _, prediction = found
     return {
         "path": str(image),
         "score": prediction.score,
@@ -256,14 +257,13 @@ def _row(image: Path, prediction: "Prediction | DataError") -> dict[str, Any]:
     }
 
 
-def _save(detector: "AnyDetector", target: Path, image: Path, prediction: "Prediction") -> None:
-    from invad.data.images import read_image
+def _save(detector: "AnyDetector", target: Path, pixels: "Pixels", prediction: "Prediction") -> None:
     from invad.report import save_overlay
     from invad.scoring.calibration import for_category
 
     save_overlay(
         target,
-        read_image(image),
+        pixels,
         prediction.anomaly_map,
         for_category(detector.calibrations, prediction.category).map_limits(),
         decision=prediction.decision,

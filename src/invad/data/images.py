@@ -62,8 +62,8 @@ def read_image(source: ImageSource, *, max_pixels: int | None = None) -> NDArray
         name = os.fspath(source)
         with _opened(Path(source)) as stream:
             return _decode(lambda: from_stream(_seekable(stream, name), name, max_pixels), name)
-    if isinstance(source, bytes | bytearray | memoryview):
-        with io.BytesIO(source) as stream:
+    if is_bytes_like(source):
+        with io.BytesIO(memoryview(cast("bytes", source)).tobytes()) as stream:
             return _decode(lambda: from_stream(stream, "<bytes>", max_pixels), "<bytes>")
     if hasattr(source, "read"):
         given, name = cast("IO[bytes]", source), str(getattr(source, "name", "<file>"))
@@ -99,6 +99,17 @@ def read_alpha(path: str | Path) -> NDArray[np.uint8] | None:
         return None if alpha.min() == alpha.max() else upright(alpha, orientation(image))
 
 
+def is_bytes_like(source: Any) -> bool:
+    """Whether it holds encoded bytes: of what has a buffer, all but pixels and open files."""
+    if isinstance(source, np.ndarray | np.generic | Image.Image) or hasattr(source, "read"):
+        return False
+    try:
+        memoryview(source)
+    except TypeError:
+        return False
+    return True
+
+
 def pixel_limit() -> int:
     """The limit on H * W of an encoded image. Raises ConfigError for a setting that is no number."""
     text = os.environ.get(LIMIT_VARIABLE, "").strip()
@@ -120,6 +131,8 @@ def _seekable(stream: IO[bytes], name: str) -> IO[bytes]:
 
 def _opened(path: Path) -> IO[bytes]:
     if str(path) == STANDARD_INPUT and not is_there(path):
+        if sys.stdin is None:
+            raise DataError(f"{path}: standard input is closed; give an image file or pipe one in")
         return os.fdopen(os.dup(sys.stdin.fileno()), "rb")
     if is_folder(path):
         raise DataError(f"{path}: is a folder; give an image file")

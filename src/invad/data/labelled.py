@@ -45,10 +45,24 @@ class Labelled(Generic[Answer]):
 
 @dataclass(slots=True)
 class Unreadable:
-    """The files that were passed over, in the order in which they were met."""
+    """The files that were passed over, in the order in which they were met.
+
+    doubtful: masks that were read and can hardly be meant so, and why.
+    """
 
     images: list[Path] = field(default_factory=list)
     masks: list[Path] = field(default_factory=list)
+    doubtful: list[tuple[Path, str]] = field(default_factory=list)
+
+    def doubts(self) -> tuple[str, ...]:
+        """One line when there are masks in doubt."""
+        if not self.doubtful:
+            return ()
+        path, why = self.doubtful[0]
+        more = len(self.doubtful) - 1
+        return (
+            f"{path}: {why}" + (f"; {more} more in doubt, which 'invad data check' lists" if more else ""),
+        )
 
 
 def judge_labelled(
@@ -64,8 +78,9 @@ def judge_labelled(
     """What `judge` says of each image's pixels, with its mask, in the order of the samples.
 
     A file that cannot be read goes to `unreadable` and is noted: of an image nothing is yielded, of a mask
-    only it is missing. masks: read them. strict: raise the DataError of the first unreadable file. Raises
-    DataError in the end when none of the images, of which there must be some, could be read.
+    only it is missing. Masks in doubt go there, too, for the caller to name. masks: read them. strict: raise
+    the DataError of the first unreadable file. Raises DataError in the end when none of the images, of which
+    there must be some, could be read.
     """
     observer.stage(stage, len(samples))
     judged = 0
@@ -98,7 +113,7 @@ def _mask_codes(
     try:
         codes, least = read_mask_codes(sample.mask_path, size_hw=size_hw, above=sample.mask_above)
         if why := doubt(codes >= least):
-            observer.note(f"warning: {sample.mask_path}: {why}")
+            unreadable.doubtful.append((sample.mask_path, why))
         return codes, least
     except DataError as error:
         if strict:

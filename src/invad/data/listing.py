@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,18 +54,22 @@ class Listing:
 
     def in_words(self) -> tuple[str, ...]:
         """One line when something was not taken."""
-        if not self.not_taken:
-            return ()
-        kinds = Counter(
-            DANGLING if p.is_symlink() else p.suffix.lower() or "no ending" for p in self.not_taken
+        return not_taken_in_words(
+            [(str(p), DANGLING if p.is_symlink() else p.suffix.lower()) for p in self.not_taken]
         )
-        said = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
-        number = len(self.not_taken)
-        files = "1 file was" if number == 1 else f"{number} files were"
-        return (f"{files} not taken ({said}), the first {self.not_taken[0]}; images end in {ENDINGS}",)
 
 
 ENDINGS = " ".join(IMAGE_SUFFIXES)
+
+
+def not_taken_in_words(files: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """One line of (name, ending) when there are any."""
+    if not files:
+        return ()
+    kinds = Counter(ending or "no ending" for _, ending in files)
+    said = ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items()))
+    number = "1 file was" if len(files) == 1 else f"{len(files)} files were"
+    return (f"{number} not taken ({said}), the first {files[0][0]}; images end in {ENDINGS}",)
 
 
 def list_images(folder: str | Path, recursive: bool = True) -> tuple[Path, ...]:
@@ -89,7 +93,12 @@ def survey(folder: str | Path, recursive: bool = True) -> Listing:
     )
     images = tuple(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and _is_file(path))
     taken = frozenset(images)
-    return Listing(images, tuple(p for p in files if p not in taken and p.suffix.lower() not in COMPANIONS))
+    return Listing(images, tuple(p for p in files if p not in taken and not is_companion(p.name)))
+
+
+def is_companion(name: str) -> bool:
+    """Whether a file of this name lies beside pictures and is none."""
+    return Path(name).suffix.lower() in COMPANIONS
 
 
 def is_passed_over(name: str) -> bool:

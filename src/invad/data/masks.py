@@ -81,7 +81,12 @@ def _count_levels(levels: NDArray[Any]) -> int:
 
 
 def doubt(mask: NDArray[np.bool_]) -> str | None:
-    """Why a mask, bool H x W, can hardly be meant so: it marks nearly all, or most and the whole border."""
+    """Why a mask, bool H x W, can hardly be meant so.
+
+    It marks nothing though there is a defect, nearly all, or most and the whole border.
+    """
+    if not mask.any():
+        return "marks no pixel, so no defect is there for the figures of pixels; draw it or remove the mask"
     share = float(mask.mean())
     border = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]]).mean()
     if share < NEARLY_ALL and not (share > 0.5 and border >= 0.95):

@@ -107,7 +107,7 @@ def _report(path: Path, data: Path | None, detector: Detector, evaluation: Evalu
         metrics=evaluation.metrics,
         map_limits=evaluation.map_limits,
         facts={"images": str(data or "drawn by invad"), **describe(detector, evaluation)},
-        notes=[*notes, *detector.warnings()],
+        notes=[*notes, *evaluation.metrics["warnings"]],
     )
 
 

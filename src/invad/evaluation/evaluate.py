@@ -132,7 +132,7 @@ def evaluate(
         "images_per_second": round(len(tested) / sum(t.seconds for t in tested), 3),
         "skipped": [str(path) for path in unreadable.images],
         "masks_skipped": [str(path) for path in unreadable.masks],
-        "warnings": list(detector.warnings()),
+        "warnings": [*detector.warnings(), *unreadable.doubts()],
     }
     return Evaluation(
         metrics=metrics, scored=tuple(scored), map_limits=_map_limits(protocol, detector, scored)

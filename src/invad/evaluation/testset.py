@@ -73,6 +73,8 @@ def predict_category(
         strict=strict,
     )
     scored = [_under_both(detector, one) for one in judged]
+    for line in unreadable.doubts():
+        observer.note(f"warning: {line}")
     measured = {
         "images_per_second": round(len(scored) / sum(s.seconds for s in scored), 3),
         "peak_memory_mb": memory.megabytes(),

@@ -12,13 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from invad.data.ahead import Decoded, read_ahead
-from invad.data.images import ImageSource, read_image
+from invad.data.images import ImageSource, is_bytes_like, read_image
 from invad.errors import ConfigError, DataError
 from invad.records import Prediction
 from invad.scoring.calibration import Calibration, known_category
 
 Pixels = NDArray[Any]
 """A decoded image, H x W x 3, uint8, uint16 or float32 in [0, 1]."""
+
+Judged = tuple[Pixels, Prediction]
+"""An image that could be read, and what the detector says of it."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -87,21 +90,36 @@ class Predictor(ABC):
         strict: raise the DataError of the first unreadable image. Raises ConfigError for a batch below 1 or
         one that an exported bundle does not run, and for a category without limits of its own.
         """
+        judged = self.judge_many(images, category=category, batch=batch, workers=workers, strict=strict)
+        return (one if isinstance(one, DataError) else one[1] for one in judged)
+
+    def judge_many(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        category: str | None = None,
+        batch: int = 1,
+        workers: int = 2,
+        strict: bool = False,
+    ) -> Iterator[Judged | DataError]:
+        """As `predict_many`, with the pixels that were judged: a pipe cannot be read again to show them."""
         if batch < 1 or workers < 0:
             raise ConfigError(f"batch = {batch}, workers = {workers}: give at least 1 and at least 0")
         known_category(self.calibrations, category)
-        predictions = self._predict_groups(images, category, self.group_size(batch), workers)
-        return _strictly(predictions) if strict else predictions
+        judged = self._judge_groups(images, category, self.group_size(batch), workers)
+        return _strictly(judged) if strict else judged
 
-    def _predict_groups(
+    def _judge_groups(
         self, images: Iterable[ImageSource], category: str | None, size: int, workers: int
-    ) -> Iterator[Prediction | DataError]:
-        def run(group: list[Decoded]) -> list[Prediction | DataError]:
+    ) -> Iterator[Judged | DataError]:
+        def run(group: list[Decoded]) -> list[Judged | DataError]:
             readable = [pixels for _, pixels in group if not isinstance(pixels, DataError)]
             predictions = iter(self.judge(readable, category) if readable else ())
             return [
-                decoded if isinstance(decoded, DataError) else replace(next(predictions), path=_path(source))
-                for source, decoded in group
+                found
+                if isinstance(found, DataError)
+                else (found, replace(next(predictions), path=_path(source)))
+                for source, found in group
             ]
 
         ahead = read_ahead(images, workers, size * self.streams + workers, self.decode)
@@ -113,8 +131,8 @@ def is_one_image(x: Any) -> bool:
     from PIL.Image import Image
 
     # Only tensors have `detach`, and torch need not be there.
-    known = (str, os.PathLike, bytes, bytearray, memoryview, Image, np.ndarray)
-    return isinstance(x, known) or hasattr(x, "detach") or hasattr(x, "read")
+    known = isinstance(x, str | os.PathLike | Image | np.ndarray) or is_bytes_like(x)
+    return known or hasattr(x, "detach") or hasattr(x, "read")
 
 
 def _groups(
@@ -152,8 +170,8 @@ def _in_order(work: Callable[[Item], Result], items: Iterable[Item], threads: in
             yield waiting.popleft().result()
 
 
-def _strictly(predictions: Iterable[Prediction | DataError]) -> Iterator[Prediction]:
-    for one in predictions:
+def _strictly(judged: Iterable[Judged | DataError]) -> Iterator[Judged]:
+    for one in judged:
         if isinstance(one, DataError):
             raise one
         yield one

@@ -257,12 +257,15 @@ def _read_tests(model: Model, samples: Sequence[Sample], pixels: bool, observer:
         z_Chw: NDArray[np.float32] = model.extract(pixels)[0].cpu().numpy()
         return z_Chw
 
+    unreadable = Unreadable()
     tested = [
         (one.sample, one.answer, one.mask(input_hw) if pixels else None)
         for one in judge_labelled(
-            samples, features, Unreadable(), stage="test images", observer=observer, masks=pixels
+            samples, features, unreadable, stage="test images", observer=observer, masks=pixels
         )
     ]
+    for line in unreadable.doubts():
+        observer.note(f"warning: {line}")
     kept, z_NChw, masks = zip(*tested, strict=True)
     if len({s.is_anomalous for s in kept}) < 2:
         raise DataError(f"{samples[0].path.parent}: too few readable test images, good and defective")
