@@ -134,7 +134,11 @@ def greedy_coreset(cells_NC: Tensor, size: int, generator: torch.Generator) -> T
     chosen = torch.empty(size, dtype=torch.int64)
     chosen[0] = torch.randint(len(y), (1,), generator=generator)
     nearest = (y - y[chosen[0]]).square().sum(1)
+    # Into the same memory each time: a new block of this size for each of the steps costs more than the sums.
+    away, distance = torch.empty_like(y), torch.empty_like(nearest)
     for i in range(1, size):
         chosen[i] = nearest.argmax()
-        nearest = torch.minimum(nearest, (y - y[chosen[i]]).square().sum(1))
+        torch.sub(y, y[chosen[i]], out=away)
+        torch.sum(away.square_(), 1, out=distance)
+        torch.minimum(nearest, distance, out=nearest)
     return chosen
