@@ -3,6 +3,7 @@
 Imports of torch are inside the fixtures: tests of pure code are collected and run without it.
 """
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,27 @@ from hypothesis import HealthCheck, settings
 from PIL import Image
 
 from invad.records import Sample
+from invad.system.lock import sole_writer
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory):
+    """once(name, make): the folder that make(folder) has made, one for all processes of a test run."""
+    root = tmp_path_factory.getbasetemp()
+    root = root.parent if "PYTEST_XDIST_WORKER" in os.environ else root
+
+    def shared(name, make):
+        place = root / "once" / name
+        place.mkdir(parents=True, exist_ok=True)
+        made, finished = place / "made", place / "finished"
+        with sole_writer(place, "test", waiting=lambda: None):
+            if not finished.exists():
+                shutil.rmtree(made, ignore_errors=True)
+                make(made)
+                finished.touch()
+        return made
+
+    return shared
 
 # Both look at a clock, and beside other work any example may be slow once: the test then fails as "flaky".
 settings.register_profile("invad", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -139,13 +161,17 @@ def two_categories(write_parts, tmp_path_factory, tiny_preset, make_backbone):
 
 
 @pytest.fixture(scope="session")
-def bundle(two_categories, tmp_path_factory):
-    """Any size, one image at a time, ONNX. Not to be written to."""
-    from invad.export import ExportConfig, export
+def bundle(request, once):
+    """Of `two_categories`: any size, one image at a time, ONNX. Not to be written to."""
+    pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
+    pytest.importorskip("onnxruntime", reason="exporting needs invad[onnx]")
 
-    folder = tmp_path_factory.mktemp("bundles") / "bundle"
-    export(two_categories, folder, ExportConfig())
-    return folder
+    def make(folder):
+        from invad.export import ExportConfig, export
+
+        export(request.getfixturevalue("two_categories"), folder, ExportConfig())
+
+    return once("bundle", make)
 
 
 @pytest.fixture

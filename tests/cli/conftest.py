@@ -1,10 +1,12 @@
 """A tiny set, a tiny model, and two ways to run the command line: inside this process and outside it."""
 
+import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -70,10 +72,17 @@ def own_parts(parts, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def trained(parts, run, tmp_path_factory):
+def trained(parts, run, once):
     """(model folder, result) of a training. Not to be written to."""
-    folder = tmp_path_factory.mktemp("models") / "model"
-    return folder, run("train", parts, "--output", folder, "--steps", 5, "--json", "-")
+
+    def make(folder):
+        model = folder / "model"
+        result = run("train", parts, "--output", model, "--steps", 2, "--json", "-")
+        kept = {name: getattr(result, name) for name in ("exit_code", "stdout", "stderr")}
+        (folder / "result.json").write_text(json.dumps(kept))
+
+    folder = once("trained", make)
+    return folder / "model", SimpleNamespace(**json.loads((folder / "result.json").read_text()))
 
 
 @pytest.fixture

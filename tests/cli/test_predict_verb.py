@@ -96,6 +96,7 @@ def test_nothing_readable_is_an_error(run, model, incoming, tmp_path, one_line):
 
 def test_fail_on_tells_by_the_status(run, own_model, tests):
     """Limits for absurd rates, which 'calibrate' refuses, make sure of both decisions."""
+    images = [tests / "good" / "000.png", tests / "good" / "001.png"]
 
     def status(bad_rate, review_rate, *options):
         detector, rates = Detector.load(own_model), Rates(review=review_rate, bad=bad_rate)
@@ -103,14 +104,14 @@ def test_fail_on_tells_by_the_status(run, own_model, tests):
             name: replace(calibration, rates=rates) for name, calibration in detector.calibrations.items()
         }
         detector.save(own_model)
-        return run("predict", own_model, tests, *options).exit_code
+        return run("predict", own_model, *images, *options).exit_code
 
     assert status(0.9, 0.9, "--fail-on", "review") == 3
     assert status(0.9, 0.95) == 0
-    assert run("predict", own_model, tests, "--fail-on", "bad").exit_code == 3
-    assert run("predict", own_model, tests, "--fail-on", "review").exit_code == 3
+    assert run("predict", own_model, *images, "--fail-on", "bad").exit_code == 3
+    assert run("predict", own_model, *images, "--fail-on", "review").exit_code == 3
     assert status(1e-99, 0.9, "--fail-on", "bad") == 0
-    assert run("predict", own_model, tests, "--fail-on", "review").exit_code == 3
+    assert run("predict", own_model, *images, "--fail-on", "review").exit_code == 3
     assert status(1e-99, 1e-99, "--fail-on", "review") == 0
 
 
@@ -167,10 +168,10 @@ def test_an_unknown_category_is_refused(run, model, tests, one_line):
     assert run("predict", model, tests / "good" / "000.png", "--category", "gasket").exit_code == 0
 
 
-def test_a_name_that_is_no_text_does_not_end_the_run(run_outside, model, tests, tmp_path):
+def test_a_name_that_is_no_text_does_not_end_the_run(run_outside, bundle, tests, tmp_path):
     odd = tmp_path / "part-\udcff.png"
     odd.write_bytes((tests / "good" / "000.png").read_bytes())
-    result = run_outside("predict", model, odd, "--csv", tmp_path / "p.csv", "--json", tmp_path / "p.json")
+    result = run_outside("predict", bundle, odd, "--csv", tmp_path / "p.csv", "--json", tmp_path / "p.json")
     assert (result.returncode, "Traceback" in result.stderr) == (0, False)
     assert json.loads((tmp_path / "p.json").read_text())["images"][0]["path"] == str(odd)
     assert "part-\\xff.png" in result.stdout
@@ -191,10 +192,10 @@ def test_an_image_that_nobody_could_judge_is_not_good(run, model, incoming, tmp_
 
 @pytest.fixture
 def many(tests, tmp_path):
-    """300 names of one image."""
+    """1000 names of one image: more lines than a pipe holds that nobody reads."""
     folder = tmp_path / "many"
     folder.mkdir()
-    for i in range(300):
+    for i in range(1000):
         (folder / f"{i:03d}.png").symlink_to(tests / "good" / "000.png")
     return folder
 
@@ -212,12 +213,15 @@ def stopped(process, how):
     return process.wait(60), [*lines, *rest.splitlines()], said
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, "head"])
-def test_what_was_judged_before_the_end_is_kept(command, environment, model, many, tmp_path, how):
+@pytest.mark.parametrize(
+    ("how", "made"), [(signal.SIGINT, "model"), (signal.SIGTERM, "bundle"), ("head", "bundle")]
+)
+def test_what_was_judged_before_the_end_is_kept(request, command, environment, many, tmp_path, how, made):
+    """Of a model and of an exported one, which starts in a third of the time."""
     files = ["--csv", tmp_path / "p.csv", "--json", tmp_path / "p.json"]
     (tmp_path / "p.csv").write_text("of an earlier run")
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    arguments = command("predict", model, many, *files)
+    arguments = command("predict", request.getfixturevalue(made), many, *files)
     with subprocess.Popen(arguments, env=environment(tmp_path), **pipes) as process:
         status, lines, said = stopped(process, how)
     assert status == (1 if how == "head" else 130)
@@ -225,20 +229,20 @@ def test_what_was_judged_before_the_end_is_kept(command, environment, model, man
     with (tmp_path / "p.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert told["partial"] is True
-    assert 3 <= len(rows) == len(told["images"]) < 300
-    assert f"warning: partial: {len(rows)} of 300 images were judged" in said
+    assert 3 <= len(rows) == len(told["images"]) < 1000
+    assert f"warning: partial: {len(rows)} of 1000 images were judged" in said
     assert "Traceback" not in said
     if how != "head":
         assert said.splitlines()[-1] == "error: interrupted"
-        assert lines[-1].startswith(f"partial: {len(rows)} of 300 images: ")
+        assert lines[-1].startswith(f"partial: {len(rows)} of 1000 images: ")
         assert len(lines) == len(rows) + 1
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["p.csv", "p.json"]
 
 
-def test_a_full_disk_costs_no_row_elsewhere(run_outside, model, many, tmp_path):
+def test_a_full_disk_costs_no_row_elsewhere(run_outside, bundle, many, tmp_path):
     """Standard output is full, or the CSV; a limit on the size of files stands for the disk."""
     (tmp_path / "full").symlink_to("/dev/full")
-    result = run_outside("predict", model, many, "--csv", tmp_path / "full", "--json", tmp_path / "p.json")
+    result = run_outside("predict", bundle, many, "--csv", tmp_path / "full", "--json", tmp_path / "p.json")
     assert result.returncode == 1
     assert "No space left on device; free space" in result.stderr.splitlines()[-1]
     assert len(json.loads((tmp_path / "p.json").read_text())["images"]) == 1
@@ -248,7 +252,7 @@ def test_a_full_disk_costs_no_row_elsewhere(run_outside, model, many, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
-    result = run_outside("predict", model, many, "--csv", tmp_path / "p.csv", preexec_fn=small_disk)
+    result = run_outside("predict", bundle, many, "--csv", tmp_path / "p.csv", preexec_fn=small_disk)
     assert result.returncode == 1
     assert "p.csv" in result.stderr.splitlines()[-1]
     with (tmp_path / "p.csv").open(newline="") as file:
@@ -307,15 +311,15 @@ def test_names_are_data(run, model, tests, tmp_path):
     assert {row["path"] for row in json.loads((tmp_path / "p.json").read_text())["images"]} == paths
 
 
-def test_standard_output_belongs_to_the_table_that_is_written_there(run_outside, model, tests):
+def test_standard_output_belongs_to_the_table_that_is_written_there(run_outside, bundle, tests):
     for name in ("-", "/dev/stdout"):
-        result = run_outside("predict", model, tests / "good", "--csv", name)
+        result = run_outside("predict", bundle, tests / "good", "--csv", name)
         assert [line.split(",")[0] for line in result.stdout.splitlines()] == [
             "path",
             *(str(tests / "good" / f"00{i}.png") for i in range(4)),
         ]
         assert "4 images: " in result.stderr
-    result = run_outside("predict", model, tests / "good", "--json", "/dev/stdout")
+    result = run_outside("predict", bundle, tests / "good", "--json", "/dev/stdout")
     assert len(json.loads(result.stdout)["images"]) == 4
 
 

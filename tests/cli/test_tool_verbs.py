@@ -79,11 +79,12 @@ def test_distill_checks_before_it_works(run, parts, tmp_path, one_line):
     one_line(result, "mine.json", "exists already")
 
 
-def test_a_distilled_backbone_can_be_trained_with(run, parts, tmp_path):
+def test_a_distilled_backbone_can_be_trained_with(run, parts, tmp_path, monkeypatch):
     import timm
     import torch
     from safetensors.torch import save_file
 
+    monkeypatch.setattr("invad.fit.distill.SAMPLE", 32)
     torch.manual_seed(0)
     teacher = timm.create_model("test_efficientnet", pretrained=False)
     save_file(dict(teacher.state_dict()), tmp_path / "teacher.safetensors")
@@ -97,7 +98,7 @@ def test_a_distilled_backbone_can_be_trained_with(run, parts, tmp_path):
     assert result.exit_code == 0, result.stderr
     assert json.loads((tmp_path / "d.json").read_text())["steps"] == 3
     weights = f"{stem}.safetensors"
-    options = ["--weights", weights, "--steps", 1, "--output", tmp_path / "model"]
+    options = ["--weights", weights, "--preset", "fast", "--steps", 1, "--output", tmp_path / "model"]
     assert run("train", parts, *options).exit_code == 0
     assert run("info", tmp_path / "model").exit_code == 0
 

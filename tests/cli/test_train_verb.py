@@ -2,17 +2,26 @@
 
 import hashlib
 import json
+import os
 import resource
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from invad.cli.app import app
+
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
+
+
+FAST = ("--preset", "fast", "--steps", 1)
+"""For those to whom it is the same what is trained."""
 
 
 def weights_hash(model):
@@ -48,10 +57,10 @@ def test_json_on_standard_output_is_all_there_is_on_it(trained):
         "content_hash",
     ]
     assert told["normals"] == told["held_out"] == {"gasket": 12}
-    assert (told["output"], told["preset"], told["steps"], told["seed"]) == (str(folder), "standard", 5, 0)
+    assert (told["output"], told["preset"], told["steps"], told["seed"]) == (str(folder), "standard", 2, 0)
     assert told["content_hash"] == json.loads((folder / "config.json").read_text())["content_hash"]
     assert "Learned from 12 good images" in result.stderr
-    assert "denoiser: 5" in result.stderr
+    assert "denoiser: 2" in result.stderr
 
 
 def test_a_finished_model_is_all_there_is_in_the_folder(trained):
@@ -85,9 +94,9 @@ def test_a_file_where_a_folder_is_needed(parts, run, tmp_path, one_line):
     one_line(result, "cannot be written", "a part of it is a file")
 
 
-def test_a_missing_folder_is_one_line_and_leaves_nothing(run_outside, tmp_path, one_line):
-    result = run_outside("train", tmp_path / "nowhere", "--output", tmp_path / "a" / "b")
-    assert (result.returncode, result.stdout) == (1, "")
+def test_a_missing_folder_is_one_line_and_leaves_nothing(run, tmp_path):
+    result = run("train", tmp_path / "nowhere", "--output", tmp_path / "a" / "b")
+    assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == f"error: {tmp_path}/nowhere: no such folder; give a folder of images\n"
     assert list(tmp_path.iterdir()) == []
 
@@ -120,11 +129,11 @@ def test_category_names_that_clash_or_do_not_exist(run, own_parts, tmp_path, one
 def test_an_unreadable_image_is_skipped_and_named_or_fails_when_strict(run, own_parts, tmp_path, one_line):
     broken = images(own_parts) / "005.png"
     broken.write_bytes(broken.read_bytes()[:200])
-    strict = run("train", own_parts, "--output", tmp_path / "strict", "--steps", 1, "--strict")
+    strict = run("train", own_parts, "--output", tmp_path / "strict", *FAST, "--strict")
     assert strict.exit_code == 1
     one_line(strict, broken)
     assert not (tmp_path / "strict").exists()
-    result = run("train", own_parts, "--output", tmp_path / "model", "--steps", 1, "--json", tmp_path / "t")
+    result = run("train", own_parts, "--output", tmp_path / "model", *FAST, "--json", tmp_path / "t")
     assert result.exit_code == 0
     assert f"skipped: {broken}" in result.stderr
     assert "Skipped as unreadable: 1" in result.stdout
@@ -154,15 +163,21 @@ def test_hub_weights_without_a_network(run_outside, parts, tmp_path, one_line):
     assert not (tmp_path / "model").exists()
 
 
-def limited():
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+@contextmanager
+def small_disk():
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def test_a_full_disk_is_one_line_and_leaves_nothing(run_outside, parts, tmp_path, one_line):
+def test_a_full_disk_is_one_line_and_leaves_nothing(run, parts, tmp_path, one_line):
     """A limit on the size of a file stands for the disk; checkpoint and model are larger."""
-    options = ["--output", tmp_path / "model", "--steps", 1]
-    result = run_outside("train", parts, *options, preexec_fn=limited)
-    assert result.returncode == 1
+    with small_disk():
+        result = run("train", parts, "--output", tmp_path / "model", *FAST)
+    assert result.exit_code == 1
     one_line(result, tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
@@ -178,18 +193,29 @@ def wait_for(process, text, log):
         time.sleep(0.02)
 
 
-def test_interrupted_and_resumed_training_equals_an_uninterrupted_one(parts, tmp_path, command, environment):
-    options = ["--steps", 3, "--seed", 3, "--deterministic"]
-    settings = {"env": environment(tmp_path), "stdout": subprocess.DEVNULL}
-    whole = subprocess.Popen(
-        command("train", parts, "--output", tmp_path / "whole", *options),
-        stderr=subprocess.DEVNULL,
-        **settings,
-    )
+@pytest.fixture
+def as_before(monkeypatch):
+    """What --deterministic changes in a process is undone."""
+    import torch
+
+    threads, exact = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    yield
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(exact)
+
+
+@pytest.mark.usefixtures("as_before")
+def test_interrupted_and_resumed_training_equals_an_uninterrupted_one(
+    parts, tmp_path, run, command, environment, one_line
+):
+    options = ["--preset", "fast", "--steps", 3, "--seed", 3, "--deterministic"]
     log = tmp_path / "log"
-    halved = command("train", parts, "--output", tmp_path / "halved", *options)
+    halved = ["train", parts, "--output", tmp_path / "halved", *options]
     with log.open("w") as file:
-        process = subprocess.Popen(halved, stderr=file, **settings)
+        process = subprocess.Popen(
+            command(*halved), env=environment(tmp_path), stdout=subprocess.DEVNULL, stderr=file
+        )
         wait_for(process, "fold 2 of 4", log)
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
@@ -199,18 +225,19 @@ def test_interrupted_and_resumed_training_equals_an_uninterrupted_one(parts, tmp
     assert [path.name for path in (tmp_path / "halved").iterdir()] == [".training"]
     kept = {path.name for path in (tmp_path / "halved" / ".training").iterdir()}
     assert kept == {"fold-1-of-4.safetensors", "fold-2-of-4.safetensors", "training.jsonl"}
-    refused = subprocess.run(halved, env=settings["env"], capture_output=True, text=True)
-    assert refused.returncode == 1
-    assert "holds an unfinished training; continue it with --resume" in refused.stderr
-    resumed = subprocess.run([*halved, "--resume"], env=settings["env"], capture_output=True, text=True)
-    assert (resumed.returncode, whole.wait(60)) == (0, 0), resumed.stderr
+    refused = run(*halved)
+    assert refused.exit_code == 1
+    one_line(refused, "holds an unfinished training; continue it with --resume")
+    resumed = run(*halved, "--resume")
+    whole = run("train", parts, "--output", tmp_path / "whole", *options)
+    assert (resumed.exit_code, whole.exit_code) == (0, 0), resumed.stderr
     assert weights_hash(tmp_path / "halved") == weights_hash(tmp_path / "whole")
     assert not (tmp_path / "halved" / ".training").exists()
 
 
 def test_interrupted_before_the_first_step_leaves_nothing(parts, tmp_path, command, environment):
     log = tmp_path / "log"
-    arguments = command("train", parts, "--output", tmp_path / "a" / "model")
+    arguments = command("train", parts, "--output", tmp_path / "a" / "model", *FAST)
     with log.open("w") as file:
         process = subprocess.Popen(arguments, env=environment(tmp_path), stderr=file)
         wait_for(process, "features: 12", log)
@@ -225,35 +252,39 @@ def test_resume_of_other_options_is_refused(parts, run, tmp_path, one_line):
     work = folder / ".training"
     work.mkdir(parents=True)
     (work / "fold-1-of-4.safetensors").write_bytes(b"")
-    result = run("train", parts, "--output", folder, "--steps", 1, "--resume")
+    result = run("train", parts, "--output", folder, *FAST, "--resume")
     assert result.exit_code == 1
     one_line(result, "fold-1-of-4.safetensors", "unreadable checkpoint")
     assert work.is_dir()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a terminal")
-def test_a_terminal_gets_a_bar_with_loss_and_time_left(parts, tmp_path, command, environment):
-    import os
+def test_a_terminal_gets_a_bar_with_loss_and_time_left(parts, tmp_path, monkeypatch):
     import pty
 
     master, slave = pty.openpty()
-    arguments = command("train", parts, "--output", tmp_path / "model", "--steps", 2)
-    process = subprocess.Popen(
-        arguments, env=environment(tmp_path, TERM="xterm"), stdout=subprocess.DEVNULL, stderr=slave
-    )
-    os.close(slave)
-    seen = b""
-    while True:
-        try:
-            part = os.read(master, 4096)
-        except OSError:  # the other end is closed
-            break
-        if not part:
-            break
-        seen += part
-    assert process.wait(60) == 0
+    monkeypatch.setenv("TERM", "xterm")
+    seen = []
+    reader = threading.Thread(target=lambda: seen.extend(read_to_the_end(master)))
+    reader.start()
+    with os.fdopen(slave, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        arguments = ["train", parts, "--output", tmp_path / "model", "--preset", "fast", "--steps", 2]
+        app([str(argument) for argument in arguments], standalone_mode=False)
+    reader.join(60)
     os.close(master)
-    text = seen.decode()
+    text = b"".join(seen).decode()
     assert "fold 1 of 4" in text
     assert "loss " in text
     assert "0:00:0" in text
+
+
+def read_to_the_end(terminal):
+    while True:
+        try:
+            part = os.read(terminal, 4096)
+        except OSError:  # the other end is closed
+            return
+        if not part:
+            return
+        yield part

@@ -28,6 +28,9 @@ from invad.errors import ConfigError, DataError, TrainingError
 
 STRIDES = (4, 8, 16)
 
+SAMPLE = 512
+"""Crops that the projections are fitted to, and as many others that the result is measured on."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DistillConfig:
@@ -235,11 +238,11 @@ def distill(
 
     `on_step(step, loss)` observes. start: a student of the same shape to go on from; its heads, which are not
     saved, are learned anew. The record holds the config, seconds, and the share of target variance explained
-    per stride on a fresh pool of 512 crops. Raises ConfigError when `start` has another shape, TrainingError
-    for a loss that is not a number.
+    per stride on SAMPLE fresh crops. Raises ConfigError when `start` has another shape, TrainingError for a
+    loss that is not a number.
     """
     torch.manual_seed(config.seed)
-    projections = fit_projections(teachers, crops(pictures, config, 10**6, 512), config)
+    projections = fit_projections(teachers, crops(pictures, config, 10**6, SAMPLE), config)
     heads = tuple(sum(p[level].rotation_CK.shape[1] for p in projections) for level in range(len(STRIDES)))
     student = _student(replace(config.student, heads=heads), start)
     student.to(memory_format=torch.channels_last).train()
@@ -296,7 +299,7 @@ def explained_variance(
     config: DistillConfig,
 ) -> list[float]:
     """1 - MSE / variance of the targets per stride, on fresh crops."""
-    pool = crops(pictures, config, 10**6 + 1, 512)
+    pool = crops(pictures, config, 10**6 + 1, SAMPLE)
     mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
     std = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
     made = [student((_to_batch(pool[i : i + 32]) - mean) / std) for i in range(0, len(pool), 32)]
