@@ -58,7 +58,7 @@ def test_import_reference_converts_the_golden_checkpoint(run, tmp_path, one_line
     assert told["config"]["kind"] == "dit"
     missing = run("paper", "import", tmp_path / "none.pth", "--output", tmp_path / "out")
     assert missing.exit_code == 1
-    one_line(missing, "none.pth", "no such file")
+    one_line(missing, "none.pth", "no such weights file")
 
 
 def test_distill_checks_before_it_works(run, parts, tmp_path, one_line):
