@@ -36,6 +36,7 @@ def once(tmp_path_factory):
 
     return shared
 
+
 # Both look at a clock, and beside other work any example may be slow once: the test then fails as "flaky".
 settings.register_profile("invad", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("invad")

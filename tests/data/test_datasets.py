@@ -461,3 +461,21 @@ def test_real_sets():
     for sample in [s for s in dataset.test if s.mask_path][::40]:
         mask = read_mask(sample.mask_path, size_hw=read_image(sample.path).shape[:2])
         assert 0 < mask.mean() < 0.9
+
+
+def test_a_mask_that_was_drawn_before_the_image_was_turned_is_noted(tmp_path):
+    for i, part in enumerate(("train/good", "test/cut")):
+        (tmp_path / part).mkdir(parents=True)
+        pixels = np.random.default_rng(i).integers(0, 256, (8, 8, 3), np.uint8)
+        exif = Image.Exif()
+        exif[274] = 3
+        Image.fromarray(pixels).save(tmp_path / part / "0.jpg", exif=exif)
+    levels = np.zeros((8, 8), np.uint8)
+    levels[:2, :3] = 255
+    mask = tmp_path / "ground_truth" / "cut" / "0_mask.png"
+    mask.parent.mkdir(parents=True)
+    Image.fromarray(levels).save(mask)
+    (note,) = [line for line in check_dataset(tmp_path).notes if "EXIF" in line]
+    assert note.startswith("1 image is turned upright by EXIF and the mask is not, the first")
+    Image.fromarray(levels).save(mask, exif=exif)
+    assert not [line for line in check_dataset(tmp_path).notes if "EXIF" in line]

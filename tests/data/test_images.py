@@ -1,4 +1,5 @@
 import io
+import os
 import struct
 import subprocess
 import sys
@@ -745,11 +746,12 @@ def test_files_that_are_not_taken_are_named(tmp_path):
     )
     touch(tmp_path, "$RECYCLE.BIN/x.png", "__MACOSX/1.png", "lost+found/#5.psd", "._1.psd")
     (tmp_path / "gone.png").symlink_to(tmp_path / "nothing.png")
+    os.mkfifo(tmp_path / "pipe.png")
     found = survey(tmp_path)
     assert [path.name for path in found.images] == ["1.png"]
     (line,) = found.in_words()
     assert line.startswith(
-        "4 files were not taken (.psd 2, links that lead nowhere 1, no ending 1), the first"
+        "5 files were not taken (.psd 2, links that lead nowhere 1, no ending 1, pipes or devices 1)"
     )
 
 

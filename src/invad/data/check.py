@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from invad.data.content import BLANK, copies, copies_in_words, pixel_digest
 from invad.data.datasets import not_taken, read_dataset
-from invad.data.images import read_image
+from invad.data.images import read_image, turned
 from invad.data.layouts.base import Dataset
 from invad.data.masks import doubt, mask_split, read_mask_levels
 from invad.errors import DataError
@@ -70,6 +70,7 @@ def check_dataset(
         *_sizes(seen.sizes),
         *_unmasked(dataset),
         *seen.splits_in_words(),
+        *seen.turned_in_words(),
         *_left_out(dataset),
     ]
     return Findings(
@@ -105,6 +106,7 @@ class _Seen:
     marks: dict[Path, str] = field(default_factory=dict)
     sizes: dict[str, Counter[Hw]] = field(default_factory=lambda: defaultdict(Counter))
     splits: Counter[float] = field(default_factory=Counter)
+    turned: list[Path] = field(default_factory=list)
 
     def look_at(self, sample: Sample) -> None:
         try:
@@ -116,6 +118,8 @@ class _Seen:
         self.sizes[sample.category][size_hw] += 1
         self.marks[sample.path] = pixel_digest(pixels)
         if sample.mask_path is not None:
+            if turned(sample.path) != turned(sample.mask_path):
+                self.turned.append(sample.path)
             try:
                 levels = read_mask_levels(sample.mask_path, size_hw=size_hw)
             except DataError as error:
@@ -138,6 +142,16 @@ class _Seen:
             )
         if known or len(values) > 2:
             self.splits[above] += 1
+
+    def turned_in_words(self) -> list[str]:
+        """A mask of the same size may lie the other way round, and nobody can see it in the figures."""
+        if not self.turned:
+            return []
+        number = "1 image is" if len(self.turned) == 1 else f"{len(self.turned)} images are"
+        return [
+            f"{number} turned upright by EXIF and the mask is not, the first {self.turned[0]}: see that it was "
+            "drawn on the upright picture"
+        ]
 
     def splits_in_words(self) -> list[str]:
         return [

@@ -99,6 +99,17 @@ def read_alpha(path: str | Path) -> NDArray[np.uint8] | None:
         return None if alpha.min() == alpha.max() else upright(alpha, orientation(image))
 
 
+def turned(path: str | Path) -> int:
+    """The orientation, 1 to 8, by which `read_image` turns the pixels of a file; 1 where none is known."""
+    try:
+        with _opened(Path(path)) as stream:
+            known = format_of(stream.read(HEAD_BYTES), str(path))
+            stream.seek(0)
+            return orientation(known.reader(str(path))(stream))
+    except Exception:  # whoever reads the pixels says what is wrong with them
+        return 1
+
+
 def is_bytes_like(source: Any) -> bool:
     """Whether it holds encoded bytes: of what has a buffer, all but pixels and open files."""
     if isinstance(source, np.ndarray | np.generic | Image.Image) or hasattr(source, "read"):

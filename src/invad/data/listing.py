@@ -43,6 +43,7 @@ COMPANIONS = frozenset(
 """Endings of files that lie beside pictures and are none."""
 
 DANGLING = "links that lead nowhere"
+PIPES = "pipes or devices"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +55,17 @@ class Listing:
 
     def in_words(self) -> tuple[str, ...]:
         """One line when something was not taken."""
-        return not_taken_in_words(
-            [(str(p), DANGLING if p.is_symlink() else p.suffix.lower()) for p in self.not_taken]
-        )
+        return not_taken_in_words([(str(p), _why_not_taken(p)) for p in self.not_taken])
 
 
 ENDINGS = " ".join(IMAGE_SUFFIXES)
+
+
+def _why_not_taken(path: Path) -> str:
+    if path.is_symlink():
+        return DANGLING
+    ending = path.suffix.lower()
+    return PIPES if ending in IMAGE_SUFFIXES else ending
 
 
 def not_taken_in_words(files: Sequence[tuple[str, str]]) -> tuple[str, ...]:
