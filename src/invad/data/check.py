@@ -149,8 +149,8 @@ class _Seen:
             return []
         number = "1 image is" if len(self.turned) == 1 else f"{len(self.turned)} images are"
         return [
-            f"{number} turned upright by EXIF and the mask is not, the first {self.turned[0]}: see that it was "
-            "drawn on the upright picture"
+            f"{number} turned upright by EXIF and the mask is not, the first {self.turned[0]}: see that it "
+            "was drawn on the upright picture"
         ]
 
     def splits_in_words(self) -> list[str]:
