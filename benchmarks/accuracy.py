@@ -54,8 +54,9 @@ from invad.model.reading import FeatureExtractor, Model
 from invad.model.settings import Preset, preset_named
 from invad.model.space import FeatureSpace, SpaceConfig
 from invad.records import Sample
-from invad.scoring.calibration import Calibration, Rates
+from invad.scoring.calibration import Calibration
 from invad.scoring.crossfit import cross_fit
+from invad.scoring.rates import Rates
 from invad.scoring.typicality import (
     fit_position_stats,
     image_scores,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from invad.detector.detector import Detector
     from invad.evaluation.evaluate import evaluate
     from invad.model.settings import PRESETS, Preset
-    from invad.scoring.calibration import Rates
+    from invad.scoring.rates import Rates
 
 # Imported on first use: `import invad` must not wait for torch.
 _LAZY = {
@@ -34,7 +34,7 @@ _LAZY = {
     "Detector": "invad.detector.detector",
     "PRESETS": "invad.model.settings",
     "Preset": "invad.model.settings",
-    "Rates": "invad.scoring.calibration",
+    "Rates": "invad.scoring.rates",
     "check_dataset": "invad.data.check",
     "evaluate": "invad.evaluation.evaluate",
     "load_dataset": "invad.data.datasets",

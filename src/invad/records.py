@@ -6,10 +6,11 @@ h w cells of the feature grid, N images of a set, L noise levels, S inversion st
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # the command line is quicker there without it
+    import numpy as np
+    from numpy.typing import NDArray
 
 Decision = Literal["good", "review", "bad"]
 
@@ -56,7 +57,7 @@ class Prediction:
     score: float
     p_value: float
     decision: Decision
-    anomaly_map: NDArray[np.float32]
+    anomaly_map: "NDArray[np.float32]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,5 +72,5 @@ class ScoredSample:
     score: float
     p_value: float
     decision: Decision
-    anomaly_map: NDArray[np.float32]
+    anomaly_map: "NDArray[np.float32]"
     score_limits: tuple[float, float]

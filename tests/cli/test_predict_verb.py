@@ -17,7 +17,7 @@ from PIL import Image
 from invad.cli.predict import OverlayNames, expand
 from invad.detector.detector import Detector
 from invad.errors import ConfigError, DataError
-from invad.scoring.calibration import Rates
+from invad.scoring.rates import Rates
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from invad.detector.detector import Detector
 from invad.errors import DataError
 from invad.observer import Silent
 from invad.records import Sample
-from invad.scoring.calibration import POOLED, Rates
+from invad.scoring.rates import POOLED, Rates
 
 RNG = np.random.default_rng(5)
 BLACK = np.zeros((40, 50, 3), np.uint8)

@@ -21,8 +21,9 @@ from invad.fit.run import Run
 from invad.model.settings import preset_named
 from invad.observer import Silent
 from invad.records import GOOD
-from invad.scoring.calibration import POOLED, Calibration, Rates, folds
+from invad.scoring.calibration import Calibration, folds
 from invad.scoring.crossfit import cross_fit
+from invad.scoring.rates import POOLED, Rates
 from invad.scoring.typicality import fit_position_stats, image_scores, typicality_map
 
 SRC = Path(__file__).resolve().parents[2] / "src"

@@ -11,7 +11,7 @@ from invad.backbones.timm_backbone import load_timm
 from invad.detector.detector import Detector
 from invad.detector.folder import CALIBRATION, CARD, CONFIG, TENSORS, write_bundle
 from invad.errors import ArtifactError
-from invad.scoring.calibration import POOLED
+from invad.scoring.rates import POOLED
 
 
 class Own(Backbone):

@@ -15,7 +15,7 @@ from invad.errors import ConfigError, DataError
 from invad.evaluation.evaluate import NO_LIMITS, PROTOCOLS, describe, evaluate
 from invad.metrics.exact import PIXEL_METRICS, SEVEN_METRICS, binomial_interval
 from invad.observer import Silent
-from invad.scoring.calibration import POOLED
+from invad.scoring.rates import POOLED
 
 KEYS = {
     *SEVEN_METRICS,

@@ -15,7 +15,7 @@ from invad.diffusion.readings import ReadingConfig, read
 from invad.diffusion.schedule import SCHEDULE
 from invad.graph.graph import NoiseNorms, _below
 from invad.graph.resample import antialias_weights, area_weights, bilinear_weights, centres
-from invad.scoring.calibration import POOLED
+from invad.scoring.rates import POOLED
 
 SIDES = st.integers(1, 60)
 

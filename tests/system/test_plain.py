@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from invad.errors import ConfigError
 from invad.model.settings import PRESETS, Preset
-from invad.scoring.calibration import Calibration, Rates
+from invad.scoring.calibration import Calibration
+from invad.scoring.rates import Rates
 from invad.system.plain import from_plain, to_plain
 
 

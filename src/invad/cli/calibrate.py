@@ -17,7 +17,7 @@ from invad.cli.options import (
 )
 from invad.cli.progress import observing
 from invad.cli.voice import Voice
-from invad.scoring.calibration import POOLED, Rates
+from invad.scoring.rates import Rates
 
 
 def calibrate(
@@ -48,6 +48,7 @@ def calibrate(
     with observing(voice.err) as observer:
         from invad.data.datasets import normal_set, not_taken
         from invad.detector.detector import Detector
+        from invad.scoring.rates import POOLED
 
         detector = Detector.load(model, device=device)
         before = detector.calibrations

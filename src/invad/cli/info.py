@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 from invad.cli.options import BundleArgument, JsonOption
 from invad.cli.voice import Voice
 from invad.records import Hw
-from invad.scoring.calibration import POOLED, Calibration
+from invad.scoring.rates import POOLED
 
 if TYPE_CHECKING:
     from invad.detector.detector import Detector
     from invad.runtime.bundle import ExportInfo
+    from invad.scoring.calibration import Calibration
 
 
 def info(model: BundleArgument, json: JsonOption = None) -> None:
@@ -102,7 +103,7 @@ def _described(detector: "Detector", model: str) -> dict[str, Any]:
     }
 
 
-def _limits(calibration: Calibration) -> dict[str, Any]:
+def _limits(calibration: "Calibration") -> dict[str, Any]:
     review, bad = calibration.score_limits()
     return {
         "n": calibration.n,

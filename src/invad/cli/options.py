@@ -11,7 +11,7 @@ import typer
 
 from invad.cli.voice import STANDARD_OUTPUT
 from invad.errors import ConfigError
-from invad.scoring.calibration import Rates
+from invad.scoring.rates import Rates
 from invad.system.files import is_folder
 
 IMAGES, FEATURES, SPEED = "Images", "Features", "Speed and memory"

@@ -21,7 +21,7 @@ from invad.cli.options import (
 from invad.cli.progress import observing
 from invad.cli.voice import Voice
 from invad.errors import ConfigError
-from invad.scoring.calibration import POOLED, Rates
+from invad.scoring.rates import POOLED, Rates
 
 if TYPE_CHECKING:
     from invad.detector.detector import Detector

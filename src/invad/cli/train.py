@@ -35,7 +35,7 @@ from invad.cli.voice import Voice
 from invad.fit.launch import launched
 from invad.fit.tracking import check_trackers, tracking
 from invad.observer import NO_RECORD, Recorder
-from invad.scoring.calibration import Rates
+from invad.scoring.rates import Rates
 
 if TYPE_CHECKING:
     from invad.data.layouts.base import Dataset

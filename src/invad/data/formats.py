@@ -8,13 +8,14 @@ import importlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, TypeAlias
-
-from PIL import ImageFile
+from typing import IO, TYPE_CHECKING, TypeAlias
 
 from invad.errors import DataError
 
-Reader: TypeAlias = Callable[[IO[bytes]], ImageFile.ImageFile]
+if TYPE_CHECKING:
+    from PIL import ImageFile
+
+Reader: TypeAlias = "Callable[[IO[bytes]], ImageFile.ImageFile]"
 HEAD_BYTES = 32
 
 

@@ -23,9 +23,10 @@ from invad.errors import DataError
 from invad.model.settings import Preset
 from invad.observer import Observer
 from invad.records import Sample
-from invad.scoring.calibration import POOLED, Calibration, Rates, for_category
+from invad.scoring.calibration import Calibration, for_category
 from invad.scoring.crossfit import cross_fit
 from invad.scoring.likeness import near_copies
+from invad.scoring.rates import POOLED, Rates
 from invad.scoring.typicality import PositionStats, fit_position_stats, image_scores, typicality_map
 
 UNRELATED = 2**0.5

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 from invad.detector.parts import DetectorInfo
 from invad.records import Hw
-from invad.scoring.calibration import POOLED, Calibration
+from invad.scoring.calibration import Calibration
+from invad.scoring.rates import POOLED
 
 HEAD = """\
 ---

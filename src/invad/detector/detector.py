@@ -31,7 +31,8 @@ from invad.records import Hw, Prediction, Sample
 from invad.runtime import ExportedDetector, ExportInfo
 from invad.runtime.predictor import Pixels, Predictor
 from invad.runtime.torch_engine import TorchEngine
-from invad.scoring.calibration import POOLED, Calibration, Rates, for_category, known_category
+from invad.scoring.calibration import Calibration, for_category, known_category
+from invad.scoring.rates import POOLED, Rates
 from invad.scoring.typicality import PositionStats
 from invad.system.devices import choose_device
 from invad.system.waiting import sleep_beside_the_user

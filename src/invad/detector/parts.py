@@ -20,7 +20,8 @@ from invad.model.reading import FeatureExtractor, FineReader, Model
 from invad.model.settings import Preset
 from invad.model.space import FeatureSpace
 from invad.records import Hw
-from invad.scoring.calibration import POOLED, Calibration
+from invad.scoring.calibration import Calibration
+from invad.scoring.rates import POOLED
 from invad.scoring.typicality import PositionStats
 from invad.system.plain import from_plain, to_plain
 

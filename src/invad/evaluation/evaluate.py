@@ -33,7 +33,8 @@ from invad.metrics.exact import (
 )
 from invad.observer import Observer, Silent
 from invad.records import Sample, ScoredSample
-from invad.scoring.calibration import POOLED, for_category, known_category, upper_limit
+from invad.scoring.calibration import for_category, known_category, upper_limit
+from invad.scoring.rates import POOLED
 from invad.scoring.typicality import paper_fusion, paper_terms
 
 PAPER_STEPS = 3

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from invad.errors import DataError, reason
 from invad.records import GOOD, Hw
-from invad.scoring.calibration import Rates
+from invad.scoring.rates import Rates
 from invad.system.files import write_atomically
 from invad.system.plain import from_plain
 

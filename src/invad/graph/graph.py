@@ -28,7 +28,8 @@ from invad.graph.resample import antialias_weights, area_weights, bilinear_weigh
 from invad.model.reading import FeatureExtractor, Model, scaled_hw
 from invad.model.space import SMALLEST_RMS, FeatureSpace
 from invad.records import Hw
-from invad.scoring.calibration import POOLED, Calibration
+from invad.scoring.calibration import Calibration
+from invad.scoring.rates import POOLED
 from invad.scoring.typicality import PositionStats, image_scores, less_floor
 
 Net = TypeVar("Net", bound=nn.Module)

@@ -21,7 +21,7 @@ from invad.model.space import FeatureSpace, Standardiser
 from invad.observer import Observer, Silent
 from invad.paper.reference import load_reference
 from invad.records import Hw, Sample
-from invad.scoring.calibration import Rates
+from invad.scoring.rates import Rates
 from invad.system.devices import choose_device
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from invad.errors import ArtifactError, reason
 from invad.records import Hw
-from invad.scoring.calibration import POOLED, Calibration
+from invad.scoring.calibration import Calibration
+from invad.scoring.rates import POOLED
 from invad.system.digests import file_sha256, plain_sha256
 from invad.system.files import is_file, is_folder, is_there, writing
 from invad.system.plain import from_plain, read_json, to_plain

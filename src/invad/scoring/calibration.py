@@ -7,38 +7,14 @@ statement about *normal images like those held out*; new lighting or a new suppl
 
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from invad.errors import ConfigError, NotCalibratedError
 from invad.records import Decision
-
-POOLED = ""
-"""Key of the calibration over all categories, which needs no label at run time."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rates:
-    """False-alarm rates asked for: shares of normal images at or above the `review` and the `bad` limit.
-
-    Both between 0 and 1, `bad` at most `review`; ConfigError otherwise.
-    """
-
-    review: float = 0.05
-    bad: float = 0.01
-
-    def __post_init__(self) -> None:
-        for name, rate in (("review", self.review), ("bad", self.bad)):
-            if not 0 < rate < 1:
-                raise ConfigError(
-                    f"{name} false-alarm rate = {rate}: give a share between 0 and 1, such as 0.01"
-                )
-        if self.bad > self.review:
-            raise ConfigError(
-                f"bad rate {self.bad} > review rate {self.review}: the review band needs review >= bad"
-            )
+from invad.scoring.rates import POOLED, Rates
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +23,7 @@ class Calibration:
 
     scores: tuple[float, ...]
     peaks: tuple[float, ...]
-    rates: Rates = Rates()
+    rates: Rates = field(default_factory=Rates)
 
     def __post_init__(self) -> None:
         if len(self.scores) < 1 or len(self.scores) != len(self.peaks):
