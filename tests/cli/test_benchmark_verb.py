@@ -12,6 +12,7 @@ import time
 from html.parser import HTMLParser
 
 import pytest
+import torch
 
 from invad.data.synthetic import write_dataset
 
@@ -33,7 +34,11 @@ def killed(two, command, environment, run, tmp_path_factory):
     output = home / "run"
     first = output / "predictions" / "fabric-seed-0.npz"
     arguments = ("benchmark", "run", "mvtec", two, *OPTIONS, "--output", output, "--metrics", "exact,adeval")
-    process = subprocess.Popen(command(*arguments), env=environment(home), stderr=subprocess.PIPE, text=True)
+    # As many threads as the run in this process, which continues it: else the table names two machines.
+    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(
+        command(*arguments), env=environment(home, **threads), stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 120
     while not first.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
