@@ -135,13 +135,18 @@ def test_a_plain_picture_is_good_only_beside_such_pictures(save, draw, level):
     require_unlike([line.replace("good", "review") for line in doubts], save([draw(1)]))
 
 
-def test_a_training_whose_limits_pass_black_is_refused(good_parts, tiny_preset, make_backbone, monkeypatch):
+def test_a_training_on_copies_whose_limits_pass_black_is_refused(
+    good_parts, tiny_preset, make_backbone, monkeypatch
+):
     def pass_all(limits, read, settings):
         return {(POOLED, 0): "a black picture would be good (score 1, bad above 2)"}
 
     monkeypatch.setattr("invad.detector.calibrating.passing", pass_all)
+    copied = [*good_parts[:8], good_parts[0]]
     with pytest.raises(DataError, match="a black picture would be good"):
-        Detector.fit(good_parts[:8], preset=tiny_preset, backbone=make_backbone(), steps=1)
+        Detector.fit(copied, preset=tiny_preset, backbone=make_backbone(), steps=1)
+    detector = Detector.fit(good_parts[:8], preset=tiny_preset, backbone=make_backbone(), steps=1)
+    assert any("a black picture would be good" in line for line in detector.warnings())
 
 
 def test_a_camera_that_stood_still_for_part_of_the_time_counts_once(save, draw, tiny_preset, make_backbone):

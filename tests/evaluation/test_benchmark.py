@@ -71,9 +71,7 @@ def row(result, **wanted):
 
 
 @pytest.mark.parametrize("name", sorted(miniatures.MINIATURES))
-def test_every_layout_is_benchmarked_as_it_lies_on_disk(name, plan, tmp_path, monkeypatch):
-    # Limits from so few pictures of noise may pass a black one; this is about where the pictures lie.
-    monkeypatch.setattr("invad.detector.calibrating.require_unlike", lambda doubts, samples: None)
+def test_every_layout_is_benchmarked_as_it_lies_on_disk(name, plan, tmp_path):
     root = miniatures.write(name, tmp_path)
     before = {path: path.stat().st_mtime_ns for path in root.rglob("*")}
     result = run(replace(plan, root=root), tmp_path / "run")

@@ -191,8 +191,10 @@ def passing(
 def require_unlike(doubts: Iterable[str], samples: Sequence[Sample]) -> None:
     """Raises DataError when a picture of one colour would be good though the normals are not like it.
 
-    doubts: what `passing` says. Where most of the pixels of the normals have that colour, nothing tells
-    such a picture from a part, and the doubt stays a warning.
+    For normals of which some are copies: limits from too few that differ lie where nothing is bad. Of
+    distinct ones the doubt stays a warning, since a network that was hardly trained, or that is read as the
+    paper reads it, may give black a low score on any normals. So it does where most of the pixels of the
+    normals have that colour. doubts: what `passing` says.
     """
     for name, level in PLAIN.items():
         said = [line for line in doubts if f"{name} would be good" in line]

@@ -161,7 +161,8 @@ class Detector(Predictor):
             fitted.held_maps_NLhw, fitted.held_categories, fitted.held_pixels, settings, rates
         )
         detector._take(limits, detector._read_controls())
-        calibrating.require_unlike(detector._doubts, samples)
+        if fitted.record.copies:
+            calibrating.require_unlike(detector._doubts, samples)
         for warning in detector.warnings():
             run.observer.note(warning)
         return detector
