@@ -2,17 +2,23 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from invad.backbones.base import Backbone
 from invad.backbones.invad_s import NAME as INVAD_S
 from invad.backbones.invad_s import empty_invad_s, load_invad_s
+from invad.backbones.lite import FILES as LITE
+from invad.backbones.lite import empty_lite, load_lite
 from invad.backbones.timm_backbone import DEFAULT_STRIDES, load_timm
 from invad.errors import ConfigError, WeightsError, in_one_line
 
 SUGGESTED = {
     "invad-s": "ships with the package, needs no network; strides 4/8/16; about 10 ms an image on 2 cores",
+    "efficientnet-lite0": "the paper's family at its lightest, trained on ImageNet; extra lite",
+    "efficientnet-lite1": "the same, with deeper stages",
+    "efficientnet-lite2": "the same, with wider stages",
     "resnet50": "the classic of PatchCore-like detectors; strides 4/8/16",
     "wide_resnet50_2": "what most published results use; heavy",
     "efficientnet_b4": "the paper's backbone (it taps strides 2/4/8/16)",
@@ -57,4 +63,7 @@ def load_backbone(
         raise WeightsError(f"backbone {name}: cannot be built in the shape {shape} ({said})") from None
 
 
-BACKBONES: dict[str, Family] = {INVAD_S: Family(load_invad_s, empty_invad_s)}
+BACKBONES: dict[str, Family] = {
+    INVAD_S: Family(load_invad_s, empty_invad_s),
+    **{name: Family(partial(load_lite, name), partial(empty_lite, name)) for name in LITE},
+}

@@ -20,7 +20,16 @@ IMAGES, FEATURES, SPEED = "Images", "Features", "Speed and memory"
 # What the shell completes. A test holds them to the tables they name, which take seconds to import.
 PRESET_NAMES = ("standard", "fast", "dit", "paper", "paper-s")
 BACKBONES = (
-    *("invad-s", "resnet50", "wide_resnet50_2", "efficientnet_b4", "mobilenetv3_large_100"),
+    *(
+        "invad-s",
+        "efficientnet-lite0",
+        "efficientnet-lite1",
+        "efficientnet-lite2",
+        "resnet50",
+        "wide_resnet50_2",
+        "efficientnet_b4",
+        "mobilenetv3_large_100",
+    ),
     *("vit_small_patch14_dinov2", "vit_base_patch14_reg4_dinov2"),
 )
 LAYOUTS = (
@@ -103,6 +112,15 @@ SplitOption = Annotated[
         metavar="NAME",
         rich_help_panel=IMAGES,
         help="Which split of a layout that has several, such as 2cls_fewshot of visa. Default: its first.",
+    ),
+]
+GroupByOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="HOW",
+        rich_help_panel=IMAGES,
+        help="What images of one part, patient or lot share: folder, column:NAME of a manifest, or a regular "
+        "expression on the path, such as 'part_(\\d+)'. Default: found by likeness.",
     ),
 ]
 PresetOption = Annotated[
