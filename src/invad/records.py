@@ -27,6 +27,8 @@ class Sample:
 
     mask_above: the level of the mask above which a pixel is defective; None: see `read_mask`.
     sample_id: the object shown, which other images show from other sides; None: this image alone shows it.
+    group: what is shared with images that are not independent of this one, such as a part, a patient or a
+    lot; None: nothing is known but `sample_id`.
     """
 
     path: Path
@@ -35,6 +37,7 @@ class Sample:
     mask_path: Path | None = None
     mask_above: int | None = None
     sample_id: str | None = None
+    group: str | None = None
 
     @property
     def is_anomalous(self) -> bool:

@@ -15,13 +15,14 @@ from invad.cli.voice import Voice
 SURFACE = {
     "demo": "--output --data --layout --steps --seed --device --json",
     "train": "DATA --output --preset --steps --seed --resume --categories --review-rate --false-alarm-rate "
-    "--device --json --layout --split --strict --backbone --weights --cache --batch --accumulate --precision "
-    "--checkpointing --track --deterministic",
+    "--device --json --layout --split --group-by --strict --backbone --weights --cache --batch --accumulate "
+    "--precision --checkpointing --track --deterministic",
     "evaluate": "MODEL DATA --protocol --report --categories --pooled --device --json --layout --split "
     "--strict",
     "predict": "MODEL PATH --output --csv --category --fail-on --engine --device --json --strict --batch "
     "--workers --threads",
-    "calibrate": "MODEL NORMALS --false-alarm-rate --review-rate --layout --split --strict --device --json",
+    "calibrate": "MODEL NORMALS --false-alarm-rate --review-rate --layout --split --group-by --strict "
+    "--device --json",
     "export": "MODEL --output --format --precision --json --size --batch --calibration --max-changed",
     "verify": "BUNDLE --engine --threads --device --json",
     "bench": "MODEL --engine --size --threads --seconds --device --json",

@@ -110,7 +110,7 @@ def test_a_category_of_copies_gets_no_limits_of_its_own(own, save, draw):
 
 def test_a_picture_in_two_categories_counts_once_among_all(tiny_preset):
     maps = torch.rand(8, len(tiny_preset.map_weights), 4, 4, generator=torch.Generator().manual_seed(0))
-    limits = fit_limits(maps, ["a"] * 4 + ["b"] * 4, [*"wxyz", *"wxyv"], tiny_preset, Rates())
+    limits = fit_limits(maps, ["a"] * 4 + ["b"] * 4, [*"wxyz", *"wxyv"], range(8), tiny_preset, Rates())
     assert {name: c.n for name, c in limits.calibrations.items()} == {POOLED: 5, "a": 4, "b": 4}
 
 
@@ -118,7 +118,9 @@ def test_the_controls_pass_where_the_limits_are_too_far(own):
     read = own._read_controls()
     names = [name for name, _ in controls(own.model.extract.preprocess)]
     assert len(read) == len(names) == 7
-    limits = fit_limits(read[0][1].repeat(3, 1, 1, 1), ["a"] * 3, ["x", "y", "z"], own.info.settings, Rates())
+    limits = fit_limits(
+        read[0][1].repeat(3, 1, 1, 1), ["a"] * 3, ["x", "y", "z"], range(3), own.info.settings, Rates()
+    )
     found = passing(limits, read, own.info.settings)
     assert {number for category, number in found if category == POOLED} >= {0}
     assert found[POOLED, 0].startswith("a black picture would be ")

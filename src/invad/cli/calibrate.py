@@ -9,6 +9,7 @@ from invad.cli.options import (
     BAD_HELP,
     REVIEW_HELP,
     DeviceOption,
+    GroupByOption,
     JsonOption,
     LayoutOption,
     ModelArgument,
@@ -36,6 +37,7 @@ def calibrate(
     ] = None,
     layout: LayoutOption = "auto",
     split: SplitOption = None,
+    group_by: GroupByOption = None,
     strict: StrictOption = False,
     device: DeviceOption = None,
     json: JsonOption = None,
@@ -47,6 +49,7 @@ def calibrate(
     voice = Voice(json)
     with observing(voice.err) as observer:
         from invad.data.datasets import normal_set, not_taken
+        from invad.data.groups import grouped
         from invad.detector.detector import Detector
         from invad.scoring.rates import POOLED
 
@@ -59,7 +62,8 @@ def calibrate(
         good = normal_set(normals, layout=layout, split=split)
         for line in not_taken(good):
             observer.note(line)
-        warnings = list(detector.calibrate(good.train, rates=rates, strict=strict, observer=observer))
+        samples = good.train if group_by is None else grouped(good.train, group_by, normals)
+        warnings = list(detector.calibrate(samples, rates=rates, strict=strict, observer=observer))
         lost = sorted(set(before) - set(detector.calibrations))
         if lost:
             warnings.append(

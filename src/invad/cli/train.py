@@ -18,6 +18,7 @@ from invad.cli.options import (
     CategoriesOption,
     DeviceOption,
     FalseAlarmRateOption,
+    GroupByOption,
     JsonOption,
     LayoutOption,
     PresetOption,
@@ -71,6 +72,7 @@ def train(
     json: JsonOption = None,
     layout: LayoutOption = "auto",
     split: SplitOption = None,
+    group_by: GroupByOption = None,
     strict: StrictOption = False,
     backbone: BackboneOption = None,
     weights: WeightsOption = None,
@@ -163,6 +165,7 @@ def train(
         _recording(team, work / METRICS, trackers, output.name, options) as recorder,
     ):
         from invad.data.datasets import not_taken, read_dataset, selected
+        from invad.data.groups import grouped
         from invad.detector.detector import Detector
         from invad.fit.distributed import Solo
         from invad.fit.run import Run
@@ -171,11 +174,12 @@ def train(
 
         whole = read_dataset(data, layout=layout, split=split)
         dataset = selected(whole, split_names(categories))
+        samples = dataset.train if group_by is None else grouped(dataset.train, group_by, data)
         for line in (*not_taken(whole), *_untrained(dataset)):
             observer.note(line)
         net = preset_named(preset).load_backbone(backbone, weights) if weights is not None else backbone
         detector = Detector.fit(
-            dataset.train,
+            samples,
             preset=preset,
             backbone=net,
             steps=steps,

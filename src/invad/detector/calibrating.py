@@ -23,8 +23,9 @@ from invad.errors import DataError
 from invad.model.settings import Preset
 from invad.observer import Observer
 from invad.records import Sample
-from invad.scoring.calibration import Calibration, for_category
+from invad.scoring.calibration import Calibration, for_category, numbered
 from invad.scoring.crossfit import cross_fit
+from invad.scoring.groups import groups_of_samples
 from invad.scoring.likeness import near_copies
 from invad.scoring.rates import POOLED, Rates
 from invad.scoring.typicality import PositionStats, fit_position_stats, image_scores, typicality_map
@@ -137,12 +138,27 @@ def _near(given: Readings, before: Mapping[str, PositionStats]) -> dict[int, int
     return originals
 
 
+def groups_of(given: Readings) -> tuple[int, ...]:
+    """For each image the first one that it is not independent of, by its norm maps where nobody says it."""
+
+    def describe(own: Sequence[int]) -> NDArray[np.float32]:
+        maps: NDArray[np.float32] = given.maps_NLhw[list(own)].log1p().flatten(1).numpy()
+        return maps
+
+    return groups_of_samples(given.samples, describe)
+
+
 def fit_limits(
-    maps_NLhw: Tensor, categories: Sequence[str], pixels: Sequence[str], settings: Preset, rates: Rates
+    maps_NLhw: Tensor,
+    categories: Sequence[str],
+    pixels: Sequence[str],
+    groups: Sequence[int],
+    settings: Preset,
+    rates: Rates,
 ) -> Limits:
     """Statistics and limits of each category of which two or more images are given, and of all together.
 
-    A picture that stands in several categories counts once among all.
+    A picture that stands in several categories counts once among all; the images of a group count as one.
     """
     stats, calibrations = {}, {}
     repeated = copies(pixels)
@@ -152,10 +168,21 @@ def fit_limits(
         ]
         if len(index) < 2:
             continue
-        maps, groups = maps_NLhw[index], [categories[i] for i in index]
+        maps, own = maps_NLhw[index], [groups[i] for i in index]
         stats[category] = fit_position_stats(maps)
-        scores, peaks = cross_fit(maps, settings.top_fraction, groups, settings.map_weights, settings.floor)
-        calibrations[category] = Calibration(scores=scores, peaks=peaks, rates=rates)
+        named = [categories[i] for i in index]
+        scores, peaks = cross_fit(
+            maps, settings.top_fraction, named, settings.map_weights, settings.floor, own
+        )
+        numbers = numbered(own)
+        # Sorted, and the peaks with their scores: what is saved does not tell the order of the images.
+        order = sorted(range(len(scores)), key=lambda i: scores[i])
+        calibrations[category] = Calibration(
+            scores=tuple(scores[i] for i in order),
+            peaks=tuple(peaks[i] for i in order),
+            rates=rates,
+            groups=tuple(numbers[i] for i in order) if len(set(own)) < len(own) else (),
+        )
     return Limits(stats, calibrations)
 
 

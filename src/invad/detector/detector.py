@@ -32,6 +32,7 @@ from invad.runtime import ExportedDetector, ExportInfo
 from invad.runtime.predictor import Pixels, Predictor
 from invad.runtime.torch_engine import TorchEngine
 from invad.scoring.calibration import Calibration, for_category, known_category
+from invad.scoring.groups import groups_in_words
 from invad.scoring.rates import POOLED, Rates
 from invad.scoring.typicality import PositionStats
 from invad.system.devices import choose_device
@@ -158,7 +159,12 @@ class Detector(Predictor):
         )
         detector = cls(fitted.model, info, {}, {})
         limits = calibrating.fit_limits(
-            fitted.held_maps_NLhw, fitted.held_categories, fitted.held_pixels, settings, rates
+            fitted.held_maps_NLhw,
+            fitted.held_categories,
+            fitted.held_pixels,
+            fitted.held_groups,
+            settings,
+            rates,
         )
         detector._take(limits, detector._read_controls())
         if fitted.record.copies:
@@ -239,7 +245,8 @@ class Detector(Predictor):
 
         normals: a folder, an image or samples, none of which may have been trained on. Each of their
         categories gets its own calibration, and all together the pooled one; what was calibrated before is
-        replaced. Copies and near copies count once. rates: as before unless given. Raises DataError when
+        replaced. Copies and near copies count once, and groups as one (`groups_of_samples`). rates: as
+        before unless given. Raises DataError when
         fewer than two distinct images can be read, and when a black picture or one of noise, bad so far,
         would not be bad any more.
         """
@@ -247,9 +254,14 @@ class Detector(Predictor):
         samples = normal_images(normals) if isinstance(normals, str | Path) else normals
         given = calibrating.read_normals(samples, self.read, strict, observer)
         used = calibrating.distinct(given, self.stats, observer)
-        groups = [sample.category for sample in used.samples]
+        categories_of = [sample.category for sample in used.samples]
+        groups = calibrating.groups_of(used)
+        for words in groups_in_words(used.samples, groups):
+            observer.note(words)
         settings, before = self.info.settings, calibrating.Limits(self.stats, self.calibrations)
-        after = calibrating.fit_limits(used.maps_NLhw, groups, used.pixels, settings, rates or self.rates)
+        after = calibrating.fit_limits(
+            used.maps_NLhw, categories_of, used.pixels, groups, settings, rates or self.rates
+        )
         read = self._read_controls()
         if before.calibrations:
             calibrating.require_controls(before, after, read, used, settings)

@@ -161,7 +161,9 @@ def _calibration(
         stats[category] = PositionStats(
             tensors[f"calibration.{row.tensors}.median"], tensors[f"calibration.{row.tensors}.scale"]
         )
-        calibrations[category] = Calibration(scores=row.scores, peaks=row.peaks, rates=row.rates)
+        calibrations[category] = Calibration(
+            scores=row.scores, peaks=row.peaks, rates=row.rates, groups=row.groups
+        )
     if POOLED not in calibrations:
         raise ArtifactError("no calibration over all categories")
     return stats, calibrations

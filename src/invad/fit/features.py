@@ -22,10 +22,12 @@ from invad.fit.training import fingerprint
 from invad.model.reading import FeatureExtractor
 from invad.observer import Observer
 from invad.records import Sample
+from invad.scoring.groups import groups_of_samples
 from invad.scoring.likeness import near_copies
 
-COMPARED_VALUES, COMPARED_IMAGES = 512, 2000
-"""Of the features of an image, and of the images of a category, when near copies are looked for."""
+COMPARED_VALUES, COMPARED_IMAGES = 2048, 2000
+"""Of the features of an image when those that belong together are looked for, and of the images of a category
+when near copies are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,17 @@ def without_frames(features: Features, observer: Observer) -> Features:
         pixels=tuple(features.pixels[i] for i in kept),
         copies=(*features.copies, *(str(features.samples[i].path) for i in sorted(left_out))),
     )
+
+
+def groups_of(features: Features) -> tuple[int, ...]:
+    """For each sample the first one that it is not independent of (see `groups_of_samples`)."""
+    size = math.prod(features.z_NChw.shape[1:])
+    some = np.sort(np.random.default_rng(0).choice(size, min(size, COMPARED_VALUES), replace=False))
+
+    def describe(own: Sequence[int]) -> NDArray[np.float32]:
+        return np.stack([features.z_NChw[features.rows[i]].reshape(-1)[some] for i in own])
+
+    return groups_of_samples(features.samples, describe)
 
 
 def require_pictures(least: int, features: Features) -> None:

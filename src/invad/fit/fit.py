@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,7 @@ from invad.fit.features import (
     backbone_digest,
     balance,
     extract_features,
+    groups_of,
     moments,
     require_pictures,
     without_frames,
@@ -42,6 +43,7 @@ from invad.model.settings import Preset
 from invad.model.space import FeatureSpace
 from invad.records import Hw, Sample
 from invad.scoring.calibration import folds, hold_out
+from invad.scoring.groups import groups_in_words
 
 __all__ = ["FitRecord", "Fitted", "fit", "plan"]
 
@@ -51,8 +53,9 @@ LARGEST_MULTIPLE = 64
 PROBED_IMAGES = 64
 """Images read to choose the input size and the 16-bit window."""
 
-FEW_IMAGES = 60
-"""Below this many normals, holding a fifth out would leave too few: every image is held out once instead."""
+FEW_GROUPS = 60
+"""Below this many independent groups of normals, holding a fifth out would leave too few: each is held out
+once instead."""
 
 FOLDS = 4
 
@@ -66,7 +69,8 @@ RUN = Run()
 class FitRecord:
     """What a fit did, as plain data for the model card.
 
-    normals: distinct readable images by category. skipped, copies: paths of those that could not be read or
+    normals: distinct readable images by category. groups: the independent groups of them, as far as is known
+    (see `groups_of_samples`). skipped, copies: paths of those that could not be read or
     have the pixels of another. final_loss: None where nothing was trained.
     """
 
@@ -82,19 +86,21 @@ class FitRecord:
     device: str
     processes: int = 1
     precision: str = "fp32"
+    groups: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
     """A trained model, and norm maps L x h x w of held-out normals, read by a model that never saw them.
 
-    held_pixels: the digests of their pixels.
+    held_pixels: the digests of their pixels. held_groups: the number of the group of each.
     """
 
     model: Model
     held_maps_NLhw: torch.Tensor
     held_categories: tuple[str, ...]
     held_pixels: tuple[str, ...]
+    held_groups: tuple[int, ...]
     record: FitRecord
 
 
@@ -108,8 +114,9 @@ def fit(
 ) -> Fitted:
     """Train on normal samples, holding out what calibrates.
 
-    Of 60 or more normals, a fifth (at least 8) of each category is held out for good. Of fewer, each of four
-    models is trained without a quarter, which it then reads, and a fifth model is trained on all.
+    Images that are not independent (`groups_of_samples`) are held out together. Of 60 or more groups, a fifth
+    (at least 8) of each category is held out for good. Of fewer, each of four models is trained without a
+    quarter, which it then reads, and a fifth model is trained on all.
     Raises DataError when fewer than two images can be read, TrainingError as `train_denoiser`.
     """
     started = time.perf_counter()
@@ -122,8 +129,11 @@ def fit(
         require_pictures(2, features)
         features = without_frames(features, run.observer)
         require_pictures(2, features)
-        job = _Job(extract, settings, features, run)
-        few = len(features.samples) < FEW_IMAGES
+        together = groups_of(features)
+        for words in groups_in_words(features.samples, together):
+            run.observer.note(words)
+        job = _Job(extract, settings, features, together, run)
+        few = len(set(together)) < FEW_GROUPS
         model, maps, held, loss = job.k_fold() if few else job.split()
     categories = [features.samples[i].category for i in held]
     record = FitRecord(
@@ -139,8 +149,10 @@ def fit(
         device=extract.device.type if run.workers.size > 1 else str(extract.device),
         processes=run.workers.size,
         precision=run.execution.precision_on(extract.device),
+        groups=_count([features.samples[i].category for i in sorted(set(together))]),
     )
-    return Fitted(model, maps, tuple(categories), tuple(features.pixels[i] for i in held), record)
+    pixels = tuple(features.pixels[i] for i in held)
+    return Fitted(model, maps, tuple(categories), pixels, tuple(together[i] for i in held), record)
 
 
 def train_apart(
@@ -159,7 +171,7 @@ def train_apart(
     with ExitStack() as stack:
         features = extract_features(samples, extract, strict=False, run=run, stack=stack)
         require_pictures(4, features)
-        job = _Job(extract, settings, features, run)
+        job = _Job(extract, settings, features, groups_of(features), run)
         kept, held = job.shares()
         model, _ = job.train("denoiser", np.array(kept))
         return model, np.array(features.z_NChw[features.rows[held]])
@@ -233,6 +245,7 @@ class _Job:
     extract: FeatureExtractor
     settings: Preset
     features: Features
+    groups: tuple[int, ...]
     run: Run
 
     @property
@@ -252,7 +265,7 @@ class _Job:
         categories = np.array(self.categories)
         for category in dict.fromkeys(self.categories):
             own = np.flatnonzero(categories == category)
-            a, b = hold_out(len(own), self.settings.train.seed)
+            a, b = hold_out([self.groups[i] for i in own], self.settings.train.seed)
             kept += own[a].tolist()
             held += own[b].tolist()
         return self.unseen(kept, held), held
@@ -273,7 +286,7 @@ class _Job:
         """One training per fold, whose images that model reads, and one on all images to keep."""
         maps: list[torch.Tensor] = []
         held: list[int] = []
-        parts = list(folds(self.categories, FOLDS, self.settings.train.seed))
+        parts = list(folds(self.categories, FOLDS, self.settings.train.seed, self.groups))
         for number, (rest, fold) in enumerate(parts, start=1):
             unseen = np.array(self.unseen(rest.tolist(), fold.tolist()))
             model, _ = self.train(f"fold {number} of {len(parts)}", unseen)

@@ -287,16 +287,19 @@ class Judge(nn.Module):
         self._constant("median", torch.stack([s.median_Lhw for s in judged]))
         self._constant("factor", torch.stack([weights / s.scale_Lhw.double() for s in judged]))
         rows = [calibrations[name] for name in names]
-        most = max(row.n for row in rows)
-        scores = [[-np.inf] * (most - row.n) + [_below(s) for s in row.scores] for row in rows]
+        most = max(len(row.scores) for row in rows)
+        scores = [[-np.inf] * (most - len(row.scores)) + [_below(s) for s in row.scores] for row in rows]
         limits = [[_below(limit) for limit in row.score_limits()] for row in rows]
         self._constant("scores", torch.tensor(scores))
         self._constant("limits", torch.tensor(limits))
+        shares = [[0.0] * (most - len(row.scores)) + row.weights.tolist() for row in rows]
+        self._constant("shares", torch.tensor(shares))
         self._constant("counts", torch.tensor([[row.n + 1.0] for row in rows]))
         self.median: Tensor
         self.factor: Tensor
         self.scores: Tensor
         self.limits: Tensor
+        self.shares: Tensor
         self.counts: Tensor
 
     def _constant(self, name: str, value: Tensor) -> None:
@@ -306,7 +309,8 @@ class Judge(nn.Module):
         map_Bhw = ((maps_BLhw - self.median[category_B]) * self.factor[category_B]).sum(dim=1)
         map_Bhw = less_floor(map_Bhw, self.floor)
         score_B = image_scores(map_Bhw, self.top_fraction)
-        at_least = (self.scores[category_B] >= score_B[:, None]).float().sum(dim=1)
+        reached = (self.scores[category_B] >= score_B[:, None]).float()
+        at_least = (reached * self.shares[category_B]).sum(dim=1)
         p_value_B = (1 + at_least) / self.counts[category_B][:, 0]
         limits = self.limits[category_B]
         review = (score_B > limits[:, 0]).long()

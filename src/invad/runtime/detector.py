@@ -14,7 +14,7 @@ from invad.records import Decision, Prediction
 from invad.runtime.bundle import ExportInfo
 from invad.runtime.engines import Engine, Outputs
 from invad.runtime.predictor import Pixels, Predictor
-from invad.scoring.calibration import for_category, known_category
+from invad.scoring.calibration import Calibration, for_category, known_category
 
 DECISIONS: tuple[Decision, ...] = ("good", "review", "bad")
 
@@ -62,8 +62,8 @@ class ExportedDetector(Predictor):
         filled = [*pixels, *[pixels[-1]] * (count - len(pixels))]
         number = np.full(count, self.numbers[known_category(self.calibrations, category)], np.int64)
         outputs = self.engine.run(*grey_levels(filled, self.info.window), number)
-        n = for_category(self.calibrations, category).n
-        return [_prediction(category, outputs, i, n) for i in range(len(pixels))]
+        calibration = for_category(self.calibrations, category)
+        return [_prediction(category, outputs, i, calibration) for i in range(len(pixels))]
 
 
 def grey_levels(
@@ -74,13 +74,13 @@ def grey_levels(
     return image, np.array(grey_range(pixels[0].dtype, window), np.float32)
 
 
-def _prediction(category: str | None, outputs: Outputs, i: int, n: int) -> Prediction:
+def _prediction(category: str | None, outputs: Outputs, i: int, calibration: Calibration) -> Prediction:
     return Prediction(
         path=None,
         category=category,
         score=float(outputs.score[i]),
-        # The graph's number is a float32 of k / (n + 1); this is the same k with the double's digits.
-        p_value=round(float(outputs.p_value[i]) * (n + 1)) / (n + 1),
+        # The graph's own is the same with the digits of a float32.
+        p_value=calibration.p_value(float(outputs.score[i])),
         decision=DECISIONS[int(outputs.decision[i])],
         anomaly_map=outputs.anomaly_map[i],
     )

@@ -3,10 +3,16 @@
 Split conformal prediction: if a new normal image is exchangeable with the n held-out ones, its p-value
 (1 + #{s_i >= s}) / (n + 1) is at most `a` with probability at most `a`, whatever the distribution. That is a
 statement about *normal images like those held out*; new lighting or a new supplier breaks it.
+
+Several images of one part, patient or lot are not exchangeable with an image of a new one. Of K groups the
+k-th with N_k images, a new group's image has the p-value (1 + sum_k #{s_ki >= s} / N_k) / (K + 1): each group
+counts as one, however many images it has. It keeps the same promise if the groups are exchangeable (Dunn,
+Wasserman and Ramdas 2022, arXiv 1809.07441; Lee, Barber and Willett 2023, arXiv 2306.06342, theorem 1).
 """
 
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,13 +25,20 @@ from invad.scoring.rates import POOLED, Rates
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:
-    """Sorted cross-fitted scores of n held-out normals, the peaks of their maps, and the rates asked."""
+    """Cross-fitted scores of held-out normals, the peaks of their maps, and the rates asked.
+
+    groups: for each score the number of its group, of which each counts as one; empty where every image is a
+    group of its own.
+    """
 
     scores: tuple[float, ...]
     peaks: tuple[float, ...]
     rates: Rates = field(default_factory=Rates)
+    groups: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        if self.groups and len(self.groups) != len(self.scores):
+            raise NotCalibratedError("calibration: not every score has a group; calibrate again")
         if len(self.scores) < 1 or len(self.scores) != len(self.peaks):
             raise NotCalibratedError(
                 "calibration: no held-out normal images; run 'invad calibrate MODEL NORMALS'"
@@ -35,21 +48,28 @@ class Calibration:
 
     @property
     def n(self) -> int:
-        return len(self.scores)
+        """Independent groups; images where each is one of its own."""
+        return len(set(self.groups)) if self.groups else len(self.scores)
+
+    @property
+    def weights(self) -> NDArray[np.float64]:
+        """What each score counts: one over the images of its group."""
+        return group_weights(self.groups or range(len(self.scores)))
 
     def p_value(self, score: float) -> float:
-        """(1 + #{s_i >= score}) / (n + 1), in (0, 1]."""
-        at_least = self.n - int(np.searchsorted(np.sort(self.scores), score, side="left"))
+        """(1 + sum of the weights of the scores at or above `score`) / (n + 1), in (0, 1]."""
+        at_least = float(self.weights[np.asarray(self.scores) >= score].sum())
         return (1 + at_least) / (self.n + 1)
 
     def limit(self, rate: float) -> float:
         """A score above this is called at `rate`."""
-        return upper_limit(np.asarray(self.scores), rate)
+        return upper_limit(np.asarray(self.scores), rate, self.weights)
 
     def map_limits(self) -> tuple[float, float]:
         """(review, bad) limits of the anomaly map: the rates then hold for its largest value in an image."""
         peaks = np.asarray(self.peaks)
-        return upper_limit(peaks, self.rates.review), upper_limit(peaks, self.rates.bad)
+        weights = self.weights
+        return upper_limit(peaks, self.rates.review, weights), upper_limit(peaks, self.rates.bad, weights)
 
     def score_limits(self) -> tuple[float, float]:
         """(review, bad) limits of the image score."""
@@ -63,10 +83,11 @@ class Calibration:
         return "review" if score > review else "good"
 
     def warnings(self) -> tuple[str, ...]:
-        """One line per rate that n normal images are too few to guarantee."""
+        """One line per rate that n normal images, or groups of them, are too few to guarantee."""
+        unit = "independent groups of normal images" if self.groups else "normal images"
         return tuple(
-            f"the {name} limit for a false-alarm rate of {rate:.2%} is extrapolated from {self.n} normal "
-            f"images; a guarantee needs at least {normals_needed(rate)}"
+            f"the {name} limit for a false-alarm rate of {rate:.2%} is extrapolated from {self.n} {unit}; "
+            f"a guarantee needs at least {normals_needed(rate)}"
             for name, rate in (("review", self.rates.review), ("bad", self.rates.bad))
             if self.n < normals_needed(rate)
         )
@@ -77,25 +98,40 @@ def normals_needed(rate: float) -> int:
     return int(np.ceil(1 / rate - 1e-9)) - 1
 
 
-def upper_limit(scores_N: NDArray[np.floating], rate: float) -> float:
+def group_weights(groups: Sequence[Hashable]) -> NDArray[np.float64]:
+    """One over the number of items of its group, for each item: every group counts as one."""
+    sizes = Counter(groups)
+    return np.array([1 / sizes[group] for group in groups])
+
+
+def upper_limit(
+    scores_N: NDArray[np.floating], rate: float, weights_N: NDArray[np.floating] | None = None
+) -> float:
     """The value that a new normal score exceeds with probability at most `rate`.
 
-    With n >= 1/rate - 1 scores it is the k-th largest, k = floor(rate (n + 1)): `score > limit` is then the
-    same as `p_value <= rate`. With fewer no score can reach that p-value, and a detector that can never
-    say "bad" helps nobody: the upper quarter is continued by an exponential tail, P(s > u + x) =
-    (m / n) exp(-x / beta), beta the mean excess of the m scores above u. That is an estimate, not a guarantee
-    (`Calibration.warnings` says so), and never below the largest score seen.
+    weights_N: what each score counts, n together (see `group_weights`); None for one each.
+    `score > limit` is the same as `p_value <= rate`: the limit is the smallest score above which the weights
+    sum to at most rate (n + 1) - 1; with n >= 1/rate - 1 scores of weight one it is the k-th largest,
+    k = floor(rate (n + 1)). With fewer no score can reach that p-value, and a detector that can never say
+    "bad" helps nobody: the upper quarter is continued by an exponential tail, P(s > u + x) =
+    (m / n) exp(-x / beta), beta the mean excess of the scores of weight m above u. That is an estimate, not a
+    guarantee (`Calibration.warnings` says so), and never below the largest score seen.
     """
-    ordered = np.sort(np.asarray(scores_N, dtype=np.float64))[::-1]
-    n = len(ordered)
-    k = int(np.floor(rate * (n + 1) + 1e-9))
-    if k >= 1:
-        return float(ordered[k - 1])
-    m = min(max(4, n // 4), n - 1)
+    scores = np.asarray(scores_N, dtype=np.float64)
+    order = np.argsort(-scores, kind="stable")
+    ordered = scores[order]
+    weights = np.ones(len(scores)) if weights_N is None else np.asarray(weights_N, dtype=np.float64)[order]
+    above = np.concatenate([[0.0], np.cumsum(weights)])
+    n = float(above[-1])
+    spare = rate * (n + 1) - 1 + 1e-9
+    if spare >= 0:
+        # Equal scores are one step: above the first of them lies no other.
+        return float(ordered[np.searchsorted(above[:-1], spare, side="right") - 1])
+    m = min(int(np.searchsorted(above, max(4.0, n // 4), side="left")), len(ordered) - 1)
     if m < 1:
         return float(ordered[0])
-    excess = float(np.mean(ordered[:m] - ordered[m]))
-    return float(max(ordered[0], ordered[m] + excess * np.log(m / n / rate)))
+    excess = float(np.average(ordered[:m] - ordered[m], weights=weights[:m]))
+    return float(max(ordered[0], ordered[m] + excess * np.log(above[m] / n / rate)))
 
 
 def for_category(calibrations: Mapping[str, Calibration], category: str | None) -> Calibration:
@@ -126,26 +162,48 @@ def known_category(calibrations: Mapping[str, Calibration], category: str | None
 
 
 def folds(
-    groups: Sequence[str], count: int, seed: int
+    categories: Sequence[str], count: int, seed: int, groups: Sequence[Hashable] | None = None
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """(rest, fold) index pairs: a seeded shuffle dealt into `count` near-equal folds (at most one per item).
+    """(rest, fold) index pairs: a seeded shuffle dealt into `count` near-equal folds (at most one per group).
 
-    groups: the category of each item; every category is spread over as many folds as it can fill.
+    categories: of each item; every one is spread over as many folds as it can fill. groups: of each item,
+    None for one each; a group is never divided (one that spans categories goes with its first).
     """
-    order = np.random.default_rng(seed).permutation(len(groups))
-    order = order[np.argsort(np.asarray(groups)[order], kind="stable")]
-    for first in range(min(count, len(groups))):
-        part = order[first::count]
-        yield np.sort(np.setdiff1d(order, part)), np.sort(part)
+    members = _members(groups or range(len(categories)))
+    first_of = np.asarray([categories[own[0]] for own in members])
+    order = np.random.default_rng(seed).permutation(len(members))
+    order = order[np.argsort(first_of[order], kind="stable")]
+    for first in range(min(count, len(members))):
+        part = np.concatenate([members[unit] for unit in order[first::count]])
+        yield np.setdiff1d(np.arange(len(categories)), part), np.sort(part)
 
 
 def hold_out(
-    n: int, seed: int, *, share: float = 0.2, minimum: int = 8
+    groups: int | Sequence[Hashable], seed: int, *, share: float = 0.2, minimum: int = 8
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """(kept, held) indices of n images: a seeded random `share`, at least `minimum`, is held out.
+    """(kept, held) indices: a seeded random `share` of the groups, at least `minimum` of them, is held out.
 
-    Of fewer than twice the minimum it is half: a category has to be learned, too.
+    groups: of each item, or the number of items where each is one. Of fewer than twice the minimum it is
+    half: a category has to be learned, too.
     """
+    members = _members(range(groups) if isinstance(groups, int) else groups)
+    n = len(members)
     held = min(max(minimum, round(share * n)), n // 2)
     order = np.random.default_rng(seed).permutation(n)
-    return np.sort(order[held:]), np.sort(order[:held])
+    kept_held = (np.concatenate([members[u] for u in p] or [[]]) for p in (order[held:], order[:held]))
+    kept, out = (np.sort(part.astype(np.intp)) for part in kept_held)
+    return kept, out
+
+
+def numbered(groups: Iterable[Hashable]) -> tuple[int, ...]:
+    """For each item the number of its group, from 0 in the order of their first items."""
+    numbers: dict[Hashable, int] = {}
+    return tuple(numbers.setdefault(group, len(numbers)) for group in groups)
+
+
+def _members(groups: Sequence[Hashable]) -> list[NDArray[np.intp]]:
+    """The items of each group, in the order of their first ones."""
+    own: dict[Hashable, list[int]] = {}
+    for i, group in enumerate(groups):
+        own.setdefault(group, []).append(i)
+    return [np.array(items, dtype=np.intp) for items in own.values()]

@@ -1,6 +1,6 @@
 """Scores of held-out normals that calibrate: each judged by statistics that it did not help to fit."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 
@@ -13,19 +13,20 @@ CROSS_FITS = 5
 def cross_fit(
     maps_NLhw: torch.Tensor,
     top_fraction: float,
-    groups: Sequence[str],
+    categories: Sequence[str],
     weights: Sequence[float] | None = None,
     floor: float = 0.0,
+    groups: Sequence[Hashable] | None = None,
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Sorted scores and map peaks of held-out normals, each judged by statistics it did not help to fit.
+    """Scores and map peaks of held-out normals, each judged by statistics that its group did not help to fit.
 
-    groups: the category of each image. weights, floor: see `typicality_map`.
+    categories, groups: of each image, see `folds`. weights, floor: see `typicality_map`.
     """
     scores = torch.empty(len(maps_NLhw), dtype=torch.float64)
     peaks = torch.empty_like(scores)
-    for rest, fold in folds(groups, CROSS_FITS, seed=0):
+    for rest, fold in folds(categories, CROSS_FITS, 0, groups):
         stats = fit_position_stats(maps_NLhw[rest])
         map_Bhw = typicality_map(maps_NLhw[fold], stats, weights, floor)
         scores[fold] = image_scores(map_Bhw, top_fraction).double()
         peaks[fold] = map_Bhw.flatten(1).amax(dim=1).double()
-    return tuple(sorted(scores.tolist())), tuple(sorted(peaks.tolist()))
+    return tuple(scores.tolist()), tuple(peaks.tolist())
