@@ -42,9 +42,9 @@ from invad.data.preprocess import resize_map, resize_mask
 from invad.diffusion.schedule import timesteps
 from invad.evaluation.machine import facts
 from invad.fit.fit import Fitted, fit, plan
+from invad.metrics.alarms import count_interval
 from invad.metrics.exact import (
     SEVEN_METRICS,
-    binomial_interval,
     image_metrics,
     mean_ad,
     pixel_metrics,
@@ -143,7 +143,8 @@ def false_alarms(scores_N: Tensor, labels: Any, calibration: Calibration) -> dic
     decisions = [calibration.decide(float(s)) for s, bad in zip(scores_N, labels, strict=True) if not bad]
     made = {}
     for name, rate, called in (("5 %", 0.05, ("review", "bad")), ("1 %", 0.01, ("bad",))):
-        count, (low, high) = sum(d in called for d in decisions), binomial_interval(len(decisions), rate)
+        count = sum(d in called for d in decisions)
+        low, high = count_interval([(len(decisions), calibration.n)], rate)
         made[name] = {
             "count": count,
             "of": len(decisions),

@@ -13,7 +13,8 @@ from invad.detector.detector import Detector
 from invad.diffusion.schedule import timesteps
 from invad.errors import ConfigError, DataError
 from invad.evaluation.evaluate import NO_LIMITS, PROTOCOLS, describe, evaluate
-from invad.metrics.exact import PIXEL_METRICS, SEVEN_METRICS, binomial_interval
+from invad.metrics.alarms import count_interval
+from invad.metrics.exact import PIXEL_METRICS, SEVEN_METRICS
 from invad.observer import Silent
 from invad.scoring.rates import POOLED
 
@@ -137,7 +138,7 @@ def test_false_alarms_are_counted(detector, parts):
     assert alarms["bad"]["count"] == sum(d == "bad" for d in decisions)
     assert alarms["review"]["realised"] == done.metrics["false_alarm_rate"]
     assert alarms["review"]["asked"] == 0.05
-    assert alarms["bad"]["expected_count_95"] == list(binomial_interval(8, 0.01))
+    assert alarms["bad"]["expected_count_95"] == list(count_interval([(8, 13)], 0.01))
     assert done.metrics["calibration_n"] == 13
 
 
@@ -203,6 +204,21 @@ def test_means_over_categories(two, parts, write_parts, tmp_path):
     limits = {s.sample.category: s.score_limits for s in done.scored}
     assert limits == {c: two.calibrations[c].score_limits() for c in rows}
     assert evaluate(two, wide).metrics["image_auroc"] == rows["wide"]["image_auroc"]
+
+
+def test_as_many_false_alarms_are_expected_as_the_calibrations_that_judged_allow(
+    two, parts, write_parts, tmp_path
+):
+    few = {
+        name: replace(made, scores=made.scores[:n], peaks=made.peaks[:n])
+        for (name, made), n in zip(sorted(two.calibrations.items()), (9, 3, 2), strict=True)
+    }
+    detector = Detector(two.model, two.info, two.stats, few)
+    samples = parts[:8] + write_parts(tmp_path, 4, first=800, category="wide", size=(96, 64))
+    for pooled, judged in ((False, [(8, 3), (4, 2)]), (True, [(12, 9)])):
+        row = evaluate(detector, samples, pooled=pooled).metrics["false_alarms"]["review"]
+        assert row["expected_count_95"] == [*count_interval(judged, 0.05)]
+        assert row["expected_count_95"] != [*count_interval([(12, None)], 0.05)]
 
 
 def test_pooled_judges_without_the_label(two, parts):

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy.ndimage import gaussian_filter
-from scipy.stats import binom
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
@@ -19,7 +18,6 @@ from invad.metrics.exact import (
     aupro,
     auroc,
     average_precision,
-    binomial_interval,
     f1_max,
     image_metrics,
     mean_ad,
@@ -343,26 +341,6 @@ def test_categories_are_averaged_before_mad() -> None:
     assert means["pixel_ap"] is None
     assert means["mean_ad"] is None
     assert mean_over_categories([]) == dict.fromkeys((*SEVEN_METRICS, "mean_ad"))
-
-
-@pytest.mark.parametrize(("n", "p"), [(100, 0.05), (37, 0.5), (1000, 0.01), (5, 0.001), (8, 0.99)])
-@pytest.mark.parametrize("confidence", [0.8, 0.95, 0.999])
-def test_binomial_interval_is_the_smallest_with_these_tails(n: int, p: float, confidence: float) -> None:
-    low, high = binomial_interval(n, p, confidence)
-    tail = (1 - confidence) / 2
-    mass = [float(binom.pmf(k, n, p)) for k in range(n + 1)]
-    assert sum(mass[:low]) < tail <= sum(mass[: low + 1])
-    assert sum(mass[high + 1 :]) <= tail < sum(mass[high:])
-
-
-def test_binomial_interval_ends() -> None:
-    assert binomial_interval(100, 0.05) == (1, 10)
-    assert binomial_interval(10, 0.0) == (0, 0)
-    assert binomial_interval(10, 1.0) == (10, 10)
-    assert binomial_interval(0, 0.3) == (0, 0)
-    for arguments in ((-1, 0.5), (5, 1.5), (5, 0.5, 1.0)):
-        with pytest.raises(ValueError, match="need n >= 0"):
-            binomial_interval(*arguments)
 
 
 def test_a_set_counted_in_parts_is_the_set_counted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

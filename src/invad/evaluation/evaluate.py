@@ -6,6 +6,7 @@ publications; p-values and decisions still come from the calibrated score.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -121,11 +122,14 @@ def evaluate(
         _scored(detector, t.sample, reading, judged_by(detector, t.sample, pooled), protocol)
         for t, reading in zip(tested, readings, strict=True)
     ]
-    of_normals = [s.decision for s in scored if not s.sample.is_anomalous]
+    normals = [s for s in scored if not s.sample.is_anomalous]
+    of_normals = [s.decision for s in normals]
+    judges = Counter(judged_by(detector, s.sample, pooled) for s in normals)
+    counted = [(m, for_category(detector.calibrations, judge).n) for judge, m in judges.items()]
     metrics = {
         **_summary(scored, [t.mask for t in tested]),
         "false_alarm_rate": realised_rate(of_normals),
-        "false_alarms": false_alarms(of_normals, asdict(detector.rates)),
+        "false_alarms": false_alarms(of_normals, asdict(detector.rates), counted),
         "calibration_n": detector.calibrations[POOLED].n,
         "protocol": protocol,
         "pooled_calibration": pooled,

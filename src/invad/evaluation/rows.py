@@ -88,7 +88,9 @@ def row_of(p: Predictions, protocol: str, definition: str, resamples: int = RESA
         "n_anomalous": int(labels.sum()),
         "n_masked": masked,
         "false_alarm_rate": realised_rate(of_normals),
-        "false_alarms": false_alarms(of_normals, p.meta["rates"]),
+        "false_alarms": false_alarms(
+            of_normals, p.meta["rates"], [(len(of_normals), p.meta.get("calibration_n"))]
+        ),
         **{key: p.meta.get(key) for key in MEASURED},
     }
     if any(p.samples):

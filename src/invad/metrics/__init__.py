@@ -1,4 +1,4 @@
-"""How well scores and maps separate: exact metrics, those read at sampled thresholds, their intervals.
+"""How well scores and maps separate: exact metrics, those read at sampled thresholds, intervals.
 
-Order of imports: exact, intervals, sampled.
+Order of imports: exact, alarms, intervals, sampled.
 """

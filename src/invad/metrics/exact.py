@@ -15,7 +15,6 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import label as label_components
-from scipy.stats import binom
 
 IMAGE_METRICS = ("image_auroc", "image_ap", "image_f1max")
 PIXEL_METRICS = ("pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro")
@@ -362,18 +361,3 @@ def mean_over_categories(rows: Sequence[Mapping[str, float | None]]) -> Metrics:
         means[name] = float(np.mean(values)) if values else None
     means["mean_ad"] = mean_ad(means)
     return means
-
-
-def binomial_interval(n: int, p: float, confidence: float = 0.95) -> tuple[int, int]:
-    """Central interval of counts to expect from n independent trials of probability p, both ends included.
-
-    Definition: from the quantile (1 - confidence) / 2 to the quantile (1 + confidence) / 2 of Binomial(n, p)
-    (`scipy.stats.binom`), so that each side outside holds at most (1 - confidence) / 2. Use: are k false
-    alarms in n normal images compatible with the promised rate p?
-
-    Raises ValueError for n < 0, p outside [0, 1] or confidence outside (0, 1).
-    """
-    if n < 0 or not 0 <= p <= 1 or not 0 < confidence < 1:
-        raise ValueError(f"need n >= 0, p in [0, 1], confidence in (0, 1); got n={n}, p={p}, {confidence=}")
-    tail = (1 - confidence) / 2
-    return int(binom.ppf(tail, n, p)), int(binom.ppf(1 - tail, n, p))

@@ -112,7 +112,10 @@ def defect_rows(scored: Sequence[ScoredSample]) -> list[DefectRow]:
 
 
 def verdict(realised: Share, expected_count: Sequence[int]) -> str:
-    """Whether the realised count lies within (least, most) counts that the rate asked makes likely."""
+    """Whether the realised count lies within (least, most) counts that the rate asked makes likely.
+
+    expected_count: see `invad.metrics.alarms.count_interval`.
+    """
     least, most = expected_count
     if realised.part > most:
         verdict = "more than chance explains"

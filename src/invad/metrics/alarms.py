@@ -1,0 +1,63 @@
+"""How many false alarms are to be expected of a limit that was itself estimated from few normals."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from scipy.stats import beta, betabinom, binom
+
+
+def count_interval(
+    judged: Iterable[tuple[int, int | None]], rate: float, confidence: float = 0.95
+) -> tuple[int, int]:
+    """Central interval of the false alarms to expect among normal images, both ends included.
+
+    A limit that is the k-th largest of n calibration scores, k = floor(rate (n + 1)), is itself random: of
+    new normals it calls a share that is Beta(k, n + 1 - k) distributed, whatever the scores are (see
+    `realised_interval`). So the count among the m images that one calibration judges is
+    BetaBinomial(m, k, n + 1 - k); those of several calibrations are independent and add up.
+    Definition: from the quantile (1 - confidence) / 2 to the quantile (1 + confidence) / 2 of their sum, so
+    that each side outside holds at most (1 - confidence) / 2. Use: are so many false alarms compatible with
+    the promised rate?
+
+    judged: for each calibration m and n, the images that it judged and the independent normals (groups of
+    them) that it was made from; n None where that is unknown, which counts as a limit that keeps the rate
+    exactly (Binomial(m, rate)). rate: in (0, 1). The m images are taken as independent of each other.
+    Raises ValueError for m < 0, n < 1, rate or confidence outside (0, 1).
+    """
+    if not 0 < rate < 1 or not 0 < confidence < 1:
+        raise ValueError(f"need rate and confidence in (0, 1); got {rate=}, {confidence=}")
+    chances = np.ones(1)
+    for m, n in judged:
+        if m < 0:
+            raise ValueError(f"need m >= 0 images; got {m}")
+        law = binom(m, rate) if n is None else betabinom(m, *_realised_law(n, rate))
+        chances = np.convolve(chances, law.pmf(np.arange(m + 1)))
+    at_most, tail = np.cumsum(chances), (1 - confidence) / 2
+    ends = np.searchsorted(at_most, [tail, 1 - tail])
+    return int(ends[0]), min(int(ends[1]), len(chances) - 1)
+
+
+def realised_interval(n: int, rate: float, confidence: float = 0.95) -> tuple[float, float]:
+    """Central interval of the share of new normals, in [0, 1], that a limit from n normals calls.
+
+    Definition: quantiles of Beta(k, n + 1 - k), k = floor(rate (n + 1)), the law of the share above the k-th
+    largest of n exchangeable scores without ties (the coverage of split conformal prediction given its
+    calibration set: Vovk 2012, arXiv 1209.2673). With k < 1 the limit is extrapolated and has no such law;
+    Beta(rate (n + 1), (1 - rate) (n + 1)), which has the same mean, rate, and joins on where rate (n + 1) is
+    1, stands in for it. n: independent normals; of groups their number, which is exact where the images of a
+    group are alike and somewhat too wide where they are not.
+    Raises ValueError for n < 1, rate or confidence outside (0, 1).
+    """
+    if not 0 < rate < 1 or not 0 < confidence < 1:
+        raise ValueError(f"need rate and confidence in (0, 1); got {rate=}, {confidence=}")
+    tail = (1 - confidence) / 2
+    low, high = beta.ppf([tail, 1 - tail], *_realised_law(n, rate))
+    return float(low), float(high)
+
+
+def _realised_law(n: int, rate: float) -> tuple[float, float]:
+    """The two parameters of the Beta distribution above."""
+    if n < 1:
+        raise ValueError(f"need n >= 1 calibration normals; got {n}")
+    k = min(int(np.floor(rate * (n + 1) + 1e-9)), n)  # with the slack of the limit itself
+    return (k, n + 1 - k) if k >= 1 else (rate * (n + 1), (1 - rate) * (n + 1))
