@@ -54,7 +54,7 @@ from invad.model.reading import FeatureExtractor, Model
 from invad.model.settings import Preset, preset_named
 from invad.model.space import FeatureSpace, SpaceConfig
 from invad.records import Sample
-from invad.scoring.calibration import Calibration
+from invad.scoring.calibration import Calibration, numbered
 from invad.scoring.crossfit import cross_fit
 from invad.scoring.rates import Rates
 from invad.scoring.typicality import (
@@ -133,9 +133,13 @@ def calibrated(
     chosen, shares = list(weights), list(weights.values())
     held = fitted.held_maps_NLhw[:, chosen]
     stats = fit_position_stats(held)
-    scores, peaks = cross_fit(held, top, fitted.held_categories, shares, floor)
+    scores, peaks = cross_fit(held, top, fitted.held_categories, shares, floor, fitted.held_groups)
     map_Nhw = typicality_map(maps_NLhw[:, chosen], stats, shares, floor)
-    return map_Nhw, image_scores(map_Nhw, top), Calibration(scores=scores, peaks=peaks, rates=Rates())
+    return (
+        map_Nhw,
+        image_scores(map_Nhw, top),
+        Calibration(scores=scores, peaks=peaks, rates=Rates(), groups=numbered(fitted.held_groups)),
+    )
 
 
 def false_alarms(scores_N: Tensor, labels: Any, calibration: Calibration) -> dict[str, Any]:
@@ -271,7 +275,12 @@ def unified(folders: list[Path], seed: int, preset: str) -> list[dict[str, Any]]
     rows = []
     for name, dataset in sets.items():
         own = [i for i, category in enumerate(fitted.held_categories) if category == name]
-        judged = replace(fitted, held_maps_NLhw=fitted.held_maps_NLhw[own], held_categories=("",) * len(own))
+        judged = replace(
+            fitted,
+            held_maps_NLhw=fitted.held_maps_NLhw[own],
+            held_categories=("",) * len(own),
+            held_groups=tuple(fitted.held_groups[i] for i in own),
+        )
         labels = np.array([s.is_anomalous for s in dataset.test])
         _, maps = read_maps(fitted.model, dataset.test)
         hw = fitted.model.extract.preprocess.input_hw

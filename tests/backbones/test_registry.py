@@ -36,3 +36,26 @@ def test_names_and_shapes_that_do_not_exist():
         load_backbone("invad_s", pretrained=False)
     with pytest.raises(WeightsError, match="backbone invad-s: cannot be built in the shape"):
         load_backbone("invad-s", pretrained=False, shape={"leaves": 3})
+
+
+def test_two_side_by_side_give_the_maps_of_both():
+    name = "invad-s+efficientnet-lite0"
+    both = load_backbone(name, pretrained=False)
+    assert both.info.name == name
+    hw = (4 * both.size_multiple, 6 * both.size_multiple)
+    x = torch.rand(1, 3, *hw)
+    alone = [m for part in both.parts for m in part(x)]
+    for found, expected in zip(both(x), alone, strict=True):
+        torch.testing.assert_close(found, expected)
+    assert len(alone) == 6
+    again = load_backbone(name, pretrained=False, shape=both.info.shape)
+    again.load_state_dict(both.state_dict())
+    for found, expected in zip(again(x), alone, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_side_by_side_a_file_of_weights_is_of_neither(tmp_path):
+    with pytest.raises(ConfigError, match="a file of weights is of one backbone"):
+        load_backbone("invad-s+efficientnet-lite0", weights=tmp_path / "a.safetensors")
+    with pytest.raises(ConfigError, match="backbone 'invad_s' is unknown"):
+        load_backbone("efficientnet-lite0+invad_s", pretrained=False)

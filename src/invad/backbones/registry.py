@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from invad.backbones.base import Backbone
+from invad.backbones.beside import JOINT, SideBySide
 from invad.backbones.invad_s import NAME as INVAD_S
 from invad.backbones.invad_s import empty_invad_s, load_invad_s
 from invad.backbones.lite import FILES as LITE
@@ -45,11 +46,29 @@ def load_backbone(
     image_size: int = 256,
     shape: Mapping[str, Any] | None = None,
 ) -> Backbone:
-    """A frozen backbone by name.
+    """A frozen backbone by name, or several side by side, their names joined by `+`.
 
-    pretrained=False makes it empty, for a saved model to fill: `shape` is then its BackboneInfo.shape.
+    weights: a file in place of those that the name stands for, of one backbone alone. pretrained=False makes
+    it empty, for a saved model to fill: `shape` is then its BackboneInfo.shape.
     Raises ConfigError or WeightsError with what to do (see `load_timm`).
     """
+    if JOINT in name:
+        if weights is not None:
+            raise ConfigError(
+                f"backbone {name}: a file of weights is of one backbone; give their names alone"
+            )
+        shapes = shape or {}
+        parts = [
+            load_backbone(
+                part,
+                strides=strides,
+                pretrained=pretrained,
+                image_size=image_size,
+                shape=shapes.get(part, {}),
+            )
+            for part in name.split(JOINT)
+        ]
+        return SideBySide(parts).freeze()
     if name not in BACKBONES:
         return load_timm(
             name, weights=weights, strides=strides, pretrained=pretrained, image_size=image_size
