@@ -43,6 +43,7 @@ def test_json_on_standard_output_is_all_there_is_on_it(trained):
         "seed",
         "steps",
         "normals",
+        "groups",
         "held_out",
         "folds",
         "skipped",
@@ -53,6 +54,7 @@ def test_json_on_standard_output_is_all_there_is_on_it(trained):
         "threads",
         "processes",
         "precision",
+        "limits",
         "warnings",
         "content_hash",
     ]

@@ -51,7 +51,9 @@ def calibrate(
         from invad.data.datasets import normal_set, not_taken
         from invad.data.groups import grouped
         from invad.detector.detector import Detector
+        from invad.detector.promise import promise
         from invad.scoring.rates import POOLED
+        from invad.system.plain import to_plain
 
         detector = Detector.load(model, device=device)
         before = detector.calibrations
@@ -74,8 +76,9 @@ def calibrate(
     pooled = detector.calibrations[POOLED]
     review, bad = pooled.score_limits()
     voice.say(
-        f"Calibrated on {pooled.n} good images: review above score {review:.4g} ({rates.review:.2%} of good "
-        f"images), bad above {bad:.4g} ({rates.bad:.2%}).",
+        f"Calibrated on {pooled.n} {pooled.unit}: review above score {review:.4g} ({rates.review:.2%} of "
+        f"good images), bad above {bad:.4g} ({rates.bad:.2%}).",
+        f"{promise(detector.calibrations)}.",
         f"Model: {model}",
     )
     voice.warn(*warnings)
@@ -86,6 +89,7 @@ def calibrate(
         "false_alarm_rate": rates.bad,
         "score_limits": {"review": review, "bad": bad},
         "categories": {name: {"n": c.n} for name, c in detector.calibrations.items() if name != POOLED},
+        "limits": to_plain(promise(detector.calibrations)),
         "warnings": warnings,
         "content_hash": content_hash,
     }

@@ -23,6 +23,7 @@ def info(model: BundleArgument, json: JsonOption = None) -> None:
         _say_bundle(voice, model)
         return
     from invad.detector.detector import Detector
+    from invad.detector.promise import normals_in_words, promise
 
     detector = Detector.load(model, device="cpu")
     made, pooled = detector.info, detector.calibrations[POOLED]
@@ -32,11 +33,11 @@ def info(model: BundleArgument, json: JsonOption = None) -> None:
             "model": model,
             "made": f"{made.created} by invad {made.invad_version}",
             "preset": f"{made.preset}, seed {_seed(detector)}",
-            "learned from": ", ".join(f"{name} {count}" for name, count in made.fit.normals.items())
-            or "images not recorded in the imported checkpoint",
-            "calibrated on": f"{pooled.n} good images",
+            "learned from": normals_in_words(made.fit) or "images not recorded in the imported checkpoint",
+            "calibrated on": f"{pooled.n} {pooled.unit}",
             "review above": f"score {review:.4g}, for {pooled.rates.review:.2%} of good images",
             "bad above": f"score {bad:.4g}, for {pooled.rates.bad:.2%} of good images",
+            "what the limits keep": promise(detector.calibrations),
             "input": "{} x {} pixels, grid {} x {}".format(*made.input_hw, *made.grid_hw),
             "backbone": f"{made.settings.backbone} ({made.backbone_source}); {made.backbone_licence}",
             "parameters": f"{_count(detector):,}",
@@ -60,7 +61,7 @@ def _say_bundle(voice: Voice, folder: Path) -> None:
             "graph": f"{made.format}, {made.precision}",
             "images": f"{_size(made.size_hw)}, {made.batch or 'any number'} at a time",
             "preset": made.preset,
-            "calibrated on": f"{pooled.n} good images",
+            "calibrated on": f"{pooled.n} {pooled.unit}",
             "review above": f"score {review:.4g}, for {pooled.rates.review:.2%} of good images",
             "bad above": f"score {bad:.4g}, for {pooled.rates.bad:.2%} of good images",
             "input": "{} x {} pixels, grid {} x {}".format(*made.input_hw, *made.grid_hw),
@@ -88,6 +89,7 @@ def _size(size_hw: Hw | None) -> str:
 
 
 def _described(detector: "Detector", model: str) -> dict[str, Any]:
+    from invad.detector.promise import promise
     from invad.system.plain import to_plain
 
     own = sorted(name for name in detector.calibrations if name != POOLED)
@@ -98,6 +100,7 @@ def _described(detector: "Detector", model: str) -> dict[str, Any]:
         "parameters": _count(detector),
         "calibration": _limits(detector.calibrations[POOLED]),
         "categories": {name: _limits(detector.calibrations[name]) for name in own},
+        "limits": to_plain(promise(detector.calibrations)),
         "warnings": list(detector.warnings()),
         "content_hash": detector.content_hash,
     }

@@ -89,7 +89,7 @@ def import_reference(
         detector.save(output)
     result = _summary(detector, output)
     voice.say(
-        f"Denoiser of {file}, calibrated on {result['calibrated_on']} good images.",
+        f"Denoiser of {file}, calibrated on {result['calibrated_on']} {detector.calibrations[POOLED].unit}.",
         f"Model: {output}",
         f"Next: invad predict {output} IMAGES, or invad evaluate {output} FOLDER --protocol paper",
     )

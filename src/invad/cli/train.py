@@ -167,6 +167,7 @@ def train(
         from invad.data.datasets import not_taken, read_dataset, selected
         from invad.data.groups import grouped
         from invad.detector.detector import Detector
+        from invad.detector.promise import promise
         from invad.fit.distributed import Solo
         from invad.fit.run import Run
         from invad.fit.training import Execution
@@ -202,7 +203,7 @@ def train(
             detector.save(output)
     if leads:
         result = summary(detector, output)
-        voice.say(*_closing_lines(result))
+        voice.say(*_closing_lines(result, str(promise(detector.calibrations))))
         voice.hand_over(result)
 
 
@@ -239,12 +240,15 @@ def _untrained(dataset: "Dataset") -> list[str]:
     return [f"the test part, which training does not read, has {number} problems, the first: {first}"]
 
 
-def _closing_lines(result: dict[str, Any]) -> list[str]:
+def _closing_lines(result: dict[str, Any], kept: str) -> list[str]:
     normals, held = sum(result["normals"].values()), sum(result["held_out"].values())
     output, skipped, copied = result["output"], len(result["skipped"]), len(result["copies"])
+    groups = sum(result["groups"].values())
+    apart = f" ({groups} independent groups)" if groups < normals else ""
     return [
-        f"Learned from {normals} good images in {result['train_seconds']:.0f} s; "
+        f"Learned from {normals} good images{apart} in {result['train_seconds']:.0f} s; "
         f"{held} of them, held out, set the limits.",
+        f"{kept}.",
         *([f"Skipped as unreadable: {skipped}, named above."] if skipped else []),
         *([f"Copies, which count once: {copied}, named above."] if copied else []),
         f"Model: {output}",
@@ -254,6 +258,9 @@ def _closing_lines(result: dict[str, Any]) -> list[str]:
 
 def summary(detector: "Detector", output: Path) -> dict[str, Any]:
     """What `--json` says of a training."""
+    from invad.detector.promise import promise
+    from invad.system.plain import to_plain
+
     info = detector.info
     return {
         "output": str(output),
@@ -262,6 +269,7 @@ def summary(detector: "Detector", output: Path) -> dict[str, Any]:
         "seed": info.settings.train.seed,
         "steps": info.fit.steps,
         "normals": info.fit.normals,
+        "groups": info.fit.groups,
         "held_out": info.fit.held_out,
         "folds": info.fit.folds,
         "skipped": list(info.fit.skipped),
@@ -272,6 +280,7 @@ def summary(detector: "Detector", output: Path) -> dict[str, Any]:
         "threads": info.fit.threads,
         "processes": info.fit.processes,
         "precision": info.fit.precision,
+        "limits": to_plain(promise(detector.calibrations)),
         "warnings": list(detector.warnings()),
         "content_hash": detector.content_hash,
     }

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from invad.detector.parts import DetectorInfo
+from invad.detector.promise import normals_in_words, promise
 from invad.records import Hw
 from invad.scoring.calibration import Calibration
 from invad.scoring.rates import POOLED
@@ -49,7 +50,7 @@ def _training_rows(info: DetectorInfo) -> dict[str, str]:
     fit, settings = info.fit, info.settings
     trained = f"{fit.seconds} s on {fit.device}, {fit.threads} threads, last loss {fit.final_loss}"
     return {
-        "normal images": _counts(fit.normals) or "unknown, the denoiser was imported",
+        "normal images": normals_in_words(fit) or "unknown, the denoiser was imported",
         "skipped as unreadable": str(len(fit.skipped)),
         "copies, counted once": str(len(fit.copies)),
         "input": f"{_size(info.input_hw)} pixels (height x width), grid {_size(info.grid_hw)}",
@@ -69,8 +70,10 @@ def _calibration_rows(info: DetectorInfo, calibrations: Mapping[str, Calibration
     else:
         how = "held out from training"
     review, bad = pooled.score_limits()
+    unit = f" {pooled.unit}" if pooled.groups else ""
     return {
-        "calibrated on": f"{_counts(counts) or pooled.n} ({how})",
+        "calibrated on": f"{_counts(counts) or pooled.n}{unit} ({how})",
+        "what the limits keep": str(promise(calibrations)),
         "review above": f"score {review:.4f}, false-alarm rate asked {pooled.rates.review:.2%}",
         "bad above": f"score {bad:.4f}, false-alarm rate asked {pooled.rates.bad:.2%}",
     }

@@ -21,6 +21,7 @@ from invad.data.labelled import Unreadable, judge_labelled
 from invad.data.layouts.base import Dataset
 from invad.data.preprocess import resize_map
 from invad.detector.detector import Detector
+from invad.detector.promise import normals_in_words, promise
 from invad.diffusion.schedule import timesteps
 from invad.errors import ConfigError, DataError
 from invad.evaluation.false_alarms import false_alarms, realised_rate
@@ -147,14 +148,15 @@ def evaluate(
 def describe(detector: Detector, evaluation: Evaluation) -> dict[str, str]:
     """What was tested and how, in words, for a report."""
     info, metrics = detector.info, evaluation.metrics
-    counts = ", ".join(f"{name} {count}" for name, count in info.fit.normals.items())
+    pooled = detector.calibrations[POOLED]
     return {
         "protocol": metrics["protocol"],
         "limits": _limits_in_words(metrics),
-        "learned from": f"{sum(info.fit.normals.values())} good images ({counts})"
+        "learned from": f"{sum(info.fit.normals.values())} good images ({normals_in_words(info.fit)})"
         if info.fit.normals
         else "images not recorded in the imported checkpoint",
-        "calibrated on": f"{metrics['calibration_n']} good images",
+        "calibrated on": f"{pooled.n} {pooled.unit}",
+        "what the limits keep": str(promise(detector.calibrations)),
         "preset": f"{info.preset}, seed {info.settings.train.seed}",
         "backbone": f"{info.settings.backbone} ({info.backbone_source}); {info.backbone_licence}",
         "input": f"{info.input_hw[0]} x {info.input_hw[1]} pixels (height x width)",

@@ -5,6 +5,9 @@ from collections.abc import Iterable
 import numpy as np
 from scipy.stats import beta, betabinom, binom
 
+MOST_NORMALS = 10**6
+"""More than these nobody is asked for."""
+
 
 def count_interval(
     judged: Iterable[tuple[int, int | None]], rate: float, confidence: float = 0.95
@@ -61,3 +64,25 @@ def _realised_law(n: int, rate: float) -> tuple[float, float]:
         raise ValueError(f"need n >= 1 calibration normals; got {n}")
     k = min(int(np.floor(rate * (n + 1) + 1e-9)), n)  # with the slack of the limit itself
     return (k, n + 1 - k) if k >= 1 else (rate * (n + 1), (1 - rate) * (n + 1))
+
+
+def normals_to_halve(n: int, rate: float) -> int | None:
+    """About how many independent normals halve the width of `realised_interval(n, rate)`.
+
+    By the law with the parameters rate (n + 1) and (1 - rate) (n + 1), which does not jump where another
+    score becomes the limit. None where that is more than MOST_NORMALS. Raises as `realised_interval`.
+    """
+    low, high = realised_interval(n, rate)
+    tails = [0.025, 0.975]
+
+    def wide(more: int) -> bool:
+        ends = beta.ppf(tails, rate * (more + 1), (1 - rate) * (more + 1))
+        return bool(ends[1] - ends[0] > (high - low) / 2)
+
+    if wide(MOST_NORMALS):
+        return None
+    too_few, enough = n, MOST_NORMALS
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        too_few, enough = (middle, enough) if wide(middle) else (too_few, middle)
+    return enough

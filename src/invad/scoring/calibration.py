@@ -52,6 +52,11 @@ class Calibration:
         return len(set(self.groups)) if self.groups else len(self.scores)
 
     @property
+    def unit(self) -> str:
+        """What `n` counts, in words."""
+        return "independent groups of good images" if self.groups else "good images"
+
+    @property
     def weights(self) -> NDArray[np.float64]:
         """What each score counts: one over the images of its group."""
         return group_weights(self.groups or range(len(self.scores)))
