@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 import torch
 
 from invad.data.synthetic import write_dataset
+from invad.evaluation.predictions import read_predictions, write_predictions
 
 OPTIONS = ("--preset", "fast", "--steps", 1, "--setting", "single", "--device", "cpu")
 
@@ -144,6 +146,18 @@ def test_words_on_the_terminal(killed, run):
     heads = [line.split() for line in result.stdout.splitlines() if "AUPRO" in line]
     assert heads[0][:2] == ["good", "defective"]
     assert [line.split()[0] for line in result.stdout.splitlines()[2:5]] == ["fabric", "gasket", "mean"]
+
+
+def test_published_figures_are_printed_for_a_known_set_alone(killed, run, tmp_path):
+    assert "published" not in run("benchmark", "rescore", killed[0]).stdout
+    ours = read_predictions(killed[1])
+    named = replace(ours, meta={**ours.meta, "category": "bottle"})
+    write_predictions(tmp_path / "bottle-seed-0.npz", named)
+    result = run("benchmark", "rescore", tmp_path)
+    assert "Beside published figures, metrics exact" in result.stdout
+    assert re.search(r"^bottle: PatchCore +1\.0000 .* 0\.9848 ", result.stdout, re.MULTILINE)
+    assert "PatchCore (one model for each category): arXiv 2106.08265" in result.stdout
+    assert "MVTec AD has 20 and 63" in result.stderr
 
 
 def test_rescoring_needs_neither_model_nor_torch(killed, tmp_path):

@@ -33,6 +33,18 @@ class Notes(Silent):
         self.stages.append(name)
 
 
+PUBLIC = {
+    "mpdd": "MPDD",
+    "mvtec": "MVTec AD",
+    "real_iad": "Real-IAD",
+    "real_iad_beside": "Real-IAD",
+    "visa": "VisA",
+    "visa_pytorch": "VisA",
+    "visa_pytorch_splits": "VisA",
+}
+"""Miniatures whose categories have published figures: the set's title."""
+
+
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """Two categories of 8 training images, 4 good ones and one of each of 5 defects. Not to be written to."""
@@ -77,6 +89,8 @@ def test_every_layout_is_benchmarked_as_it_lies_on_disk(name, plan, tmp_path):
     result = run(replace(plan, root=root), tmp_path / "run")
     assert {path: path.stat().st_mtime_ns for path in root.rglob("*")} == before
     assert result["failed"] == {}
+    published = {told["set"] for told in result["published"]}
+    assert published == ({PUBLIC[name]} if name in PUBLIC else set())
     test = load_dataset(root).test
     for category in {sample.category for sample in test}:
         listed = [sample for sample in test if sample.category == category]

@@ -4,8 +4,22 @@ import csv
 import io
 import re
 
+import pytest
+
+from invad.data.known import KNOWN
+from invad.data.published import PUBLISHED
+from invad.evaluation.benchmark import SETTINGS
+from invad.evaluation.definitions import DEFINITIONS, same_metric
 from invad.evaluation.results import FIGURES, result
-from invad.evaluation.tables import all_tables, as_csv, as_html, as_markdown, cell, overview
+from invad.evaluation.tables import (
+    all_tables,
+    as_csv,
+    as_html,
+    as_markdown,
+    cell,
+    overview,
+    published_tables,
+)
 from invad.metrics.exact import SEVEN_METRICS
 
 NASTY = r"a_b & <b>|100%|\x{$#~^}"
@@ -97,3 +111,84 @@ def test_nothing_finished_still_makes_every_format():
     assert "x-seed-0 failed: no images" in as_markdown(empty)
     assert "Nothing is finished" in as_html(empty)
     assert len(as_csv(empty).splitlines()) == 1
+
+
+def of_mvtec(*categories, definitions=("exact", "ader200")):
+    """Ours of the named categories of MVTec AD, with as many test images as it has."""
+    rows = []
+    for name in categories:
+        count = KNOWN["mvtec"].categories[name.removeprefix("mvtec_")]
+        numbers = {"n_normal": count.test - count.defective, "n_anomalous": count.defective}
+        rows += [row(name, 0, 0.5, **numbers, definition=definition) for definition in definitions]
+    return result(rows, RUN, len(categories))
+
+
+def cells(table):
+    """Name of a row -> column -> cell."""
+    return {name: dict(zip(table.head, row, strict=True)) for name, row in table.rows}
+
+
+def test_published_figures_stand_beside_the_same_metric():
+    told = of_mvtec("mvtec_bottle")
+    exact, ader = map(cells, published_tables(told))
+    assert exact["mvtec_bottle: ours, calibrated"]["AUROC"] == "0.5000"
+    dinomaly, patchcore = "mvtec_bottle: Dinomaly", "mvtec_bottle: PatchCore"
+    assert (exact[dinomaly]["AUROC"], exact[dinomaly]["AUPRO"]) == ("1.0000", "–")
+    assert (ader[dinomaly]["AUROC"], ader[dinomaly]["AUPRO"]) == ("1.0000", "0.9660")
+    assert (exact[patchcore]["px AUROC"], ader[patchcore]["px AUROC"]) == ("0.9848", "–")
+    assert (exact[dinomaly]["models"], exact[patchcore]["models"]) == ("one", "one each")
+    assert "mean: Dinomaly" not in exact
+    assert told["notes"] == []
+
+
+def test_every_format_has_the_published_figures_and_their_source():
+    told = of_mvtec("bottle", definitions=("ader200",))
+    for text in (as_markdown(told), as_html(told)):
+        for words in ("bottle: Dinomaly", "0.9660", "arXiv 2405.14325v1, tables A8 and A9"):
+            assert words in text
+    lines = [line for line in csv.DictReader(io.StringIO(as_csv(told))) if line["source"]]
+    (line,) = [line for line in lines if line["protocol"] == "published: Dinomaly"]
+    assert (line["category"], line["pixel_aupro"], line["pixel_f1max"]) == ("bottle", "0.966", "")
+
+
+def test_the_published_mean_needs_the_whole_set():
+    (table,) = published_tables(of_mvtec(*KNOWN["mvtec"].categories, definitions=("official",)))
+    mean = cells(table)["mean: InvAD (arXiv 2504.05662)"]
+    assert (mean["AUROC"], mean["mAD"]) == ("0.9900", "0.8370")
+    (table,) = published_tables(of_mvtec("bottle", "cable", definitions=("official",)))
+    assert not [name for name in cells(table) if name.startswith("mean")]
+
+
+def test_an_unknown_set_has_none():
+    assert found()["published"] == []
+    assert published_tables(found()) == []
+    assert "Beside published figures" not in as_markdown(found())
+
+
+def test_another_number_of_test_images_is_said():
+    (note,) = result([row("bottle", 0, 0.5)], RUN, 1)["notes"]
+    assert "bottle: tested on 5 good and 4 defective images, MVTec AD has 20 and 63" in note
+
+
+@pytest.mark.parametrize(
+    ("metric", "first", "second", "same"),
+    [
+        ("image_auroc", "exact", "official", True),
+        ("image_auroc", "exact", "adeval", False),
+        ("image_f1max", "exact", "official", False),
+        ("pixel_auroc", "exact", "ader200", False),
+        ("pixel_aupro", "ader200", "ader200", True),
+        ("mad", "official", "ader200", False),
+        ("mad", "official", "official", True),
+    ],
+)
+def test_same_metric(metric, first, second, same):
+    assert same_metric(metric, first, second) is same
+
+
+def test_publications_name_what_exists():
+    for publications in PUBLISHED.values():
+        for publication in publications:
+            assert {publication.image, publication.pixel} <= DEFINITIONS.keys()
+            assert publication.setting in SETTINGS
+            assert {key for figures in publication.figures.values() for key in figures} <= set(FIGURES)

@@ -153,11 +153,14 @@ def rescore(
 
 
 def _show(voice: Voice, result: Mapping[str, Any]) -> None:
-    from invad.evaluation.tables import category_tables, cost_table, overview, terminal
+    from invad.evaluation.tables import category_tables, cost_table, overview, published_tables, terminal
 
-    tables = [*category_tables(result), cost_table(result), overview(result)] if result["rows"] else []
+    tables = [*category_tables(result), *published_tables(result)]
+    tables += [cost_table(result), overview(result)] if result["rows"] else []
     for table in tables:
         voice.say(table.title)
         voice.table(terminal(table))
+        for source in table.sources:
+            voice.say(source)
         voice.say("")
     voice.warn(*result["notes"])

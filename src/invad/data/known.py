@@ -3,9 +3,11 @@
 Nothing is downloaded: most may not be used commercially, and several ask for a form.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from invad.data.check import count
+from invad.data.datasets import ALIASES
 from invad.data.layouts.base import Dataset
 from invad.errors import ConfigError
 
@@ -59,6 +61,22 @@ def verify(name: str, dataset: Dataset) -> list[str]:
             all_found = Count(train=all_found.train + all_found.test - bad, test=bad, defective=bad)
         lines += _compared("all categories", all_found, known.total)
     return lines
+
+
+def recognised(layout: str, categories: Iterable[str]) -> tuple[str, dict[str, str]] | None:
+    """The set that holds all of `categories`, and the set's name of each; None without one, or with two.
+
+    layout: as it was asked for; "auto" fits every set. A folder of one category may be named after both, such
+    as mvtec_bottle, and may then have been brought into another layout.
+    """
+    names = tuple(categories)
+    found = []
+    for key, known in KNOWN.items():
+        fits = ALIASES.get(layout, layout) in ("auto", known.layout)
+        own = {name: name.removeprefix(f"{key}_") for name in names if fits or name.startswith(f"{key}_")}
+        if names and len(own) == len(names) and known.categories.keys() >= set(own.values()):
+            found.append((key, own))
+    return found[0] if len(found) == 1 else None
 
 
 def _counted(rows: list[dict[str, int]]) -> Count:

@@ -53,6 +53,13 @@ def definitions_named(names: Sequence[str]) -> dict[str, Definition]:
     return {name: DEFINITIONS[name] for name in names}
 
 
+def same_metric(metric: str, first: str, second: str) -> bool:
+    """Whether two definitions compute a metric (one of the seven or mad) alike, so that figures compare."""
+    one, other = DEFINITIONS[first].told, DEFINITIONS[second].told
+    aspects = TOLD_BY[metric] if metric in TOLD_BY else tuple(one)
+    return all(one[aspect] == other[aspect] for aspect in aspects)
+
+
 def _as_read(codes: Codes, least: int, frame_hw: Hw) -> Bools:
     return resize_mask(codes >= least, frame_hw)
 
@@ -165,3 +172,14 @@ DEFINITIONS: dict[str, Definition] = {
     ),
 }
 """Metric definitions by name; the first is the default."""
+
+TOLD_BY = {
+    "image_auroc": ("image AUROC, AP",),
+    "image_ap": ("image AUROC, AP",),
+    "image_f1max": ("image F1-max",),
+    "pixel_auroc": ("frame", "masks", "pixel AUROC"),
+    "pixel_ap": ("frame", "masks", "pixel AP"),
+    "pixel_f1max": ("frame", "masks", "pixel F1-max"),
+    "pixel_aupro": ("frame", "masks", "AUPRO"),
+}
+"""The aspects of `Definition.told` that make a metric what it is; mAD, not here, is made by all of them."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from invad._version import __version__
 from invad.errors import DataError
+from invad.evaluation.beside import beside
 from invad.evaluation.definitions import DEFINITIONS, definitions_named
 from invad.evaluation.predictions import Predictions, read_predictions
 from invad.evaluation.rows import SAMPLE_METRICS, Row, row_of
@@ -101,12 +102,13 @@ def rows_of_file(file: Path, cache: Path, definitions: Sequence[str]) -> list[Ro
 def result(
     rows: Sequence[Row], run: Mapping[str, Any], expected: int, failed: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
-    """Plain data: run, protocols and definitions in words, summary, notes, rows.
+    """Plain data: run, protocols and definitions in words, summary, notes, rows, published figures.
 
     run: what was run, as in the prediction files. expected: number of categories times seeds asked for;
     failed: error by category and seed.
     """
     done = {(row["category"], row["seed"]) for row in rows}
+    others = beside(run, rows)
     return {
         "run": {
             **run,
@@ -121,9 +123,10 @@ def result(
             name: {"summary": DEFINITIONS[name].summary, **DEFINITIONS[name].told}
             for name in dict.fromkeys(r["definition"] for r in rows)
         },
-        "notes": notes(rows, expected - len(done), failed or {}),
+        "notes": notes(rows, expected - len(done), failed or {}) + others.notes,
         "summary": summary(rows),
         "rows": list(rows),
+        "published": others.figures,
     }
 
 

@@ -37,18 +37,24 @@ COSTS = ("false_alarm_rate", "images_per_second", "peak_memory_mb")
 """Of the model alone: the same whatever the protocol and the metric definition."""
 
 SETTINGS = {"unified": "one model for all categories", "single": "one model for each category"}
+MODELS = {"unified": "one", "single": "one each"}
+"""The settings in a cell."""
 INTERVALS, ENDS = ("image_auroc", "image_ap", "image_f1max"), ("low", "high")
 ROW_HEAD = ("category", "seed", "protocol", "definition", "n_normal", "n_anomalous", "n_masked")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """head: names of the columns after the first; rows: name and cells. note: what it is in a sentence."""
+    """head: names of the columns after the first; rows: name and cells. note: what it is in a sentence.
+
+    sources: of the figures that are not ours.
+    """
 
     title: str
     note: str
     head: Sequence[str]
     rows: Sequence[tuple[str, Sequence[str]]]
+    sources: Sequence[str] = ()
 
 
 def write_outputs(folder: Path, result: Result) -> None:
@@ -71,7 +77,8 @@ def all_tables(result: Result) -> list[Table]:
     """In the order to read them; none as long as nothing is finished."""
     if not result["rows"]:
         return []
-    return [overview(result), *category_tables(result), cost_table(result), interval_table(result)]
+    tables = [overview(result), *category_tables(result), *published_tables(result)]
+    return [*tables, cost_table(result), interval_table(result)]
 
 
 def terminal(table: Table) -> list[list[str]]:
@@ -115,6 +122,49 @@ def _category_rows(summary: Mapping[str, Any], keys: Sequence[str]) -> Iterator[
     for name, figures in lines:
         counts = [str(figures[key]) for key in ("n_normal", "n_anomalous")]
         yield name, [*counts, *(cell(key, figures.get(key)) for key in keys)]
+
+
+def published_tables(result: Result) -> list[Table]:
+    """What others published, beside ours: a table for each definition that computes one of their figures."""
+    tables = []
+    for definition in result["definitions"]:
+        theirs = [told for told in result["published"] if definition in told["figures"]]
+        if theirs:
+            tables.append(
+                Table(
+                    title=f"Beside published figures, metrics {definition}",
+                    note=f"Figures for {theirs[0]['set']} that others published and we did not measure. Only "
+                    "metrics that they computed alike; a dash: none known.",
+                    head=[*(SHORT[key] for key in _keys(result)), "models", "input"],
+                    rows=list(_beside_rows(result, definition, theirs)),
+                    sources=list(dict.fromkeys(map(_source, theirs))),
+                )
+            )
+    return tables
+
+
+def _beside_rows(
+    result: Result, definition: str, theirs: Sequence[Mapping[str, Any]]
+) -> Iterator[tuple[str, list[str]]]:
+    """For each category that has published figures, and for the mean: ours by each protocol, then theirs."""
+    keys = _keys(result)
+    for category in dict.fromkeys(told["category"] for told in theirs):
+        for protocol, by_definition in result["summary"].items():
+            summary = by_definition[definition]
+            ours = summary["categories"].get(category, summary["mean"])
+            cells = [cell(key, ours.get(key)) for key in keys]
+            yield f"{category}: ours, {protocol}", [*cells, MODELS[result["run"]["setting"]], "of the preset"]
+        for told in theirs:
+            if told["category"] == category:
+                figures = told["figures"][definition]
+                cells = [cell(key, [figures[key]]) if key in figures else MISSING for key in keys]
+                yield f"{category}: {told['method']}", [*cells, MODELS[told["setting"]], told["size"]]
+
+
+def _source(told: Mapping[str, Any]) -> str:
+    """A publication, in one or two sentences."""
+    note = f" {told['note']}" if told["note"] else ""
+    return f"{told['method']} ({SETTINGS[told['setting']]}): {told['source']}.{note}"
 
 
 def cost_table(result: Result) -> Table:
@@ -166,11 +216,14 @@ def cell(key: str, figure: Figure) -> str:
 
 
 def as_csv(result: Result) -> str:
-    """One line for each category, seed, protocol and definition, in full precision."""
+    """One line for each category, seed, protocol and definition, in full precision.
+
+    Published figures follow, with their method as protocol and a source, which ours are without.
+    """
     keys = [key for key in SHORT if any(key in row for row in result["rows"])]
     bounds = [f"{key}_95_{end}" for key in INTERVALS for end in ENDS]
     text = io.StringIO(newline="")
-    names = [*ROW_HEAD, *keys, *bounds, "undefined"]
+    names = [*ROW_HEAD, *keys, *bounds, "undefined", "source"]
     writer = csv.DictWriter(text, names, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for row in result["rows"]:
@@ -181,6 +234,10 @@ def as_csv(result: Result) -> str:
         }
         undefined = "; ".join(f"{key}: {reason}" for key, reason in row["undefined"].items())
         writer.writerow({**row, **ends, "undefined": undefined})
+    for told in result["published"]:
+        for definition, figures in told["figures"].items():
+            line = {"category": told["category"], "protocol": f"published: {told['method']}"}
+            writer.writerow({**line, "definition": definition, **figures, "source": _source(told)})
     return text.getvalue()
 
 
@@ -189,6 +246,7 @@ def as_markdown(result: Result) -> str:
     parts = [f"# {title(result)}", facts_line(result), *(f"- {note}" for note in result["notes"])]
     for table in all_tables(result):
         parts += [f"## {table.title}", table.note, _markdown(["", *table.head], table.rows)]
+        parts += ["\n".join(f"- {source}" for source in table.sources)] if table.sources else []
     parts += ["## What was measured", *(f"- {name}: {told}" for name, told in result["protocols"].items())]
     names = list(result["definitions"])
     if names:
@@ -213,7 +271,7 @@ def as_html(result: Result) -> str:
             notes=result["notes"],
             headline=_headline(result),
             overview=overview(result),
-            tables=category_tables(result) if result["rows"] else [],
+            tables=[*category_tables(result), *published_tables(result)] if result["rows"] else [],
             costs=cost_table(result) if result["rows"] else None,
             intervals=interval_table(result),
             protocols=result["protocols"],
