@@ -40,6 +40,19 @@ def test_untrained_it_is_the_posterior_mean_of_the_noise(t):
     torch.testing.assert_close(made.double(), wanted, rtol=1e-4, atol=1e-5)
 
 
+@torch.no_grad()
+def test_cells_and_rows_may_have_levels_of_their_own():
+    net = preconditioned(*some_gaussian())
+    torch.nn.init.normal_(net.net.output.weight)
+    x, levels = torch.randn(2, 5, 2, 3, generator=torch.Generator().manual_seed(5)), torch.tensor([30, 900])
+    noise = [net.predict_noise(x, t.expand(2)) for t in levels]
+    torch.testing.assert_close(net(x, levels[:, None, None].expand(2, 2, 3)), net(x, levels))
+    by_row = net(x, levels[None, :, None].expand(2, 2, 1))
+    by_cell = net(x, levels[None, :, None].expand(2, 2, 3))
+    for made in (by_row, by_cell):
+        torch.testing.assert_close(made, torch.stack([noise[0][:, :, 0], noise[1][:, :, 1]], dim=2))
+
+
 def test_inversion_of_unit_gaussian_data_turns_by_the_angles_of_the_schedule():
     net = preconditioned(torch.zeros(4), torch.ones(4))
     x = torch.randn(1, 4, 2, 3, generator=torch.Generator().manual_seed(3))

@@ -1,5 +1,7 @@
 import math
 
+import numpy as np
+import pytest
 import torch
 
 from invad.diffusion.mlp import TokenMLP
@@ -51,6 +53,17 @@ def test_equals_the_equations_written_out_per_cell():
             expected = by_hand(net, x[b, :, row, col], row, col, levels[b])
             # Angles are float32 in the network; at level 999 that is worth about 1e-4 of phase.
             torch.testing.assert_close(noise[b, :, row, col], expected, rtol=1e-3, atol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("w", [1, 4])
+def test_a_row_or_cell_with_a_level_of_its_own_is_as_in_an_image_of_that_level(w):
+    net, generator = network(), torch.Generator().manual_seed(1)
+    x = torch.randn(2, 3, 2, 4, dtype=torch.float64, generator=generator)
+    levels = torch.randint(1000, (2, 2, w), generator=generator)
+    noise = net(x, levels)
+    for (b, row, col), t in zip(np.ndindex(2, 2, 4), levels.expand(2, 2, 4).flatten(), strict=True):
+        torch.testing.assert_close(noise[b, :, row, col], net(x[b : b + 1], t[None])[0, :, row, col])
 
 
 @torch.no_grad()

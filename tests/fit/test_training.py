@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 import invad.fit.state
 from invad.diffusion.denoiser import DenoiserConfig, build_denoiser
-from invad.errors import TrainingError
-from invad.fit.training import Checkpoint, draw, fingerprint, train_denoiser
+from invad.errors import ConfigError, TrainingError
+from invad.fit.training import Checkpoint, Execution, _loss, draw, fingerprint, train_denoiser
 from invad.model.settings import TrainConfig
 from invad.model.space import Standardiser
 
@@ -73,6 +73,55 @@ def test_a_step_draws_the_same_whatever_was_drawn_before():
         assert any(np.array_equal(one, z[i]) for i in index)
 
 
+@pytest.mark.parametrize(("way", "shape"), [("images", (4,)), ("cells", (4, 3, 1))])
+def test_levels_are_those_of_an_image_or_a_row_of_cells(way, shape):
+    z, index, config = features(), np.arange(12), replace(SHORT, draw=way)
+    first = draw(z, index, 1000, config, 5)
+    assert first[1].shape == shape
+    for a, b in zip(first, draw(z, index, 1000, config, 5), strict=True):
+        assert torch.equal(a, b)
+    assert not torch.equal(first[1], draw(z, index, 1000, config, 6)[1])
+    drawn = torch.cat([draw(z, index, 1000, config, step)[1].flatten() for step in range(200)])
+    assert 0 <= drawn.min() < drawn.max() < 1000
+    early = ((drawn >= 20) & (drawn < 400)).float().mean().item()
+    assert early == pytest.approx(0.7 + 0.3 * 0.38, abs=0.05)
+
+
+def test_cells_come_from_their_place_in_the_chosen_images():
+    z, index = np.zeros((12, 4, 3, 5), np.float32), np.array([1, 4, 6, 7])
+    z += 100 * np.arange(12)[:, None, None, None] + np.arange(15).reshape(3, 5)
+    drawn = draw(z, index, 1000, replace(SHORT, draw="cells"), 0)[0].numpy()
+    assert (drawn == drawn[:, :1]).all()
+    assert (drawn % 100 == np.arange(15).reshape(3, 5)).all()
+    assert set((drawn // 100).astype(int).flatten()) == set(index)
+    assert all(len(set((one // 100).flatten())) > 2 for one in drawn)
+
+
+def test_the_loss_is_the_same_with_the_level_of_an_image_written_for_every_cell():
+    z, t, noise = draw(features(), np.arange(12), 1000, SHORT, 5)
+    abar = torch.linspace(0.99, 0.01, 1000)
+    net, _ = train(net=replace(NET, gaussian=True))
+    with torch.no_grad():
+        whole = _loss(net, z, t, noise, abar[t], bf16=False)
+        for w in (1, 5):
+            own = t[:, None, None].expand(4, 3, w)
+            torch.testing.assert_close(_loss(net, z, own, noise, abar[own], bf16=False), whole)
+
+
+def test_parts_of_a_step_have_their_levels():
+    config = replace(SHORT, draw="cells")
+    net, loss = train(config)
+    parts, again = train(config, execution=Execution(accumulate=3))
+    assert again == pytest.approx(loss, rel=1e-5)
+    torch.testing.assert_close(parts.state_dict(), net.state_dict(), rtol=1e-3, atol=1e-5)
+
+
+def test_drawing_cells_is_refused_where_cells_see_each_other():
+    dit = DenoiserConfig(kind="dit", width=16, depth=1, heads=2, gaussian=True)
+    with pytest.raises(ConfigError, match=r"^train\.draw = cells: .*; give images$"):
+        train(replace(SHORT, draw="cells"), net=dit)
+
+
 def test_the_loss_falls():
     losses = []
     config = TrainConfig(steps=300, batch=8, warmup=20, lr=3e-3)
@@ -108,13 +157,16 @@ def test_the_kept_weights_are_an_average():
     assert not torch.equal(next(last.parameters()), next(lagging.parameters()))
 
 
-@pytest.mark.parametrize("k", [1, 2, 7, 19, 20])
-def test_interrupted_and_resumed_is_the_same_as_never_interrupted(checkpoint, k):
-    whole, loss = train()
+@pytest.mark.parametrize(
+    ("k", "way"), [(1, "images"), (2, "cells"), (7, "images"), (19, "cells"), (20, "images")]
+)
+def test_interrupted_and_resumed_is_the_same_as_never_interrupted(checkpoint, k, way):
+    config = replace(SHORT, draw=way)
+    whole, loss = train(config)
     with pytest.raises(KeyboardInterrupt):
-        train(checkpoint=checkpoint, on_step=stop_at(k))
+        train(config, checkpoint=checkpoint, on_step=stop_at(k))
     steps = []
-    resumed, again = train(checkpoint=checkpoint, on_step=lambda step, loss: steps.append(step))
+    resumed, again = train(config, checkpoint=checkpoint, on_step=lambda step, loss: steps.append(step))
     assert steps == list(range(k + 1, 21))
     assert_same(whole, resumed)
     assert loss == again

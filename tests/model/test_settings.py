@@ -9,6 +9,7 @@ from invad.diffusion.gaussian import GaussianPreconditioned
 from invad.diffusion.schedule import linear_schedule, timesteps
 from invad.errors import ConfigError
 from invad.model.settings import PRESETS, Preset, TrainConfig, preset_named
+from invad.system.plain import from_plain, to_plain
 
 
 @pytest.mark.parametrize("name", ["standard", "fast", "dit"])
@@ -45,6 +46,22 @@ def test_fast_is_standard_with_less_to_compute():
     same = replace(fast, area_side=standard.area_side, fine=standard.fine, reading=standard.reading)
     assert same == standard
     assert (fast.area_side, fast.fine, len(fast.reading.timesteps)) == (192, None, 1)
+
+
+def test_networks_that_denoise_cell_by_cell_learn_from_cells_and_the_papers_from_images():
+    assert {name: preset.train.draw for name, preset in PRESETS.items()} == {
+        "standard": "cells",
+        "fast": "cells",
+        "dit": "images",
+        "paper": "images",
+        "paper-s": "images",
+    }
+
+
+def test_settings_saved_before_there_was_a_choice_were_trained_on_images():
+    plain = to_plain(preset_named("standard"))
+    del plain["train"]["draw"]
+    assert from_plain(Preset, plain, "config.json").train.draw == "images"
 
 
 def test_an_unknown_name_lists_the_names():
@@ -86,6 +103,7 @@ def test_values_out_of_range_are_named(option, value):
         ("ema", 1.0),
         ("ema", -0.1),
         ("grad_clip", 0.0),
+        ("draw", "pixels"),
         ("seed", -1),
         ("seed", 2**32),
     ],

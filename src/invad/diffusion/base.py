@@ -14,6 +14,14 @@ class Denoiser(nn.Module):
     All that is learned or measured lies in parameters and buffers: `state_dict` is what a model folder keeps.
     """
 
+    @property
+    def cellwise(self) -> bool:
+        """Whether the cells of an image do not influence each other either.
+
+        Then `forward` also takes levels B x h x w, a cell its own, or B x h x 1, a row of cells its own.
+        """
+        return False
+
     @abstractmethod
     def forward(self, x_BChw: Tensor, t_B: Tensor) -> Tensor:
         """See predict_noise, which tools that wrap a module know by this name."""
@@ -37,3 +45,8 @@ class Denoiser(nn.Module):
 
         grid_hw: cells of the feature grid.
         """
+
+
+def over_channels(values: Tensor) -> Tensor:
+    """One value for each level (B, B x h x w or B x h x 1), shaped to go with features B x C x h x w."""
+    return values.view(-1, 1, 1, 1) if values.ndim == 1 else values[:, None]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from invad.diffusion.base import Denoiser
+from invad.diffusion.base import Denoiser, over_channels
 from invad.diffusion.schedule import SCHEDULE
 from invad.records import Hw
 
@@ -44,6 +44,10 @@ class GaussianPreconditioned(Denoiser):
     def before_training(self, moments: Callable[[], tuple[Tensor, Tensor]]) -> None:
         self.set_gaussian(*moments())
 
+    @property
+    def cellwise(self) -> bool:
+        return self.net.cellwise
+
     def recompute_activations(self, on: bool) -> None:
         self.net.recompute_activations(on)
 
@@ -52,7 +56,7 @@ class GaussianPreconditioned(Denoiser):
         self.net.before_loading(own, grid_hw)
 
     def forward(self, x_BChw: Tensor, t_B: Tensor) -> Tensor:
-        a = self.abar[t_B].view(-1, 1, 1, 1)
+        a = over_channels(self.abar[t_B])
         v, m = self.variance.view(1, -1, 1, 1), self.mean.view(1, -1, 1, 1)
         total = a * v + 1 - a
         unit = (x_BChw - a.sqrt() * m) * total.rsqrt()

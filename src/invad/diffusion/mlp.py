@@ -47,15 +47,25 @@ class TokenMLP(Denoiser):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
+    @property
+    def cellwise(self) -> bool:
+        return True
+
     def forward(self, x_BChw: Tensor, t_B: Tensor) -> Tensor:
         h, w = x_BChw.shape[2:]
         x_BND = self.input(x_BChw.flatten(2).transpose(1, 2).to(self.input.weight.dtype))
         if self.positional:
             x_BND = x_BND + grid_features(h, w, self.width, x_BND.device).to(x_BND.dtype)
+        if shared := t_B.ndim > 1:
+            # Cells that share a level take the place of an image.
+            t_B = t_B.flatten()
+            x_BND = x_BND.reshape(len(t_B), -1, self.width)
         time = F.silu(self.time(distinct_levels(t_B)))
         parts = self.modulation(time).split(self.width, dim=1)
         for i, block in enumerate(self.blocks):
             x_BND = block(x_BND, *parts[3 * i : 3 * i + 3])
         normed = F.layer_norm(x_BND, x_BND.shape[-1:], eps=NORM_EPS)
         eps_BNC = self.output(modulate(normed, *parts[-2:]))
+        if shared:
+            eps_BNC = eps_BNC.reshape(len(x_BChw), h * w, -1)
         return eps_BNC.transpose(1, 2).unflatten(2, (h, w))  # type: ignore[no-any-return]

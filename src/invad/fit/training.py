@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from invad.diffusion.base import Denoiser
+from invad.diffusion.base import Denoiser, over_channels
 from invad.diffusion.schedule import SCHEDULE
 from invad.errors import ConfigError, TrainingError
 from invad.fit.distributed import Solo, Workers
@@ -33,6 +33,9 @@ __all__ = ["Checkpoint", "Execution", "draw", "fingerprint", "train_denoiser"]
 
 EARLY_LEVELS = (20, 400)
 """Levels, from and below, around those a detector reads; most of the others are nearly Gaussian anyway."""
+
+POOL = 4
+"""Where cells are drawn: images read for each one that a batch has room for. Cells of one image are alike."""
 
 PRECISIONS = ("fp32", "bf16")
 
@@ -101,6 +104,10 @@ def train_denoiser(
     than workers.
     """
     parts = execution.parts(config.batch, workers)
+    if config.draw == "cells" and not net.cellwise:
+        raise ConfigError(
+            "train.draw = cells: the cells of an image influence each other in this network; give images"
+        )
     net.to(device).train()
     net.recompute_activations(execution.checkpointing)
     steps = config.steps_for(len(index))
@@ -183,13 +190,24 @@ def _interrupts_kept() -> Iterator[Callable[[], bool]]:
 def draw(
     z_NChw: NDArray[np.float32], index: NDArray[np.intp], levels: int, config: TrainConfig, step: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The batch of a step, a function of (seed, step): features, levels B, noise B x C x h x w."""
+    """The batch of a step, a function of (seed, step): features, levels, noise B x C x h x w.
+
+    Of whole images the levels are B. Of cells they are B x h x 1: each cell stays in its place, comes from
+    one of POOL * B images, and shares its level with the others of its row, which come from other images.
+    """
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-    chosen = index[torch.randint(len(index), (config.batch,), generator=generator).numpy()]
+    B, h, w = config.batch, *z_NChw.shape[2:]
+    cells = config.draw == "cells"
+    images = POOL * B if cells else B
+    chosen = index[torch.randint(len(index), (images,), generator=generator).numpy()]
     z = torch.from_numpy(np.ascontiguousarray(z_NChw[chosen]))
-    t = torch.randint(levels, (config.batch,), generator=generator)
-    early = torch.randint(*EARLY_LEVELS, (config.batch,), generator=generator)
-    t = torch.where(torch.rand(config.batch, generator=generator) < config.early_share, early, t)
+    if cells:
+        source = torch.randint(images, (B, 1, h, w), generator=generator)
+        z = z.gather(0, source.expand(-1, z.shape[1], -1, -1))
+    shape = (B, h, 1) if cells else (B,)
+    t = torch.randint(levels, shape, generator=generator)
+    early = torch.randint(*EARLY_LEVELS, shape, generator=generator)
+    t = torch.where(torch.rand(shape, generator=generator) < config.early_share, early, t)
     return z, t, torch.randn(z.shape, generator=generator)
 
 
@@ -211,12 +229,12 @@ def _backward(
 
 
 def _loss(
-    net: nn.Module, z_BChw: Tensor, t_B: Tensor, noise_BChw: Tensor, abar_B: Tensor, *, bf16: bool
+    net: nn.Module, z_BChw: Tensor, t: Tensor, noise_BChw: Tensor, abar: Tensor, *, bf16: bool
 ) -> Tensor:
-    a = abar_B.view(-1, 1, 1, 1)
+    a = over_channels(abar)
     x = a.sqrt() * z_BChw + (1 - a).sqrt() * noise_BChw
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
-        predicted = net(x, t_B)
+        predicted = net(x, t)
     return F.mse_loss(predicted.float(), noise_BChw)
 
 

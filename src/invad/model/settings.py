@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from invad.backbones.base import Backbone
 from invad.backbones.registry import load_backbone
@@ -14,6 +15,7 @@ from invad.errors import ConfigError
 from invad.model.space import SpaceConfig
 
 POOLINGS = ("area", "bilinear")
+DRAWN = ("images", "cells")
 
 SPACE = SpaceConfig(contrast=0.5, components=256, whitening=0.5)
 """Half of a cell's contrast, in the directions that normals vary in, half whitened."""
@@ -27,7 +29,9 @@ class TrainConfig:
     images a step. lr: peak learning rate, reached after `warmup` steps or after `warmup_share` of all of
     them, whichever is later, then cosine to zero. ema: decay of the averaged weights that are kept in the
     end. grad_clip: largest gradient norm. early_share: share of the levels drawn from EARLY_LEVELS, where the
-    detector reads; the rest is uniform over all. seed: of initial weights, batches, levels and noise.
+    detector reads; the rest is uniform over all. draw: `images` for whole images, each with a level, or
+    `cells` for as many cells of many images, each row of them with a level; the latter for networks that
+    denoise every cell by itself. seed: of initial weights, batches, levels and noise.
     """
 
     steps: int | None = None
@@ -41,6 +45,7 @@ class TrainConfig:
     ema: float = 0.995
     grad_clip: float = 1.0
     early_share: float = 0.7
+    draw: str = "images"
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -49,6 +54,7 @@ class TrainConfig:
             "epochs": (self.epochs >= 1, "an integer of at least 1"),
             "min_steps": (self.min_steps >= 1, "an integer of at least 1"),
             "early_share": (0 <= self.early_share <= 1, "a share from 0 to 1"),
+            "draw": (self.draw in DRAWN, " or ".join(DRAWN)),
             "batch": (self.batch >= 1, "an integer of at least 1"),
             "lr": (0 < self.lr <= 1e30, "a positive number such as 0.001"),
             "weight_decay": (0 <= self.weight_decay < math.inf, "a number of at least 0"),
@@ -96,7 +102,7 @@ class Preset:
     empirical: EmpiricalConfig | None = field(default_factory=EmpiricalConfig)
     floor: float = 0.5
     top_fraction: float = 0.02
-    train: TrainConfig = field(default_factory=TrainConfig)
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(draw="cells"))
 
     def __post_init__(self) -> None:
         rules = {
@@ -136,7 +142,7 @@ class Preset:
         seed: int | None = None,
     ) -> "Preset":
         """These settings with what is given in place of their own. Raises ConfigError out of range."""
-        given = {"steps": steps, "batch": batch, "seed": seed}
+        given: dict[str, Any] = {"steps": steps, "batch": batch, "seed": seed}
         train = replace(self.train, **{name: value for name, value in given.items() if value is not None})
         return replace(self, backbone=backbone or self.backbone, train=train)
 
