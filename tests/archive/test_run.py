@@ -219,9 +219,9 @@ def test_a_url_a_finished_output_and_another_model(model, images, own_detector, 
 
 
 @pytest.fixture
-def own_detector(model, tmp_path, good_parts):
+def own_detector(model, tmp_path, write_parts):
     other = Detector.load(model, device="cpu")
-    other.calibrate(good_parts[:20])
+    other.calibrate(write_parts(tmp_path / "fresh", 10, first=300))
     other.save(tmp_path / "other")
     return tmp_path / "other"
 

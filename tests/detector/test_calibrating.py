@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from invad.data.images import read_image
 from invad.detector.calibrating import controls, fit_limits, passing, require_unlike
 from invad.detector.detector import Detector
 from invad.errors import DataError
@@ -103,7 +104,7 @@ def test_frames_of_a_few_scenes_count_once(own, save, draw):
 
 
 def test_a_category_of_copies_gets_no_limits_of_its_own(own, save, draw):
-    own.calibrate([*save([draw(9)] * 5, category="frozen"), *save([draw(i) for i in range(20, 30)])])
+    own.calibrate([*save([draw(109)] * 5, category="frozen"), *save([draw(i) for i in range(120, 130)])])
     assert set(own.calibrations) == {POOLED, "part"}
     assert own.calibrations[POOLED].n == 11
 
@@ -158,3 +159,18 @@ def test_a_camera_that_stood_still_for_part_of_the_time_counts_once(save, draw, 
     assert detector.info.fit.normals == {"part": 9}
     assert len(detector.info.fit.copies) == 11
     assert detector.predict(BLACK).decision != "good"
+
+
+def test_images_that_were_trained_on_are_named_and_not_counted(own, good_parts, save, draw):
+    """Whatever their format; those held out from the training were never seen by the networks."""
+    notes = Notes()
+    fresh = [draw(i) for i in range(300, 306)]
+    copied = save([read_image(s.path) for s in good_parts], ("bmp",))
+    own.calibrate([*copied, *save(fresh)], observer=notes)
+    assert own.calibrations[POOLED].n == 13 + 6
+    (line,) = [note for note in notes.notes if "trained on" in note]
+    assert line.startswith("51 of 70 images, the first ")
+    assert line.endswith(".bmp, have the pixels of images that the model was trained on: not counted")
+    trained = [s for s, image in zip(good_parts, copied, strict=True) if str(image.path) in line]
+    with pytest.raises(DataError, match=r"2 of 3 images, .* trained on: calibration needs at least 2 others"):
+        own.calibrate([*trained, *trained, *save(fresh[:1])])

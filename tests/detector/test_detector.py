@@ -212,12 +212,13 @@ def test_cross_fit_by_brute_force(weights, floor):
     np.testing.assert_allclose(found, [scores, peaks], rtol=1e-6)
 
 
-def test_held_out_and_new_images_are_judged_by_the_same_rules(detector, good_parts):
+def test_held_out_and_new_images_are_judged_by_the_same_rules(detector, write_parts, tmp_path):
     """The limits come from scores with the settings' weights and floor, as new images get them."""
     own = Detector(detector.model, detector.info, detector.stats, detector.calibrations)
-    own.calibrate(good_parts[:12])
-    maps = torch.stack([own.read(read_image(s.path)) for s in good_parts[:12]])
-    settings, groups = own.info.settings, [s.category for s in good_parts[:12]]
+    fresh = write_parts(tmp_path, 12, first=300)
+    own.calibrate(fresh)
+    maps = torch.stack([own.read(read_image(s.path)) for s in fresh])
+    settings, groups = own.info.settings, [s.category for s in fresh]
     assert settings.floor > 0
     scores, peaks = cross_fit(maps, settings.top_fraction, groups, settings.map_weights, settings.floor)
     made = own.calibrations[POOLED]
@@ -326,10 +327,10 @@ def test_calibrate_on_new_normals(good_parts, tiny_preset, make_backbone, write_
     np.testing.assert_array_equal(made.stats[POOLED].median_Lhw, fit_position_stats(maps).median_Lhw)
 
 
-def test_calibrate_keeps_the_rates_unless_told(good_parts, tiny_preset, make_backbone):
+def test_calibrate_keeps_the_rates_unless_told(good_parts, tiny_preset, make_backbone, write_parts, tmp_path):
     rates = Rates(review=0.2, bad=0.1)
     made = Detector.fit(good_parts, preset=tiny_preset, backbone=make_backbone(), rates=rates)
-    made.calibrate(good_parts[:20])
+    made.calibrate(write_parts(tmp_path, 8, first=300))
     assert made.rates == rates
 
 
@@ -338,9 +339,9 @@ def test_a_calibration_that_fails_changes_nothing(
 ):
     made = Detector.fit(good_parts[:8], preset=tiny_preset, backbone=make_backbone())
     before = dict(made.calibrations)
-    broken = write_parts(tmp_path / "b", 5)
+    broken = write_parts(tmp_path / "b", 5, first=300)
     broken[2].path.write_bytes(b"junk")
-    with pytest.raises(DataError, match=r"002\.png"):
+    with pytest.raises(DataError, match=r"302\.png"):
         made.calibrate(broken, strict=True)
     with pytest.raises(DataError, match="1 readable normal images: calibration needs at least 2"):
         made.calibrate(broken[1:3])
@@ -350,7 +351,7 @@ def test_a_calibration_that_fails_changes_nothing(
     notes = Notes()
     made.calibrate(broken, observer=notes)
     assert made.calibrations[POOLED].n == 4
-    assert "002.png" in notes.notes[0]
+    assert "302.png" in notes.notes[0]
 
 
 @pytest.mark.parametrize("count", [2, 3, 6])
@@ -463,10 +464,10 @@ def test_load_gives_back_all(two_shapes, tmp_path, draw):
     assert loaded.save(tmp_path / "again") == content
 
 
-def test_the_hash_follows_the_calibration(detector, good_parts, tmp_path):
+def test_the_hash_follows_the_calibration(detector, write_parts, tmp_path):
     first = detector.save(tmp_path / "model")
     loaded = Detector.load(tmp_path / "model")
-    loaded.calibrate(good_parts[:10])
+    loaded.calibrate(write_parts(tmp_path / "fresh", 10, first=300))
     assert loaded.content_hash is None
     assert loaded.save(tmp_path / "model") != first
     assert Detector.load(tmp_path / "model").calibrations == loaded.calibrations

@@ -138,9 +138,9 @@ def two_words(detector):
     ]
 
 
-def test_the_card_after_a_new_calibration(folder, good_parts):
+def test_the_card_after_a_new_calibration(folder, write_parts, tmp_path):
     loaded = Detector.load(folder)
-    loaded.calibrate(good_parts[:20])
+    loaded.calibrate(write_parts(tmp_path / "fresh", 20, first=300))
     loaded.save(folder)
     card = (folder / CARD).read_text()
     assert "| calibrated on | part 20 (not trained on, on 20" in card
@@ -156,3 +156,12 @@ def test_the_card_of_few_images(good_parts, tiny_preset, make_backbone, tmp_path
 def test_a_card_of_the_users_own(detector, tmp_path):
     detector.save(tmp_path / "model", card="# Mine\n")
     assert (tmp_path / "model" / CARD).read_text() == "# Mine\n"
+
+
+def test_a_model_that_does_not_know_what_it_was_trained_on_is_read(folder, good_parts):
+    assert len(Detector.load(folder).info.fit.trained) == 64 - 13
+    rewrite(folder, config=lambda config: config["fit"].pop("trained"))
+    loaded = Detector.load(folder)
+    assert loaded.info.fit.trained == ()
+    loaded.calibrate(good_parts[:20])
+    assert loaded.calibrations[POOLED].n == 20

@@ -92,10 +92,12 @@ def _described(detector: "Detector", model: str) -> dict[str, Any]:
     from invad.detector.promise import promise
     from invad.system.plain import to_plain
 
+    told = to_plain(detector.info)
+    del told["fit"]["trained"]  # digests, which tell people nothing
     own = sorted(name for name in detector.calibrations if name != POOLED)
     return {
         "model": model,
-        **to_plain(detector.info),
+        **told,
         "seed": _seed(detector),
         "parameters": _count(detector),
         "calibration": _limits(detector.calibrations[POOLED]),

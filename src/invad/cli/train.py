@@ -164,6 +164,7 @@ def train(
         observing(voice.err, team) as observer,
         _recording(team, work / METRICS, trackers, output.name, options) as recorder,
     ):
+        from invad.data.check import also_tested
         from invad.data.datasets import not_taken, read_dataset, selected
         from invad.data.groups import grouped
         from invad.detector.detector import Detector
@@ -200,6 +201,8 @@ def train(
         )
         leads = team is None or team.rank == 0
         if leads:
+            for line in also_tested(dataset, detector.info.fit.trained, observer):
+                observer.note(line)
             detector.save(output)
     if leads:
         result = summary(detector, output)

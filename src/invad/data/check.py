@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from invad.data.content import BLANK, copies, copies_in_words, pixel_digest
+from invad.data.content import BLANK, SHORT, copies, copies_in_words, pixel_digest
 from invad.data.datasets import not_taken, read_dataset
 from invad.data.images import read_image, turned
 from invad.data.layouts.base import Dataset
 from invad.data.masks import doubt, mask_split, read_mask_levels
 from invad.errors import DataError
+from invad.observer import Observer
 from invad.records import Hw, Sample
 
 MANY_LEVELS = 4
@@ -80,6 +82,30 @@ def check_dataset(
         problems=tuple(problems),
         notes=tuple(notes),
     )
+
+
+def also_tested(dataset: Dataset, trained: Iterable[str], observer: Observer) -> Iterable[str]:
+    """What to say of test images with the pixels of a training image; nothing where there is none.
+
+    trained: see `short_digests`. Images that cannot be read are passed over: training does not need them.
+    """
+    known = set(trained)
+    if not dataset.test or not known:
+        return
+    observer.stage("comparing with the test part", len(dataset.test))
+    seen = []
+    for sample in dataset.test:
+        with suppress(DataError):
+            if pixel_digest(read_image(sample.path))[:SHORT] in known:
+                seen.append(sample.path)
+        observer.advance()
+    if seen:
+        several = len(seen) > 1
+        yield (
+            f"{len(seen)} of {len(dataset.test)} images of the test part, the first {seen[0]}, "
+            f"{'have' if several else 'has'} the pixels of an image that was trained on, so a test would "
+            "flatter the model; 'invad data check' names both, remove one of them"
+        )
 
 
 def count(dataset: Dataset) -> dict[str, dict[str, int]]:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from invad.data.content import copies, copies_in_words, pixel_digest
+from invad.data.content import SHORT, copies, copies_in_words, pixel_digest
 from invad.data.images import read_image
 from invad.data.preprocess import Preprocess
 from invad.errors import DataError
@@ -96,6 +96,26 @@ def read_normals(
             f"{len(maps)} readable normal images: calibration needs at least 2, 99 for a 1 % limit"
         )
     return Readings(torch.stack(maps), tuple(readable), tuple(pixels))
+
+
+def untrained(given: Readings, trained: Iterable[str], observer: Observer) -> Readings:
+    """Those that the networks were not trained on, whose scores would be too low; the others are named.
+
+    trained: see `short_digests`. Raises DataError when fewer than two are left.
+    """
+    known = set(trained)
+    seen = [i for i, mark in enumerate(given.pixels) if mark[:SHORT] in known]
+    if not seen:
+        return given
+    first, several = given.samples[seen[0]].path, len(seen) > 1
+    said = (
+        f"{len(seen)} of {len(given.samples)} images, the first {first}, {'have' if several else 'has'} the "
+        f"pixels of {'images' if several else 'an image'} that the model was trained on"
+    )
+    if len(given.samples) - len(seen) < 2:
+        raise DataError(f"{said}: calibration needs at least 2 others; give good images of its own")
+    observer.note(f"{said}: not counted")
+    return given.without(dict.fromkeys(seen, 0))
 
 
 def distinct(given: Readings, before: Mapping[str, PositionStats], observer: Observer) -> Readings:

@@ -243,7 +243,7 @@ class Detector(Predictor):
     ) -> tuple[str, ...]:
         """Fit statistics and limits anew on other normal images; the networks stay. Returns warnings.
 
-        normals: a folder, an image or samples, none of which may have been trained on. Each of their
+        normals: a folder, an image or samples; those that were trained on do not count. Each of their
         categories gets its own calibration, and all together the pooled one; what was calibrated before is
         replaced. Copies and near copies count once, and groups as one (`groups_of_samples`). rates: as
         before unless given. Raises DataError when
@@ -253,6 +253,7 @@ class Detector(Predictor):
         observer = observer or Silent()
         samples = normal_images(normals) if isinstance(normals, str | Path) else normals
         given = calibrating.read_normals(samples, self.read, strict, observer)
+        given = calibrating.untrained(given, self.info.fit.trained, observer)
         used = calibrating.distinct(given, self.stats, observer)
         categories_of = [sample.category for sample in used.samples]
         groups = calibrating.groups_of(used)

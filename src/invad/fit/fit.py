@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from invad.backbones.base import Backbone
+from invad.data.content import short_digests
 from invad.data.images import read_image
 from invad.data.preprocess import (
     Preprocess,
@@ -71,7 +72,8 @@ class FitRecord:
 
     normals: distinct readable images by category. groups: the independent groups of them, as far as is known
     (see `groups_of_samples`). skipped, copies: paths of those that could not be read or
-    have the pixels of another. final_loss: None where nothing was trained.
+    have the pixels of another. final_loss: None where nothing was trained. trained: of the pictures that the
+    networks saw (see `short_digests`); empty where that was not recorded.
     """
 
     normals: dict[str, int]
@@ -87,6 +89,7 @@ class FitRecord:
     processes: int = 1
     precision: str = "fp32"
     groups: dict[str, int] = field(default_factory=dict)
+    trained: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,7 @@ def fit(
         few = len(set(together)) < FEW_GROUPS
         model, maps, held, loss = job.k_fold() if few else job.split()
     categories = [features.samples[i].category for i in held]
+    pixels = tuple(features.pixels[i] for i in held)
     record = FitRecord(
         normals=_count([s.category for s in features.samples]),
         held_out=_count(categories),
@@ -150,8 +154,8 @@ def fit(
         processes=run.workers.size,
         precision=run.execution.precision_on(extract.device),
         groups=_count([features.samples[i].category for i in sorted(set(together))]),
+        trained=short_digests(features.pixels if few else {*features.pixels}.difference(pixels)),
     )
-    pixels = tuple(features.pixels[i] for i in held)
     return Fitted(model, maps, tuple(categories), pixels, tuple(together[i] for i in held), record)
 
 
