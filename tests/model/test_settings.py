@@ -48,14 +48,8 @@ def test_fast_is_standard_with_less_to_compute():
     assert (fast.area_side, fast.fine, len(fast.reading.timesteps)) == (192, None, 1)
 
 
-def test_networks_that_denoise_cell_by_cell_learn_from_cells_and_the_papers_from_images():
-    assert {name: preset.train.draw for name, preset in PRESETS.items()} == {
-        "standard": "cells",
-        "fast": "cells",
-        "dit": "images",
-        "paper": "images",
-        "paper-s": "images",
-    }
+def test_every_preset_trains_on_whole_images():
+    assert {preset.train.draw for preset in PRESETS.values()} == {"images"}
 
 
 def test_settings_saved_before_there_was_a_choice_were_trained_on_images():

@@ -21,12 +21,12 @@ class Beside:
 def beside(run: Mapping[str, Any], rows: Sequence[Row]) -> Beside:
     """What is published for the categories of `rows`, and for their mean where the whole set was tested.
 
-    run: with the layout. A figure stands under each metric definition that computes it alike. None for a set
-    that `invad.data.known` does not recognise.
+    run: with the layout, if it was recorded. A figure stands under each metric definition that computes it
+    alike. None for a set that `invad.data.known` does not recognise.
     """
     # The last row of a category will do: its test images are the same in all of them.
     tested = {row["category"]: row for row in rows}
-    found = recognised(run["layout"], sorted(tested))
+    found = recognised(run.get("layout", "auto"), sorted(tested))
     if found is None or found[0] not in PUBLISHED:
         return Beside([], [])
     name, own = found

@@ -102,7 +102,7 @@ class Preset:
     empirical: EmpiricalConfig | None = field(default_factory=EmpiricalConfig)
     floor: float = 0.5
     top_fraction: float = 0.02
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(draw="cells"))
+    train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
         rules = {
