@@ -263,8 +263,10 @@ def test_a_killed_process_costs_one_line_and_a_rerun_gives_the_model_of_one_proc
         said, _ = launcher.communicate(timeout=240)
     text = log.read_text()
     assert [line for line in said.splitlines() if line in ("failed", "ended")] == ["failed", "ended"], text
-    (line,) = error_lines(text)
-    assert "another process of this training ended" in line
+    # One line, or none where the launcher ends the survivor before it has noticed.
+    lines = error_lines(text)
+    assert len(lines) <= 1, text
+    assert all("another process of this training ended" in line for line in lines)
     assert f"features: 16 found in {tmp_path}" in text or "features: 21 found" in text
     assert text.count("fold 1 of 4: 3") == 2
     model, said = alone
