@@ -22,7 +22,7 @@ from invad.fit.training import fingerprint
 from invad.model.reading import FeatureExtractor
 from invad.observer import Observer
 from invad.records import Sample
-from invad.scoring.groups import groups_of_samples
+from invad.scoring.groups import groups_in_words, groups_of_samples
 from invad.scoring.likeness import near_copies
 
 COMPARED_VALUES, COMPARED_IMAGES = 2048, 2000
@@ -89,51 +89,51 @@ def extract_features(
     )
 
 
-def without_frames(features: Features, observer: Observer) -> Features:
-    """Each scene of a category once, where many of its images are much nearer than its images differ.
+def independent(features: Features, observer: Observer) -> tuple[Features, tuple[int, ...]]:
+    """Each scene of a category once, and for each sample that is left the first one it is not independent of.
 
-    What was left out counts among the copies, and it is said.
+    Where many images of a category are much nearer than its images differ, what was left out counts among
+    the copies. The groups are those of `groups_of_samples`. Both are said.
     """
     size = math.prod(features.z_NChw.shape[1:])
-    some = np.random.default_rng(0).choice(size, min(size, COMPARED_VALUES), replace=False)
-    categories = [sample.category for sample in features.samples]
+    some = np.sort(np.random.default_rng(0).choice(size, min(size, COMPARED_VALUES), replace=False))
+    x_NK = np.stack([features.z_NChw[row].reshape(-1)[some] for row in features.rows])
+    scenes = _scenes(features.samples, x_NK, observer)
+    kept = [i for i in range(len(features.samples)) if i not in scenes]
+    if scenes:
+        features = replace(
+            features,
+            samples=tuple(features.samples[i] for i in kept),
+            rows=features.rows[kept],
+            pixels=tuple(features.pixels[i] for i in kept),
+            copies=(*features.copies, *(str(features.samples[i].path) for i in sorted(scenes))),
+        )
+    x_NK = x_NK[kept]
+    groups = groups_of_samples(features.samples, lambda own: x_NK[list(own)])
+    for words in groups_in_words(features.samples, groups):
+        observer.note(words)
+    return features, groups
+
+
+def _scenes(samples: Sequence[Sample], x_NK: NDArray[np.float32], observer: Observer) -> set[int]:
+    """The samples that nearly repeat an earlier one of their category, where these are many."""
     left_out: set[int] = set()
-    for category in dict.fromkeys(categories):
-        own = [i for i, c in enumerate(categories) if c == category][:COMPARED_IMAGES]
-        x_NK = np.stack([features.z_NChw[features.rows[i]].reshape(-1)[some] for i in own])
-        spread_K = x_NK.std(axis=0)
+    for category in dict.fromkeys(sample.category for sample in samples):
+        own = [i for i, sample in enumerate(samples) if sample.category == category][:COMPARED_IMAGES]
+        spread_K = x_NK[own].std(axis=0)
         if not spread_K.any():  # one image, or several of one scene
             near = dict.fromkeys(range(1, len(own)), 0)
         else:
-            near = near_copies(x_NK[:, spread_K > 0] / spread_K[spread_K > 0], math.sqrt(2))
+            varied = spread_K > 0
+            near = near_copies(x_NK[own][:, varied] / spread_K[varied], math.sqrt(2))
         if near:
-            words = copies_in_words(near, [features.samples[i].path for i in own], "are nearly copies")
+            words = copies_in_words(near, [samples[i].path for i in own], "are nearly copies")
             observer.note(
                 f"{words}, as frames of a video or of a camera that stands still, and count once; give "
                 "images of different parts"
             )
             left_out |= {own[i] for i in near}
-    if not left_out:
-        return features
-    kept = [i for i in range(len(features.samples)) if i not in left_out]
-    return replace(
-        features,
-        samples=tuple(features.samples[i] for i in kept),
-        rows=features.rows[kept],
-        pixels=tuple(features.pixels[i] for i in kept),
-        copies=(*features.copies, *(str(features.samples[i].path) for i in sorted(left_out))),
-    )
-
-
-def groups_of(features: Features) -> tuple[int, ...]:
-    """For each sample the first one that it is not independent of (see `groups_of_samples`)."""
-    size = math.prod(features.z_NChw.shape[1:])
-    some = np.sort(np.random.default_rng(0).choice(size, min(size, COMPARED_VALUES), replace=False))
-
-    def describe(own: Sequence[int]) -> NDArray[np.float32]:
-        return np.stack([features.z_NChw[features.rows[i]].reshape(-1)[some] for i in own])
-
-    return groups_of_samples(features.samples, describe)
+    return left_out
 
 
 def require_pictures(least: int, features: Features) -> None:

@@ -32,10 +32,9 @@ from invad.fit.features import (
     backbone_digest,
     balance,
     extract_features,
-    groups_of,
+    independent,
     moments,
     require_pictures,
-    without_frames,
 )
 from invad.fit.run import Run
 from invad.fit.training import Checkpoint, fingerprint, train_denoiser
@@ -44,7 +43,6 @@ from invad.model.settings import Preset
 from invad.model.space import FeatureSpace
 from invad.records import Hw, Sample
 from invad.scoring.calibration import folds, hold_out
-from invad.scoring.groups import groups_in_words
 
 __all__ = ["FitRecord", "Fitted", "fit", "plan"]
 
@@ -130,11 +128,8 @@ def fit(
     with ExitStack() as stack:
         features = extract_features(samples, extract, strict=strict, run=run, stack=stack)
         require_pictures(2, features)
-        features = without_frames(features, run.observer)
+        features, together = independent(features, run.observer)
         require_pictures(2, features)
-        together = groups_of(features)
-        for words in groups_in_words(features.samples, together):
-            run.observer.note(words)
         job = _Job(extract, settings, features, together, run)
         few = len(set(together)) < FEW_GROUPS
         model, maps, held, loss = job.k_fold() if few else job.split()
@@ -175,7 +170,9 @@ def train_apart(
     with ExitStack() as stack:
         features = extract_features(samples, extract, strict=False, run=run, stack=stack)
         require_pictures(4, features)
-        job = _Job(extract, settings, features, groups_of(features), run)
+        features, together = independent(features, run.observer)
+        require_pictures(4, features)
+        job = _Job(extract, settings, features, together, run)
         kept, held = job.shares()
         model, _ = job.train("denoiser", np.array(kept))
         return model, np.array(features.z_NChw[features.rows[held]])

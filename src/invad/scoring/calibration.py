@@ -11,7 +11,6 @@ Wasserman and Ramdas 2022, arXiv 1809.07441; Lee, Barber and Willett 2023, arXiv
 """
 
 import unicodedata
-from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -59,7 +58,7 @@ class Calibration:
     @property
     def weights(self) -> NDArray[np.float64]:
         """What each score counts: one over the images of its group."""
-        return group_weights(self.groups or range(len(self.scores)))
+        return group_weights(self.groups) if self.groups else np.ones(len(self.scores))
 
     def p_value(self, score: float) -> float:
         """(1 + sum of the weights of the scores at or above `score`) / (n + 1), in (0, 1]."""
@@ -103,10 +102,11 @@ def normals_needed(rate: float) -> int:
     return int(np.ceil(1 / rate - 1e-9)) - 1
 
 
-def group_weights(groups: Sequence[Hashable]) -> NDArray[np.float64]:
+def group_weights(groups: Sequence[int]) -> NDArray[np.float64]:
     """One over the number of items of its group, for each item: every group counts as one."""
-    sizes = Counter(groups)
-    return np.array([1 / sizes[group] for group in groups])
+    _, place, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    weights: NDArray[np.float64] = 1 / sizes[place]
+    return weights
 
 
 def upper_limit(
@@ -127,12 +127,12 @@ def upper_limit(
     ordered = scores[order]
     weights = np.ones(len(scores)) if weights_N is None else np.asarray(weights_N, dtype=np.float64)[order]
     above = np.concatenate([[0.0], np.cumsum(weights)])
-    n = float(above[-1])
+    n = round(float(above[-1]))  # thirds do not sum to one
     spare = rate * (n + 1) - 1 + 1e-9
     if spare >= 0:
         # Equal scores are one step: above the first of them lies no other.
         return float(ordered[np.searchsorted(above[:-1], spare, side="right") - 1])
-    m = min(int(np.searchsorted(above, max(4.0, n // 4), side="left")), len(ordered) - 1)
+    m = min(int(np.searchsorted(above, max(4, n // 4) - 1e-9, side="left")), len(ordered) - 1)
     if m < 1:
         return float(ordered[0])
     excess = float(np.average(ordered[:m] - ordered[m], weights=weights[:m]))

@@ -106,7 +106,9 @@ def _nearest(x_NK: NDArray[np.float32], count: int) -> tuple[NDArray[np.float64]
         squares = np.maximum(2 - 2 * (part @ x_NK.T).astype(np.float64), 0)
         rows = np.arange(len(part))
         squares[rows, first + rows] = np.inf
-        near = np.argsort(squares, axis=1)[:, :count]
+        near = np.argpartition(squares, count, axis=1)[:, :count]
+        rising = np.argsort(np.take_along_axis(squares, near, axis=1), axis=1, kind="stable")
+        near = np.take_along_axis(near, rising, axis=1)
         index.append(near)
         distances.append(np.sqrt(np.take_along_axis(squares, near, axis=1)))
     return np.concatenate(distances), np.concatenate(index)
