@@ -13,6 +13,7 @@ from invad.detector.detector import Detector
 from invad.errors import DataError
 from invad.observer import Silent
 from invad.records import Sample
+from invad.scoring.crossfit import cross_fit
 from invad.scoring.rates import POOLED, Rates
 
 RNG = np.random.default_rng(5)
@@ -174,3 +175,13 @@ def test_images_that_were_trained_on_are_named_and_not_counted(own, good_parts, 
     trained = [s for s, image in zip(good_parts, copied, strict=True) if str(image.path) in line]
     with pytest.raises(DataError, match=r"2 of 3 images, .* trained on: calibration needs at least 2 others"):
         own.calibrate([*trained, *trained, *save(fresh[:1])])
+
+
+def test_limits_judge_a_group_by_the_others_and_need_two_groups(tiny_preset):
+    maps = torch.rand(9, len(tiny_preset.map_weights), 4, 4, generator=torch.Generator().manual_seed(0))
+    groups, names = [0, 0, 2, 2, 2, 5, 6, 7, 7], ["b"] * 7 + ["a"] * 2
+    limits = fit_limits(maps, names, [str(i) for i in range(9)], groups, tiny_preset, Rates())
+    assert {name: c.n for name, c in limits.calibrations.items()} == {POOLED: 5, "b": 4}
+    weights, top, floor = tiny_preset.map_weights, tiny_preset.top_fraction, tiny_preset.floor
+    scores, _ = cross_fit(maps[:7], top, ["b"] * 7, weights, floor, groups[:7])
+    assert limits.calibrations["b"].scores == tuple(sorted(scores))

@@ -176,7 +176,7 @@ def fit_limits(
     settings: Preset,
     rates: Rates,
 ) -> Limits:
-    """Statistics and limits of each category of which two or more images are given, and of all together.
+    """Statistics and limits of each category with two or more independent groups, and of all together.
 
     A picture that stands in several categories counts once among all; the images of a group count as one.
     """
@@ -186,9 +186,9 @@ def fit_limits(
         index = [
             i for i, c in enumerate(categories) if c == category or (category == POOLED and i not in repeated)
         ]
-        if len(index) < 2:
-            continue
         maps, own = maps_NLhw[index], [groups[i] for i in index]
+        if len(set(own)) < 2:
+            continue
         stats[category] = fit_position_stats(maps)
         named = [categories[i] for i in index]
         scores, peaks = cross_fit(

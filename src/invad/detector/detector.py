@@ -32,7 +32,7 @@ from invad.runtime import ExportedDetector, ExportInfo
 from invad.runtime.predictor import Pixels, Predictor
 from invad.runtime.torch_engine import TorchEngine
 from invad.scoring.calibration import Calibration, for_category, known_category
-from invad.scoring.groups import groups_in_words
+from invad.scoring.groups import groups_in_words, require_groups
 from invad.scoring.rates import POOLED, Rates
 from invad.scoring.typicality import PositionStats
 from invad.system.devices import choose_device
@@ -257,6 +257,7 @@ class Detector(Predictor):
         used = calibrating.distinct(given, self.stats, observer)
         categories_of = [sample.category for sample in used.samples]
         groups = calibrating.groups_of(used)
+        require_groups(groups)
         for words in groups_in_words(used.samples, groups):
             observer.note(words)
         settings, before = self.info.settings, calibrating.Limits(self.stats, self.calibrations)

@@ -22,7 +22,7 @@ from invad.fit.training import fingerprint
 from invad.model.reading import FeatureExtractor
 from invad.observer import Observer
 from invad.records import Sample
-from invad.scoring.groups import groups_in_words, groups_of_samples
+from invad.scoring.groups import groups_in_words, groups_of_samples, require_groups
 from invad.scoring.likeness import near_copies
 
 COMPARED_VALUES, COMPARED_IMAGES = 2048, 2000
@@ -93,7 +93,7 @@ def independent(features: Features, observer: Observer) -> tuple[Features, tuple
     """Each scene of a category once, and for each sample that is left the first one it is not independent of.
 
     Where many images of a category are much nearer than its images differ, what was left out counts among
-    the copies. The groups are those of `groups_of_samples`. Both are said.
+    the copies. The groups are those of `groups_of_samples`. Both are said. Raises as `require_groups`.
     """
     size = math.prod(features.z_NChw.shape[1:])
     some = np.sort(np.random.default_rng(0).choice(size, min(size, COMPARED_VALUES), replace=False))
@@ -110,6 +110,8 @@ def independent(features: Features, observer: Observer) -> tuple[Features, tuple
         )
     x_NK = x_NK[kept]
     groups = groups_of_samples(features.samples, lambda own: x_NK[list(own)])
+    if len(features.samples) > 1:  # of one picture another line says more
+        require_groups(groups)
     for words in groups_in_words(features.samples, groups):
         observer.note(words)
     return features, groups

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from invad.errors import DataError
 from invad.records import Sample
 
 NEIGHBOURS = 10
@@ -47,6 +48,15 @@ def groups_of_samples(
         else:
             found[own] = np.array(own)[likely_groups(describe(own))]
     return tuple(found.tolist())
+
+
+def require_groups(groups: Sequence[int]) -> None:
+    """Raises DataError when all images are of one group: nothing tells what another one would look like."""
+    if len(set(groups)) < 2:
+        raise DataError(
+            f"all {len(groups)} images are of one group, and limits need at least 2 independent ones; give "
+            "images of more parts, or another --group-by"
+        )
 
 
 def groups_in_words(samples: Sequence[Sample], groups: Sequence[int]) -> Iterator[str]:
