@@ -1,11 +1,14 @@
 """Every study through the command line on a tiny set, and what the numbers stand for."""
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from invad.cli.app import app
@@ -99,6 +102,22 @@ def test_other_settings_are_not_mixed(parts, output):
     ablate(Ablation(study="scoring", root=parts, values=("3",), steps=2, device="cpu"), output)
     with pytest.raises(ConfigError, match=r"scoring\.json: holds results of other data or settings"):
         ablate(Ablation(study="scoring", root=parts, values=("3",), steps=3, device="cpu"), output)
+
+
+@pytest.mark.parametrize("spoilt", ["train/good", "test/good", "ground_truth"])
+def test_other_pictures_under_the_same_names_are_not_mixed(parts, tmp_path, spoilt):
+    root = Path(shutil.copytree(parts, tmp_path / "parts"))
+    plan = Ablation(study="scoring", root=root, values=("3",), steps=2, device="cpu")
+    ablate(plan, tmp_path / "out")
+    picture = next(path for path in sorted(root.rglob("*.png")) if spoilt in path.as_posix())
+    Image.open(picture).transpose(Image.Transpose.ROTATE_180).save(picture)
+    with pytest.raises(ConfigError, match=r"scoring\.json: holds results of other data or settings"):
+        ablate(plan, tmp_path / "out")
+    # The table is gone, the networks are still there: one is taken only for the pictures it was trained on.
+    (tmp_path / "out" / "scoring.json").unlink()
+    ablate(plan, tmp_path / "out")
+    trainings = len(list((tmp_path / "out" / "networks").iterdir()))
+    assert trainings == (2 if spoilt == "train/good" else 1)
 
 
 def test_bad_words_are_one_line(parts, tmp_path):
