@@ -127,3 +127,12 @@ def test_doctor_finds_a_plain_installation_healthy(environment, tmp_path):
     arguments = [sys.executable, "-c", PLAIN, "doctor", EXTRAS.replace(" ", ",")]
     result = subprocess.run(arguments, env=environment(tmp_path), capture_output=True, text=True)
     assert (result.returncode, "BROKEN" in result.stdout, result.stderr) == (0, False, "")
+
+
+def test_what_int8_and_distillation_do_not_take_is_named(trained, run, tmp_path):
+    (tmp_path / "layers.psd").touch()
+    int8 = ["--output", tmp_path / "b", "--format", "onnx", "--precision", "int8", "--calibration", tmp_path]
+    student = ["--teacher", "invad-s", "--output", tmp_path / "s", "--images", tmp_path]
+    for result in (run("export", trained[0], *int8), run("backbones", "distill", *student)):
+        assert result.exit_code != 0
+        assert "1 file was not taken (.psd 1)" in result.stderr

@@ -67,11 +67,13 @@ def test_what_does_not_fit_is_said(checkpoint, good_parts, make_backbone):
 def test_the_verb_makes_a_model_of_the_shipped_backbone(checkpoint, write_parts, tmp_path):
     path, _ = checkpoint(channels=304)
     write_parts(tmp_path / "normals", 12)
+    (tmp_path / "normals" / "layers.psd").touch()
     model = tmp_path / "model"
     arguments = ["paper", "import", path, "--heads", 4, "--normals", tmp_path / "normals"]
     arguments += ["--backbone", "invad-s", "--output", model, "--json", "-", "--device", "cpu"]
     result = run(*arguments)
     assert result.exit_code == 0, result.stderr
+    assert "1 file was not taken (.psd 1)" in result.stderr
     told = json.loads(result.stdout)
     assert (told["calibrated_on"], told["channels"], told["grid_hw"]) == (12, 304, [4, 4])
     image = tmp_path / "normals" / "000.png"

@@ -79,11 +79,14 @@ def distill(
         raise ConfigError(f"{len(weights)} --weights for {len(teacher)} --teacher; give one for each or none")
     with observing(voice.err) as observer:
         from invad.backbones.student import load_student, save_student
+        from invad.data.listing import survey
         from invad.fit.distill import DistillConfig, load_pictures
         from invad.fit.distill import distill as teach
 
         config = DistillConfig(pools=pools, pool=pool_size, seed=seed)
         begun, before = load_student(start.with_suffix("")) if start else (None, None)
+        for line in survey(images).in_words():
+            observer.note(line)
         pictures = load_pictures(images)
         teachers = _teachers(teacher, weights)
         observer.stage("distillation", config.steps)

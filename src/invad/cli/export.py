@@ -86,6 +86,7 @@ def export(
     differences. Over tolerance nothing is written.
     """
     voice = Voice(json)
+    from invad.data.listing import survey
     from invad.detector.detector import Detector
     from invad.export import ExportConfig
     from invad.export import export as write
@@ -98,6 +99,8 @@ def export(
         calibration=calibration,
         max_changed=max_changed,
     )
+    if calibration is not None:
+        voice.warn(*survey(calibration).in_words())
     content, certificate = write(Detector.load(model, device="cpu"), output, config)
     _say(voice, certificate)
     voice.say(f"Bundle: {output}", f"Next: invad predict {output} IMAGES, or invad verify {output}")

@@ -10,7 +10,7 @@ import torch
 from invad._version import __version__
 from invad.backbones.base import Backbone
 from invad.backbones.registry import load_backbone
-from invad.data.datasets import normal_images
+from invad.data.datasets import normal_set, not_taken
 from invad.detector.detector import DEFAULT_RATES, Detector
 from invad.detector.parts import DetectorInfo
 from invad.errors import ConfigError
@@ -44,7 +44,7 @@ def adopt(
     DataError for too few normals.
     """
     observer = observer or Silent()
-    samples = normal_images(normals) if isinstance(normals, str | Path) else normals
+    samples = normals if not isinstance(normals, str | Path) else _read(normals, observer)
     place = choose_device(device)
     denoiser, source = load_reference(checkpoint, heads=heads)
     if source.grid_hw[0] != source.grid_hw[1]:
@@ -83,6 +83,13 @@ def adopt(
     for warning in detector.calibrate(samples, rates=rates, observer=observer):
         observer.note(warning)
     return detector
+
+
+def _read(normals: str | Path, observer: Observer) -> Sequence[Sample]:
+    good = normal_set(normals)
+    for line in not_taken(good):
+        observer.note(line)
+    return good.train
 
 
 def _settings(paper: Preset, cells: int, backbone: str | Backbone | None) -> Preset:
