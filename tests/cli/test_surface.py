@@ -36,8 +36,8 @@ SURFACE = {
     "--keep-models --device --json --split --strict --backbone --weights",
     "benchmark rescore": "PREDICTIONS --metrics --output --json",
     "paper recipes": "--json",
-    "paper ablate": "STUDY ROOT --preset --values --seeds --categories --steps --pixels --output --device "
-    "--json",
+    "paper ablate": "STUDY ROOT --preset --values --seeds --categories --steps --pixels --output "
+    "--precision --device --json",
     "paper import": "FILE --output --heads --normals --backbone --weights --device --review-rate "
     "--false-alarm-rate --json",
     "backbones list": "--match --json",

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from invad.diffusion.dit import DiT, distinct_levels, grid_features, time_features
+from invad.diffusion.dit import Attention, DiT, distinct_levels, grid_features, time_features
 
 
 def test_time_features_are_cosines_then_sines():
@@ -122,6 +122,21 @@ def test_attention_lets_cells_see_each_other():
 
 
 @torch.no_grad()
+def test_attention_in_bf16_is_that_of_torch_and_so_is_its_gradient():
+    @torch.enable_grad()
+    def attended(dtype):
+        torch.manual_seed(0)
+        attention = Attention(32, 2)
+        x = torch.randn(2, 12, 32, requires_grad=True)
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
+            out = attention(x)
+        out.float().square().sum().backward()
+        return out.float(), x.grad, attention.qkv.weight.grad
+
+    for rounded, exact in zip(attended(torch.bfloat16), attended(torch.float32), strict=True):
+        assert (rounded - exact).norm() < 0.02 * exact.norm()
+
+
 def test_stored_positions_are_used_and_fix_the_grid():
     free, stored = tiny(), tiny(stored_grid_hw=(2, 3))
     x, t_B = torch.randn(1, 3, 2, 3), torch.tensor([4])

@@ -110,6 +110,17 @@ def test_other_weights_images_or_sizes_are_not_mixed_up(read, write_parts, tmp_p
     assert len(list((tmp_path / "cache").iterdir())) == 5
 
 
+def test_other_taps_of_the_same_weights_are_not_mixed_up(good_parts, tiny_preset, make_backbone, tmp_path):
+    backbone = make_backbone(0)
+    run = Run(cache=tmp_path / "cache")
+    for shape in ({}, {"strides": [2]}):
+        backbone.info = replace(backbone.info, shape=shape)
+        with ExitStack() as stack:
+            extract = plan(good_parts[:2], tiny_preset, backbone, strict=False)
+            extract_features(good_parts[:2], extract, strict=False, run=run, stack=stack)
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
 def test_other_pixels_in_a_file_of_the_same_size_and_time_are_seen(read, write_parts, tmp_path):
     samples = write_parts(tmp_path / "a", 2)
     path = samples[1].path.with_suffix(".bmp")

@@ -41,6 +41,18 @@ def test_the_paper_is_the_paper():
     assert paper.train.steps_for(3629) == 136_088
 
 
+def test_paper_m_is_the_paper_in_everything_but_size():
+    """The rate belongs to the size: an eighth of the width, eight times the rate."""
+    paper, small = preset_named("paper"), preset_named("paper-m")
+    assert (small.denoiser.kind, small.denoiser.patch, small.denoiser.gaussian) == ("dit", 1, False)
+    assert small.train.lr * small.denoiser.width == pytest.approx(paper.train.lr * paper.denoiser.width)
+    same = replace(small, backbone=paper.backbone, denoiser=paper.denoiser)
+    assert replace(same, train=replace(small.train, lr=paper.train.lr)) == paper
+    standardised = preset_named("paper-m-standardised")
+    assert standardised.space.standardise
+    assert replace(standardised, space=small.space) == small
+
+
 def test_fast_is_standard_with_less_to_compute():
     fast, standard = PRESETS["fast"], PRESETS["standard"]
     same = replace(fast, area_side=standard.area_side, fine=standard.fine, reading=standard.reading)

@@ -104,6 +104,16 @@ def test_other_settings_are_not_mixed(parts, output):
         ablate(Ablation(study="scoring", root=parts, values=("3",), steps=3, device="cpu"), output)
 
 
+def test_networks_of_another_precision_are_not_mixed(parts, tmp_path):
+    words = ["paper", "ablate", "scoring", parts, "--steps", 2, "--output", tmp_path, "--device", "cpu"]
+    assert run(*words).exit_code == 0
+    assert "holds results of other data or settings" in run(*words, "--precision", "bf16").stderr
+    (tmp_path / "scoring.json").unlink()
+    assert run(*words, "--precision", "bf16").exit_code == 0
+    assert json.loads((tmp_path / "scoring.json").read_text())["precision"] == "bf16"
+    assert len(list((tmp_path / "networks").iterdir())) == 2
+
+
 @pytest.mark.parametrize("spoilt", ["train/good", "test/good", "ground_truth"])
 def test_other_pictures_under_the_same_names_are_not_mixed(parts, tmp_path, spoilt):
     root = Path(shutil.copytree(parts, tmp_path / "parts"))

@@ -31,9 +31,12 @@ SUGGESTED = {
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """How a backbone is made: with weights (from a file, or its own for None), or empty from its shape."""
+    """How a backbone is made: with weights (from a file, or its own for None), or empty from its shape.
 
-    load: Callable[[Path | None], Backbone]
+    load: also takes the strides to tap, which one that has no others may ignore.
+    """
+
+    load: Callable[[Path | None, Sequence[int]], Backbone]
     empty: Callable[[Mapping[str, Any]], Backbone]
 
 
@@ -74,7 +77,7 @@ def load_backbone(
             name, weights=weights, strides=strides, pretrained=pretrained, image_size=image_size
         ).freeze()
     if pretrained or weights is not None:
-        return BACKBONES[name].load(weights).freeze()
+        return BACKBONES[name].load(weights, strides).freeze()
     try:
         return BACKBONES[name].empty(shape or {}).freeze()
     except (ConfigError, ValueError, RuntimeError) as error:
@@ -83,6 +86,6 @@ def load_backbone(
 
 
 BACKBONES: dict[str, Family] = {
-    INVAD_S: Family(load_invad_s, empty_invad_s),
+    INVAD_S: Family(lambda weights, strides: load_invad_s(weights), empty_invad_s),
     **{name: Family(partial(load_lite, name), partial(empty_lite, name)) for name in LITE},
 }

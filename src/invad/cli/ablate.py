@@ -11,6 +11,7 @@ from invad.cli.options import (
     CategoriesOption,
     DeviceOption,
     JsonOption,
+    PrecisionOption,
     SeedsOption,
     StepsOption,
     one_of,
@@ -59,6 +60,7 @@ def ablate(
             help="Folder for STUDY.json, .md and .svg and the trained networks, which other studies use.",
         ),
     ] = Path("ablation"),
+    precision: PrecisionOption = None,
     device: DeviceOption = None,
     json: JsonOption = None,
 ) -> None:
@@ -73,6 +75,7 @@ def ablate(
         ending_when_interrupted(lambda: "interrupted; repeat the command to continue"),
         observing(voice.err) as observer,
     ):
+        from invad.fit.training import Execution
         from invad.paper.ablation import Ablation, ablate
         from invad.paper.ablation.tables import markdown
 
@@ -86,6 +89,7 @@ def ablate(
             steps=steps,
             pixels=pixels,
             device=device,
+            execution=Execution(precision=precision),
         )
         document = ablate(plan, output, observer)
     voice.say(*markdown(document).splitlines(), "", f"Written: {output / study}.json, .md, .svg")

@@ -18,7 +18,7 @@ IMAGES, FEATURES, SPEED = "Images", "Features", "Speed and memory"
 """Headings of the options that are used less."""
 
 # What the shell completes. A test holds them to the tables they name, which take seconds to import.
-PRESET_NAMES = ("standard", "fast", "dit", "paper", "paper-s")
+PRESET_NAMES = ("standard", "fast", "dit", "paper", "paper-m", "paper-m-standardised", "paper-s")
 BACKBONES = (
     *(
         "invad-s",
@@ -75,6 +75,15 @@ JsonOption = Annotated[
         metavar="FILE",
         callback=written_file,
         help="Write the result as JSON to this file; - is standard output, which then carries nothing else.",
+    ),
+]
+PrecisionOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=SPEED,
+        autocompletion=one_of(*TRAINING_PRECISIONS),
+        help="fp32 or bf16. Default: bf16 on a GPU, fp32 on a CPU.",
     ),
 ]
 DeviceOption = Annotated[

@@ -13,7 +13,6 @@ from invad.cli.options import (
     FEATURES,
     SPEED,
     TRACKERS,
-    TRAINING_PRECISIONS,
     BackboneOption,
     CategoriesOption,
     DeviceOption,
@@ -21,6 +20,7 @@ from invad.cli.options import (
     GroupByOption,
     JsonOption,
     LayoutOption,
+    PrecisionOption,
     PresetOption,
     ReviewRateOption,
     SeedOption,
@@ -101,15 +101,7 @@ def train(
             help="Compute a step in N parts: less memory, the same result.",
         ),
     ] = 1,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME",
-            rich_help_panel=SPEED,
-            autocompletion=one_of(*TRAINING_PRECISIONS),
-            help="fp32 or bf16. Default: bf16 on a GPU, fp32 on a CPU.",
-        ),
-    ] = None,
+    precision: PrecisionOption = None,
     checkpointing: Annotated[
         bool,
         typer.Option(

@@ -270,6 +270,8 @@ def _mark(samples: Sequence[Sample], extract: FeatureExtractor, run: Run) -> str
     return fingerprint(
         [(str(s.path.absolute()), content) for s, content in zip(samples, contents, strict=True)],
         backbone_digest(extract.backbone),
+        # The same weights may be tapped at other strides.
+        dict(extract.backbone.info.shape),
         repr((extract.preprocess, extract.grid_hw, extract.pooling, extract.scales, extract.fine)),
         extract.device.type,
     )

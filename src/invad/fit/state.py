@@ -48,7 +48,9 @@ class State:
         self.owner = _owners({name: weight.numel() for name, weight in weights.items()}, workers.size)
         mine = [p for name, p in net.named_parameters() if self.owner[name] == workers.rank]
         # As a group, which may be empty where there are more processes than tensors.
-        self.optimizer = torch.optim.AdamW([{"params": mine}], lr=config.lr, weight_decay=config.weight_decay)
+        self.optimizer = torch.optim.AdamW(
+            [{"params": mine}], lr=config.lr, weight_decay=config.weight_decay, fused=True
+        )
         self.average = {k: v.detach().clone() for k, v in weights.items() if self.owner[k] == workers.rank}
         self.losses: deque[float] = deque(maxlen=max(1, steps // 10))
 

@@ -190,6 +190,15 @@ _PAPER = Preset(
     ),
 )
 
+# The same with 5.1 M parameters, which a CPU trains in an hour, on the backbone of the same family that needs
+# no hub. An eighth of the width takes eight times the rate.
+_PAPER_M = replace(
+    _PAPER,
+    backbone="efficientnet-lite2",
+    denoiser=DenoiserConfig(kind="dit", width=256, depth=4, heads=4),
+    train=replace(_PAPER.train, lr=4e-4),
+)
+
 PRESETS: dict[str, Preset] = {
     # Three evaluations of a token-wise network on the shipped backbone: for CPUs.
     "standard": _STANDARD,
@@ -202,6 +211,9 @@ PRESETS: dict[str, Preset] = {
         train=TrainConfig(steps=3000, batch=16, lr=5e-4, warmup=200, ema=0.999),
     ),
     "paper": _PAPER,
+    "paper-m": _PAPER_M,
+    # Its features standardised, which the paper does not do: then the noise is in scale with every channel.
+    "paper-m-standardised": replace(_PAPER_M, space=SpaceConfig()),
     # The paper's method with a network that a CPU trains in minutes: for ablations, not for use on a line.
     "paper-s": replace(
         _PAPER,

@@ -21,7 +21,7 @@ from invad.data.preprocess import resize_map
 from invad.errors import ConfigError, DataError
 from invad.fit.fit import train_apart
 from invad.fit.run import Run
-from invad.fit.training import fingerprint
+from invad.fit.training import Execution, fingerprint
 from invad.metrics.exact import image_metrics, mean_ad, pixel_metrics
 from invad.model.reading import Model
 from invad.model.settings import Preset, preset_named
@@ -43,7 +43,10 @@ NO_PIXELS: dict[str, float | None] = dict.fromkeys(("pixel_auroc", "pixel_ap", "
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ablation:
-    """What to run. values: those of the study unless given. pixels: pixel metrics, too, which take longer."""
+    """What to run. values: those of the study unless given. pixels: pixel metrics, too, which take longer.
+
+    execution: how the networks are trained.
+    """
 
     study: str
     root: Path
@@ -54,6 +57,7 @@ class Ablation:
     steps: int | None = None
     pixels: bool = False
     device: str | None = None
+    execution: Execution = field(default_factory=Execution)
 
     def __post_init__(self) -> None:
         if self.study not in STUDIES:
@@ -93,6 +97,7 @@ class _Result:
     pixels: bool
     data: str
     settings: Preset
+    precision: str | None = None
     mark: str
     pictures: dict[str, str] = field(default_factory=dict)
     invad: str
@@ -103,7 +108,7 @@ class _Result:
 
 
 @dataclass(frozen=True, slots=True)
-class _Tests:
+class Tests:
     """Test images of a category as a network sees them. masks: in the input frame, None where unknown."""
 
     samples: tuple[Sample, ...]
@@ -170,12 +175,15 @@ def _started(path: Path, plan: Ablation, base: Preset, pictures: dict[str, str])
         "preset": plan.preset,
         "pixels": plan.pixels,
     }
-    mark = fingerprint(plan.study, plan.pixels, to_plain(base))
+    precision = plan.execution.precision
+    # Older results say nothing of it.
+    mark = fingerprint(plan.study, plan.pixels, to_plain(base), *([precision] if precision else []))
     if not path.exists():
         return {
             **what,
             "data": plan.root.absolute().name,
             "settings": to_plain(base),
+            "precision": precision,
             "mark": mark,
             "pictures": pictures,
             "invad": __version__,
@@ -222,23 +230,29 @@ def _run(
         settings.backbone, weights=network.weights, strides=settings.strides, image_size=settings.area_side
     ).to(choose_device(plan.device))
     trained = [file_digest(sample.path) for sample in dataset.train]
-    mark = fingerprint(to_plain(settings), str(network.weights), dataset.categories, trained)
-    work = networks / mark
-    model, held = train_apart(dataset.train, settings, backbone, run=Run(work=work, observer=observer))
-    tests = _read_tests(model, dataset.test, plan.pixels, observer)
+    mark = fingerprint(
+        to_plain(settings),
+        str(network.weights),
+        dataset.categories,
+        trained,
+        plan.execution.precision_on(backbone.mean.device),
+    )
+    run = Run(work=networks / mark, execution=plan.execution, observer=observer)
+    model, held = train_apart(dataset.train, settings, backbone, run=run)
+    tests = read_tests(model, dataset.test, plan.pixels, observer)
     observer.stage("readings", len(variants))
     rows = []
     for variant in variants:
-        read = _reader(model, variant)
+        read = reader(model, variant)
         rows += [
             {"value": variant.value, "series": variant.series, "evaluations": variant.evaluations, **row}
-            for row in _measured(read(tests.z_NChw), read(held), tests, settings)
+            for row in measured(read(tests.z_NChw), read(held), tests, settings)
         ]
         observer.advance()
     return rows
 
 
-def _reader(model: Model, variant: Variant) -> Callable[[NDArray[np.float32]], Terms]:
+def reader(model: Model, variant: Variant) -> Callable[[NDArray[np.float32]], Terms]:
     @torch.inference_mode()
     def read(z_NChw: NDArray[np.float32]) -> Terms:
         parts = []
@@ -250,7 +264,7 @@ def _reader(model: Model, variant: Variant) -> Callable[[NDArray[np.float32]], T
     return read
 
 
-def _read_tests(model: Model, samples: Sequence[Sample], pixels: bool, observer: Observer) -> _Tests:
+def read_tests(model: Model, samples: Sequence[Sample], pixels: bool, observer: Observer) -> Tests:
     input_hw = model.extract.preprocess.input_hw
 
     def features(_: Sample, pixels: NDArray[Any]) -> NDArray[np.float32]:
@@ -269,10 +283,10 @@ def _read_tests(model: Model, samples: Sequence[Sample], pixels: bool, observer:
     kept, z_NChw, masks = zip(*tested, strict=True)
     if len({s.is_anomalous for s in kept}) < 2:
         raise DataError(f"{samples[0].path.parent}: too few readable test images, good and defective")
-    return _Tests(kept, np.stack(z_NChw), masks)
+    return Tests(kept, np.stack(z_NChw), masks)
 
 
-def _measured(test: Terms, held: Terms, tests: _Tests, settings: Preset) -> list[dict[str, Any]]:
+def measured(test: Terms, held: Terms, tests: Tests, settings: Preset) -> list[dict[str, Any]]:
     labels = np.array([s.is_anomalous for s in tests.samples])
     known = [i for i, mask in enumerate(tests.masks) if mask is not None]
     masks = [mask for mask in tests.masks if mask is not None]
