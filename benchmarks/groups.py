@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -57,8 +58,8 @@ def ruled(samples: tuple[Sample, ...], rule: str, root: Path) -> tuple[Sample, .
     return samples
 
 
-def one_draw(number: int, steps: int) -> dict[str, Any]:
-    """Realised rate and number of independent groups under each rule."""
+def one_draw(number: int, steps: int, rules: Sequence[str]) -> dict[str, Any]:
+    """Realised rate and number of independent groups under each of the rules."""
     rng = np.random.default_rng(number)
     first = (PARTS + NEW_PARTS) * number
     row: dict[str, Any] = {"draw": number}
@@ -76,7 +77,7 @@ def one_draw(number: int, steps: int) -> dict[str, Any]:
             for pixels in shots(part, NEW_SHOTS, rng)
         ]
         settings = replace(preset_named("fast"), area_side=SIDE)
-        for rule in RULES:
+        for rule in rules:
             detector = Detector.fit(
                 ruled(tuple(samples), rule, root),
                 preset=settings,
@@ -117,11 +118,15 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--draws", type=int, default=20)
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--rules", default=",".join(RULES), help="others keep the rows of the output")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    started, rows = time.perf_counter(), []
+    started, rules = time.perf_counter(), args.rules.split(",")
+    kept = json.loads(args.output.read_text())["rows"] if args.output.exists() else []
+    rows = []
     for number in range(args.draws):
-        rows.append(one_draw(number, args.steps))
+        before = next((row for row in kept if row["draw"] == number), {})
+        rows.append({**before, **one_draw(number, args.steps, rules)})
         print(rows[-1], flush=True)
     made = {
         "what": __doc__.split("\n")[0],

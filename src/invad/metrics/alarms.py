@@ -47,8 +47,8 @@ def realised_interval(n: int, rate: float, confidence: float = 0.95) -> tuple[fl
     largest of n exchangeable scores without ties (the coverage of split conformal prediction given its
     calibration set: Vovk 2012, arXiv 1209.2673). With k < 1 the limit is extrapolated and has no such law;
     Beta(rate (n + 1), (1 - rate) (n + 1)), which has the same mean, rate, and joins on where rate (n + 1) is
-    1, stands in for it. n: independent normals; of groups their number, which is exact where the images of a
-    group are alike and somewhat too wide where they are not.
+    1, stands in for it. n: independent normals; of groups their number, of each of which one image sets the
+    limit.
     Raises ValueError for n < 1, rate or confidence outside (0, 1).
     """
     if not 0 < rate < 1 or not 0 < confidence < 1:

@@ -4,13 +4,17 @@ Split conformal prediction: if a new normal image is exchangeable with the n hel
 (1 + #{s_i >= s}) / (n + 1) is at most `a` with probability at most `a`, whatever the distribution. That is a
 statement about *normal images like those held out*; new lighting or a new supplier breaks it.
 
-Several images of one part, patient or lot are not exchangeable with an image of a new one. Of K groups the
-k-th with N_k images, a new group's image has the p-value (1 + sum_k #{s_ki >= s} / N_k) / (K + 1): each group
-counts as one, however many images it has. It keeps the same promise if the groups are exchangeable (Dunn,
-Wasserman and Ramdas 2022, arXiv 1809.07441; Lee, Barber and Willett 2023, arXiv 2306.06342, theorem 1).
+Several images of one part, patient or lot are not exchangeable with an image of a new one. Of K groups one
+image each, chosen without a look at the scores, is: K such images and one of a new group are exchangeable if
+the groups are, and the images within each. So one image speaks for its group in ranks and in the limits that
+they guarantee, n is K, and the promise holds as it stands, with the law of the share that a limit realises
+(subsampling once: Dunn, Wasserman and Ramdas 2022, arXiv 1809.07441). Their pooled rule, in which each of N_k
+images counts 1 / N_k (also Lee, Barber and Willett 2023, arXiv 2306.06342), keeps the promise, too, but with
+20 groups and 5 % asked it has to set the limit at the largest of all scores.
 """
 
 import unicodedata
+import zlib
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -26,8 +30,8 @@ from invad.scoring.rates import POOLED, Rates
 class Calibration:
     """Cross-fitted scores of held-out normals, the peaks of their maps, and the rates asked.
 
-    groups: for each score the number of its group, of which each counts as one; empty where every image is a
-    group of its own.
+    groups: for each score the number of its group, of which each counts as one (see `one_of_each`); empty
+    where every image is a group of its own.
     """
 
     scores: tuple[float, ...]
@@ -57,8 +61,8 @@ class Calibration:
 
     @property
     def weights(self) -> NDArray[np.float64]:
-        """What each score counts: one over the images of its group."""
-        return group_weights(self.groups) if self.groups else np.ones(len(self.scores))
+        """What each score counts in a p-value: one for the image that speaks for its group, else nothing."""
+        return one_of_each(self.groups).astype(np.float64) if self.groups else np.ones(len(self.scores))
 
     def p_value(self, score: float) -> float:
         """(1 + sum of the weights of the scores at or above `score`) / (n + 1), in (0, 1]."""
@@ -67,13 +71,20 @@ class Calibration:
 
     def limit(self, rate: float) -> float:
         """A score above this is called at `rate`."""
-        return upper_limit(np.asarray(self.scores), rate, self.weights)
+        return self._limit(self.scores, rate)
 
     def map_limits(self) -> tuple[float, float]:
         """(review, bad) limits of the anomaly map: the rates then hold for its largest value in an image."""
-        peaks = np.asarray(self.peaks)
-        weights = self.weights
-        return upper_limit(peaks, self.rates.review, weights), upper_limit(peaks, self.rates.bad, weights)
+        return self._limit(self.peaks, self.rates.review), self._limit(self.peaks, self.rates.bad)
+
+    def _limit(self, values: Sequence[float], rate: float) -> float:
+        """Of the images that speak for their groups; where no rank can reach `rate`, of all images."""
+        values_N = np.asarray(values)
+        if not self.groups:
+            return upper_limit(values_N, rate)
+        if self.n >= normals_needed(rate):
+            return upper_limit(values_N[one_of_each(self.groups)], rate)
+        return upper_limit(values_N, rate, group_weights(self.groups))
 
     def score_limits(self) -> tuple[float, float]:
         """(review, bad) limits of the image score."""
@@ -100,6 +111,18 @@ class Calibration:
 def normals_needed(rate: float) -> int:
     """Smallest n for which a conformal p-value can reach `rate`: 1 / (n + 1) <= rate."""
     return int(np.ceil(1 / rate - 1e-9)) - 1
+
+
+def one_of_each(groups: Sequence[int]) -> NDArray[np.bool_]:
+    """For each item whether it is the one that speaks for its group.
+
+    groups: of each item its number. Which of the items of a group it is hangs on that number and on how many
+    there are, as by a die and the same each time, never on what the items are.
+    """
+    chosen = np.zeros(len(groups), dtype=np.bool_)
+    for number, items in zip(dict.fromkeys(groups), _members(groups), strict=True):
+        chosen[items[zlib.crc32(str(number).encode()) % len(items)]] = True
+    return chosen
 
 
 def group_weights(groups: Sequence[int]) -> NDArray[np.float64]:

@@ -5,6 +5,11 @@ d_k to its k-th neighbour and the intrinsic dimension D, the nearest is closer t
 1 - (1 - r^D)^(k-1) (the other k - 1 are uniform in that ball). D comes from the distances of the k-th to the
 2k-th neighbours (Levina and Bickel 2004, NIPS), which lie beyond a group of at most k images. A pair closer
 than chance explains is of one group.
+
+Shots of one part may still lie further apart than two parts do: a shift by one pixel moves an image more than
+another part does, in directions that all parts share. So where many images were joined, the directions in
+which images of one group differ are taken away from all (nuisance attribute projection: Solomonoff, Campbell
+and Boardman 2005, ICASSP), and neighbours are looked for again, until none are found.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +29,18 @@ LEAST = 3 * NEIGHBOURS
 CHANCE = 0.05
 """Probability of any false pair in a Poisson process (each image has its share of it). Real independent
 images are only nearly one: of 60 simulated ones 1 or 2 were joined, which makes limits a little cautious."""
+
+MANY = 0.25
+"""Share of the images that were joined to others from which on the differences within groups are believed:
+where the few pairs were joined by chance, their differences are those of different parts."""
+
+NUISANCE = 0.9
+"""Share of the squared differences within groups that is taken away; 0.8 to 1 find nearly the same."""
+
+DIFFERENCES = 1000
+"""Images from which these directions are learned."""
+
+PASSES = 10
 
 BLOCK = 1000
 """Images whose distances to all are held at once."""
@@ -95,8 +112,20 @@ def likely_groups(x_NK: NDArray[np.floating]) -> NDArray[np.intp]:
     x = x - x.mean(axis=0)
     x = x - x.mean(axis=1, keepdims=True)
     x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    k = NEIGHBOURS
-    distance, neighbour = _nearest(x, 2 * k)
+    seen = x
+    for _ in range(PASSES):
+        before = labels.copy()
+        _join(labels, seen)
+        if (labels == before).all() or (labels != np.arange(n)).sum() < MANY * n:
+            break
+        seen = _without_nuisance(x, labels)
+    return labels
+
+
+def _join(labels: NDArray[np.intp], x_NK: NDArray[np.float32]) -> None:
+    """Give images that are nearer than chance explains one label, the smallest of theirs, in place."""
+    n, k = len(x_NK), NEIGHBOURS
+    distance, neighbour = _nearest(x_NK, 2 * k)
     kth = np.maximum(distance[:, k - 1], 1e-12)
     ratios = np.log(distance[:, -1:] / np.maximum(distance[:, k - 1 : -1], 1e-12)).mean(axis=1)
     dimension = 1 / max(float(np.median(ratios)), 1e-12)
@@ -104,8 +133,26 @@ def likely_groups(x_NK: NDArray[np.floating]) -> NDArray[np.intp]:
     for i in range(n):
         for j in neighbour[i, distance[i] < closest * kth[i]]:
             one, other = sorted((labels[i], labels[j]))
-            labels[labels == other] = one
-    return labels
+            if one != other:
+                labels[labels == other] = one
+
+
+def _without_nuisance(x_NK: NDArray[np.float32], labels: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Unit vectors again, without the directions in which images of one group differ most."""
+    _, group, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    shared = np.flatnonzero(sizes[group] > 1)
+    shared = shared[:: -(-len(shared) // DIFFERENCES)]
+    sums = np.zeros((len(sizes), x_NK.shape[1]), dtype=np.float32)
+    np.add.at(sums, group, x_NK)
+    _, lengths, directions = np.linalg.svd(
+        x_NK[shared] - sums[group[shared]] / sizes[group[shared], None], full_matrices=False
+    )
+    told = np.cumsum(lengths.astype(np.float64) ** 2)
+    count = int(np.searchsorted(told, NUISANCE * told[-1])) + 1
+    away = directions[:count][lengths[:count] > 1e-6]  # copies differ in none
+    rest = x_NK - (x_NK @ away.T) @ away
+    unit: NDArray[np.float32] = rest / np.maximum(np.linalg.norm(rest, axis=1, keepdims=True), 1e-12)
+    return unit
 
 
 def _nearest(x_NK: NDArray[np.float32], count: int) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
