@@ -115,6 +115,7 @@ def run(folder: Path, teachers: Path, name: str, coreset: float, seed: int) -> d
     backbone = load_teachers(teachers, ["resnet50"])[0]
     fit = partial(patchcore, coreset=coreset) if name == "patchcore" else padim
     torch.manual_seed(seed)
+    np.random.seed(seed)  # their random projection draws from the global generator
     started = time.process_time()
     model = fit(backbone, dataset.train)
     trained = time.process_time() - started

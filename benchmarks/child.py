@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 def alone(work: Callable[..., T], *given: object) -> T:
     """What `work` returns in a new process; work, arguments and result must pickle."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(work, *given).result()
 
 
