@@ -1,0 +1,148 @@
+"""False alarms on moved images, with borders that no camera saw and without, and trained with jitter.
+
+    python benchmarks/moved.py DATA/* --output benchmarks/results/moved.json
+
+Any folder in MVTec layout, preset `fast` with a network trained for 20 steps, one seed. `padded`: whole
+images, moved as in accuracy.py --study robustness: stripes are repeated or filled. `cut`: of every image, of
+training and test, the outer 5 % of each side is left out, of moved ones after the moving, so that all pixels
+were seen by the camera. `cut, jitter`: the same, trained on one more copy of each normal image, shifted by up
+to 2 % and turned by up to 2 degrees at random; a copy is of one group with its image. Sets already in the
+output are kept.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from accuracy import brief, read_maps
+from perturbations import PERTURBATIONS, Pixels
+from PIL import Image
+
+from backbones import STEPS
+from invad.backbones.registry import load_backbone
+from invad.data.datasets import load_dataset
+from invad.data.images import read_image
+from invad.data.layouts.base import Dataset
+from invad.evaluation.machine import facts
+from invad.fit.fit import fit
+from invad.model.reading import FeatureExtractor
+from invad.model.settings import preset_named
+from invad.records import Sample
+from invad.scoring.groups import likely_groups
+
+PRESET, MARGIN, SEED = "fast", 0.05, 0
+MOVES = ("none", "shift 2 %", "rotation 2 degrees")
+WAYS = ("padded", "cut", "cut, jitter")
+
+
+def cut(pixels: Pixels) -> Pixels:
+    dy, dx = (round(MARGIN * side) for side in pixels.shape[:2])
+    return np.ascontiguousarray(pixels[dy : pixels.shape[0] - dy, dx : pixels.shape[1] - dx])
+
+
+def jittered(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """Shifted by up to 2 % of each side and turned by up to 2 degrees, then cut."""
+    height, width = pixels.shape[:2]
+    by = (rng.uniform(-0.02, 0.02) * width, rng.uniform(-0.02, 0.02) * height)
+    turned = Image.fromarray(pixels).rotate(
+        rng.uniform(-2, 2), Image.Resampling.BILINEAR, translate=(round(by[0]), round(by[1]))
+    )
+    return cut(np.asarray(turned))
+
+
+def training(dataset: Dataset, way: str, folder: Path, groups: list[str]) -> tuple[Sample, ...]:
+    """The normal images as that way has them, written to `folder` where they were changed."""
+    if way == "padded":
+        return dataset.train
+    rng, made = np.random.default_rng(SEED), []
+
+    def keep(sample: Sample, pixels: Pixels, name: str) -> None:
+        Image.fromarray(pixels).save(folder / name, compress_level=1)
+        made.append(replace(sample, path=folder / name))
+
+    for number, sample in enumerate(dataset.train):
+        pixels = read_image(sample.path)
+        if "jitter" not in way:
+            keep(sample, cut(pixels), f"{number}.png")
+        else:
+            together = replace(sample, group=groups[number])
+            keep(together, cut(pixels), f"{number}.png")
+            keep(together, jittered(pixels, rng), f"{number}-moved.png")
+    return tuple(made)
+
+
+def groups_by_likeness(extract: FeatureExtractor, samples: tuple[Sample, ...]) -> list[str]:
+    """Of the whole images, as a training finds them: copies must not join those that are not alike."""
+    x_NK = np.stack([extract(read_image(s.path)).cpu().numpy().ravel()[::97] for s in samples])
+    return [str(label) for label in likely_groups(x_NK)]
+
+
+def changed(move: str, way: str) -> Callable[[Pixels], Pixels]:
+    apply = PERTURBATIONS[move]
+
+    def change(pixels: Pixels) -> Pixels:
+        moved = pixels if apply is None else apply(pixels)
+        return moved if way == "padded" else cut(moved)
+
+    return change
+
+
+def rows_of(folder: Path) -> list[dict[str, Any]]:
+    dataset, preset = load_dataset(folder), preset_named(PRESET)
+    settings = replace(preset, train=replace(preset.train, steps=STEPS, seed=SEED))
+    labels = np.array([sample.is_anomalous for sample in dataset.test])
+    rows: list[dict[str, Any]] = []
+    groups: list[str] = []
+    for way in WAYS:
+        with tempfile.TemporaryDirectory() as scratch:
+            samples = training(dataset, way, Path(scratch), groups)
+            backbone = load_backbone(settings.backbone, image_size=settings.area_side)
+            fitted = fit(samples, settings, backbone)
+        groups = groups or groups_by_likeness(fitted.model.extract, dataset.train)
+        for move in MOVES:
+            _, maps = read_maps(fitted.model, dataset.test, changed(move, way))
+            rows.append(brief(fitted, maps, labels, PRESET, set=folder.name, way=way, move=move))
+            print(rows[-1], flush=True)
+    return rows
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """By way and move: mean image AUROC over the sets, and rates over all their good images."""
+    table: dict[str, Any] = {}
+    for way in WAYS:
+        for move in MOVES:
+            own = [r for r in rows if (r["way"], r["move"]) == (way, move)]
+            entry = {"image_auroc": round(float(np.mean([r["image_auroc"] for r in own])), 4)}
+            for rate in ("5 %", "1 %"):
+                told = [r["false_alarms"][rate] for r in own]
+                share = sum(t["count"] for t in told) / sum(t["of"] for t in told)
+                within = f"{sum(t['within'] for t in told)} of {len(told)}"
+                entry |= {f"at {rate}": round(share, 4), f"within at {rate}": within}
+            table[f"{way}: {move}"] = entry
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path, nargs="+")
+    parser.add_argument("--output", type=Path, required=True)
+    options = parser.parse_args()
+    rows = json.loads(options.output.read_text())["rows"] if options.output.exists() else []
+    for folder in filter(Path.is_dir, options.data):
+        if any(row["set"] == folder.name for row in rows):
+            continue
+        rows += rows_of(folder)
+        told = {"what": __doc__.split("\n")[0], "machine": facts(), "summary": summary(rows), "rows": rows}
+        options.output.write_text(json.dumps(told, indent=1) + "\n")
+    print(json.dumps(summary(rows), indent=1))
+
+
+if __name__ == "__main__":
+    main()
