@@ -1,8 +1,13 @@
+import json
+from pathlib import Path
+
 import pytest
 
 from invad.model.settings import preset_named
-from invad.paper.recipes import CARDS, PRESET, RECIPES, memory_gb
+from invad.paper.recipes import CARDS, MEASURED, PRESET, RECIPES, memory_gb
 
+RESULTS = Path(__file__).parents[2] / "benchmarks" / "results" / "paper_m.json"
+FEATURES = {"paper-m": "published", "paper-m-standardised": "standardised"}
 BY_NAME = {recipe.name: recipe for recipe in RECIPES}
 
 
@@ -35,3 +40,34 @@ def test_the_preset_trains_as_the_recipes_say():
     for recipe in RECIPES:
         assert (train.epochs, train.batch) == (recipe.epochs, recipe.batch)
         assert train.warmup_share == pytest.approx(recipe.warmup_epochs / recipe.epochs, abs=1e-9)
+
+
+def test_what_was_measured_is_what_the_results_say():
+    rows = [row for row in json.loads(RESULTS.read_text())["rows"] if row["width"] == 256]
+
+    def auroc(row, series, steps):
+        found = row["sets"][row["set"]]["readings"]
+        (value,) = (
+            x["image_auroc"]
+            for x in found
+            if (x["series"], x["S"], x["scoring"]) == (series, steps, "NLL + Diff, test-set scaled")
+        )
+        return pytest.approx(100 * value, abs=0.05)
+
+    assert MEASURED
+    for one in MEASURED:
+        own = [
+            row
+            for row in rows
+            if (row["set"], row["features"], row["total_passes"])
+            == (one.dataset, FEATURES[one.preset], one.total)
+        ]
+        (gaussian,) = (row for row in own if row["passes"] == "gaussian")
+        trained = [row for row in own if row is not gaussian and row["passes"] <= one.passes]
+        (last,) = (row for row in trained if row["passes"] == one.passes)
+        assert one.images == last["images"]
+        assert one.hours == pytest.approx(sum(row["cpu_seconds"] for row in trained) / 3600, abs=0.006)
+        assert one.inversion == auroc(last, "inversion", 3)
+        assert one.inversion_10 == auroc(last, "inversion", 10)
+        assert one.reconstruction == auroc(last, "reconstruction from 500", 3)
+        assert one.gaussian == auroc(gaussian, "inversion", 3)
