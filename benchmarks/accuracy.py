@@ -21,7 +21,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,6 @@ from distill_invad_s import load_teachers
 from perturbations import PERTURBATIONS
 from torch import Tensor
 
-from invad.backbones.registry import load_backbone
 from invad.data.datasets import load_dataset
 from invad.data.images import read_image
 from invad.data.layouts.base import Dataset
@@ -41,7 +40,9 @@ from invad.data.masks import read_mask
 from invad.data.preprocess import resize_map, resize_mask
 from invad.diffusion.schedule import timesteps
 from invad.evaluation.machine import facts
-from invad.fit.fit import Fitted, fit, plan
+from invad.fit.fit import RUN, Fitted, fit, plan
+from invad.fit.run import Run
+from invad.fit.training import Execution
 from invad.metrics.alarms import count_interval
 from invad.metrics.exact import (
     SEVEN_METRICS,
@@ -70,24 +71,13 @@ STUDIES = ("accuracy", "robustness", "sizes", "unified", "teacher")
 STANDARD = preset_named("standard")
 SIZES = (10, 20, 50, 100)
 
+GRIDS = {"grid alone": {0: 1.0}, "fine grid alone": {1: 1.0}}
 CONFIGURATIONS = {
-    "standard": {
-        "standard": {0: 1 / 9, 1: 1 / 9, 2: 1 / 9, 3: 1 / 3, 4: 1 / 3},
-        "standard, network read once": {1: 1 / 3, 3: 1 / 3, 4: 1 / 3},
-        "standard without the fine grid": {0: 1 / 6, 1: 1 / 6, 2: 1 / 6, 3: 1 / 2},
-        "network alone": {0: 1 / 3, 1: 1 / 3, 2: 1 / 3},
-        "network at t = 300 alone": {1: 1.0},
-        "empirical alone": {3: 1 / 2, 4: 1 / 2},
-        "empirical on the grid alone": {3: 1.0},
-        "empirical on the fine grid alone": {4: 1.0},
-    },
-    "fast": {
-        "fast": {0: 1 / 2, 1: 1 / 2},
-        "network alone": {0: 1.0},
-        "empirical alone": {1: 1.0},
-    },
+    "standard": {"standard": {0: 1 / 2, 1: 1 / 2}, **GRIDS},
+    "fast": {"fast": {0: 1.0}},
+    "detail": {"detail": {0: 1 / 2, 1: 1 / 2}, **GRIDS},
 }
-"""By preset, weights of its norm maps: the network at its levels, the empirical predictor, the fine one."""
+"""By preset, weights of its norm maps: known cells on the grid, on the fine one."""
 
 
 def read_maps(model: Model, samples: tuple[Sample, ...], change: Callable[[Any], Any] | None = None) -> Any:
@@ -182,7 +172,7 @@ def baselines(model: Model, train: Any, test: Any, seed: int) -> dict[str, tuple
     if train_fine is not None:
         fine = unblock(NearestNeighbour(train_fine, 0.01, seed)(test_fine), model)
         maps["nearest neighbour, one scale, fine grid, 1 % coreset, largest cell"] = (fine, 1e-9)
-    for level, steps in ((200, 3), (200, 10), (500, 3), (500, 10)):
+    for level, steps in ((200, 3), (200, 10), (500, 3), (500, 10)) if model.denoiser is not None else ():
         name = f"DDIM reconstruction, level {level}, {steps} steps, largest cell"
         maps[name] = (reconstruction_maps(model, test, level, steps), 1e-9)
     return maps
@@ -206,10 +196,9 @@ def paper(model: Model, test: Any) -> tuple[Tensor, Tensor]:
     return torch.stack(maps), paper_fusion(torch.cat(nll), torch.cat(diff))
 
 
-def train(dataset: Dataset, preset: Preset, seed: int) -> Fitted:
+def train(dataset: Dataset, preset: Preset, seed: int, where: Run = RUN) -> Fitted:
     settings = replace(preset, train=replace(preset.train, seed=seed))
-    net = load_backbone(settings.backbone, strides=settings.strides, image_size=settings.area_side).freeze()
-    return fit(dataset.train, settings, net)
+    return fit(dataset.train, settings, settings.load_backbone(), run=where)
 
 
 def digest(plain: Any) -> str:
@@ -223,10 +212,10 @@ def data_hash(dataset: Dataset) -> str:
     return whole.hexdigest()[:12]
 
 
-def run(folder: Path, seed: int, preset: str, with_baselines: bool) -> list[dict[str, Any]]:
+def run(folder: Path, seed: int, preset: str, with_baselines: bool, where: Run) -> list[dict[str, Any]]:
     """All rows of one set and seed."""
     dataset = load_dataset(folder)
-    fitted = train(dataset, preset_named(preset), seed)
+    fitted = train(dataset, preset_named(preset), seed, where)
     model, labels = fitted.model, np.array([s.is_anomalous for s in dataset.test])
     test, maps = read_maps(model, dataset.test)
     hw = model.extract.preprocess.input_hw
@@ -253,11 +242,12 @@ def run(folder: Path, seed: int, preset: str, with_baselines: bool) -> list[dict
         {**common, "configuration": f"{preset} with its whole floor"}
         | seven(scores, map_Nhw, labels, masks, hw)
     )
-    map_Nhw, scores = paper(model, test)
-    rows.append(
-        {**common, "configuration": "paper's scoring, same network"}
-        | seven(scores, map_Nhw, labels, masks, hw)
-    )
+    if model.denoiser is not None:
+        map_Nhw, scores = paper(model, test)
+        rows.append(
+            {**common, "configuration": "paper's scoring, same network"}
+            | seven(scores, map_Nhw, labels, masks, hw)
+        )
     if with_baselines:
         features = features_of(model.extract, dataset.train)
         for name, (map_Nhw, top) in baselines(model, features, test, seed).items():
@@ -465,7 +455,9 @@ def main() -> None:
     )
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--seeds", default="0")
-    parser.add_argument("--baseline-seeds", default="0")
+    parser.add_argument("--baseline-seeds", default="", help="seeds to run the slow baselines with")
+    parser.add_argument("--precision", help="of a network's training: fp32 or bf16")
+    parser.add_argument("--cache", type=Path, help="folder that keeps the features of training images")
     parser.add_argument("--study", choices=STUDIES, default=STUDIES[0])
     parser.add_argument("--preset", choices=tuple(CONFIGURATIONS), default="standard")
     parser.add_argument("--teachers", type=Path, help="folder of teachers.py, see distill_invad_s.py")
@@ -479,7 +471,8 @@ def main() -> None:
     rows = before["rows"]
     if rows and before.get("preset", "standard") != args.preset:
         parser.error(f"{args.output} holds rows of another preset; give another --output")
-    with_baselines = {int(s) for s in args.baseline_seeds.split(",")}
+    where = Run(cache=args.cache, execution=Execution(precision=args.precision))
+    with_baselines = {int(s) for s in args.baseline_seeds.split(",") if s}
     for seed in (int(s) for s in args.seeds.split(",")):
         folders = [f for f in args.folders if f.is_dir()]
         for folder in folders:
@@ -488,7 +481,7 @@ def main() -> None:
                 continue
             started = time.perf_counter()
             if args.study == "accuracy":
-                new = run(folder, seed, args.preset, seed in with_baselines)
+                new = run(folder, seed, args.preset, seed in with_baselines, where)
             elif args.study == "unified":
                 new = unified(folders, seed, args.preset)
             elif args.study == "teacher":
@@ -503,7 +496,8 @@ def main() -> None:
                 "machine": facts(),
                 "revision": revision.stdout.strip(),
                 "preset": args.preset,
-                "settings": asdict(preset_named(args.preset).train),
+                "settings": to_plain(preset_named(args.preset)),
+                "precision": args.precision,
                 "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
                 "summary": table,
                 "rows": rows,

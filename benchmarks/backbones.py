@@ -36,7 +36,7 @@ from invad.data.datasets import load_dataset
 from invad.data.images import read_image
 from invad.evaluation.machine import facts
 from invad.fit.fit import fit, plan
-from invad.model.settings import Preset, preset_named
+from invad.model.settings import Preset
 from invad.records import Sample
 from invad.scoring.typicality import image_scores
 
@@ -51,7 +51,7 @@ TOPS = {"PatchCore, largest cell": 1e-9, "PatchCore, top 2 %": 0.02}
 
 
 def settings_of(backbone: str, seed: int, area_side: int) -> Preset:
-    standard = preset_named("standard")
+    standard = Preset()
     return replace(
         standard,
         backbone=backbone,

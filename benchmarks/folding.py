@@ -126,7 +126,7 @@ def rows_of(preset: str, folder: Path, turns: int, runs: int, threads: int) -> l
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--presets", default="fast,standard,dit,paper-s")
+    parser.add_argument("--presets", default="dit,paper-s")
     parser.add_argument("--turns", type=int, default=15)
     parser.add_argument("--runs", type=int, default=3, help="in a turn, of which the fastest counts")
     parser.add_argument("--threads", type=int, default=2)

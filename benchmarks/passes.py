@@ -32,10 +32,10 @@ from invad.fit.fit import train_apart
 from invad.fit.run import Run
 from invad.metrics.exact import image_metrics, pixel_metrics
 from invad.model.reading import Model
-from invad.model.settings import DRAWN, preset_named
+from invad.model.settings import DRAWN, Preset
 from invad.scoring.typicality import fit_position_stats, image_scores, typicality_map
 
-STANDARD = preset_named("standard")
+STANDARD = Preset()
 READ_AT = (100, 200, 300, 400)
 
 OWN = [READ_AT.index(t) for t in STANDARD.reading.timesteps]

@@ -285,7 +285,9 @@ def main() -> None:
         detectors: dict[tuple[str, str], Detect] = {(n, "PyTorch"): d.predict for n, d in own.items()}
         precisions = args.precisions.split(",")
         detectors |= exported(own, folder, args.threads, precisions, data / "gasket" / "train" / "good")
-        detectors[RECONSTRUCTION, "PyTorch"] = reconstruction(own["standard"])
+        detectors[RECONSTRUCTION, "PyTorch"] = reconstruction(
+            Detector.fit(data, preset="paper-s", steps=20, device="cpu")
+        )
         detectors |= competitors(args.threads, ("PyTorch", "OpenVINO"))
         words = [word for word in args.without.split(",") if word]
         if not any(word in REFERENCE for word in words):

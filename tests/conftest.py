@@ -139,7 +139,7 @@ def tiny_detectors(good_parts, tiny_preset, make_backbone):
             strides=tiny_preset.strides,
             area_side=64,
             scales=tuple(s for s in preset.scales if s >= 0.5),
-            denoiser={"dit": dit, "paper": bare}.get(name, mlp),
+            denoiser=preset.denoiser and {"dit": dit, "paper": bare}.get(name, mlp),
             train=tiny_preset.train,
         )
         for name, preset in PRESETS.items()

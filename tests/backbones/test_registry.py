@@ -59,3 +59,24 @@ def test_side_by_side_a_file_of_weights_is_of_neither(tmp_path):
         load_backbone("invad-s+efficientnet-lite0", weights=tmp_path / "a.safetensors")
     with pytest.raises(ConfigError, match="backbone 'invad_s' is unknown"):
         load_backbone("efficientnet-lite0+invad_s", pretrained=False)
+
+
+def test_one_for_the_grid_and_one_for_the_fine_grid_see_the_image_at_their_own_sizes():
+    name = "invad-s//efficientnet-lite2"
+    net = load_backbone(name, pretrained=False)
+    grid, fine = net.of_grid, net.of_fine_grid
+    assert (net.info.name, net.info.side, fine.info.side) == (name, 384, 384)
+    assert net.share == grid.info.side / 384 == pytest.approx(2 / 3)
+    x = torch.rand(1, 3, 64, 96)
+    for found, expected in zip(net(x), grid(x), strict=True):
+        torch.testing.assert_close(found, expected)
+    assert (net.channels, fine.channels) == (sum(c for c, _, _ in grid.probe((64, 64))), 192)
+    again = load_backbone(name, pretrained=False, shape=net.info.shape)
+    again.load_state_dict(net.state_dict())
+    for found, expected in zip(again.of_fine_grid(x), fine(x), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_single_backbone_serves_both_grids():
+    net = load_backbone("invad-s", pretrained=False)
+    assert (net.of_grid, net.of_fine_grid, net.share) == (net, None, 1.0)

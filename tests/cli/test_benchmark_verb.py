@@ -18,7 +18,7 @@ import torch
 from invad.data.synthetic import write_dataset
 from invad.evaluation.predictions import read_predictions, write_predictions
 
-OPTIONS = ("--preset", "fast", "--steps", 1, "--setting", "single", "--device", "cpu")
+OPTIONS = ("--preset", "paper-s", "--steps", 1, "--setting", "single", "--device", "cpu")
 
 
 @pytest.fixture(scope="module")

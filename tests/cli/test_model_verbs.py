@@ -66,7 +66,12 @@ def test_the_report_is_one_file_with_the_numbers(evaluated):
     assert "https://" not in html
 
 
-def test_the_paper_protocol(run, model, parts, tmp_path):
+def test_the_paper_protocol(run, model, parts, tmp_path, one_line):
+    refused = run("evaluate", model, parts, "--protocol", "paper")
+    assert refused.exit_code == 2
+    one_line(refused, "this model has no network", "--preset dit")
+    model = tmp_path / "model"
+    assert run("train", parts, "--output", model, "--preset", "paper-s", "--steps", 1).exit_code == 0
     options = ["--protocol", "paper", "--json", tmp_path / "e.json", "--report", tmp_path / "r.html"]
     result = run("evaluate", model, parts, *options)
     assert result.exit_code == 0
@@ -133,7 +138,6 @@ def test_calibrate_changes_limits_and_nothing_else(run, own_model, parts):
         "config.json",
         "calibration.json",
         "README.md",
-        "training.jsonl",
     }
 
 

@@ -96,7 +96,7 @@ def test_nothing_readable_is_an_error(run, model, incoming, tmp_path, one_line):
 
 def test_fail_on_tells_by_the_status(run, own_model, tests):
     """Limits for absurd rates, which 'calibrate' refuses, make sure of both decisions."""
-    images = [tests / "good" / "000.png", tests / "good" / "001.png"]
+    images = sorted((tests / "good").iterdir())
 
     def status(bad_rate, review_rate, *options):
         detector, rates = Detector.load(own_model), Rates(review=review_rate, bad=bad_rate)

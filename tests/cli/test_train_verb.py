@@ -20,8 +20,11 @@ from invad.cli.app import app
 SHARED = Path(__file__).resolve().parents[2].parent / "shared"
 
 
-FAST = ("--preset", "fast", "--steps", 1)
-"""For those to whom it is the same what is trained."""
+FAST = ("--preset", "fast")
+"""For those to whom it is the same what is fitted."""
+
+TRAINED = ("--preset", "paper-s")
+"""With a network, and little beside it."""
 
 
 def weights_hash(model):
@@ -59,15 +62,15 @@ def test_json_on_standard_output_is_all_there_is_on_it(trained):
         "content_hash",
     ]
     assert told["normals"] == told["held_out"] == {"gasket": 12}
-    assert (told["output"], told["preset"], told["steps"], told["seed"]) == (str(folder), "standard", 2, 0)
+    assert (told["output"], told["preset"], told["steps"], told["seed"]) == (str(folder), "standard", 0, 0)
     assert told["content_hash"] == json.loads((folder / "config.json").read_text())["content_hash"]
     assert "Learned from 12 good images" in result.stderr
-    assert "denoiser: 2" in result.stderr
+    assert "steps = 2: these settings have no network to train" in result.stderr
 
 
 def test_a_finished_model_is_all_there_is_in_the_folder(trained):
     names = {path.name for path in trained[0].iterdir()}
-    assert names == {"model.safetensors", "config.json", "calibration.json", "README.md", "training.jsonl"}
+    assert names == {"model.safetensors", "config.json", "calibration.json", "README.md"}
 
 
 @pytest.mark.parametrize("resume", [[], ["--resume"]])
@@ -152,7 +155,16 @@ def test_weights_of_another_network(run, parts, tmp_path, one_line):
     result = run("train", parts, "--output", tmp_path / "model", *options)
     assert result.exit_code == 1
     one_line(result, other, "does not fit backbone mobilenetv3_small_050")
-    missing = run("train", parts, "--output", tmp_path / "model", "--weights", tmp_path / "none.safetensors")
+    missing = run(
+        "train",
+        parts,
+        "--output",
+        tmp_path / "model",
+        "--backbone",
+        "invad-s",
+        "--weights",
+        tmp_path / "none.safetensors",
+    )
     assert missing.exit_code == 1
     one_line(missing, "none.safetensors")
     assert not (tmp_path / "model").exists()
@@ -211,7 +223,7 @@ def as_before(monkeypatch):
 def test_interrupted_and_resumed_training_equals_an_uninterrupted_one(
     parts, tmp_path, run, command, environment, one_line
 ):
-    options = ["--preset", "fast", "--steps", 3, "--seed", 3, "--deterministic"]
+    options = [*TRAINED, "--steps", 3, "--seed", 3, "--deterministic"]
     log = tmp_path / "log"
     halved = ["train", parts, "--output", tmp_path / "halved", *options]
     with log.open("w") as file:
@@ -254,7 +266,7 @@ def test_resume_of_other_options_is_refused(parts, run, tmp_path, one_line):
     work = folder / ".training"
     work.mkdir(parents=True)
     (work / "fold-1-of-4.safetensors").write_bytes(b"")
-    result = run("train", parts, "--output", folder, *FAST, "--resume")
+    result = run("train", parts, "--output", folder, *TRAINED, "--steps", 1, "--resume")
     assert result.exit_code == 1
     one_line(result, "fold-1-of-4.safetensors", "unreadable checkpoint")
     assert work.is_dir()
@@ -271,7 +283,7 @@ def test_a_terminal_gets_a_bar_with_loss_and_time_left(parts, tmp_path, monkeypa
     reader.start()
     with os.fdopen(slave, "w") as terminal:
         monkeypatch.setattr(sys, "stderr", terminal)
-        arguments = ["train", parts, "--output", tmp_path / "model", "--preset", "fast", "--steps", 2]
+        arguments = ["train", parts, "--output", tmp_path / "model", *TRAINED, "--steps", 2]
         app([str(argument) for argument in arguments], standalone_mode=False)
     reader.join(60)
     os.close(master)

@@ -37,14 +37,14 @@ def good(tmp_path_factory):
 
 def test_drawn_parts(small, tmp_path):
     output = tmp_path / "runs" / "demo"
-    result = run("--output", output, "--steps", 2, "--seed", 5)
+    result = run("--output", output, "--seed", 5)
     assert result.exit_code == 0, result.stderr
     summary = json.loads((output / "summary.json").read_text())
     for key in ("image_auroc", "pixel_aupro", "images_per_second", "train_seconds"):
         assert summary[key] > 0
     assert 0 <= summary["false_alarm_rate"] <= 1
     assert list(summary["categories"]) == ["fabric", "gasket"]
-    assert (summary["synthetic"], summary["seed"], summary["steps"]) == (True, 5, 2)
+    assert (summary["synthetic"], summary["seed"], summary["preset"]) == (True, 5, "standard")
     assert (summary["n_normal"], summary["n_anomalous"]) == (6, 10)
     assert summary["normals"] == {"fabric": 5, "gasket": 5}
     assert summary["report"] == str(output / "report.html")
@@ -64,7 +64,7 @@ def test_drawn_parts(small, tmp_path):
 
 
 def test_own_images_without_defects(good, tmp_path):
-    result = run("--data", good, "--output", tmp_path / "demo", "--steps", 2, "--json", "-")
+    result = run("--data", good, "--output", tmp_path / "demo", "--json", "-")
     assert result.exit_code == 0, result.stderr
     summary = json.loads(result.stdout)
     assert summary["image_auroc"] is summary["pixel_aupro"] is None

@@ -215,7 +215,7 @@ def parts(write_parts, tmp_path_factory):
 
 
 def invad_train(parts, output, *more):
-    options = ["--steps", "3", "--batch", "6", "--preset", "fast", "--device", "cpu"]
+    options = ["--steps", "3", "--batch", "6", "--preset", "paper-s", "--device", "cpu"]
     return ["train", parts, "--output", output, *options, *more]
 
 

@@ -99,6 +99,7 @@ def test_a_small_scale_keeps_a_whole_number_of_the_backbones_steps(extract, draw
 class Spy:
     def __init__(self, backbone, call):
         self.call, self.size_multiple, self.mean = call, backbone.size_multiple, backbone.mean
+        self.share, self.channels, self.of_fine_grid = 1.0, backbone.channels, None
 
     def __call__(self, x):
         return self.call(x)

@@ -12,7 +12,7 @@ from invad.model.settings import PRESETS, Preset, TrainConfig, preset_named
 from invad.system.plain import from_plain, to_plain
 
 
-@pytest.mark.parametrize("name", ["standard", "fast", "dit"])
+@pytest.mark.parametrize("name", ["dit", "paper-s"])
 def test_a_preset_builds_its_denoiser(name):
     """It takes every level that the preset reads; untrained it says what its closed form or zero says."""
     settings = preset_named(name)
@@ -55,9 +55,14 @@ def test_paper_m_is_the_paper_in_everything_but_size():
 
 def test_fast_is_standard_with_less_to_compute():
     fast, standard = PRESETS["fast"], PRESETS["standard"]
-    same = replace(fast, area_side=standard.area_side, fine=standard.fine, reading=standard.reading)
-    assert same == standard
-    assert (fast.area_side, fast.fine, len(fast.reading.timesteps)) == (192, None, 1)
+    assert replace(fast, area_side=standard.area_side, fine=standard.fine) == standard
+    assert (fast.area_side, fast.fine, fast.denoiser) == (192, None, None)
+
+
+def test_detail_is_standard_on_another_backbone_for_the_fine_grid():
+    detail, standard = PRESETS["detail"], PRESETS["standard"]
+    assert replace(detail, backbone=standard.backbone) == standard
+    assert detail.backbone == "invad-s//efficientnet-lite2"
 
 
 def test_every_preset_trains_on_whole_images():
@@ -120,6 +125,7 @@ def test_training_values_out_of_range_are_named(option, value):
 
 
 def test_every_predictor_counts_alike_whatever_its_levels():
-    assert PRESETS["standard"].map_weights == pytest.approx((1 / 9, 1 / 9, 1 / 9, 1 / 3, 1 / 3))
-    assert PRESETS["fast"].map_weights == pytest.approx((1 / 2, 1 / 2))
+    assert PRESETS["standard"].map_weights == (1 / 2, 1 / 2)
+    assert PRESETS["fast"].map_weights == (1.0,)
+    assert Preset().map_weights == pytest.approx((1 / 9, 1 / 9, 1 / 9, 1 / 3, 1 / 3))
     assert PRESETS["paper"].map_weights == pytest.approx((1 / 3, 1 / 3, 1 / 3))

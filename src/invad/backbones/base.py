@@ -1,5 +1,6 @@
 """The contract every backbone fulfils, and how its maps are brought to one grid."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,12 +19,14 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class BackboneInfo:
     """What is known of a backbone: `name`, where its weights came from (`source`), their `licence`.
 
-    shape: what besides the name is needed to build the network empty, as plain JSON data.
+    side: of the square image, in pixels, at which its features serve best: what is taken where the settings
+    name none. shape: what besides the name is needed to build the network empty, as plain JSON data.
     """
 
     name: str
     source: str
     licence: str
+    side: int = 256
     shape: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -49,6 +52,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.info = info
         self.size_multiple = size_multiple
+        self._channels: int | None = None
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 
@@ -64,6 +68,29 @@ class Backbone(nn.Module):
         """The (channels, height, width) of every tap for one input size."""
         maps = self(torch.zeros(1, 3, *input_hw, device=self.mean.device))
         return tuple((m.shape[1], m.shape[2], m.shape[3]) for m in maps)
+
+    @property
+    def of_grid(self) -> "Backbone":
+        """The backbone whose maps make the feature grid: this one, unless it has parts."""
+        return self
+
+    @property
+    def of_fine_grid(self) -> "Backbone | None":
+        """The backbone of the fine grid, which sees the whole input; None: the maps of this one serve."""
+        return None
+
+    @property
+    def share(self) -> float:
+        """Size at which `of_grid` sees the image, relative to the input."""
+        return 1.0
+
+    @property
+    def channels(self) -> int:
+        """Of all taps together."""
+        if self._channels is None:
+            side = math.lcm(self.size_multiple, 32)
+            self._channels = sum(c for c, _, _ in self.probe((side, side)))
+        return self._channels
 
     def freeze(self) -> "Backbone":
         """Evaluation mode for good, no gradients, the memory layout that convolutions on a CPU like."""

@@ -1,4 +1,4 @@
-"""Several backbones side by side: one image, the maps of all."""
+"""Several backbones together: side by side on one image, or one for the grid and one for the fine grid."""
 
 import math
 from collections.abc import Sequence
@@ -9,6 +9,9 @@ from invad.backbones.base import Backbone, BackboneInfo
 
 JOINT = "+"
 """Between the names: `invad-s+efficientnet-lite2`."""
+
+OVER = "//"
+"""Between the name of the grid's backbone and that of the fine grid's: `invad-s//efficientnet-lite2`."""
 
 
 class SideBySide(Backbone):
@@ -27,3 +30,40 @@ class SideBySide(Backbone):
 
     def features(self, x_B3HW: Tensor) -> list[Tensor]:
         return [m for part in self.parts for m in part(x_B3HW)]
+
+
+class Divided(Backbone):
+    """The maps of one part on the feature grid, those of another on the fine one, each at its best size.
+
+    `forward` gives the maps of the first.
+    """
+
+    def __init__(self, grid: Backbone, fine: Backbone):
+        infos = (grid.info, fine.info)
+        info = BackboneInfo(
+            name=OVER.join(one.name for one in infos),
+            source=f" {OVER} ".join(one.source for one in infos),
+            licence="; ".join(dict.fromkeys(one.licence for one in infos)),
+            side=max(one.side for one in infos),
+            shape={one.name: dict(one.shape) for one in infos},
+        )
+        multiple = math.lcm(grid.size_multiple, fine.size_multiple)
+        super().__init__(info, (0.0,) * 3, (1.0,) * 3, multiple)
+        self.grid_part = grid
+        self.fine_part = fine
+
+    @property
+    def of_grid(self) -> Backbone:
+        return self.grid_part
+
+    @property
+    def of_fine_grid(self) -> Backbone:
+        return self.fine_part
+
+    @property
+    def share(self) -> float:
+        return self.grid_part.info.side / self.info.side
+
+    def features(self, x_B3HW: Tensor) -> list[Tensor]:
+        maps: list[Tensor] = self.grid_part(x_B3HW)
+        return maps

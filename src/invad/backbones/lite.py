@@ -24,6 +24,9 @@ TAPS = (4, 8, 16)
 
 MEAN = STD = (0.5, 0.5, 0.5)
 
+SIDE = 384
+"""Pixels; more than the 224 to 260 of its training, for small defects (docs/results.md)."""
+
 FILES = {
     "efficientnet-lite0": (
         "efficientnet-lite0-57934424.pth",
@@ -101,7 +104,7 @@ def _taps(name: str, strides: Sequence[int]) -> tuple[int, ...]:
 
 def _info(name: str, source: str, taps: tuple[int, ...]) -> BackboneInfo:
     shape = {} if taps == TAPS else {"strides": list(taps)}
-    return BackboneInfo(name=name, source=source, licence=LICENCE, shape=shape)
+    return BackboneInfo(name=name, source=source, licence=LICENCE, side=SIDE, shape=shape)
 
 
 def _net(name: str) -> nn.Module:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from invad.backbones.base import Backbone
-from invad.backbones.beside import JOINT, SideBySide
+from invad.backbones.beside import JOINT, OVER, Divided, SideBySide
 from invad.backbones.invad_s import NAME as INVAD_S
 from invad.backbones.invad_s import empty_invad_s, load_invad_s
 from invad.backbones.lite import FILES as LITE
 from invad.backbones.lite import empty_lite, load_lite
-from invad.backbones.timm_backbone import DEFAULT_STRIDES, load_timm
+from invad.backbones.timm_backbone import DEFAULT_SIZE, DEFAULT_STRIDES, load_timm
 from invad.errors import ConfigError, WeightsError, in_one_line
 
 SUGGESTED = {
@@ -46,20 +46,23 @@ def load_backbone(
     weights: Path | None = None,
     strides: Sequence[int] = DEFAULT_STRIDES,
     pretrained: bool = True,
-    image_size: int = 256,
+    image_size: int | None = None,
     shape: Mapping[str, Any] | None = None,
 ) -> Backbone:
-    """A frozen backbone by name, or several side by side, their names joined by `+`.
+    """A frozen backbone by name, several side by side (`A+B`), or one for the grid and one for the fine grid
+    (`A//B`).
 
     weights: a file in place of those that the name stands for, of one backbone alone. pretrained=False makes
-    it empty, for a saved model to fill: `shape` is then its BackboneInfo.shape.
+    it empty, for a saved model to fill: `shape` is then its BackboneInfo.shape. image_size: for networks of
+    timm that have to know it; None for 256.
     Raises ConfigError or WeightsError with what to do (see `load_timm`).
     """
-    if JOINT in name:
+    if (joint := OVER if OVER in name else JOINT) in name:
         if weights is not None:
             raise ConfigError(
                 f"backbone {name}: a file of weights is of one backbone; give their names alone"
             )
+        names = name.split(joint, 1 if joint == OVER else -1)
         shapes = shape or {}
         parts = [
             load_backbone(
@@ -69,12 +72,16 @@ def load_backbone(
                 image_size=image_size,
                 shape=shapes.get(part, {}),
             )
-            for part in name.split(JOINT)
+            for part in names
         ]
-        return SideBySide(parts).freeze()
+        return (Divided(*parts) if joint == OVER else SideBySide(parts)).freeze()
     if name not in BACKBONES:
         return load_timm(
-            name, weights=weights, strides=strides, pretrained=pretrained, image_size=image_size
+            name,
+            weights=weights,
+            strides=strides,
+            pretrained=pretrained,
+            image_size=image_size or DEFAULT_SIZE,
         ).freeze()
     if pretrained or weights is not None:
         return BACKBONES[name].load(weights, strides).freeze()

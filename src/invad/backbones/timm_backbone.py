@@ -16,6 +16,7 @@ from invad.backbones.hub import OFFLINE_WAYS, cached_weights, require_hub
 from invad.errors import ConfigError, WeightsError, in_one_line
 
 DEFAULT_STRIDES = (4, 8, 16)
+DEFAULT_SIZE = 256
 TRANSFORMER_TAPS = 3
 PROBE_CELLS = (4, 6)
 """Size of the trial input in units of the largest stride, not a square."""
@@ -41,7 +42,7 @@ def load_timm(
     weights: Path | None = None,
     strides: Sequence[int] = DEFAULT_STRIDES,
     pretrained: bool = True,
-    image_size: int = 256,
+    image_size: int = DEFAULT_SIZE,
 ) -> Backbone:
     """Build a timm network by name, in evaluation mode.
 

@@ -123,5 +123,8 @@ def _seed(detector: "Detector") -> int:
 
 
 def _count(detector: "Detector") -> int:
-    parts = (detector.model.extract.backbone, detector.model.denoiser)
-    return sum(p.numel() for part in parts for p in part.parameters())
+    model = detector.model
+    networks = (
+        [model.extract.backbone] if model.denoiser is None else [model.extract.backbone, model.denoiser]
+    )
+    return sum(p.numel() for network in networks for p in network.parameters())

@@ -22,6 +22,7 @@ from invad.cli.progress import observing
 from invad.cli.voice import Voice
 from invad.errors import ConfigError
 from invad.scoring.rates import POOLED, Rates
+from invad.system.plain import to_plain
 
 if TYPE_CHECKING:
     from invad.detector.detector import Detector
@@ -102,7 +103,7 @@ def _summary(detector: "Detector", output: Path) -> dict[str, Any]:
         "output": str(output),
         "channels": info.channels,
         "grid_hw": list(info.grid_hw),
-        "config": asdict(info.settings.denoiser),
+        "config": to_plain(info.settings)["denoiser"],
         "backbone": info.settings.backbone,
         "calibrated_on": detector.calibrations[POOLED].n,
         "warnings": list(detector.warnings()),

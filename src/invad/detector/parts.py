@@ -77,7 +77,8 @@ def save_parts(folder: Path, parts: Parts, card: str) -> str:
     model = parts.model
     tensors = {f"backbone.{k}": v for k, v in model.extract.backbone.state_dict().items()}
     tensors |= {f"space.{k}": v for k, v in model.space.tensors().items()}
-    tensors |= {f"denoiser.{k}": v for k, v in model.denoiser.state_dict().items()}
+    if model.denoiser is not None:
+        tensors |= {f"denoiser.{k}": v for k, v in model.denoiser.state_dict().items()}
     if model.empirical is not None:
         tensors |= {f"empirical.{k}": v for k, v in model.empirical.state_dict().items()}
     if model.fine is not None:
@@ -123,10 +124,12 @@ def _model(
             shape=info.backbone_shape,
         )
     backbone.load_state_dict(_part(tensors, "backbone."))
-    denoiser = build_denoiser(settings.denoiser, info.channels, info.grid_hw)
-    weights = _part(tensors, "denoiser.")
-    denoiser.before_loading(weights, info.grid_hw)
-    denoiser.load_state_dict(weights)
+    denoiser = None
+    if settings.denoiser is not None:
+        denoiser = build_denoiser(settings.denoiser, info.channels, info.grid_hw)
+        weights = _part(tensors, "denoiser.")
+        denoiser.before_loading(weights, info.grid_hw)
+        denoiser.load_state_dict(weights)
     preprocess = Preprocess(info.input_hw, info.window, info.other_hw)
     extract = FeatureExtractor(
         preprocess,

@@ -72,7 +72,7 @@ def run_demo(
         train, test = _split(Path(data), layout, seed)
         _claim(output)
     detector = Detector.fit(
-        train, preset="fast", steps=steps, seed=seed, device=device, run=Run(observer=observer)
+        train, preset="standard", steps=steps, seed=seed, device=device, run=Run(observer=observer)
     )
     detector.save(output / "model")
     evaluation = evaluate(detector, test, observer=observer)

@@ -33,7 +33,9 @@ class _Judged:
 
 @dataclass(frozen=True, slots=True)
 class _Scored:
-    """One image under both protocols. seconds: of the calibrated one."""
+    """One image under each protocol. seconds: of the calibrated one. paper: its map h x w and terms (NLL,
+    Diff), None of a model without a network.
+    """
 
     sample: Sample
     size_hw: Hw
@@ -41,8 +43,7 @@ class _Scored:
     map_hw: NDArray[np.float32]
     p_value: float
     decision: Decision
-    paper_map_hw: NDArray[np.float32]
-    terms: tuple[float, float]
+    paper: tuple[NDArray[np.float32], tuple[float, float]] | None
     mask: PackedMask | None
     seconds: float
 
@@ -56,7 +57,7 @@ def predict_category(
     strict: bool,
     observer: Observer,
 ) -> Predictions:
-    """Score the test images of one category under both protocols.
+    """Score the test images of one category under both protocols; a model without a network has one.
 
     meta: what is known of the run; what is measured here is added. Time is that of reading, scoring and
     judging one image after the other under the calibrated protocol. Images and masks that cannot be read are
@@ -72,7 +73,7 @@ def predict_category(
         observer=observer,
         strict=strict,
     )
-    scored = [_under_both(detector, one) for one in judged]
+    scored = [_under_each(detector, one) for one in judged]
     for line in unreadable.doubts():
         observer.note(f"warning: {line}")
     measured = {
@@ -97,9 +98,10 @@ def _judge(detector: Detector, sample: Sample, pixels: NDArray[Any]) -> _Judged:
     return _Judged(features, score, map_hw, calibration.p_value(score), calibration.decide(score))
 
 
-def _under_both(detector: Detector, one: Labelled[_Judged]) -> _Scored:
+def _under_each(detector: Detector, one: Labelled[_Judged]) -> _Scored:
     # Here and not while judging: the time measured is that of the calibrated protocol.
-    paper_map_hw, terms = paper_reading(detector, one.answer.features_1Chw)
+    walked = detector.model.denoiser is not None
+    paper = paper_reading(detector, one.answer.features_1Chw) if walked else None
     mask = None if one.mask_codes is None else PackedMask.pack(*one.mask_codes)
     return _Scored(
         sample=one.sample,
@@ -108,15 +110,19 @@ def _under_both(detector: Detector, one: Labelled[_Judged]) -> _Scored:
         map_hw=one.answer.map_hw,
         p_value=one.answer.p_value,
         decision=one.answer.decision,
-        paper_map_hw=paper_map_hw,
-        terms=terms,
+        paper=paper,
         mask=mask,
         seconds=one.seconds,
     )
 
 
 def _collected(scored: Sequence[_Scored], root: Path, meta: dict[str, Any]) -> Predictions:
-    terms = torch.tensor([s.terms for s in scored], dtype=torch.float64)
+    scores = {"calibrated": np.array([s.score for s in scored])}
+    maps = {"calibrated": np.stack([s.map_hw for s in scored])}
+    if papers := [s.paper for s in scored if s.paper is not None]:
+        terms = torch.tensor([terms for _, terms in papers], dtype=torch.float64)
+        scores["paper"] = paper_fusion(terms[:, 0], terms[:, 1]).numpy()
+        maps["paper"] = np.stack([map_hw for map_hw, _ in papers])
     return Predictions(
         meta=meta,
         paths=tuple(below(root, s.sample.path) for s in scored),
@@ -125,14 +131,8 @@ def _collected(scored: Sequence[_Scored], root: Path, meta: dict[str, Any]) -> P
         sizes_N2=np.array([s.size_hw for s in scored], np.int32),
         p_values=np.array([s.p_value for s in scored]),
         decisions=tuple(s.decision for s in scored),
-        scores={
-            "calibrated": np.array([s.score for s in scored]),
-            "paper": paper_fusion(terms[:, 0], terms[:, 1]).numpy(),
-        },
-        maps={
-            "calibrated": np.stack([s.map_hw for s in scored]),
-            "paper": np.stack([s.paper_map_hw for s in scored]),
-        },
+        scores=scores,
+        maps=maps,
         masks=tuple(s.mask for s in scored),
     )
 

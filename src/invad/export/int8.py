@@ -19,7 +19,7 @@ from invad.records import Hw
 from invad.runtime.detector import grey_levels
 from invad.runtime.engines import Array
 
-PARTS = ("features.backbone", "reader.network")
+PARTS = ("features.backbone", "features.fine_backbone", "reader.network")
 MOST_IMAGES = 128
 HEAVY = ("Conv", "Gemm", "MatMul")
 

@@ -124,6 +124,8 @@ def fit(
     for sample in samples:
         if sample.is_anomalous:
             raise DataError(f"{sample.path}: is {sample.defect}; training takes normal images only")
+    if settings.denoiser is None and settings.train.steps is not None:
+        run.observer.note(f"steps = {settings.train.steps}: these settings have no network to train")
     extract = plan(samples, settings, backbone, strict=strict)
     with ExitStack() as stack:
         features = extract_features(samples, extract, strict=strict, run=run, stack=stack)
@@ -139,10 +141,10 @@ def fit(
         normals=_count([s.category for s in features.samples]),
         held_out=_count(categories),
         folds=FOLDS if few else 1,
-        steps=settings.train.steps_for(len(features.samples) - (0 if few else len(held))),
+        steps=settings.steps_for(len(features.samples) - (0 if few else len(held))),
         skipped=features.skipped,
         copies=features.copies,
-        final_loss=round(loss, 5),
+        final_loss=None if loss is None else round(loss, 5),
         seconds=round(time.perf_counter() - started, 2),
         threads=torch.get_num_threads(),
         device=extract.device.type if run.workers.size > 1 else str(extract.device),
@@ -232,11 +234,12 @@ def _shapes(sizes: Mapping[str, Sequence[Hw]]) -> list[list[Hw]]:
 
 def _sizes(sizes_hw: Sequence[Hw], settings: Preset, backbone: Backbone) -> tuple[Hw, Hw]:
     """Input size and grid. Where patches and grid do not go together (14 and 16) the patches are the grid."""
+    side = settings.area_side or backbone.info.side
     multiple = math.lcm(backbone.size_multiple, settings.grid_stride)
     if multiple <= LARGEST_MULTIPLE:
-        h, w = choose_input_hw(sizes_hw, settings.area_side, multiple, settings.square)
+        h, w = choose_input_hw(sizes_hw, side, multiple, settings.square)
         return (h, w), (h // settings.grid_stride, w // settings.grid_stride)
-    h, w = choose_input_hw(sizes_hw, settings.area_side, backbone.size_multiple, settings.square)
+    h, w = choose_input_hw(sizes_hw, side, backbone.size_multiple, settings.square)
     grids = [(rows, columns) for _, rows, columns in backbone.probe((h, w))]
     return (h, w), min(grids, key=lambda grid: abs(h / grid[0] - settings.grid_stride))
 
@@ -253,7 +256,7 @@ class _Job:
     def categories(self) -> list[str]:
         return [sample.category for sample in self.features.samples]
 
-    def split(self) -> tuple[Model, torch.Tensor, list[int], float]:
+    def split(self) -> tuple[Model, torch.Tensor, list[int], float | None]:
         """One training without the held-out share of every category."""
         kept, held = self.shares()
         model, loss = self.train("denoiser", np.array(kept))
@@ -283,7 +286,7 @@ class _Job:
             )
         return unseen
 
-    def k_fold(self) -> tuple[Model, torch.Tensor, list[int], float]:
+    def k_fold(self) -> tuple[Model, torch.Tensor, list[int], float | None]:
         """One training per fold, whose images that model reads, and one on all images to keep."""
         maps: list[torch.Tensor] = []
         held: list[int] = []
@@ -296,31 +299,33 @@ class _Job:
         model, loss = self.train("denoiser", np.arange(len(self.categories)))
         return model, torch.cat(maps), held, loss
 
-    def train(self, name: str, index: NDArray[np.intp]) -> tuple[Model, float]:
-        """A model of the images `index`, in which every category counts the same (see `balance`)."""
+    def train(self, name: str, index: NDArray[np.intp]) -> tuple[Model, float | None]:
+        """A model of the images `index`, all categories alike (see `balance`), and its last loss, if any."""
         settings = self.settings
-        steps = settings.train.steps_for(len(index))
+        steps = settings.steps_for(len(index))
         z, z_fine = self.extract.split(self.features.z_NChw)
         rows = self.features.rows
         balanced = index[balance([self.categories[i] for i in index])]
         images, repeats = np.unique(balanced, return_inverse=True)
         space = FeatureSpace.fit(settings.space, z, rows[balanced])
         denoiser = _fresh_denoiser(settings, space.channels, self.extract.grid_hw)
+        loss = None
         with ExitStack() as stack:
             x_NKhw = self._in_space(space, z, rows[images], stack)
-            denoiser.before_training(partial(moments, x_NKhw, repeats))
-            self.run.observer.stage(name, steps)
-            loss = train_denoiser(
-                denoiser,
-                x_NKhw,
-                repeats,
-                replace(settings.train, steps=steps),
-                device=self.extract.device,
-                on_step=partial(self._on_step, name),
-                checkpoint=self._checkpoint(name, balanced),
-                execution=self.run.execution,
-                workers=self.run.workers,
-            )
+            if denoiser is not None:
+                denoiser.before_training(partial(moments, x_NKhw, repeats))
+                self.run.observer.stage(name, steps)
+                loss = train_denoiser(
+                    denoiser,
+                    x_NKhw,
+                    repeats,
+                    replace(settings.train, steps=steps),
+                    device=self.extract.device,
+                    on_step=partial(self._on_step, name),
+                    checkpoint=self._checkpoint(name, balanced),
+                    execution=self.run.execution,
+                    workers=self.run.workers,
+                )
             empirical = self.remember(x_NKhw, repeats)
         fine = None
         if z_fine is not None:
@@ -377,8 +382,10 @@ class _Job:
         return Checkpoint(self.run.work / f"{name.replace(' ', '-')}.safetensors", mark)
 
 
-def _fresh_denoiser(settings: Preset, channels: int, grid_hw: Hw) -> Denoiser:
+def _fresh_denoiser(settings: Preset, channels: int, grid_hw: Hw) -> Denoiser | None:
     """Initial weights depend on the seed alone, whatever the process did with torch's generator before."""
+    if settings.denoiser is None:
+        return None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.train.seed)
         return build_denoiser(settings.denoiser, channels, grid_hw)

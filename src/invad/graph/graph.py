@@ -25,7 +25,7 @@ from invad.diffusion.readings import ReadingConfig, read
 from invad.diffusion.schedule import SCHEDULE
 from invad.graph.fold import fuse_batch_norm
 from invad.graph.resample import antialias_weights, area_weights, bilinear_weights, centres
-from invad.model.reading import FeatureExtractor, Model, scaled_hw
+from invad.model.reading import FeatureExtractor, Model
 from invad.model.space import SMALLEST_RMS, FeatureSpace
 from invad.records import Hw
 from invad.scoring.calibration import Calibration
@@ -122,15 +122,23 @@ class Extractor(nn.Module):
     def __init__(self, extract: FeatureExtractor, low: torch.dtype | None) -> None:
         super().__init__()
         input_hw, backbone = extract.preprocess.input_hw, extract.backbone
-        self.backbone = FoldedBackbone(backbone, input_hw, low)
-        multiple, area = backbone.size_multiple, extract.pooling == "area"
-        sizes = [scaled_hw(input_hw, scale, multiple) for scale in extract.scales]
+        area, sizes = extract.pooling == "area", extract.seen_hw(input_hw)
+        self.backbone = FoldedBackbone(backbone.of_grid, sizes[0], low)
         self.shrink = nn.ModuleList(_shrink(input_hw, hw) for hw in sizes)
-        self.pools = nn.ModuleList(p for hw in sizes for p in _pool(backbone, hw, extract.grid_hw, area))
+        cells_hw, grid_hw = extract.cells_hw, extract.grid_hw
+        self.pools = nn.ModuleList(
+            nn.Sequential(pool, _fit(cells_hw, grid_hw, area))
+            for hw in sizes
+            for pool in _pool(backbone, hw, cells_hw, area)
+        )
         self.fine: nn.ModuleList | None = None
+        self.fine_backbone: FoldedBackbone | None = None
         if extract.fine is not None:
             fine_hw = (extract.fine * extract.grid_hw[0], extract.fine * extract.grid_hw[1])
-            self.fine = _pool(backbone, sizes[0], fine_hw, area)
+            seen_hw = sizes[0]
+            if (other := backbone.of_fine_grid) is not None:
+                self.fine_backbone, seen_hw = FoldedBackbone(other, input_hw, low), input_hw
+            self.fine = _pool(extract.fine_backbone, seen_hw, fine_hw, area)
 
     def forward(self, x_B3HW: Tensor) -> tuple[Tensor, Tensor | None]:
         taps = [self.backbone(shrink(x_B3HW)) for shrink in self.shrink]
@@ -138,7 +146,8 @@ class Extractor(nn.Module):
         coarse = _tokens([pool(m) for pool, m in zip(self.pools, maps, strict=True)])
         if self.fine is None:
             return coarse, None
-        return coarse, _tokens([pool(m) for pool, m in zip(self.fine, taps[0], strict=True)])
+        finer = taps[0] if self.fine_backbone is None else self.fine_backbone(x_B3HW)
+        return coarse, _tokens([pool(m) for pool, m in zip(self.fine, finer, strict=True)])
 
 
 class FoldedBackbone(nn.Module):
@@ -247,7 +256,9 @@ class Reader(nn.Module):
         super().__init__()
         settings, self.grid_hw = model.settings, model.extract.grid_hw
         self.space = Space(model.space)
-        self.network = NoiseNorms(model.denoiser, settings.reading, low)
+        self.network: NoiseNorms | None = None
+        if model.denoiser is not None:
+            self.network = NoiseNorms(model.denoiser, settings.reading, low)
         self.empirical: NoiseNorms | None = None
         self.fine_space: Space | None = None
         self.fine: NoiseNorms | None = None
@@ -263,7 +274,7 @@ class Reader(nn.Module):
 
     def forward(self, z_BNC: Tensor, fine_BMC: Tensor | None) -> Tensor:
         x = _cells(self.space(z_BNC), self.grid_hw)
-        maps = [self.network(x)]
+        maps = [] if self.network is None else [self.network(x)]
         if self.empirical is not None:
             maps.append(self.empirical(x))
         if self.fine is not None and self.fine_space is not None and fine_BMC is not None:

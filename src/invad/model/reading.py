@@ -16,6 +16,7 @@ from invad.diffusion.ddim import Trajectory, invert
 from invad.diffusion.empirical import EmpiricalDenoiser
 from invad.diffusion.readings import ReadingConfig, read
 from invad.diffusion.schedule import SCHEDULE
+from invad.errors import ConfigError
 from invad.model.settings import Preset
 from invad.model.space import FeatureSpace
 from invad.records import Hw
@@ -30,8 +31,9 @@ SMALLEST_SIDE = 16
 class FeatureExtractor:
     """Pixels to raw features on the grid: preprocessing, frozen backbone at several scales, pooling.
 
-    fine: the maps of the first scale are given a second time, on a grid this many times finer, whose cells
-    are packed as channels of the grid's cells (pixel unshuffle); `split` takes the two apart.
+    fine: maps are given a second time, on a grid this many times finer, whose cells are packed as channels of
+    the grid's cells (pixel unshuffle); `split` takes the two apart. They are those of the first scale, or of
+    the backbone that the fine grid has for itself.
     """
 
     preprocess: Preprocess
@@ -47,12 +49,23 @@ class FeatureExtractor:
 
     @property
     def channels(self) -> int:
-        """Of the raw features: those of the backbone's taps, once per scale and once per fine cell."""
-        return self._shares * sum(c for c, _, _ in self.backbone.probe(self.preprocess.input_hw))
+        """Of the raw features: those of the taps, once per scale and once per fine cell."""
+        return len(self.scales) * self.backbone.channels + (self.fine or 0) ** 2 * self.fine_backbone.channels
 
     @property
-    def _shares(self) -> int:
-        return len(self.scales) + (self.fine or 0) ** 2
+    def fine_backbone(self) -> Backbone:
+        return self.backbone.of_fine_grid or self.backbone
+
+    @property
+    def cells_hw(self) -> Hw:
+        """Cells in which the backbone sees the image: the grid, or fewer where it sees it smaller."""
+        h, w = (max(1, round(self.backbone.share * side)) for side in self.grid_hw)
+        return h, w
+
+    def seen_hw(self, input_hw: Hw) -> tuple[Hw, ...]:
+        """The sizes at which the backbone sees an image of this size, one per scale."""
+        share, multiple = self.backbone.share, self.backbone.size_multiple
+        return tuple(scaled_hw(input_hw, share * scale, multiple) for scale in self.scales)
 
     def __call__(self, pixels: NDArray[Any]) -> Tensor:
         """H x W x 3 pixels (see read_image) to 1 x C x h x w float32."""
@@ -67,11 +80,13 @@ class FeatureExtractor:
         # From pinned memory the copy to a GPU overlaps with what it still computes.
         x = x_B3HW.pin_memory() if self.device.type == "cuda" else x_B3HW
         x = x.to(self.device, non_blocking=True)
-        taps = [self.backbone(self._scaled(x, s)) for s in self.scales]
-        parts = [self._pooled(maps, self.grid_hw) for maps in taps]
+        taps = [self.backbone(_resized(x, hw)) for hw in self.seen_hw((x.shape[2], x.shape[3]))]
+        parts = [self._on_grid(self._pooled(maps, self.cells_hw)) for maps in taps]
         if self.fine is not None:
             h, w = self.grid_hw
-            finer = self._pooled(taps[0], (self.fine * h, self.fine * w))
+            other = self.backbone.of_fine_grid
+            maps = taps[0] if other is None else other(_resized(x, None))
+            finer = self._pooled(maps, (self.fine * h, self.fine * w))
             parts.append(F.pixel_unshuffle(finer, self.fine))
         return torch.cat(parts, dim=1)
 
@@ -84,20 +99,25 @@ class FeatureExtractor:
         if self.fine is None:
             return z_BChw, None
         b, c, h, w = z_BChw.shape
-        taps = c // self._shares
-        own = len(self.scales) * taps
+        own = len(self.scales) * self.backbone.channels
+        taps = (c - own) // self.fine**2
         return z_BChw[:, :own], z_BChw[:, own:].reshape(b, taps, self.fine**2 * h, w)
 
-    def _scaled(self, x_B3HW: Tensor, scale: float) -> Tensor:
-        if scale != 1:
-            size = scaled_hw((x_B3HW.shape[2], x_B3HW.shape[3]), scale, self.backbone.size_multiple)
-            x_B3HW = F.interpolate(x_B3HW, size, mode="bilinear", antialias=True)
-        return x_B3HW.contiguous(memory_format=torch.channels_last)
+    def _on_grid(self, x_BChw: Tensor) -> Tensor:
+        if tuple(x_BChw.shape[2:]) == self.grid_hw:
+            return x_BChw
+        return F.interpolate(x_BChw, self.grid_hw, mode="bilinear")
 
     def _pooled(self, maps: Sequence[Tensor], grid_hw: Hw) -> Tensor:
         if self.pooling == "area":
             return pool_to_grid(maps, grid_hw).contiguous()
         return torch.cat([F.interpolate(m, grid_hw, mode="bilinear") for m in maps], dim=1)
+
+
+def _resized(x_B3HW: Tensor, hw: Hw | None) -> Tensor:
+    if hw is not None and hw != tuple(x_B3HW.shape[2:]):
+        x_B3HW = F.interpolate(x_B3HW, hw, mode="bilinear", antialias=True)
+    return x_B3HW.contiguous(memory_format=torch.channels_last)
 
 
 def scaled_hw(input_hw: Hw, scale: float, multiple: int) -> Hw:
@@ -123,12 +143,12 @@ class FineReader:
 class Model:
     """Everything between pixels and norm maps.
 
-    denoiser: the trained network; empirical, fine: the predictors read beside it.
+    denoiser: the trained network. empirical, fine: the predictors of known cells. One at least is there.
     """
 
     extract: FeatureExtractor
     space: FeatureSpace
-    denoiser: Denoiser
+    denoiser: Denoiser | None
     empirical: EmpiricalDenoiser | None
     settings: Preset
     fine: FineReader | None = None
@@ -146,7 +166,9 @@ class Model:
         """
         z, z_fine = self.extract.split(z_BChw.to(self.extract.device))
         x = self.space(z)
-        maps = [read(self.settings.reading, self.denoiser.predict_noise, x, SCHEDULE)]
+        maps = []
+        if self.denoiser is not None:
+            maps.append(read(self.settings.reading, self.denoiser.predict_noise, x, SCHEDULE))
         if self.empirical is not None and self.settings.empirical is not None:
             levels = ReadingConfig(timesteps=self.settings.empirical.timesteps)
             maps.append(read(levels, self.empirical.predict_noise, x, SCHEDULE))
@@ -159,9 +181,21 @@ class Model:
 
     @torch.inference_mode()
     def invert(self, z_1Chw: Tensor, timesteps: Sequence[int]) -> Trajectory:
-        """The whole DDIM inversion of raw features, for evaluation protocols that need its latents."""
+        """The whole DDIM inversion of raw features, for evaluation protocols that need its latents.
+
+        Raises ConfigError without a network.
+        """
         x = self.space(self.extract.split(z_1Chw.to(self.extract.device))[0])
-        return invert(self.denoiser.predict_noise, x, SCHEDULE, timesteps)
+        return invert(self.network.predict_noise, x, SCHEDULE, timesteps)
+
+    @property
+    def network(self) -> Denoiser:
+        """The denoiser. Raises ConfigError where there is none."""
+        if self.denoiser is None:
+            raise ConfigError(
+                "this model has no network, which the paper's scoring needs; train one with --preset dit"
+            )
+        return self.denoiser
 
     def to_device(self) -> "Model":
         """All parts where the backbone is, the networks in evaluation mode."""
@@ -169,7 +203,7 @@ class Model:
         return replace(
             self,
             space=self.space.to(device),
-            denoiser=self.denoiser.to(device).eval(),
+            denoiser=None if self.denoiser is None else self.denoiser.to(device).eval(),
             empirical=None if self.empirical is None else self.empirical.to(device).eval(),
             fine=None if self.fine is None else self.fine.to(device),
         )

@@ -78,26 +78,29 @@ class Preset:
     """All settings of a detector that do not depend on the images.
 
     backbone: a name (see `invad backbones list`). strides: taps of a convolutional backbone. grid_stride:
-    pixels per cell of the feature grid. area_side: the input has about area_side^2 pixels. square: ignore the
-    images' aspect ratio. scales: sizes, relative to the input, at which the backbone sees the image; the
-    maps of all are brought to one grid. fine: how many times finer a second grid is, on which the first of
-    the scales alone is compared with an empirical predictor of its own; None for no such grid. pooling: how
-    finer maps reach a grid, `area` (antialiased) or `bilinear` (the paper's). space: what is noised and
-    denoised. empirical: the predictor read beside the network; None for the network alone. All predictors
-    count the same. floor: share of an image's own floor that is taken away from its map (see
-    `typicality_map`). top_fraction: share of the most atypical cells whose mean is the image score.
+    pixels per cell of the feature grid. area_side: the input has about area_side^2 pixels; None for the side
+    at which the backbone is best. square: ignore the images' aspect ratio. scales: sizes, relative to the
+    input, at which the backbone sees the image; the maps of all are brought to one grid. fine: how many times
+    finer a second grid is, on which the first of the scales alone, or the second part of a backbone `A//B`,
+    is compared with an empirical predictor of its own; None for no such grid. pooling: how finer maps reach
+    a grid, `area` (antialiased) or `bilinear` (the paper's). space: what is noised and denoised. denoiser:
+    the network that predicts noise, and reading: where it is read; None for no network. empirical: the
+    predictor of known cells, on the grid and on the fine one; None for none. All predictors count the same.
+    floor: share of an image's own floor that is taken
+    away from its map (see `typicality_map`). top_fraction: share of the most atypical cells whose mean is
+    the image score.
     """
 
     backbone: str = "invad-s"
     strides: tuple[int, ...] = (4, 8, 16)
     grid_stride: int = 16
-    area_side: int = 256
+    area_side: int | None = None
     square: bool = False
     pooling: str = "area"
     scales: tuple[float, ...] = (1.0, 0.5, 0.25)
     fine: int | None = 2
     space: SpaceConfig = SPACE
-    denoiser: DenoiserConfig = field(default_factory=lambda: SIZES["mlp-s"])
+    denoiser: DenoiserConfig | None = field(default_factory=lambda: SIZES["mlp-s"])
     reading: ReadingConfig = field(default_factory=lambda: ReadingConfig(timesteps=(200, 300, 400)))
     empirical: EmpiricalConfig | None = field(default_factory=EmpiricalConfig)
     floor: float = 0.5
@@ -108,7 +111,7 @@ class Preset:
         rules = {
             "strides": (bool(self.strides) and min(self.strides) >= 1, "strides such as 4, 8, 16"),
             "grid_stride": (self.grid_stride >= 1, "an integer of at least 1"),
-            "area_side": (self.area_side >= 16, "pixels, at least 16"),
+            "area_side": (self.area_side is None or self.area_side >= 16, "pixels, at least 16"),
             "scales": (
                 bool(self.scales) and all(0.1 <= s <= 1 for s in self.scales),
                 "sizes from 0.1 to 1, such as 1, 0.5, 0.25",
@@ -118,6 +121,10 @@ class Preset:
                 "an integer of at least 2 and an empirical predictor, or null",
             ),
             "pooling": (self.pooling in POOLINGS, " or ".join(POOLINGS)),
+            "denoiser": (
+                self.denoiser is not None or self.empirical is not None,
+                "a network, or an empirical predictor beside none",
+            ),
             "floor": (0 <= self.floor <= 1, "a share from 0 to 1"),
             "top_fraction": (0 < self.top_fraction <= 1, "a share above 0, at most 1"),
         }
@@ -128,10 +135,14 @@ class Preset:
     @property
     def map_weights(self) -> tuple[float, ...]:
         """Weight of each norm map, in the order of `Model.read`: the same for each predictor."""
-        counts = [len(self.reading.timesteps)]
+        counts = [] if self.denoiser is None else [len(self.reading.timesteps)]
         if self.empirical is not None:
             counts += [len(self.empirical.timesteps)] * (1 if self.fine is None else 2)
         return tuple(1 / (len(counts) * count) for count in counts for _ in range(count))
+
+    def steps_for(self, images: int) -> int:
+        """Optimiser steps for a training on this many images; 0 without a network."""
+        return 0 if self.denoiser is None else self.train.steps_for(images)
 
     def override(
         self,
@@ -164,11 +175,13 @@ def preset_named(name: str) -> Preset:
     return PRESETS[name]
 
 
-_STANDARD = Preset()
+# Known cells alone: nothing is trained (see docs/results.md for what a network gave beside them).
+_STANDARD = Preset(denoiser=None)
 
 # The paper's setting; 1,223 M parameters, for a data-centre GPU.
 _PAPER = Preset(
     backbone="efficientnet_b4",
+    area_side=256,
     strides=(2, 4, 8, 16),
     square=True,
     pooling="bilinear",
@@ -200,13 +213,13 @@ _PAPER_M = replace(
 )
 
 PRESETS: dict[str, Preset] = {
-    # Three evaluations of a token-wise network on the shipped backbone: for CPUs.
     "standard": _STANDARD,
-    # Read once, on a smaller input and one grid: 20 ms an image on two CPU cores, 12 ms with int8.
-    "fast": replace(_STANDARD, area_side=192, fine=None, reading=ReadingConfig(timesteps=(300,))),
-    # Attention over the grid: for parts whose places matter; wants a GPU to train.
-    "dit": replace(
-        _STANDARD,
+    # On a smaller input and one grid, for a short cycle and a small CPU.
+    "fast": replace(_STANDARD, area_side=192, fine=None),
+    # Small defects on a larger input and a backbone trained on ImageNet.
+    "detail": replace(_STANDARD, backbone="invad-s//efficientnet-lite2"),
+    # A network with attention over the grid beside the known cells: wants a GPU to train.
+    "dit": Preset(
         denoiser=SIZES["dit-s"],
         train=TrainConfig(steps=3000, batch=16, lr=5e-4, warmup=200, ema=0.999),
     ),

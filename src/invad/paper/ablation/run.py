@@ -258,7 +258,7 @@ def reader(model: Model, variant: Variant) -> Callable[[NDArray[np.float32]], Te
         parts = []
         for start in range(0, len(z_NChw), BATCH):
             x = model.space(torch.from_numpy(z_NChw[start : start + BATCH]).to(model.extract.device))
-            parts.append(paper_terms(variant.walk(model.denoiser.predict_noise, x).float().cpu()))
+            parts.append(paper_terms(variant.walk(model.network.predict_noise, x).float().cpu()))
         return Terms(*(torch.cat(part) for part in zip(*parts, strict=True)))
 
     return read

