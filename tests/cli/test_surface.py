@@ -35,6 +35,13 @@ SURFACE = {
     "benchmark run": "DATASET ROOT --setting --categories --preset --seeds --steps --metrics --output "
     "--keep-models --device --json --split --strict --backbone --weights",
     "benchmark rescore": "PREDICTIONS --metrics --output --json",
+    "serve run": "MODEL --data --port --host --no-auth --engine --device --queue --batch --streams --threads "
+    "--database --keep-good --keep-flagged --keep-rows --reserve --max-body --webhook --prefix "
+    "--tls-certificate --tls-key",
+    "serve backup": "--data --output --json",
+    "serve restore": "BACKUP --data --json",
+    "serve check": "--data --database --json",
+    "serve key": "--data --scopes --stations --name --database --json",
     "paper recipes": "--json",
     "paper ablate": "STUDY ROOT --preset --values --seeds --categories --steps --pixels --output "
     "--precision --device --json",
@@ -72,6 +79,7 @@ def test_help_shows_the_verbs_in_the_order_of_use_and_then_the_groups(run):
     assert shown == [name for name in SURFACE if " " not in name] + [
         "data",
         "benchmark",
+        "serve",
         "paper",
         "backbones",
     ]

@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from invad._version import __version__
+from invad.cli import serve as serving
 from invad.cli.ablate import ablate
 from invad.cli.backbones import distill, list_backbones
 from invad.cli.bench import bench
@@ -136,6 +137,19 @@ benchmark = typer.Typer(
 app.add_typer(benchmark, name="benchmark", rich_help_panel=GROUPS)
 _add(benchmark, run, "benchmark run mvtec data/mvtec --setting unified --seeds 0,1,2 --output run")
 _add(benchmark, rescore, "benchmark rescore run --metrics exact,adeval")
+
+serve = typer.Typer(
+    cls=serving.Serving,
+    no_args_is_help=True,
+    help="Stand beside the line: 'invad serve MODEL --data DIR' inspects parts over HTTP and keeps every "
+    "result.",
+)
+app.add_typer(serve, name="serve", rich_help_panel=GROUPS)
+_add(serve, serving.run, "serve run model --data line --port 8000")
+_add(serve, serving.backup, "serve backup --data line --output copy")
+_add(serve, serving.restore, "serve restore copy --data line")
+_add(serve, serving.check, "serve check --data line")
+_add(serve, serving.key, "serve key --data line --scopes infer,read")
 
 paper = typer.Typer(no_args_is_help=True, help="Repeat the paper: its experiments, ablations, checkpoints.")
 app.add_typer(paper, name="paper", rich_help_panel=GROUPS)

@@ -92,10 +92,7 @@ class Calibration:
 
     def decide(self, score: float) -> Decision:
         """`bad` above the bad limit, `review` above the review limit, else `good`."""
-        review, bad = self.score_limits()
-        if not score <= bad:  # so that a score that is not a number never passes
-            return "bad"
-        return "review" if score > review else "good"
+        return decision_between(score, *self.score_limits())
 
     def warnings(self) -> tuple[str, ...]:
         """One line per rate that n normal images, or groups of them, are too few to guarantee."""
@@ -106,6 +103,13 @@ class Calibration:
             for name, rate in (("review", self.rates.review), ("bad", self.rates.bad))
             if self.n < normals_needed(rate)
         )
+
+
+def decision_between(score: float, review: float, bad: float) -> Decision:
+    """What a score is called by these limits."""
+    if not score <= bad:  # so that a score that is not a number never passes
+        return "bad"
+    return "review" if score > review else "good"
 
 
 def normals_needed(rate: float) -> int:

@@ -1,0 +1,257 @@
+"""invad serve: the service beside the line, and the care of its data folder."""
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from invad.cli.options import (
+    ENGINES,
+    SPEED,
+    BundleArgument,
+    DeviceOption,
+    EngineOption,
+    JsonOption,
+    ThreadsOption,
+)
+from invad.cli.voice import Voice
+from invad.errors import ConfigError, DataError
+
+KEEPING, NETWORK = "What is kept", "Network"
+NEEDED = ("fastapi", "uvicorn", "python_multipart", "sqlalchemy", "alembic", "prometheus_client", "httpx")
+SECRET_VARIABLE = "INVAD_WEBHOOK_SECRET"
+DEFAULT_VERB = "run"
+
+
+class Serving(TyperGroup):
+    """`invad serve MODEL` is `invad serve run MODEL`."""
+
+    default_verb = DEFAULT_VERB
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in ctx.help_option_names:
+            args = [DEFAULT_VERB, *args]
+        return list(super().parse_args(ctx, args))
+
+
+DataOption = Annotated[
+    Path,
+    typer.Option(
+        "--data", metavar="DIR", help="Folder of the service: its database, images and maps. Made if need be."
+    ),
+]
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        rich_help_panel=KEEPING,
+        help="PostgreSQL in place of a file in the data folder: postgresql+psycopg://USER@HOST/NAME.",
+    ),
+]
+
+
+def run(
+    model: BundleArgument,
+    data: DataOption,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 is all of the machine's.")
+    ] = "127.0.0.1",
+    no_auth: Annotated[
+        bool, typer.Option("--no-auth", help="For trials: no keys, and requests of this machine alone.")
+    ] = False,
+    engine: EngineOption = ENGINES[0],
+    device: DeviceOption = None,
+    queue: Annotated[
+        int,
+        typer.Option(
+            min=1, rich_help_panel=SPEED, help="Parts that may be under way; more are told to come again."
+        ),
+    ] = 64,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, rich_help_panel=SPEED, help="Parts of one run at most. Default: 8 on a GPU, else 1."
+        ),
+    ] = None,
+    streams: Annotated[
+        int, typer.Option(min=1, rich_help_panel=SPEED, help="Runs at the same time, of an exported bundle.")
+    ] = 1,
+    threads: ThreadsOption = None,
+    database: DatabaseOption = None,
+    keep_good: Annotated[
+        float, typer.Option(min=0, rich_help_panel=KEEPING, help="Days that images of good parts are kept.")
+    ] = 7,
+    keep_flagged: Annotated[
+        float,
+        typer.Option(
+            min=0, rich_help_panel=KEEPING, help="Days that images of review and bad parts are kept."
+        ),
+    ] = 365,
+    keep_rows: Annotated[
+        float, typer.Option(min=0, rich_help_panel=KEEPING, help="Days that results are kept.")
+    ] = 3650,
+    reserve: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            metavar="MIB",
+            rich_help_panel=KEEPING,
+            help="Free disk below which no images are kept any more; below a quarter no parts are taken.",
+        ),
+    ] = 1024,
+    max_body: Annotated[
+        int, typer.Option(min=1, metavar="MIB", rich_help_panel=NETWORK, help="Largest request.")
+    ] = 64,
+    webhook: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            rich_help_panel=NETWORK,
+            help=f"Post every result there, signed by the secret in the variable {SECRET_VARIABLE}.",
+        ),
+    ] = None,
+    prefix: Annotated[
+        str, typer.Option(rich_help_panel=NETWORK, help="Path that a proxy puts before all others.")
+    ] = "",
+    tls_certificate: Annotated[
+        Path | None, typer.Option(metavar="FILE", rich_help_panel=NETWORK, help="Certificate, for https.")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", rich_help_panel=NETWORK, help="Its private key.")
+    ] = None,
+) -> None:
+    """Inspect parts over HTTP, and keep every result.
+
+    It prints its address and, at the first start, a key. Parts are answered when their result is on the disk.
+    SIGTERM or Ctrl-C ends it when all that were taken are answered. The log is on standard error.
+    """
+    voice = Voice()
+    _require_installed()
+    from invad.serve.options import MIB, Options, Retention
+    from invad.serve.running import Address, log_to_standard_error
+    from invad.serve.running import run as answer
+    from invad.serve.service import Service
+
+    address = Address(
+        host=host,
+        port=port,
+        certificate=tls_certificate,
+        key=tls_key,
+        prefix=prefix,
+        without_keys=no_auth,
+    )
+    options = Options(
+        queue=queue,
+        batch=batch,
+        streams=streams,
+        max_body=max_body * MIB,
+        reserve=reserve * MIB,
+        retention=Retention(good=keep_good, review=keep_flagged, bad=keep_flagged, rows=keep_rows),
+        webhook=webhook,
+        webhook_secret=os.environ.get(SECRET_VARIABLE, ""),
+    )
+    with Service(
+        model, data, database=database, options=options, engine=engine, device=device, threads=threads
+    ) as service:
+        log_to_standard_error()
+
+        def opened(url: str) -> None:
+            secret = None if no_auth else service.first_key()
+            if secret is not None:
+                voice.say(f"Key, shown this once: {secret}")
+            voice.say(f"Listening on {url}, described at {url}/docs")
+
+        answer(service, address, opened)
+
+
+def backup(
+    data: DataOption,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the copy; a second one adds to it.")],
+    json: JsonOption = None,
+) -> None:
+    """Copy a data folder while its service runs: the rows of one moment and the files they name."""
+    voice = Voice(json)
+    _require_installed()
+    from invad.serve.store.backup import backup
+
+    copied = backup(data, output)
+    _say_copied(voice, output, copied)
+
+
+def restore(
+    backup: Annotated[Path, typer.Argument(metavar="BACKUP", help="Folder written by 'invad serve backup'.")],
+    data: DataOption,
+    json: JsonOption = None,
+) -> None:
+    """Make a data folder of a backup, which is checked first."""
+    voice = Voice(json)
+    _require_installed()
+    from invad.serve.store.backup import restore
+
+    _say_copied(voice, data, restore(backup, data))
+
+
+def check(data: DataOption, database: DatabaseOption = None, json: JsonOption = None) -> None:
+    """Say what is wrong with a data folder whose service is stopped: damaged rows or files, lost, not named.
+
+    Nothing is changed. The exit status is 1 when something is damaged or lost.
+    """
+    voice = Voice(json)
+    _require_installed()
+    from invad.serve.store.backup import check
+
+    found = check(data, database)
+    for line in (*found.damaged, *found.lost, *found.unnamed):
+        voice.say(line)
+    voice.say(f"{found.results} results, {found.files} files")
+    voice.hand_over(
+        {
+            "results": found.results,
+            "files": found.files,
+            "damaged": list(found.damaged),
+            "lost": list(found.lost),
+            "unnamed": list(found.unnamed),
+        }
+    )
+    if found.damaged or found.lost:
+        raise DataError(f"{data}: {len(found.damaged)} damaged, {len(found.lost)} lost; restore a backup")
+
+
+def key(
+    data: DataOption,
+    scopes: Annotated[
+        str, typer.Option(metavar="A,B", help="What it may do: infer, read, review, admin.")
+    ] = "infer,read",
+    stations: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Where it is good. Default: everywhere.")
+    ] = None,
+    name: Annotated[str, typer.Option(help="Whose it is.")] = "command line",
+    database: DatabaseOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Make a key for a service, which may be running, and print its secret this once."""
+    voice = Voice(json)
+    _require_installed()
+    from invad.cli.options import split_names
+    from invad.serve.store.backup import make_key
+
+    secret = make_key(data, database, name, split_names(scopes) or (), split_names(stations))
+    voice.say(secret)
+    voice.hand_over({"key": secret})
+
+
+def _say_copied(voice: Voice, where: Path, copied: Any) -> None:
+    voice.say(f"{where}: {copied.results} results, {copied.files} files")
+    if copied.missing:
+        voice.warn(f"{copied.missing} files that rows name were not there")
+    voice.hand_over({"results": copied.results, "files": copied.files, "missing": copied.missing})
+
+
+def _require_installed() -> None:
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise ConfigError(f"the service needs {', '.join(missing)}; pip install 'invad[serve]'")

@@ -1,0 +1,266 @@
+"""The path of a part: admission, decoding, queue, run, decision, transaction, answer.
+
+A part that is admitted is answered: with its result, once that is on the disk, or with what went wrong. What
+is not admitted is refused at once and may be sent again. Nothing is dropped silently.
+"""
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import sha256
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from invad.errors import DataError, InvadError
+from invad.records import Prediction
+from invad.runtime.predictor import Predictor
+from invad.serve.limits import InForce
+from invad.serve.metrics import Metrics
+from invad.serve.options import Options
+from invad.serve.parts import Budget, Job, Part, Queue, since
+from invad.serve.records import Refused, Result
+from invad.serve.store import results
+from invad.serve.store.database import Database, now_ms, said
+from invad.serve.store.files import Files
+from invad.serve.storing import Committer
+
+LOG = logging.getLogger("invad.serve")
+
+
+class Line:
+    """Takes parts and answers them. `close` before the database is closed."""
+
+    def __init__(
+        self,
+        detector: Predictor,
+        model: tuple[str, str],
+        database: Database,
+        files: Files,
+        in_force: InForce,
+        options: Options,
+        metrics: Metrics,
+        sinks: Sequence[str] = (),
+        woken: Callable[[], None] = lambda: None,
+    ):
+        """model: name and content hash. batch of `options`: a number. sinks: get a row of the outbox for each
+        result, and `woken` is called when there are new ones."""
+        assert options.batch is not None, "whoever knows the device has chosen it"
+        self.detector, self.in_force = detector, in_force
+        self.database, self.files, self.options, self.metrics = database, files, options, metrics
+        self.committer = Committer(
+            model,
+            database,
+            files,
+            in_force,
+            metrics,
+            self._finish,
+            wait_seconds=options.wait_seconds,
+            sinks=sinks,
+            woken=woken,
+        )
+        self.batch = detector.group_size(options.batch)
+        self.queue = Queue()
+        self.pixels = Budget(options.memory)
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._under_way = self._bytes = 0
+        self._by_request: dict[tuple[str, str], Job] = {}
+        self._closing = False
+        self._answered: deque[float] = deque(maxlen=50)
+        self._decoders = ThreadPoolExecutor(options.decoders, thread_name_prefix="invad-decode")
+        self._runs = [
+            threading.Thread(target=self._run, name=f"invad-run-{i}", daemon=True)
+            for i in range(options.streams)
+        ]
+        for thread in self._runs:
+            thread.start()
+
+    # ------------------------------------------------------------------ coming in and going out
+
+    def submit(self, part: Part) -> "Future[Result]":
+        """Admit a part; the future has its result when that is stored. May be called from any thread.
+
+        A `request_id` that the station has seen gives the result that there is. Raises Refused when the line
+        is full or ends, and when the `request_id` came with another image. The future may raise DataError
+        for an image that cannot be read, ConfigError for an unknown category, Refused when it could not be
+        stored, and whatever the engine raises.
+        """
+        digest = sha256(part.body).hexdigest()
+        with self._lock:
+            name = (part.station, part.request_id) if part.request_id is not None else None
+            if name is not None and (other := self._by_request.get(name)) is not None:
+                require_same(part, other.digest, digest)
+                return other.answer
+            if self._closing:
+                self._refuse("stopping", "the service is stopping; send it again", retry_after=5)
+            if self._under_way >= self.options.queue or (
+                self._under_way and self._bytes + len(part.body) > self.options.memory
+            ):
+                self._refuse("full", f"{self._under_way} parts wait already; send it again", self._soon())
+            job = Job(part=part, digest=digest, came=now_ms(), bytes_held=len(part.body))
+            job.answer.set_running_or_notify_cancel()  # who stops waiting does not stop the part
+            self._under_way += 1
+            self._bytes += job.bytes_held
+            self.metrics.queue.set(self._under_way)
+            if name is not None:
+                self._by_request[name] = job
+        self._decoders.submit(self._prepare, job)
+        return job.answer
+
+    @property
+    def under_way(self) -> int:
+        """Parts that were admitted and are not answered yet."""
+        return self._under_way
+
+    def close(self, seconds: float) -> bool:
+        """Take no more parts, and wait until all are answered; returns whether they were in time."""
+        with self._idle:
+            self._closing = True
+            done = self._idle.wait_for(lambda: not self._under_way, seconds)
+        self.queue.close()
+        self._decoders.shutdown(wait=done, cancel_futures=True)
+        if done:
+            for thread in self._runs:
+                thread.join()
+            self.committer.close()
+        return done
+
+    def _refuse(self, reason: str, message: str, retry_after: int) -> None:
+        self.metrics.rejected.labels(reason).inc()
+        raise Refused(message, 503, retry_after)
+
+    def _soon(self) -> int:
+        """Seconds after which there may be room, by the pace of the last parts."""
+        if len(self._answered) < 2:
+            return 1
+        pace = (self._answered[-1] - self._answered[0]) / (len(self._answered) - 1)
+        return min(60, max(1, math.ceil(pace * self._under_way / 2)))
+
+    def _finish(self, job: Job, outcome: Result | BaseException) -> None:
+        """Answer a part, which then is under way no more."""
+        self.files.release(job.held)
+        if job.pixels is not None:
+            self.pixels.give(job.pixel_bytes)
+            job.pixels = job.prediction = None
+        with self._idle:
+            self._under_way -= 1
+            self._bytes -= job.bytes_held
+            self.metrics.queue.set(self._under_way)
+            self._answered.append(time.monotonic())
+            if job.part.request_id is not None:
+                self._by_request.pop((job.part.station, job.part.request_id), None)
+            self._idle.notify_all()
+        if isinstance(outcome, BaseException):
+            job.answer.set_exception(outcome)
+        else:
+            job.answer.set_result(outcome)
+
+    # ------------------------------------------------------------------ decoding
+
+    def _prepare(self, job: Job) -> None:
+        """Decode the image, keep its file, and put it in the queue."""
+        part = job.part
+        try:
+            if part.request_id is not None and (known := self._stored(part, job.digest)) is not None:
+                self._finish(job, known)
+                return
+            job.key = self.in_force.key(part.station, part.category)
+            started = time.monotonic()
+            try:
+                pixels = self.detector.decode(part.body)
+            except DataError as error:
+                self.metrics.rejected.labels("image").inc()
+                raise Refused(str(error).replace("<bytes>", "the image", 1), 400) from None
+            job.decode_ms = since(started)
+            job.image_kept = self._keep_image(job)
+            # The map, float32, will be held as long as they are.
+            job.pixel_bytes = pixels.nbytes + 4 * pixels.shape[0] * pixels.shape[1]
+            self.pixels.take(job.pixel_bytes)
+            job.pixels = pixels
+            job.queued = time.monotonic()
+            self.queue.put((self.detector.kind(pixels), job.key), job)
+        except BaseException as error:
+            if not isinstance(error, InvadError):
+                self.metrics.errors.labels("decode").inc()
+                LOG.exception("a part could not be prepared")
+            self._finish(job, error)
+
+    def _stored(self, part: Part, digest: str) -> Result | None:
+        """What came of the request before."""
+        try:
+            with self.database.read() as connection:
+                found = results.by_request(connection, part.station, str(part.request_id))
+        except SQLAlchemyError as error:
+            raise Refused(f"the database does not answer ({said(error)}); send it again", 503, 5) from None
+        if found is None:
+            return None
+        require_same(part, found.result.image_sha256, digest)
+        return found.result
+
+    def _keep_image(self, job: Job) -> bool:
+        free = self.files.free_bytes()
+        if free < self.options.reserve / 4:
+            self.metrics.rejected.labels("disk").inc()
+            raise Refused("the disk is full; free space and send it again", 503, 60)
+        if free < self.options.reserve:
+            return False
+        self._hold(job, "image", job.digest)
+        try:
+            self.files.put("image", job.part.body, job.digest)
+        except DataError as error:
+            self.metrics.errors.labels("file").inc()
+            LOG.error("an image was not kept: %s", error)
+            return False
+        return True
+
+    def _hold(self, job: Job, kind: str, digest: str) -> None:
+        """Keep a file from being removed until the row that names it is there."""
+        job.held.append((kind, digest))
+        self.files.hold([(kind, digest)])
+
+    # ------------------------------------------------------------------ judging
+
+    def _run(self) -> None:
+        while jobs := self.queue.take(self.batch, self.options.delay_ms / 1000):
+            started = time.monotonic()
+            for job in jobs:
+                job.queue_ms = (started - job.queued) * 1000
+            self.metrics.batch.observe(len(jobs))
+            for job, outcome in zip(jobs, self._judged(jobs), strict=True):
+                job.infer_ms = since(started)
+                job.judged = time.monotonic()
+                if isinstance(outcome, BaseException):
+                    self._finish(job, outcome)
+                    continue
+                job.prediction = outcome
+                self.committer.add(job)
+
+    def _judged(self, jobs: Sequence[Job]) -> Sequence[Prediction | BaseException]:
+        """What the detector says; one part at which it fails does not take the others with it."""
+        pixels = [job.pixels for job in jobs if job.pixels is not None]
+        try:
+            return [_finite(one) for one in self.detector.judge(pixels, jobs[0].key or None)]
+        except Exception as error:
+            if len(jobs) > 1:
+                return [outcome for job in jobs for outcome in self._judged([job])]
+            self.metrics.errors.labels("engine").inc()
+            LOG.exception("the engine failed")
+            return [error]
+
+
+def require_same(part: Part, digest: str, own: str) -> None:
+    """Raises Refused when a request of the same name came with another image."""
+    if digest != own:
+        raise Refused(
+            f"request_id {part.request_id!r} came with another image before; give each part its own", 409
+        )
+
+
+def _finite(prediction: Prediction) -> Prediction | BaseException:
+    if math.isfinite(prediction.score):
+        return prediction
+    return InvadError(f"the engine gave the score {prediction.score}; test the model with 'invad verify'")

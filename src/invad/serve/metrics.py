@@ -1,0 +1,45 @@
+"""Figures for Prometheus; each service has its own registry."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+STEPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+P_VALUES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
+
+
+class Metrics:
+    """What is counted; the names are those of docs/service.md."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.parts = Counter(
+            "invad_parts", "Parts that were stored.", ["station", "decision", "source"], registry=registry
+        )
+        self.errors = Counter("invad_errors", "What failed.", ["kind"], registry=registry)
+        self.rejected = Counter(
+            "invad_rejected", "Requests that were not taken.", ["reason"], registry=registry
+        )
+        self.stage = Histogram(
+            "invad_stage_seconds", "Time of a part in a stage.", ["stage"], buckets=STEPS, registry=registry
+        )
+        self.batch = Histogram(
+            "invad_batch_parts", "Parts of one run.", buckets=(1, 2, 4, 8, 16, 32), registry=registry
+        )
+        self.p_value = Histogram(
+            "invad_p_value", "P-values of parts.", ["station"], buckets=P_VALUES, registry=registry
+        )
+        self.queue = Gauge("invad_queue_parts", "Parts under way.", registry=registry)
+        self.ready = Gauge("invad_ready", "1 when parts are taken.", registry=registry)
+        self.free = Gauge("invad_disk_free_bytes", "Free bytes of the disk.", registry=registry)
+        self.pending = Gauge(
+            "invad_outbox_pending", "Results that a sink has not taken.", ["sink"], registry=registry
+        )
+        self.oldest = Gauge(
+            "invad_outbox_oldest_seconds", "Age of the oldest of them.", ["sink"], registry=registry
+        )
+        self.model = Gauge(
+            "invad_model", "1 for the model that judges.", ["model", "hash", "engine"], registry=registry
+        )
+
+    def text(self) -> bytes:
+        """In the text form of Prometheus."""
+        return generate_latest(self.registry)

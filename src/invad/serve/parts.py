@@ -1,0 +1,113 @@
+"""A part under way, and the places where parts wait for each other."""
+
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Hashable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from invad.records import Prediction
+from invad.runtime.predictor import Pixels
+from invad.serve.records import Result
+from invad.serve.store import results
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A part as it came in. body: the encoded image. station, category: known ones."""
+
+    body: bytes
+    station: str
+    part_id: str | None = None
+    lot: str | None = None
+    category: str | None = None
+    source: str = "http"
+    request_id: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """A part under way, and what is known of it so far. Times are those of a clock that only rises."""
+
+    part: Part
+    digest: str
+    came: int
+    answer: "Future[Result]" = field(default_factory=Future)
+    pixels: Pixels | None = None
+    pixel_bytes: int = 0
+    held: list[tuple[str, str]] = field(default_factory=list)
+    key: str = ""
+    image_kept: bool = False
+    bytes_held: int = 0
+    decode_ms: float = 0.0
+    queued: float = 0.0
+    queue_ms: float = 0.0
+    infer_ms: float = 0.0
+    judged: float = 0.0
+    prediction: Prediction | None = None
+    stored: results.Stored | None = None
+
+
+def since(started: float) -> float:
+    """Milliseconds since a reading of the clock that only rises."""
+    return (time.monotonic() - started) * 1000
+
+
+class Budget:
+    """Bytes that may be held at a time; one holder may always have what it needs."""
+
+    def __init__(self, limit: int):
+        self.limit, self.held = limit, 0
+        self._changed = threading.Condition()
+
+    def take(self, amount: int) -> None:
+        """Wait until there is room."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self.held or self.held + amount <= self.limit)
+            self.held += amount
+
+    def give(self, amount: int) -> None:
+        with self._changed:
+            self.held -= amount
+            self._changed.notify_all()
+
+
+class Queue:
+    """Decoded parts, sorted by what may share a run; kinds take turns."""
+
+    def __init__(self) -> None:
+        self._kinds: OrderedDict[Hashable, deque[Job]] = OrderedDict()
+        self._changed = threading.Condition()
+        self.closed = False
+
+    def put(self, kind: Hashable, job: Job) -> None:
+        with self._changed:
+            self._kinds.setdefault(kind, deque()).append(job)
+            self._changed.notify()
+
+    def take(self, most: int, delay: float) -> list[Job]:
+        """Up to `most` parts of one kind, when there is one; [] after `close`.
+
+        delay: seconds to wait for more.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._kinds or self.closed)
+            if not self._kinds:
+                return []
+            kind = next(iter(self._kinds))
+            if delay and len(self._kinds[kind]) < most:
+                self._changed.wait_for(lambda: len(self._kinds.get(kind, ())) >= most, delay)
+                if kind not in self._kinds:  # another run took them meanwhile
+                    return self.take(most, 0)
+            waiting = self._kinds.pop(kind)
+            taken = [waiting.popleft() for _ in range(min(most, len(waiting)))]
+            if waiting:
+                self._kinds[kind] = waiting
+                self._changed.notify()
+            return taken
+
+    def close(self) -> None:
+        with self._changed:
+            self.closed = True
+            self._changed.notify_all()

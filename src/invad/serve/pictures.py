@@ -1,0 +1,59 @@
+"""Anomaly maps as 16-bit PNG, and pictures made of them."""
+
+import io
+import json
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, PngImagePlugin
+
+from invad.data.images import read_image
+from invad.data.preprocess import resize_map
+from invad.report.colours import display, overlay
+
+MOST_PIXELS = 1_000_000
+"""Of a map that is kept: it has no detail below the cells of the model, of which there are a few thousand."""
+
+RANGE = "invad:range"
+"""Text of the PNG: the values of black and white, as a JSON list."""
+
+
+def encode_map(map_HW: NDArray[np.float32]) -> bytes:
+    """A grey PNG of 16 bits; of a map above a megapixel every n-th row and column.
+
+    A value is black + level / 65535 (white - black), with the range in the text `invad:range`.
+    """
+    step = int(np.ceil(np.sqrt(map_HW.size / MOST_PIXELS)))
+    thin = map_HW[step // 2 :: step, step // 2 :: step]
+    black, white = float(thin.min()), float(thin.max())
+    spread = white - black or 1.0
+    levels = np.round((thin.astype(np.float64) - black) / spread * 65535).astype(np.uint16)
+    text = PngImagePlugin.PngInfo()
+    text.add_text(RANGE, json.dumps([black, black + spread]))
+    stream = io.BytesIO()
+    Image.fromarray(levels).save(stream, "PNG", compress_level=1, pnginfo=text)
+    return stream.getvalue()
+
+
+def decode_map(content: bytes) -> NDArray[np.float32]:
+    """The reverse of `encode_map`, thinned as it is."""
+    with Image.open(io.BytesIO(content)) as image:
+        black, white = json.loads(image.info[RANGE])
+        levels = np.asarray(image).astype(np.float64)
+    return np.asarray(black + levels / 65535 * (white - black), np.float32)
+
+
+def draw_overlay(image: bytes, map_png: bytes, limits: tuple[float, float]) -> bytes:
+    """PNG of an image under its heat map. limits: (review, bad) of the map. Raises DataError."""
+    pixels = read_image(image)
+    whole = resize_map(decode_map(map_png), (pixels.shape[0], pixels.shape[1]))
+    stream = io.BytesIO()
+    Image.fromarray(overlay(pixels, whole, limits)).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
+
+
+def shown_png(image: bytes) -> bytes:
+    """PNG of 8 bits of any image that can be read, for browsers. Raises DataError."""
+    stream = io.BytesIO()
+    Image.fromarray(display(read_image(image))).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()

@@ -1,0 +1,98 @@
+"""What the service says of a part, and how it refuses one."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from datetime import datetime, timezone
+from typing import Any
+
+from invad.errors import InvadError
+from invad.records import Decision
+from invad.scoring.regions import Region
+from invad.system.plain import to_plain
+
+SCHEMA = 1
+"""Of `Result`; raised when a reader of the former one would misread it."""
+
+
+class Refused(InvadError):
+    """A request that the service does not do. status: of HTTP. retry_after: seconds after which it may."""
+
+    def __init__(self, message: str, status: int, retry_after: int | None = None):
+        super().__init__(message)
+        self.status, self.retry_after = status, retry_after
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Milliseconds:
+    """How long a part waited for its run, was decoded, was judged, and until its row began to be written."""
+
+    queue: float
+    decode: float
+    infer: float
+    store: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What is known of one part: the answer to an inspection, the row of the history, the payload of sinks.
+
+    id: rises with the order of storing. time: when the part came in, UTC. source: http, python or oip.
+    request_id: the caller's own name of the request. width, height: of the image, upright, in pixels.
+    model_version: content hash. calibration: the revision whose limits decided. peak: largest value of the
+    anomaly map. regions: places of the map above its review limit, highest peak first.
+    image_kept, map_kept: whether the files can still be had.
+    """
+
+    schema: int
+    id: str
+    station: str
+    time: str
+    part_id: str | None
+    lot: str | None
+    category: str | None
+    source: str
+    request_id: str | None
+    image_sha256: str
+    width: int
+    height: int
+    model: str
+    model_version: str
+    calibration: int
+    score: float
+    peak: float
+    p_value: float
+    decision: Decision
+    review_limit: float
+    bad_limit: float
+    regions: tuple[Region, ...]
+    image_kept: bool
+    map_kept: bool
+    ms: Milliseconds
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON data."""
+        return to_plain(self)
+
+    @classmethod
+    def of_plain(cls, plain: Mapping[str, Any]) -> "Result":
+        """From JSON data; keys that this version does not know are left out.
+
+        Raises KeyError or TypeError when it is no result.
+        """
+        known = {field.name: plain[field.name] for field in fields(cls)}
+        known["regions"] = tuple(Region(**region) for region in known["regions"])
+        known["ms"] = Milliseconds(**known["ms"])
+        return cls(**known)
+
+
+def utc(milliseconds: int) -> str:
+    """Milliseconds since 1970 as `2026-11-28T19:21:11.042Z`."""
+    when = datetime.fromtimestamp(milliseconds / 1000, timezone.utc)
+    return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def milliseconds(text: str) -> int:
+    """The reverse of `utc`, of any ISO date; without an offset it is UTC. Raises ValueError."""
+    when = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
+    return round(when.timestamp() * 1000)

@@ -1,0 +1,119 @@
+"""A service on a port, until a signal ends it."""
+
+import json
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvicorn
+
+from invad.errors import ConfigError, DataError, reason
+from invad.serve.options import is_loopback
+from invad.serve.records import utc
+from invad.serve.service import Service
+from invad.serve.web.app import application
+from invad.system.signals import answering
+
+GRACE_SECONDS = 18
+"""From the signal until connections that still wait are cut; whoever sent it often kills after 20 or 30."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """port: 0 lets the system choose. certificate, key: files, for TLS. prefix: path that a proxy puts before
+    all others. without_keys: everybody on this machine may do everything."""
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    certificate: Path | None = None
+    key: Path | None = None
+    prefix: str = ""
+    without_keys: bool = False
+
+    def __post_init__(self) -> None:
+        if self.without_keys and not is_loopback(self.host):
+            raise ConfigError(f"without keys the service listens on 127.0.0.1 alone, not on {self.host}")
+        if (self.certificate is None) != (self.key is None):
+            raise ConfigError("TLS needs two files: the certificate and its key")
+        if self.prefix and not (self.prefix.startswith("/") and not self.prefix.endswith("/")):
+            raise ConfigError(f"prefix {self.prefix!r}: begin with a slash and end without one")
+
+
+class Lines(logging.Formatter):
+    """A JSON object a line: time, level, message, and the fields of a request."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": utc(round(record.created * 1000)),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def log_to_standard_error() -> None:
+    """For a process that is the service's own."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(Lines())
+    for name in ("invad.serve", "uvicorn"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)
+
+
+class _Server(uvicorn.Server):
+    """Ends with status 0 after a signal, when all is answered."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with answering((signal.SIGINT, signal.SIGTERM), lambda: self.handle_exit(signal.SIGTERM, None)):
+            yield
+
+
+def run(service: Service, address: Address, said: Callable[[str], None]) -> None:
+    """Answer requests until SIGTERM or Ctrl-C; then take no more, answer those under way, and return.
+
+    said: told the address when the port is open. Raises DataError for a port that cannot be had.
+    """
+    listening = _listening(address)
+    host, port = listening.getsockname()[:2]
+    shown = f"[{host}]" if ":" in host else host
+    scheme = "http" if address.certificate is None else "https"
+    configuration = uvicorn.Config(
+        application(service, without_keys=address.without_keys, prefix=address.prefix),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        ssl_certfile=address.certificate,
+        ssl_keyfile=address.key,
+    )
+    said(f"{scheme}://{shown}:{port}{address.prefix}")
+    try:
+        _Server(configuration).run([listening])
+    finally:
+        listening.close()
+
+
+def _listening(address: Address) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    opened = socket.socket(family)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        opened.bind((address.host, address.port))
+        opened.listen(1024)
+    except OSError as error:
+        opened.close()
+        raise DataError(
+            f"{address.host}:{address.port}: {reason(error)}; is the port taken? choose another with --port"
+        ) from None
+    return opened

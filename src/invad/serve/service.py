@@ -1,0 +1,377 @@
+"""One model, one data folder, and the parts that pass: the service without its network."""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from invad.detector.opening import AUTO, open_detector
+from invad.errors import ArtifactError, ConfigError, DataError, NotCalibratedError, reason
+from invad.runtime.predictor import Predictor
+from invad.serve.limits import InForce
+from invad.serve.line import Line
+from invad.serve.metrics import Metrics
+from invad.serve.options import DEFAULT_STATION, Options, station_name
+from invad.serve.parts import Part
+from invad.serve.records import Refused, Result
+from invad.serve.store import keys, outbox, results, retention, stations
+from invad.serve.store.backup import FILES
+from invad.serve.store.database import Database, note, now_ms, said
+from invad.serve.store.files import Files
+from invad.serve.webhook import SINK, Webhook
+from invad.system.files import is_folder, make_folder
+from invad.system.lock import sole_writer
+
+LOG = logging.getLogger("invad.serve")
+DRAIN_SECONDS = 15.0
+"""Until all parts that were admitted have to be answered when the service stops."""
+
+SWEEP_SECONDS = 600.0
+CHECKED_SECONDS = 1.0
+GPU_BATCH = 8
+LONGEST_WORD = 200
+"""Characters of a part_id, lot or request_id."""
+
+DEFAULTS = Options()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Readiness:
+    """Whether parts are taken and kept. checks: by what was looked at, "ok" or what is wrong, in words."""
+
+    ready: bool
+    checks: Mapping[str, str]
+
+
+class Service:
+    """A detector that answers for the parts of a line and keeps every result.
+
+    Use it in a `with` block, or call `close`.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Predictor,
+        data: str | Path,
+        *,
+        database: str | None = None,
+        options: Options = DEFAULTS,
+        engine: str = AUTO,
+        device: str | None = None,
+        threads: int | None = None,
+    ):
+        """model: folder of 'invad train' or 'invad export', or a detector that was saved or loaded. data: the
+        folder of images, maps and, without a PostgreSQL `database` URL, of the rows; made if need be.
+        engine, device, threads: as of `invad predict`.
+
+        Raises DataError when another service uses the folder or nothing can be written there, ArtifactError
+        for a damaged model or database, ConfigError for impossible options.
+        """
+        self.folder = Path(data)
+        self._open = ExitStack()
+        try:
+            make_folder(self.folder)
+            self._open.enter_context(sole_writer(self.folder, "service"))
+            self.database = self._opened(database)
+            self._open.callback(self.database.close)
+            self.files = Files(self.folder / FILES)
+            self.files.empty_unfinished()
+            self.detector, self.model = _detector(model, options, engine, device, threads)
+            self.options = replace(options, batch=options.batch or _batch(self.detector))
+            self.metrics = Metrics()
+            self.metrics.model.labels(*self.model, self.engine).set(1)
+            self.keyring = keys.Keyring(self.database)
+            self.in_force = InForce()
+            self._take_model()
+            self._stopping = threading.Event()
+            self.webhook = self._webhook()
+            self.line = Line(
+                self.detector,
+                self.model,
+                self.database,
+                self.files,
+                self.in_force,
+                self.options,
+                self.metrics,
+                sinks=[SINK] if self.webhook else [],
+                woken=self.webhook.wake if self.webhook else lambda: None,
+            )
+            self._checked: tuple[float, Readiness] | None = None
+            self._checking = threading.Lock()
+            self._sweeper = threading.Thread(target=self._sweep, name="invad-sweep", daemon=True)
+            self._sweeper.start()
+        except BaseException:
+            self._open.close()
+            raise
+
+    # ------------------------------------------------------------------ parts
+
+    def inspect(
+        self,
+        image: str | Path | bytes,
+        *,
+        station: str = DEFAULT_STATION,
+        part_id: str | None = None,
+        lot: str | None = None,
+        category: str | None = None,
+        request_id: str | None = None,
+    ) -> Result:
+        """Judge one image and keep the result; it is stored when this returns. image: path or encoded bytes.
+
+        request_id: the same one gives the stored result again. Raises Refused, with an HTTP status, for what
+        cannot be read, is not known or comes when the line is full; DataError for a file that is not there.
+        """
+        if isinstance(image, bytes):
+            body = image
+        else:
+            try:
+                body = Path(image).read_bytes()
+            except OSError as error:
+                raise DataError(f"{image}: {reason(error, writing=False)}") from None
+        part = Part(
+            body=body,
+            station=station,
+            part_id=part_id,
+            lot=lot,
+            category=category,
+            source="python",
+            request_id=request_id,
+        )
+        return self.submit(part).result()
+
+    def submit(self, part: Part) -> "Future[Result]":
+        """As `inspect`, without waiting; see `Line.submit`. Raises Refused, also for names that cannot be."""
+        for name in ("part_id", "lot", "request_id"):
+            require_word(name, getattr(part, name))
+        self.require_station(part.station)
+        if len(part.body) > self.options.max_body:
+            self.metrics.rejected.labels("large").inc()
+            raise Refused(f"the image has {len(part.body)} bytes, the limit is {self.options.max_body}", 413)
+        try:
+            self.in_force.key(part.station, part.category)
+        except ConfigError as error:
+            raise Refused(str(error), 400) from None
+        return self.line.submit(part)
+
+    # ------------------------------------------------------------------ what is stored
+
+    def result(self, id: str) -> results.Stored:
+        """One result. Raises Refused (404) where there is none."""
+        with self.database.read() as connection:
+            found = results.by_id(connection, id)
+        if found is None:
+            raise Refused(f"no result {id}", 404)
+        return found
+
+    def history(self, query: results.Query) -> list[results.Stored]:
+        """The newest that fit, newest first."""
+        with self.database.read() as connection:
+            return results.page(connection, query)
+
+    def picture(self, stored: results.Stored, kind: str) -> bytes:
+        """The file of a result. kind: image or map. Raises Refused (404, 410) where it is not kept."""
+        digest = stored.result.image_sha256 if kind == "image" else stored.map_sha256
+        kept = stored.result.image_kept if kind == "image" else stored.result.map_kept
+        if digest is None or not kept:
+            raise Refused(f"the {kind} of result {stored.result.id} is not kept any more", 410)
+        content = self.files.get(kind, digest)
+        if content is None:
+            self.metrics.errors.labels("file").inc()
+            LOG.error("%s of result %s is missing", kind, stored.result.id)
+            raise Refused(f"the {kind} of result {stored.result.id} is missing", 404)
+        return content
+
+    # ------------------------------------------------------------------ stations
+
+    def require_station(self, name: str) -> None:
+        """Raises Refused (404) where there is no such station."""
+        if not self.in_force.has(name):
+            raise Refused(f"no station {name!r}; 'GET /api/v1/stations' lists them", 404)
+
+    def add_station(self, name: str, who: str = "python") -> stations.Station:
+        """A further place that parts come from, with limits of its own, at first those of the model.
+
+        Raises ConfigError for an impossible name, Refused (409) for one that is there.
+        """
+        station_name(name)
+        with self.database.write() as connection:
+            if any(one.name == name for one in stations.stations(connection)):
+                raise Refused(f"station {name} is there already", 409)
+            stations.activate(connection, name, self.model[1], self.detector.calibrations)
+            note(connection, who, "add station", {"station": name})
+            self.in_force.replace(stations.deciding(connection))
+            (made,) = (one for one in stations.stations(connection) if one.name == name)
+        return made
+
+    # ------------------------------------------------------------------ its own state
+
+    @property
+    def engine(self) -> str:
+        """What runs the model."""
+        return str(getattr(getattr(self.detector, "engine", None), "name", "torch"))
+
+    def readiness(self) -> Readiness:
+        """Looked at anew once a second at most."""
+        with self._checking:
+            now = time.monotonic()
+            if self._checked is None or now - self._checked[0] > CHECKED_SECONDS:
+                self._checked = (now, self._look())
+            return self._checked[1]
+
+    def refresh_metrics(self) -> None:
+        """Those that are not counted as they happen."""
+        ready = self.readiness()
+        self.metrics.ready.set(ready.ready)
+        self.metrics.free.set(self.files.free_bytes())
+        if self.webhook is not None:
+            with self.database.read() as connection:
+                waiting = outbox.pending(connection).get(SINK, outbox.Pending(count=0, oldest=None))
+            self.metrics.pending.labels(SINK).set(waiting.count)
+            age = 0 if waiting.oldest is None else max(0, now_ms() - waiting.oldest) / 1000
+            self.metrics.oldest.labels(SINK).set(age)
+
+    def first_key(self) -> str | None:
+        """The secret of a new key for everything, where the service has no keys yet."""
+        with self.database.write() as connection:
+            if keys.keys(connection):
+                return None
+            secret, key = keys.make(connection, "first", ("admin",))
+            note(connection, "invad", "first key", {"key": key.id})
+        self.keyring.forget()
+        return secret
+
+    def stop(self, seconds: float = DRAIN_SECONDS) -> bool:
+        """Take no more parts and answer those under way; returns whether all were, in time."""
+        return self.line.close(seconds)
+
+    def close(self) -> None:
+        """Stop, deliver nothing more, and let go of the folder."""
+        if not self.stop():
+            LOG.error("%d parts were not answered in time", self.line.under_way)
+        self._stopping.set()
+        if self.webhook is not None:
+            self.webhook.close()
+        self._sweeper.join(5)
+        self._open.close()
+
+    def __enter__(self) -> "Service":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _opened(self, url: str | None) -> Database:
+        """The database. Images without rows would be a database that was lost, so that is refused."""
+        images = self.folder / FILES / "image"
+        has_images = is_folder(images) and any(images.iterdir())
+        database = Database(self.folder, url)
+        if has_images and database.is_new:
+            database.close()
+            if database.path is not None:
+                database.path.unlink()
+            raise ArtifactError(
+                f"{self.folder}: holds images and {database.name} has no rows of them; restore a backup with "
+                "'invad serve restore', or choose a new folder"
+            )
+        return database
+
+    def _take_model(self) -> None:
+        """Make the model the one that judges at every station."""
+        name, version = self.model
+        with self.database.write() as connection:
+            before = stations.stations(connection)
+            stations.add_version(connection, version, name, {"engine": self.engine})
+            for station in [one.name for one in before] or [DEFAULT_STATION]:
+                stations.activate(connection, station, version, self.detector.calibrations)
+            if changed := [one.name for one in before if one.active != version]:
+                note(connection, "invad", "switch model", {"to": version, "stations": changed})
+            self.in_force.replace(stations.deciding(connection))
+
+    def _webhook(self) -> Webhook | None:
+        if self.options.webhook is None:
+            return None
+        return Webhook(self.options.webhook, self.options.webhook_secret, self.database, self.metrics)
+
+    def _look(self) -> Readiness:
+        problem = self.database.problem()
+        free, reserve = self.files.free_bytes(), self.options.reserve
+        checks = {
+            "model": "ok",
+            "database": problem or "ok",
+            "disk": "ok" if free >= reserve else f"{free} bytes are free, {reserve} are reserved",
+            "line": "ok" if not self._stopping.is_set() else "stopping",
+        }
+        return Readiness(ready=all(value == "ok" for value in checks.values()), checks=checks)
+
+    def _sweep(self) -> None:
+        while True:
+            try:
+                swept = retention.sweep(
+                    self.database, self.files, self.options.retention, now_ms(), self._stopping.is_set
+                )
+                if swept.files or swept.rows:
+                    LOG.info("swept: %d images, %d rows, %d files", swept.images, swept.rows, swept.files)
+            except (SQLAlchemyError, DataError) as error:
+                self.metrics.errors.labels("sweep").inc()
+                LOG.error("nothing was swept: %s", said(error))
+            if self._stopping.wait(SWEEP_SECONDS):
+                return
+
+
+def require_word(name: str, value: str | None) -> None:
+    """Raises Refused for text that is long or holds what no database and no terminal takes."""
+    if value is not None and not (0 < len(value) <= LONGEST_WORD and value.isprintable()):
+        raise Refused(f"{name}: give 1 to {LONGEST_WORD} printable characters", 400)
+
+
+def _detector(
+    model: str | Path | Predictor, options: Options, engine: str, device: str | None, threads: int | None
+) -> tuple[Predictor, tuple[str, str]]:
+    """The detector, and its (name, content hash)."""
+    from invad.runtime.bundle import is_bundle
+
+    if isinstance(model, Predictor):
+        detector, name = model, "model"
+    elif is_bundle(folder := Path(model)):
+        from invad.runtime import load
+
+        detector = load(folder, engine, threads=threads, streams=options.streams, device=device)
+        name = _model_name(folder)
+    else:
+        if options.streams > 1:
+            raise ConfigError(f"streams = {options.streams}: only exported bundles run several at a time")
+        detector, name = open_detector(folder, engine, device, threads), _model_name(folder)
+    if not detector.calibrations:
+        raise NotCalibratedError(f"{name}: has no limits; run 'invad calibrate MODEL NORMALS' first")
+    if detector.content_hash is None:
+        raise ConfigError("the detector was never saved, so results could not name it; save it first")
+    return detector, (name, detector.content_hash)
+
+
+def _model_name(folder: Path) -> str:
+    return folder.resolve().name or "model"
+
+
+def _batch(detector: Predictor) -> int:
+    """Parts of one run: more than one pays on a GPU alone."""
+    if (size := getattr(getattr(detector, "info", None), "batch", None)) is not None:
+        return int(size)
+    return GPU_BATCH if _device(detector).split(":")[0].lower() not in ("cpu", "") else 1
+
+
+def _device(detector: Any) -> str:
+    engine = getattr(detector, "engine", None)
+    return str(engine.device if engine is not None else detector.model.extract.device)
+
+
+__all__: Sequence[str] = ["Readiness", "Service"]

@@ -1,0 +1,4 @@
+"""What the service keeps: rows in SQLite or PostgreSQL, images and maps in files named by their content.
+
+Order of imports: schema, migrations, database, files, results, stations, keys, retention, outbox, backup.
+"""

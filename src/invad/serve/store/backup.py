@@ -1,0 +1,179 @@
+"""A copy of a data folder while its service runs, and back again."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from sqlite3 import DatabaseError, connect
+
+from sqlalchemy import func, select, true
+
+from invad.errors import ArtifactError, DataError
+from invad.serve.store import keys
+from invad.serve.store.database import FILE, Database, copy_sqlite, note
+from invad.serve.store.files import KINDS, Files
+from invad.serve.store.schema import result
+from invad.system.files import is_file, is_folder, is_there, make_folder
+from invad.system.lock import sole_writer
+
+FILES = "files"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copied:
+    """results, files: in the copy. missing: files that rows name and that were not there."""
+
+    results: int
+    files: int
+    missing: int
+
+
+def backup(folder: Path, target: Path) -> Copied:
+    """Copy database and files of the data folder to `target`; files that are there already are kept.
+
+    The service may run: the rows are those of one moment, and files are never changed, only removed when they
+    have expired. Raises DataError, ArtifactError.
+    """
+    _require_database(folder)
+    make_folder(target)
+    target_database = target / FILE
+    copy_sqlite(folder / FILE, target_database)
+    return _copy_files(Files(folder / FILES), target)
+
+
+def restore(source: Path, folder: Path) -> Copied:
+    """Make a data folder of a backup. Raises DataError when there is something in the folder already."""
+    _require_database(source)
+    if is_there(folder) and (not is_folder(folder) or any(folder.iterdir())):
+        raise DataError(f"{folder}: is not empty; restore into a new folder")
+    for problem in problems(source):
+        raise ArtifactError(f"{source}: {problem}; take another backup")
+    make_folder(folder)
+    copy_sqlite(source / FILE, folder / FILE)
+    return _copy_files(Files(source / FILES), folder)
+
+
+def problems(folder: Path) -> list[str]:
+    """What is wrong with the database file of a data folder, in words; every page of it is read."""
+    try:
+        connection = connect(f"file:{folder / FILE}?mode=ro", uri=True)
+        try:
+            lines = [row[0] for row in connection.execute("PRAGMA integrity_check(3)")]
+            broken = [
+                f"row of {row[0]} that leads nowhere"
+                for row in connection.execute("PRAGMA foreign_key_check")
+            ]
+        finally:
+            connection.close()
+    except DatabaseError as error:
+        return [f"{FILE} is damaged ({error})"]
+    found = [line for line in lines if line != "ok"] + broken[:3]
+    return [f"{FILE} is damaged ({line})" for line in found]
+
+
+def strays(database: Database, files: Files) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Files that rows name and that are missing, and files that no row names."""
+    named: set[tuple[str, str]] = set()
+    with database.read() as connection:
+        for column, kept, kind in (
+            (result.c.image_sha256, result.c.image_kept, "image"),
+            (result.c.map_sha256, result.c.map_kept, "map"),
+        ):
+            named |= {(kind, digest) for digest in connection.scalars(select(column).where(kept == true()))}
+    there = set(files.names())
+    return sorted(named - there), sorted(there - named)
+
+
+def altered(files: Files) -> list[tuple[str, str]]:
+    """Files whose content is not what their name says; all are read."""
+    return [
+        (kind, digest)
+        for kind, digest in files.names()
+        if (content := files.get(kind, digest)) is not None and sha256(content).hexdigest() != digest
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checked:
+    """damaged, lost: what rows or files miss, one line each. unnamed: files that no row names."""
+
+    results: int
+    files: int
+    damaged: tuple[str, ...]
+    lost: tuple[str, ...]
+    unnamed: tuple[str, ...]
+
+
+def check(folder: Path, url: str | None = None) -> Checked:
+    """Read all rows and files of a data folder, and change none.
+
+    Raises DataError when a service uses it or there is no database, ArtifactError for an unreadable one.
+    """
+    if url is None:
+        _require_database(folder)
+    with sole_writer(folder, "service"):
+        damaged = problems(folder) if url is None else []
+        if damaged:
+            return Checked(results=0, files=0, damaged=tuple(damaged), lost=(), unnamed=())
+        database, files = Database(folder, url), Files(folder / FILES)
+        try:
+            lost, unnamed = strays(database, files)
+            with database.read() as connection:
+                count = connection.scalar(select(func.count()).select_from(result)) or 0
+        finally:
+            database.close()
+        damaged = [f"{kind} {digest} is altered" for kind, digest in altered(files)]
+        return Checked(
+            results=count,
+            files=len(list(files.names())),
+            damaged=tuple(damaged),
+            lost=tuple(f"{kind} {digest} is lost" for kind, digest in lost),
+            unnamed=tuple(f"{kind} {digest} is named by no result" for kind, digest in unnamed),
+        )
+
+
+def make_key(
+    folder: Path, url: str | None, name: str, scopes: Sequence[str], stations: Sequence[str] | None
+) -> str:
+    """The secret of a new key; the service may be running. Raises DataError where there is no database."""
+    if url is None:
+        _require_database(folder)
+    database = Database(folder, url, beside=True)
+    try:
+        with database.write() as connection:
+            secret, key = keys.make(connection, name, scopes, stations)
+            note(connection, "command line", "make key", {"key": key.id, "scopes": list(scopes)})
+        return secret
+    finally:
+        database.close()
+
+
+def _require_database(folder: Path) -> None:
+    if not is_file(folder / FILE):
+        raise DataError(
+            f"{folder}: holds no {FILE}; give the data folder of a service. A PostgreSQL database is copied "
+            "by pg_dump, and its files by any copy of the folder"
+        )
+
+
+def _copy_files(source: Files, target: Path) -> Copied:
+    database = Database(target)
+    try:
+        copy, missing = Files(target / FILES), 0
+        lost, _ = strays(database, source)
+        with database.read() as connection:
+            count = connection.scalar(select(func.count()).select_from(result)) or 0
+            columns = select(result.c.image_sha256, result.c.map_sha256)
+            rows = connection.execute(columns.where(result.c.image_kept == true())).all()
+        names = {(kind, digest) for row in rows for kind, digest in zip(KINDS, row, strict=True) if digest}
+        copied = 0
+        for kind, digest in sorted(names - set(lost)):
+            content = source.get(kind, digest)
+            if content is None:
+                missing += 1
+                continue
+            copy.put(kind, content, digest)
+            copied += 1
+        return Copied(results=count, files=copied, missing=missing + len(lost))
+    finally:
+        database.close()

@@ -1,0 +1,274 @@
+"""The database: opened, recognised, brought up to date, and used by one service at a time."""
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import (
+    ArgumentError,
+    DBAPIError,
+    NoSuchModuleError,
+    OperationalError,
+    SQLAlchemyError,
+)
+from sqlalchemy.pool import QueuePool
+
+from invad.errors import ArtifactError, ConfigError, DataError, in_one_line
+from invad.serve.store.schema import audit, result
+
+FILE = "invad.db"
+BUSY_MS = 5000
+READERS = 8
+LOCK_NUMBER = 0x696E766164  # of PostgreSQL's advisory lock: "invad" in ASCII
+RESTORE = "restore a backup with 'invad serve restore'"
+
+
+class Database:
+    """Rows. Reads may run side by side; writes go one after the other."""
+
+    def __init__(self, folder: Path, url: str | None = None, *, beside: bool = False):
+        """Open it, make or update its tables. folder: holds the SQLite file where there is no `url`. beside:
+        the service that uses it may be running; a server's database is not kept from others.
+
+        Raises ArtifactError for a database that is damaged, foreign or newer than this invad, DataError for
+        a server that does not answer or that another service uses, ConfigError for an impossible address.
+        """
+        self.path = None if url else folder / FILE
+        self.name = str(self.path) if self.path else _without_password(str(url))
+        self.writer, self.reader = _engines(url or f"sqlite:///{self.path}")
+        self._writing = threading.Lock()
+        self._beside = beside
+        self._holding: Connection | None = None
+        self._file: tuple[int, int] | None = None
+        try:
+            self._hold()
+            self.is_new = self._prepare()
+            self._file = self._file_id()
+        except BaseException:
+            self.close()
+            raise
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One transaction: all of the block is stored when it ends, or nothing.
+
+        Raises SQLAlchemyError, DataError when the file is gone.
+        """
+        with self._writing:
+            self._require_same_file()
+            with self.writer.begin() as connection:
+                yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One view of what is stored. Raises SQLAlchemyError."""
+        with self.reader.connect() as connection:
+            yield connection
+
+    def problem(self) -> str | None:
+        """Why nothing can be written now; None when it can."""
+        if not self._writing.acquire(timeout=1):
+            return None  # somebody is writing, and will be told
+        try:
+            self._require_same_file()
+            self._hold()
+            with self.writer.connect() as connection:  # which begins to write
+                connection.execute(select(1))
+                connection.rollback()
+        except (SQLAlchemyError, DataError) as error:
+            return said(error)
+        finally:
+            self._writing.release()
+        return None
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self._holding is not None:
+            with suppress(SQLAlchemyError):
+                self._holding.close()
+        self.reader.dispose()
+        self.writer.dispose()
+
+    def _file_id(self) -> tuple[int, int] | None:
+        """Which file it is, by device and number."""
+        try:
+            found = self.path.stat() if self.path is not None else None
+        except OSError:
+            return None
+        return None if found is None else (found.st_dev, found.st_ino)
+
+    def _require_same_file(self) -> None:
+        """SQLite goes on writing to a file that was removed, where nobody finds it again."""
+        if self._file is not None and self._file_id() != self._file:
+            raise DataError(f"{self.path}: is gone or another file; bring it back, or stop and {RESTORE}")
+
+    def _hold(self) -> None:
+        """Keep other services away from a server's database; for SQLite the lock of the folder does."""
+        if self.path is not None or self._beside:
+            return
+        with suppress(SQLAlchemyError):
+            if self._holding is not None:
+                self._holding.execute(select(1))
+                self._holding.rollback()
+                return
+        if self._holding is not None:
+            with suppress(SQLAlchemyError):
+                self._holding.invalidate()
+                self._holding.close()
+            self._holding = None
+        try:
+            holding = self.reader.connect()
+        except DBAPIError as error:
+            raise DataError(f"{self.name}: does not answer ({said(error)}); is the server running?") from None
+        taken = holding.execute(
+            text("SELECT pg_try_advisory_lock(:number)"), {"number": LOCK_NUMBER}
+        ).scalar()
+        holding.rollback()
+        if not taken:
+            holding.close()
+            raise DataError(
+                f"{self.name}: another service uses this database; stop it or give another database"
+            )
+        self._holding = holding
+
+    def _prepare(self) -> bool:
+        """Make or update the tables; returns whether there were none."""
+        try:
+            with self.reader.connect() as connection:
+                tables = inspect(connection).get_table_names()
+                there = MigrationContext.configure(connection).get_current_revision()
+                if there is not None:
+                    connection.execute(select(result.c.id).limit(1))
+        except DBAPIError as error:
+            if self.path is None:
+                raise DataError(
+                    f"{self.name}: does not answer ({said(error)}); is the server running?"
+                ) from None
+            if isinstance(error, OperationalError):
+                raise DataError(f"{self.name}: cannot be opened ({said(error)})") from None
+            raise ArtifactError(f"{self.name}: damaged ({said(error)}); {RESTORE}") from None
+        if there is None and tables:
+            raise ArtifactError(
+                f"{self.name}: holds tables of another program ({', '.join(sorted(tables)[:3])}); give "
+                "another database"
+            )
+        configuration = migrations()
+        script = ScriptDirectory.from_config(configuration)
+        newest = script.get_current_head()
+        if there == newest:
+            return False
+        try:
+            script.get_revision(there or "base")
+        except CommandError:
+            raise ArtifactError(
+                f"{self.name}: of a newer invad (step {there}, this one knows up to {newest}); use that invad"
+            ) from None
+        if there is not None and self.path is not None:
+            copy_sqlite(self.path, self.path.with_name(f"{FILE}.before-{newest}"))
+        with self.write() as connection:
+            configuration.attributes["connection"] = connection
+            command.upgrade(configuration, "head")
+            if there is not None:
+                note(connection, "invad", "migrate", {"from": there, "to": newest})
+        return there is None
+
+
+def migrations() -> Config:
+    """How Alembic finds the steps."""
+    configuration = Config()
+    configuration.set_main_option("script_location", str(Path(__file__).with_name("migrations")))
+    configuration.set_main_option("path_separator", "os")
+    return configuration
+
+
+def note(connection: Connection, who: str, action: str, content: dict[str, Any]) -> None:
+    """A row of the audit table: who changed what."""
+    connection.execute(
+        audit.insert().values(time=now_ms(), who=who, action=action, content=json.dumps(content))
+    )
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def said(error: Exception) -> str:
+    """What the database itself said, in one line, without the statement and its values."""
+    return in_one_line(error.orig or error) if isinstance(error, DBAPIError) else in_one_line(error)
+
+
+def copy_sqlite(source: Path, target: Path) -> None:
+    """A whole copy of a database that may be in use, complete or not at all. Raises ArtifactError."""
+    partial = target.with_name(f"{target.name}.partial")
+    partial.unlink(missing_ok=True)
+    try:
+        read, written = sqlite3.connect(source), sqlite3.connect(partial)
+        try:
+            read.backup(written)
+        finally:
+            written.close()
+            read.close()
+        partial.replace(target)
+    except sqlite3.Error as error:
+        partial.unlink(missing_ok=True)
+        raise ArtifactError(f"{source}: cannot be copied to {target} ({in_one_line(error)})") from None
+
+
+def _engines(url: str) -> tuple[Engine, Engine]:
+    """(writer, reader)."""
+    try:
+        parsed = make_url(url)
+        if parsed.get_backend_name() == "postgresql":
+            shared: dict[str, Any] = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}
+            writer = create_engine(parsed, pool_size=1, max_overflow=0, **shared)
+            return writer, create_engine(parsed, pool_size=READERS, **shared)
+        if parsed.get_backend_name() != "sqlite":
+            raise ConfigError(f"database {_without_password(url)}: give postgresql+psycopg://USER@HOST/NAME")
+        writer = create_engine(parsed, poolclass=QueuePool, pool_size=1, max_overflow=0)
+        reader = create_engine(parsed, poolclass=QueuePool, pool_size=READERS)
+    except (ArgumentError, NoSuchModuleError):
+        raise ConfigError(
+            f"database {_without_password(url)}: is no address; give postgresql+psycopg://USER@HOST/NAME"
+        ) from None
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"PostgreSQL needs {error.name}; pip install 'invad[postgres]'") from None
+    _speak_sqlite(writer, "BEGIN IMMEDIATE")
+    _speak_sqlite(reader, "BEGIN")
+    return writer, reader
+
+
+def _speak_sqlite(engine: Engine, begin: str) -> None:
+    @event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # the driver begins no transactions of its own
+        for line in (
+            f"busy_timeout = {BUSY_MS}",
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "foreign_keys = ON",
+        ):
+            connection.execute(f"PRAGMA {line}")
+
+    @event.listens_for(engine, "begin")
+    def _begun(connection: Connection) -> None:
+        connection.exec_driver_sql(begin)
+
+
+def _without_password(url: str) -> str:
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return url

@@ -1,0 +1,63 @@
+"""What sinks have not taken yet. A row goes when the sink has, so each result is delivered at least once."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, delete, func, select
+
+from invad.serve.records import Result
+from invad.serve.store import results
+from invad.serve.store.schema import outbox
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """A result that a sink should be given now, for the `attempts` + 1st time."""
+
+    result: Result
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pending:
+    """Of one sink: results that wait, and since when the oldest of them was due, in milliseconds."""
+
+    count: int
+    oldest: int | None
+
+
+def due(connection: Connection, sink: str, now: int, limit: int) -> list[Due]:
+    """Those whose next try has come, the longest waiting first."""
+    wanted = (
+        select(outbox.c.result, outbox.c.attempts)
+        .where(outbox.c.sink == sink, outbox.c.next_try <= now)
+        .order_by(outbox.c.next_try, outbox.c.result)
+        .limit(limit)
+    )
+    found = []
+    for id, attempts in connection.execute(wanted).all():
+        stored = results.by_id(connection, id)
+        assert stored is not None, "a row of the outbox has a result"
+        found.append(Due(result=stored.result, attempts=attempts))
+    return found
+
+
+def delivered(connection: Connection, sink: str, ids: Sequence[str]) -> None:
+    """The sink has these."""
+    connection.execute(delete(outbox).where(outbox.c.sink == sink, outbox.c.result.in_(ids)))
+
+
+def failed(connection: Connection, sink: str, id: str, next_try: int) -> None:
+    """The sink did not take it; try again at `next_try`."""
+    row = outbox.update().where(outbox.c.sink == sink, outbox.c.result == id)
+    connection.execute(row.values(attempts=outbox.c.attempts + 1, next_try=next_try))
+
+
+def pending(connection: Connection) -> dict[str, Pending]:
+    """By sink."""
+    counted = select(outbox.c.sink, func.count(), func.min(outbox.c.result)).group_by(outbox.c.sink)
+    found = {}
+    for sink, count, first in connection.execute(counted):
+        stored = results.by_id(connection, first)
+        found[sink] = Pending(count=count, oldest=None if stored is None else stored.time_ms)
+    return found

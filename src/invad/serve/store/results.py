@@ -1,0 +1,158 @@
+"""Results: written many in one transaction, read one by one and page by page."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, func, select
+
+from invad.records import Decision
+from invad.scoring.regions import Region
+from invad.serve.records import SCHEMA, Milliseconds, Result, milliseconds, utc
+from invad.serve.store.schema import outbox, region, result
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A result and what of its row is no part of it."""
+
+    result: Result
+    map_sha256: str | None
+    map_limits: tuple[float, float]
+
+    @property
+    def time_ms(self) -> int:
+        """When the part came in, in milliseconds since 1970."""
+        return milliseconds(self.result.time)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """Which results: all that are given have to fit. since, until: milliseconds, the latter excluded. before:
+    an id, of the last one of the page before."""
+
+    station: str | None = None
+    stations: tuple[str, ...] | None = None
+    decision: Decision | None = None
+    part_id: str | None = None
+    lot: str | None = None
+    since: int | None = None
+    until: int | None = None
+    before: str | None = None
+    limit: int = 50
+
+
+def insert(connection: Connection, stored: Sequence[Stored], sinks: Sequence[str]) -> None:
+    """Add results, their regions, and a row of the outbox for each and each sink."""
+    connection.execute(result.insert(), [_columns(one) for one in stored])
+    found = [
+        {"result": one.result.id, "number": number, **_region_columns(place)}
+        for one in stored
+        for number, place in enumerate(one.result.regions)
+    ]
+    if found:
+        connection.execute(region.insert(), found)
+    waiting = [
+        {
+            "result": one.result.id,
+            "sink": sink,
+            "attempts": 0,
+            "next_try": one.time_ms,
+        }
+        for one in stored
+        for sink in sinks
+    ]
+    if waiting:
+        connection.execute(outbox.insert(), waiting)
+
+
+def known(connection: Connection, ids: Sequence[str]) -> set[str]:
+    """Which of these ids are stored."""
+    return set(connection.scalars(select(result.c.id).where(result.c.id.in_(ids))))
+
+
+def by_id(connection: Connection, id: str) -> Stored | None:
+    return _one(connection, select(result).where(result.c.id == id))
+
+
+def by_request(connection: Connection, station: str, request_id: str) -> Stored | None:
+    """What came of a request that the caller named."""
+    wanted = select(result).where(result.c.station == station, result.c.request_id == request_id)
+    return _one(connection, wanted)
+
+
+def page(connection: Connection, query: Query) -> list[Stored]:
+    """The newest that fit, newest first."""
+    wanted = select(result).order_by(result.c.id.desc()).limit(query.limit)
+    for name in ("station", "decision", "part_id", "lot"):
+        if (value := getattr(query, name)) is not None:
+            wanted = wanted.where(result.c[name] == value)
+    if query.stations is not None:
+        wanted = wanted.where(result.c.station.in_(query.stations))
+    if query.since is not None:
+        wanted = wanted.where(result.c.time >= query.since)
+    if query.until is not None:
+        wanted = wanted.where(result.c.time < query.until)
+    if query.before is not None:
+        wanted = wanted.where(result.c.id < query.before)
+    return _with_regions(connection, connection.execute(wanted).all())
+
+
+def newest_id(connection: Connection) -> str | None:
+    """The largest id there is."""
+    newest: str | None = connection.scalar(select(func.max(result.c.id)))
+    return newest
+
+
+def _one(connection: Connection, wanted: Select[Any]) -> Stored | None:
+    found = _with_regions(connection, connection.execute(wanted).all())
+    return found[0] if found else None
+
+
+def _with_regions(connection: Connection, rows: Sequence[Row[Any]]) -> list[Stored]:
+    places: defaultdict[str, list[Region]] = defaultdict(list)
+    wanted = select(region).where(region.c.result.in_([row.id for row in rows])).order_by(region.c.number)
+    for place in connection.execute(wanted) if rows else ():
+        values = {name: getattr(place, name) for name in ("x", "y", "width", "height", "area", "peak")}
+        places[place.result].append(Region(**values))
+    return [_stored(row, tuple(places[row.id])) for row in rows]
+
+
+_SAME = (
+    *("id", "station", "part_id", "lot", "category", "source", "request_id", "image_sha256", "image_kept"),
+    *("map_kept", "width", "height", "model", "model_version", "calibration", "score", "peak", "p_value"),
+    *("decision", "review_limit", "bad_limit"),
+)
+"""What a row and a record call by one name."""
+
+_STEPS = ("queue", "decode", "infer", "store")
+
+
+def _stored(row: Row[Any], regions: tuple[Region, ...]) -> Stored:
+    record = Result(
+        schema=SCHEMA,
+        time=utc(row.time),
+        regions=regions,
+        ms=Milliseconds(**{step: getattr(row, f"ms_{step}") for step in _STEPS}),
+        **{name: getattr(row, name) for name in _SAME},
+    )
+    return Stored(
+        result=record, map_sha256=row.map_sha256, map_limits=(row.map_review_limit, row.map_bad_limit)
+    )
+
+
+def _columns(stored: Stored) -> dict[str, Any]:
+    record = stored.result
+    return {
+        **{name: getattr(record, name) for name in _SAME},
+        **{f"ms_{step}": getattr(record.ms, step) for step in _STEPS},
+        "time": stored.time_ms,
+        "map_sha256": stored.map_sha256,
+        "map_review_limit": stored.map_limits[0],
+        "map_bad_limit": stored.map_limits[1],
+    }
+
+
+def _region_columns(place: Region) -> dict[str, Any]:
+    return {name: getattr(place, name) for name in ("x", "y", "width", "height", "area", "peak")}

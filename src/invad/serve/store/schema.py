@@ -1,0 +1,172 @@
+"""The tables. Times are milliseconds since 1970, UTC; what the migrations make is held to this by a test."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+model_version = Table(
+    "model_version",
+    metadata,
+    Column("hash", String(64), primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("added", BigInteger, nullable=False),
+    Column("content", Text, nullable=False),  # JSON: what kind of folder it was, and where
+)
+
+station = Table(
+    "station",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("created", BigInteger, nullable=False),
+    Column("active", ForeignKey("model_version.hash"), nullable=False),
+)
+
+calibration = Table(
+    "calibration",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("station", ForeignKey("station.name"), nullable=False),
+    Column("category", Text, nullable=False),  # "" is that over all categories
+    Column("revision", Integer, nullable=False),
+    Column("model_version", ForeignKey("model_version.hash"), nullable=False),
+    Column("content", Text, nullable=False),  # JSON of scores, peaks, rates and groups
+    Column("made_from", Text, nullable=False),
+    Column("created", BigInteger, nullable=False),
+    UniqueConstraint("station", "category", "revision"),
+)
+
+in_force = Table(
+    "in_force",
+    metadata,
+    Column("station", ForeignKey("station.name"), primary_key=True),
+    Column("category", Text, primary_key=True),
+    Column("model_version", ForeignKey("model_version.hash"), primary_key=True),
+    Column("calibration", ForeignKey("calibration.id"), nullable=False),
+    Column("since", BigInteger, nullable=False),
+)
+
+result = Table(
+    "result",
+    metadata,
+    Column("id", String(26), primary_key=True),
+    Column("station", ForeignKey("station.name"), nullable=False),
+    Column("time", BigInteger, nullable=False),
+    Column("part_id", Text),
+    Column("lot", Text),
+    Column("category", Text),
+    Column("source", String(16), nullable=False),
+    Column("request_id", Text),
+    Column("image_sha256", String(64), nullable=False),
+    Column("image_kept", Boolean, nullable=False),
+    Column("map_sha256", String(64)),
+    Column("map_kept", Boolean, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("model_version", ForeignKey("model_version.hash"), nullable=False),
+    Column("calibration", Integer, nullable=False),  # the revision
+    Column("score", Double, nullable=False),
+    Column("peak", Double, nullable=False),
+    Column("p_value", Double, nullable=False),
+    Column("decision", String(6), nullable=False),
+    Column("review_limit", Double, nullable=False),
+    Column("bad_limit", Double, nullable=False),
+    Column("map_review_limit", Double, nullable=False),
+    Column("map_bad_limit", Double, nullable=False),
+    Column("ms_queue", Double, nullable=False),
+    Column("ms_decode", Double, nullable=False),
+    Column("ms_infer", Double, nullable=False),
+    Column("ms_store", Double, nullable=False),
+    UniqueConstraint("station", "request_id"),
+    # Ids rise with storing even where a clock was set back, so pages go by id.
+    Index(None, "station", "id"),
+    Index(None, "decision", "id"),
+    Index(None, "part_id"),
+    Index(None, "time"),
+    Index(None, "image_sha256"),
+    Index(None, "map_sha256"),
+)
+Index(
+    "ix_result_kept",
+    result.c.decision,
+    result.c.time,
+    sqlite_where=text("image_kept = 1"),
+    postgresql_where=text("image_kept"),
+)
+
+region = Table(
+    "region",
+    metadata,
+    Column("result", ForeignKey("result.id", ondelete="CASCADE"), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("x", Integer, nullable=False),
+    Column("y", Integer, nullable=False),
+    Column("width", Integer, nullable=False),
+    Column("height", Integer, nullable=False),
+    Column("area", Integer, nullable=False),
+    Column("peak", Double, nullable=False),
+)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("result", ForeignKey("result.id", ondelete="CASCADE"), primary_key=True),
+    Column("sink", String(64), primary_key=True),
+    Column("attempts", Integer, nullable=False),
+    Column("next_try", BigInteger, nullable=False),
+    Index(None, "sink", "next_try"),
+)
+"""What a sink has not taken yet; a row goes when it has."""
+
+expired_file = Table(
+    "expired_file",
+    metadata,
+    Column("kind", String(8), primary_key=True),
+    Column("sha256", String(64), primary_key=True),
+)
+"""Files that may be deleted; no others ever are."""
+
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("id", String(16), primary_key=True),
+    Column("sha256", String(64), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("scopes", Text, nullable=False),  # separated by blanks
+    Column("stations", Text),  # separated by blanks; NULL is all of them
+    Column("created", BigInteger, nullable=False),
+    Column("expires", BigInteger),
+    Column("last_used", BigInteger),
+    Column("revoked", BigInteger),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("time", BigInteger, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("content", Text, nullable=False),  # JSON
+)

@@ -1,0 +1,205 @@
+"""From a judged part to its stored result: map, row, one transaction for all that wait, answers."""
+
+import logging
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+
+import numpy as np
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+
+from invad.errors import DataError, InvadError
+from invad.records import Prediction
+from invad.scoring.regions import regions
+from invad.serve.ids import Ids
+from invad.serve.limits import InForce
+from invad.serve.metrics import Metrics
+from invad.serve.parts import Job, since
+from invad.serve.pictures import encode_map
+from invad.serve.records import SCHEMA, Milliseconds, Refused, Result, utc
+from invad.serve.store import results
+from invad.serve.store.database import Database, said
+from invad.serve.store.files import Files
+
+LOG = logging.getLogger("invad.serve")
+MOST_REGIONS = 100
+"""Of one part in the database; a map of noise has thousands."""
+
+AT_MOST = 64
+"""Parts of one transaction."""
+
+STAGES = ("queue", "decode", "infer", "store")
+
+
+class Committer:
+    """A thread that stores what `add` is given, and answers when it is on the disk."""
+
+    def __init__(
+        self,
+        model: tuple[str, str],
+        database: Database,
+        files: Files,
+        in_force: InForce,
+        metrics: Metrics,
+        finish: Callable[[Job, Result | BaseException], None],
+        *,
+        wait_seconds: float,
+        sinks: Sequence[str] = (),
+        woken: Callable[[], None] = lambda: None,
+    ):
+        """model: name and content hash. finish: told the outcome of each part. wait_seconds: how long a
+        database that takes nothing is waited for. sinks, woken: see `Line`."""
+        self.model, self.database, self.files, self.in_force = model, database, files, in_force
+        self.metrics, self.finish, self.wait_seconds = metrics, finish, wait_seconds
+        self.sinks, self.woken = tuple(sinks), woken
+        with database.read() as connection:
+            self.ids = Ids(results.newest_id(connection))
+        regions(np.zeros((1, 1), np.float32), 0)  # loads what it needs before a part waits for it
+        self._judged: deque[Job] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="invad-commit", daemon=True)
+        self._thread.start()
+
+    def add(self, job: Job) -> None:
+        """Store a judged part soon."""
+        with self._changed:
+            self._judged.append(job)
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Store what there is, and end."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while jobs := self._take():
+            ready = []
+            for job in jobs:
+                try:
+                    job.stored = self._row(job)
+                    ready.append(job)
+                except BaseException as error:
+                    self.metrics.errors.labels("row").inc()
+                    LOG.exception("a result could not be made")
+                    self.finish(job, error)
+            if ready:
+                self._store(ready)
+
+    def _take(self) -> list[Job]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._judged or self._closed)
+            return [self._judged.popleft() for _ in range(min(AT_MOST, len(self._judged)))]
+
+    def _row(self, job: Job) -> results.Stored:
+        """The result, with its map kept."""
+        part, prediction = job.part, job.prediction
+        assert prediction is not None
+        assert job.pixels is not None
+        limits = self.in_force.limits(part.station, job.key)
+        p_value, decision = limits.judge(prediction.score)
+        peak = float(prediction.anomaly_map.max())
+        if not math.isfinite(peak):
+            raise InvadError(
+                "the engine gave a map that is not of numbers; test the model with 'invad verify'"
+            )
+        map_sha256 = self._keep_map(job, prediction) if job.image_kept else None
+        found = regions(prediction.anomaly_map, limits.map[0])[:MOST_REGIONS] if peak > limits.map[0] else ()
+        record = Result(
+            schema=SCHEMA,
+            id=self.ids.new(),
+            station=part.station,
+            time=utc(job.came),
+            part_id=part.part_id,
+            lot=part.lot,
+            category=job.key or None,
+            source=part.source,
+            request_id=part.request_id,
+            image_sha256=job.digest,
+            width=job.pixels.shape[1],
+            height=job.pixels.shape[0],
+            model=self.model[0],
+            model_version=self.model[1],
+            calibration=limits.revision,
+            score=prediction.score,
+            peak=peak,
+            p_value=p_value,
+            decision=decision,
+            review_limit=limits.score[0],
+            bad_limit=limits.score[1],
+            regions=found,
+            image_kept=job.image_kept,
+            map_kept=map_sha256 is not None,
+            ms=Milliseconds(
+                queue=round(job.queue_ms, 3),
+                decode=round(job.decode_ms, 3),
+                infer=round(job.infer_ms, 3),
+                store=round(since(job.judged), 3),
+            ),
+        )
+        return results.Stored(result=record, map_sha256=map_sha256, map_limits=limits.map)
+
+    def _keep_map(self, job: Job, prediction: Prediction) -> str | None:
+        content = encode_map(prediction.anomaly_map)
+        digest = sha256(content).hexdigest()
+        job.held.append(("map", digest))
+        self.files.hold([("map", digest)])
+        try:
+            return self.files.put("map", content, digest)
+        except DataError as error:
+            self.metrics.errors.labels("file").inc()
+            LOG.error("a map was not kept: %s", error)
+            return None
+
+    def _store(self, jobs: Sequence[Job]) -> None:
+        """One transaction for all, tried until the time of waiting is over; then the answers."""
+        rows = [job.stored for job in jobs if job.stored is not None]
+        started, again = time.monotonic(), False
+        until = started + self.wait_seconds
+        while True:
+            try:
+                with self.database.write() as connection:
+                    # A commit whose end was not heard of may have been one.
+                    there = results.known(connection, [row.result.id for row in rows]) if again else set()
+                    if missing := [row for row in rows if row.result.id not in there]:
+                        results.insert(connection, missing, self.sinks)
+                break
+            except (SQLAlchemyError, DataError) as error:
+                again = True
+                self.metrics.errors.labels("database").inc()
+                LOG.error("results were not stored: %s", said(error))
+                if not _may_pass(error) and len(jobs) > 1:
+                    for job in jobs:  # the one at fault does not take the others with it
+                        self._store([job])
+                    return
+                if time.monotonic() > until or not _may_pass(error):
+                    self._give_up(jobs, error)
+                    return
+                time.sleep(0.2)
+        self.metrics.stage.labels("commit").observe(time.monotonic() - started)
+        for job, row in zip(jobs, rows, strict=True):
+            record = row.result
+            for stage in STAGES:
+                self.metrics.stage.labels(stage).observe(getattr(record.ms, stage) / 1000)
+            self.metrics.parts.labels(record.station, record.decision, record.source).inc()
+            self.metrics.p_value.labels(record.station).observe(record.p_value)
+            self.finish(job, record)
+        if self.sinks:
+            self.woken()
+
+    def _give_up(self, jobs: Sequence[Job], error: Exception) -> None:
+        for job in jobs:
+            self.metrics.rejected.labels("database").inc()
+            self.finish(job, Refused(f"not stored, send it again: {said(error)}", 503, 5))
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether a database that says this may take the same rows later: locked, full, gone."""
+    if isinstance(error, DBAPIError):
+        return isinstance(error, OperationalError) or error.connection_invalidated
+    return True

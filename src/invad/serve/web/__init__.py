@@ -1,0 +1,5 @@
+"""The service over HTTP.
+
+Order of imports: problems, guard, auth, uploads, answers, inspection, administration, reference,
+app.
+"""

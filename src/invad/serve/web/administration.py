@@ -1,0 +1,220 @@
+"""What decides, and who may ask: stations, calibrations, versions of models, keys."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Body, Depends
+from starlette.responses import Response
+
+from invad.serve.records import Refused, utc
+from invad.serve.service import Service
+from invad.serve.store import keys, stations
+from invad.serve.store.database import note
+from invad.serve.web.answers import NO_KEY, NOT_THERE, StationName, error, time_of
+from invad.serve.web.auth import Caller, Gate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StationRecord:
+    """active: content hash of the version that judges there."""
+
+    name: str
+    created: str
+    active: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionRecord:
+    """stations: where it judges now."""
+
+    hash: str
+    model: str
+    added: str
+    engine: str
+    stations: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RevisionRecord:
+    """n: independent good images, or groups of them. The rates are those asked for; a limit is what a score
+    has to exceed. warnings: what n is too small to promise."""
+
+    station: str
+    category: str | None
+    revision: int
+    in_force: bool
+    model_version: str
+    made_from: str
+    created: str
+    n: int
+    review_rate: float
+    bad_rate: float
+    review_limit: float
+    bad_limit: float
+    warnings: list[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewKey:
+    """scopes: some of infer, read, review, admin. stations: where it is good, everywhere by default. expires:
+    ISO date."""
+
+    name: str
+    scopes: list[str]
+    stations: list[str] | None = None
+    expires: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRecord:
+    """secret: shown once, when the key is made."""
+
+    id: str
+    name: str
+    scopes: list[str]
+    stations: list[str] | None
+    created: str
+    expires: str | None
+    last_used: str | None
+    revoked: str | None
+    secret: str | None = None
+
+
+def router(service: Service, gate: Gate) -> APIRouter:
+    """These calls."""
+    api = APIRouter(prefix="/api/v1", responses=NO_KEY)
+    reading = Annotated[Caller, Depends(gate.needs("read"))]
+    administering = Annotated[Caller, Depends(gate.needs("admin"))]
+
+    @api.get("/stations", summary="Where parts come from.")
+    def list_stations(caller: reading) -> dict[str, list[StationRecord]]:
+        """Those that the key is for."""
+        with service.database.read() as connection:
+            found = stations.stations(connection)
+        mine = [one for one in found if caller.stations is None or one.name in caller.stations]
+        return {"stations": [_station(one) for one in mine]}
+
+    @api.post(
+        "/stations",
+        summary="Add a station.",
+        status_code=201,
+        responses={400: error("An impossible name."), 409: error("It is there already.")},
+    )
+    def add_station(
+        caller: administering,
+        name: Annotated[str, Body(embed=True, description="Small letters, digits, dots, dashes.")],
+    ) -> StationRecord:
+        """Its limits are those of the model at first, and its own from then on."""
+        caller.require(name)
+        return _station(service.add_station(name, caller.name))
+
+    @api.get(
+        "/stations/{station}/calibrations",
+        summary="What decides at a station, and what did.",
+        responses=NOT_THERE,
+    )
+    def calibrations(
+        caller: reading,
+        station: StationName,
+    ) -> dict[str, list[RevisionRecord]]:
+        """All revisions, newest first."""
+        caller.require(station)
+        service.require_station(station)
+        with service.database.read() as connection:
+            found = stations.revisions(connection, station)
+            deciding = {one.id for one in stations.deciding(connection)}
+        return {"calibrations": [_revision(one, one.id in deciding) for one in found]}
+
+    @api.get("/models", summary="All versions of all models.")
+    def models(caller: reading) -> dict[str, list[VersionRecord]]:
+        """Newest first."""
+        return {"versions": _versions(None)}
+
+    @api.get("/models/{name}/versions", summary="The versions of a model.", responses=NOT_THERE)
+    def versions(caller: reading, name: str) -> dict[str, list[VersionRecord]]:
+        """Newest first; a version is named by the hash of its content."""
+        if not (found := _versions(name)):
+            raise Refused(f"no model {name!r}; 'GET /api/v1/models' lists them", 404)
+        return {"versions": found}
+
+    def _versions(model: str | None) -> list[VersionRecord]:
+        with service.database.read() as connection:
+            found, places = stations.versions(connection, model), stations.stations(connection)
+        return [
+            VersionRecord(
+                hash=one.hash,
+                model=one.model,
+                added=utc(one.added),
+                engine=one.content["engine"],
+                stations=[place.name for place in places if place.active == one.hash],
+            )
+            for one in found
+        ]
+
+    @api.get("/keys", summary="The keys, without their secrets.")
+    def list_keys(caller: administering) -> dict[str, list[KeyRecord]]:
+        """Oldest first, revoked ones too."""
+        with service.database.read() as connection:
+            return {"keys": [_key(one) for one in keys.keys(connection)]}
+
+    @api.post("/keys", summary="Make a key.", status_code=201, responses={400: error("Unknown scopes.")})
+    def make_key(caller: administering, wanted: NewKey) -> KeyRecord:
+        """The secret is in this answer and nowhere else."""
+        expires = time_of("expires", wanted.expires)
+        with service.database.write() as connection:
+            secret, key = keys.make(connection, wanted.name, wanted.scopes, wanted.stations, expires)
+            note(connection, caller.name, "make key", {"key": key.id, "scopes": wanted.scopes})
+        service.keyring.forget()
+        return _key(key, secret)
+
+    @api.delete("/keys/{id}", summary="Revoke a key.", status_code=204, responses=NOT_THERE)
+    def revoke_key(caller: administering, id: str) -> Response:
+        """It works no more from the next request on."""
+        with service.database.write() as connection:
+            if not keys.revoke(connection, id):
+                raise Refused(f"no key {id} that works", 404)
+            note(connection, caller.name, "revoke key", {"key": id})
+        service.keyring.forget()
+        return Response(status_code=204)
+
+    return api
+
+
+def _station(one: stations.Station) -> StationRecord:
+    return StationRecord(name=one.name, created=utc(one.created), active=one.active)
+
+
+def _revision(one: stations.Revision, in_force: bool) -> RevisionRecord:
+    limits = one.calibration
+    review, bad = limits.score_limits()
+    return RevisionRecord(
+        station=one.station,
+        category=one.category or None,
+        revision=one.revision,
+        in_force=in_force,
+        model_version=one.model_version,
+        made_from=one.made_from,
+        created=utc(one.created),
+        n=limits.n,
+        review_rate=limits.rates.review,
+        bad_rate=limits.rates.bad,
+        review_limit=review,
+        bad_limit=bad,
+        warnings=list(limits.warnings()),
+    )
+
+
+def _key(one: keys.Key, secret: str | None = None) -> KeyRecord:
+    times = (None if value is None else utc(value) for value in (one.expires, one.last_used, one.revoked))
+    expires, last_used, revoked = times
+    return KeyRecord(
+        id=one.id,
+        name=one.name,
+        scopes=list(one.scopes),
+        stations=None if one.stations is None else list(one.stations),
+        created=utc(one.created),
+        expires=expires,
+        last_used=last_used,
+        revoked=revoked,
+        secret=secret,
+    )

@@ -1,0 +1,87 @@
+"""The application: interface, health, figures, reference page."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import Depends, FastAPI
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp
+
+from invad._version import __version__
+from invad.serve.service import Service
+from invad.serve.web import administration, inspection, problems
+from invad.serve.web.auth import Caller, Gate
+from invad.serve.web.guard import Guard
+from invad.serve.web.reference import reference_page
+
+
+def application(service: Service, *, without_keys: bool = False, prefix: str = "") -> ASGIApp:
+    """The service as an ASGI application; whoever made the service closes it.
+
+    without_keys: everybody may do everything, from this machine alone. prefix: path that a proxy puts before
+    all others, such as `/inspection`.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await run_in_threadpool(service.stop)
+
+    app = FastAPI(
+        title="invad",
+        version=__version__,
+        description="Inspect parts, and find what came of them.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        root_path=prefix,
+        lifespan=lifespan,
+    )
+    problems.install(app)
+    gate = Gate(service, without_keys)
+    app.include_router(inspection.router(service, gate, prefix))
+    app.include_router(administration.router(service, gate))
+    app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")), name="static")
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> Response:
+        return RedirectResponse(f"{prefix}/docs", 302)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return HTMLResponse(reference_page(app.openapi(), prefix))
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return JSONResponse(app.openapi())
+
+    @app.get("/healthz", summary="Whether the process answers.")
+    async def healthz() -> dict[str, str]:
+        """Nothing else is looked at."""
+        return {"status": "alive", "version": __version__}
+
+    @app.get("/readyz", summary="Whether parts are taken and kept.")
+    async def readyz() -> Response:
+        """200 or 503, with what was looked at: model, database, disk, line."""
+        found = await run_in_threadpool(service.readiness)
+        plain = {"ready": found.ready, "checks": dict(found.checks)}
+        return JSONResponse(plain, 200 if found.ready else 503)
+
+    @app.get("/metrics", summary="Figures for Prometheus.", response_class=Response)
+    def metrics(caller: Annotated[Caller, Depends(gate.needs("read"))]) -> Response:
+        """In its text form."""
+        service.refresh_metrics()
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    return Guard(
+        app,
+        max_body=service.options.max_body,
+        body_seconds=service.options.body_seconds,
+        held=service.options.memory,
+        rejected=lambda reason: service.metrics.rejected.labels(reason).inc(),
+        only_loopback=without_keys,
+    )

@@ -1,0 +1,220 @@
+"""Parts in, results out: inspection, history, pictures."""
+
+import asyncio
+import base64
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Depends, Path, Query, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response
+
+from invad.records import Decision
+from invad.serve.parts import Part
+from invad.serve.pictures import draw_overlay, shown_png
+from invad.serve.records import Refused, Result
+from invad.serve.service import Service
+from invad.serve.store import results
+from invad.serve.web.answers import FILE_GONE, NO_KEY, NOT_THERE, Responses, StationName, error, time_of
+from invad.serve.web.auth import Caller, Gate
+from invad.serve.web.uploads import FIELD, image_of
+
+PNG, ANY = "image/png", "application/octet-stream"
+LONGEST_PAGE = 1000
+
+ResultId = Annotated[str, Path(description="The id of a result.")]
+MapAnswer = Literal["none", "url", "png16"]
+
+UPLOAD = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": [FIELD],
+                "properties": {FIELD: {"type": "string", "format": "binary"}},
+            }
+        },
+        "image/*": {"schema": {"type": "string", "format": "binary"}},
+    },
+}
+
+
+INSPECT: Responses = {
+    400: error("The image cannot be read, or a word cannot be."),
+    404: error("There is no such station."),
+    408: error("The request came too slowly."),
+    409: error("The request_id came with another image before."),
+    413: error("The request is too large."),
+    415: error("Neither a form nor an image."),
+    503: error("The line is full or cannot store; send it again after Retry-After seconds."),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """results: newest first. next: the cursor of the page after, where there may be one."""
+
+    results: list[Result]
+    next: str | None
+
+
+def router(service: Service, gate: Gate, prefix: str) -> APIRouter:
+    """These calls. prefix: path that a proxy puts before all others."""
+    api = APIRouter(prefix="/api/v1", responses=NO_KEY)
+    inferring = Annotated[Caller, Depends(gate.needs("infer"))]
+    reading = Annotated[Caller, Depends(gate.needs("read"))]
+
+    @api.post(
+        "/stations/{station}/inspect",
+        summary="Judge one part.",
+        response_model=Result,
+        responses=INSPECT,
+        openapi_extra={"requestBody": UPLOAD},
+    )
+    async def inspect(
+        request: Request,
+        caller: inferring,
+        station: StationName,
+        part_id: Annotated[str | None, Query(description="The part's own name.")] = None,
+        lot: Annotated[str | None, Query(description="What it belongs to.")] = None,
+        category: Annotated[str | None, Query(description="Judge by the limits of this category.")] = None,
+        request_id: Annotated[
+            str | None, Query(description="The same one gives the stored result again.")
+        ] = None,
+        map: Annotated[
+            MapAnswer, Query(description="Add `map`: its address, or the PNG in base 64.")
+        ] = "none",
+    ) -> Response:
+        """The answer comes when the result is stored. The image is the field `image` of a form, or all."""
+        caller.require(station)
+        service.require_station(station)
+        part = Part(
+            body=await image_of(request),
+            station=station,
+            part_id=part_id or None,
+            lot=lot or None,
+            category=category or None,
+            request_id=request_id or None,
+        )
+        record = await asyncio.wrap_future(service.submit(part))
+        plain = record.plain()
+        if map == "url":
+            plain["map"] = f"{prefix}/api/v1/results/{record.id}/map" if record.map_kept else None
+        elif map == "png16":
+            plain["map"] = await run_in_threadpool(_map_text, record)
+        return JSONResponse(plain)
+
+    def _map_text(record: Result) -> str | None:
+        if not record.map_kept:
+            return None
+        return base64.b64encode(service.picture(service.result(record.id), "map")).decode()
+
+    @api.get("/results", summary="The history, newest first.", response_model=Page)
+    def history(
+        caller: reading,
+        station: str | None = None,
+        decision: Decision | None = None,
+        part_id: str | None = None,
+        lot: str | None = None,
+        since: Annotated[str | None, Query(description="ISO date, UTC unless it says otherwise.")] = None,
+        until: Annotated[str | None, Query(description="ISO date, itself excluded.")] = None,
+        cursor: Annotated[str | None, Query(description="`next` of the page before.")] = None,
+        limit: Annotated[int, Query(ge=1, le=LONGEST_PAGE)] = 50,
+    ) -> Response:
+        """All that are given have to fit."""
+        if station is not None:
+            caller.require(station)
+            service.require_station(station)
+        found = service.history(
+            results.Query(
+                station=station,
+                stations=caller.stations,
+                decision=decision,
+                part_id=part_id,
+                lot=lot,
+                since=time_of("since", since),
+                until=time_of("until", until),
+                before=cursor,
+                limit=limit,
+            )
+        )
+        rows = [one.result.plain() for one in found]
+        return JSONResponse({"results": rows, "next": rows[-1]["id"] if len(rows) == limit else None})
+
+    def _result(caller: Caller, id: str) -> results.Stored:
+        stored = service.result(id)
+        if caller.stations is not None and stored.result.station not in caller.stations:
+            raise Refused(f"no result {id}", 404)  # what a key may not see is not there
+        return stored
+
+    @api.get("/results/{id}", summary="One result.", response_model=Result, responses=NOT_THERE)
+    def one_result(caller: reading, id: ResultId) -> Response:
+        """As it was answered; whether its files are kept may have changed."""
+        return JSONResponse(_result(caller, id).result.plain())
+
+    @api.get(
+        "/results/{id}/image",
+        summary="The image as it came.",
+        response_class=Response,
+        responses={**FILE_GONE, 200: {"content": {ANY: {}, PNG: {}}, "description": "The file."}},
+    )
+    def image(
+        request: Request,
+        caller: reading,
+        id: ResultId,
+        form: Annotated[
+            Literal["original", "png"], Query(description="png: 8 bits, which every browser shows.")
+        ] = "original",
+    ) -> Response:
+        """Byte by byte, or drawn anew as PNG."""
+        stored = _result(caller, id)
+        tag = f'"{stored.result.image_sha256}{"-png" if form == "png" else ""}"'
+        if (unchanged := _unchanged(request, tag)) is not None:
+            return unchanged
+        content = service.picture(stored, "image")
+        if form == "png":
+            return _file(shown_png(content), PNG, tag)
+        return _file(content, ANY, tag, f"{id}.image")
+
+    @api.get(
+        "/results/{id}/map",
+        summary="The anomaly map.",
+        response_class=Response,
+        responses={**FILE_GONE, 200: {"content": {PNG: {}}, "description": "Grey PNG of 16 bits."}},
+    )
+    def anomaly_map(request: Request, caller: reading, id: ResultId) -> Response:
+        """Values run from black to white, which the text `invad:range` of the PNG gives as a JSON list."""
+        stored = _result(caller, id)
+        tag = f'"{stored.map_sha256}"'
+        return _unchanged(request, tag) or _file(service.picture(stored, "map"), PNG, tag)
+
+    @api.get(
+        "/results/{id}/overlay",
+        summary="The image under its heat map.",
+        response_class=Response,
+        responses={**FILE_GONE, 200: {"content": {PNG: {}}, "description": "PNG."}},
+    )
+    def overlay(request: Request, caller: reading, id: ResultId) -> Response:
+        """Coloured by the limits that decided."""
+        stored = _result(caller, id)
+        tag = f'"{stored.result.id}-overlay"'
+        if (unchanged := _unchanged(request, tag)) is not None:
+            return unchanged
+        pictures = service.picture(stored, "image"), service.picture(stored, "map")
+        return _file(draw_overlay(*pictures, stored.map_limits), PNG, tag)
+
+    return api
+
+
+def _unchanged(request: Request, tag: str) -> Response | None:
+    """The answer to somebody who has the file already."""
+    has = {one.strip() for one in request.headers.get("if-none-match", "").split(",")}
+    return Response(status_code=304, headers={"ETag": tag}) if tag in has else None
+
+
+def _file(content: bytes, kind: str, tag: str, name: str | None = None) -> Response:
+    headers = {"ETag": tag, "Cache-Control": "private, max-age=31536000, immutable"}
+    if name is not None:  # bytes of somebody else: never shown as a page
+        headers["Content-Disposition"] = f'attachment; filename="{name}"'
+    return Response(content, media_type=kind, headers=headers)

@@ -1,0 +1,163 @@
+"""Services as real processes, reached over real HTTP, with SQLite and with a PostgreSQL server of our own."""
+
+import os
+import pwd
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+NEEDED = ("fastapi", "uvicorn", "python_multipart", "sqlalchemy", "alembic", "prometheus_client", "httpx")
+if any(find_spec(name) is None for name in NEEDED):  # the service is an extra, invad[serve]
+    collect_ignore_glob = ["test_*.py"]
+else:
+    import httpx
+    from sqlalchemy import create_engine, text
+
+SRC = Path(__file__).resolve().parents[2] / "src"
+
+
+class Running:
+    """A service that was started. key: None without keys."""
+
+    def __init__(self, command, environment, log):
+        self.log = log
+        with log.open("wb") as errors:
+            self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors)
+        said, until = "", time.monotonic() + 60
+        os.set_blocking(self.process.stdout.fileno(), False)
+        while "Listening" not in said:
+            assert self.process.poll() is None, said + self.words()
+            assert time.monotonic() < until, said + self.words()
+            said += (self.process.stdout.read() or b"").decode()
+            time.sleep(0.05)
+        self.said = said
+        self.url = re.search(r"https?://[\w.\[\]:]+\w", said)[0]
+        key = re.search(r"inv_\w+", said)
+        self.key = key and key[0]
+
+    def words(self):
+        return self.log.read_text()
+
+    def http(self, key=None, **options):
+        key = key or self.key
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False, **options)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self):
+        """The exit status after SIGTERM."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+@pytest.fixture(scope="session")
+def start(bundle, tmp_path_factory):
+    """start(folder, "--option", ...): a service on a free port; all are ended with the tests."""
+    started = []
+    home = tmp_path_factory.mktemp("home")
+
+    def go(data, *options, model=bundle, **variables):
+        command = [sys.executable, "-m", "invad", "serve", model, "--data", data, "--port", "0"]
+        kept = {name: os.environ[name] for name in ("PATH", "LANG", "TMPDIR") if name in os.environ}
+        own = {"HOME": str(home), "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"}
+        settings = [*command, "--threads", "1", "--reserve", "0", *options]
+        log = home / f"log-{len(started)}"
+        started.append(Running([str(word) for word in settings], {**kept, **own, **variables}, log))
+        return started[-1]
+
+    yield go
+    for one in started:
+        with suppress(OSError):
+            one.kill()
+
+
+@pytest.fixture(scope="module")
+def service(start, tmp_path_factory):
+    """One service with keys, for tests that do not end it."""
+    return start(tmp_path_factory.mktemp("service") / "line")
+
+
+@pytest.fixture(scope="module")
+def http(service):
+    with service.http() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def pictures(write_parts, tmp_path_factory):
+    """(good, bad): the bytes of PNG files that no training has seen."""
+    folder = tmp_path_factory.mktemp("pictures")
+    good = write_parts(folder / "good", 6, first=500)
+    bad = write_parts(folder / "bad", 2, first=600, defect=True)
+    return [one.path.read_bytes() for one in good], [one.path.read_bytes() for one in bad]
+
+
+def _programs():
+    found = shutil.which("initdb")
+    folders = [Path(found).parent] if found else sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    return folders[-1] if folders and (folders[-1] / "initdb").exists() else None
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    """The address of a server of our own, without a database name; skipped where none is installed."""
+    pytest.importorskip("psycopg", reason="needs invad[postgres]")
+    programs = _programs()
+    if programs is None:
+        pytest.skip("needs a PostgreSQL server, such as Debian's postgresql")
+    folder = tmp_path_factory.mktemp("postgres")
+    user = {}
+    if os.getuid() == 0:  # the server refuses to run as root
+        owner = pwd.getpwnam("postgres")
+        user = {"user": owner.pw_uid, "group": owner.pw_gid, "extra_groups": []}
+        os.chown(folder, owner.pw_uid, owner.pw_gid)
+        for parent in folder.parents[:3]:
+            parent.chmod(parent.stat().st_mode | 0o011)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    data = folder / "data"
+    quiet = {"stdout": subprocess.DEVNULL, "cwd": folder, **user}
+    make = [programs / "initdb", "-D", data, "-A", "trust", "-U", "invad", "-E", "UTF8", "--no-sync"]
+    subprocess.run(make, check=True, stderr=subprocess.DEVNULL, **quiet)
+    where = ["-c", "listen_addresses=127.0.0.1", "-c", f"port={port}", "-k", str(folder)]
+    with (folder / "log").open("w") as log:
+        server = subprocess.Popen([programs / "postgres", "-D", data, *where], stderr=log, **quiet)
+    address = f"postgresql+psycopg://invad@127.0.0.1:{port}"
+    engine = create_engine(f"{address}/postgres")
+    for _ in range(200):
+        try:
+            engine.connect().close()
+            break
+        except Exception:
+            time.sleep(0.1)
+    engine.dispose()
+    yield address
+    server.send_signal(signal.SIGINT)
+    server.wait(30)
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request):
+    """None for SQLite, or the address of a new PostgreSQL database."""
+    if request.param == "sqlite":
+        return None
+    address = request.getfixturevalue("postgres")
+    name = f"test_{time.time_ns()}"
+    engine = create_engine(f"{address}/postgres", isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return f"{address}/{name}"

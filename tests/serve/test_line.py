@@ -1,0 +1,413 @@
+"""The path of a part, with a detector of the tests whose score is the mean grey level."""
+
+import io
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from sqlalchemy import func, select
+
+from invad.errors import ConfigError, DataError, InvadError, NotCalibratedError
+from invad.records import Prediction
+from invad.runtime.predictor import Predictor
+from invad.scoring.calibration import Calibration
+from invad.serve import Options, Refused, Service, storing
+from invad.serve.parts import Budget, Part, Queue
+from invad.serve.pictures import decode_map, encode_map
+from invad.serve.store import results, stations
+from invad.serve.store.schema import outbox, result
+
+LIMITS = Calibration(scores=tuple(range(40)), peaks=tuple(range(40)))
+
+
+class Greys(Predictor):
+    """Grey levels as scores. gate: runs wait for it. It fails for pictures of the level `fails`."""
+
+    content_hash = "0" * 64
+
+    def __init__(self, fails=None, number=None):
+        self.calibrations = {"": LIMITS, "part": replace(LIMITS, scores=tuple(range(100, 140)))}
+        self.fails, self.number = fails, number
+        self.runs, self.entered = [], 0
+        self.gate = threading.Event()
+        self.gate.set()
+        self.engine = type("Engine", (), {"name": "greys", "device": "cpu"})()
+
+    def kind(self, pixels):
+        return pixels.shape
+
+    def judge(self, pixels, category=None):
+        self.entered += 1
+        assert self.gate.wait(20)
+        self.runs.append([(one.shape[:2], category) for one in pixels])
+        scores = [float(one.mean()) for one in pixels]
+        if self.fails in scores:
+            raise RuntimeError("the engine has a fault")
+        return [
+            Prediction(
+                path=None,
+                category=category,
+                score=score if self.number is None else self.number,
+                p_value=0.0,  # as a graph that was exported before the last calibration
+                decision="good",
+                anomaly_map=spot(one.shape[:2], score),
+            )
+            for one, score in zip(pixels, scores, strict=True)
+        ]
+
+
+def spot(size_hw, value):
+    """A map of zeros with a square of 2 x 2 in its first corner."""
+    map_hw = np.zeros(size_hw, np.float32)
+    map_hw[:2, :2] = value
+    return map_hw
+
+
+def png(level, size=(4, 3)):
+    stream = io.BytesIO()
+    Image.new("RGB", size, (level, level, level)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture
+def made(tmp_path):
+    """made(detector, option=...): a service; closed with the test."""
+    opened = []
+
+    def make(detector=None, **options):
+        chosen = Options(**{"reserve": 0, "batch": 4, "wait_seconds": 1, **options})
+        opened.append(Service(detector or Greys(), tmp_path / "line", options=chosen))
+        return opened[-1]
+
+    yield make
+    for one in opened:
+        gate = getattr(one.detector, "gate", None)
+        if gate:
+            gate.set()
+        one.close()
+
+
+def stored(service):
+    with service.database.read() as connection:
+        return connection.scalar(select(func.count()).select_from(result))
+
+
+def waits(condition):
+    until = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+
+
+def test_the_service_decides_by_its_own_limits(made):
+    service = made()
+    found = service.inspect(png(39), part_id="7", lot="L")
+    assert (found.score, found.p_value, found.decision) == (39, 2 / 41, "review")
+    assert (found.review_limit, found.bad_limit) == LIMITS.score_limits()
+    assert (found.width, found.height, found.part_id, found.lot) == (4, 3, "7", "L")
+    (place,) = found.regions
+    assert (place.x, place.y, place.width, place.height, place.peak) == (0, 0, 2, 2, 39)
+    assert service.result(found.id).result == found
+    assert service.inspect(png(200)).decision == "bad"
+    of_category = service.inspect(png(39), category="part")
+    assert (of_category.category, of_category.decision, of_category.p_value) == ("part", "good", 1)
+
+
+def test_a_revision_in_force_decides_from_the_next_part_on(made):
+    service = made()
+    assert service.inspect(png(39)).calibration == 1
+    strict = replace(LIMITS, scores=tuple(i / 100 for i in range(40)))
+    with service.database.write() as connection:
+        revision = stations.add_revision(connection, "default", "", "0" * 64, strict, "test")
+        stations.put_in_force(connection, revision)
+        service.in_force.replace(stations.deciding(connection))
+    found = service.inspect(png(1))
+    assert (found.calibration, found.decision) == (revision.revision, "bad")
+
+
+def test_parts_of_one_kind_share_a_run(made):
+    detector = Greys()
+    service = made(detector)
+    detector.gate.clear()
+    first = service.submit(Part(body=png(1), station="default"))
+    waits(lambda: detector.entered)
+    sizes = [(4, 3), (5, 3), (4, 3), (4, 3), (4, 3), (4, 3), (5, 3)]
+    answers = []
+    for i, size in enumerate(sizes):
+        answers.append(service.submit(Part(body=png(i, size), station="default")))
+        waits(lambda i=i: sum(map(len, service.line.queue._kinds.values())) == i + 1)
+    detector.gate.set()
+    assert first.result(10).score == 1
+    assert [one.result(10).score for one in answers] == list(range(7))
+    # the runs: the first part alone, then kinds in turn, four at most
+    small, wide = ((3, 4), None), ((3, 5), None)
+    assert detector.runs == [[small], [small] * 4, [wide] * 2, [small]]
+
+
+def test_a_full_line_refuses_and_says_when_to_come_again(made):
+    detector = Greys()
+    service = made(detector, queue=3)
+    detector.gate.clear()
+    answers = [service.submit(Part(body=png(i), station="default")) for i in range(3)]
+    with pytest.raises(Refused) as caught:
+        service.inspect(png(9))
+    assert (caught.value.status, caught.value.retry_after >= 1) == (503, True)
+    detector.gate.set()
+    assert [one.result(10).score for one in answers] == [0, 1, 2]
+    assert service.inspect(png(9)).score == 9
+    assert stored(service) == 4
+
+
+def test_bodies_are_bounded_in_sum_but_one_is_always_taken(made):
+    detector = Greys()
+    service = made(detector, memory=len(png(1)) + 10)
+    detector.gate.clear()
+    first = service.submit(Part(body=png(1), station="default"))
+    with pytest.raises(Refused, match="wait already"):
+        service.inspect(png(2))
+    detector.gate.set()
+    assert first.result(10).score == 1
+
+
+def test_one_request_id_is_one_result_also_at_the_same_time(made):
+    detector = Greys()
+    service = made(detector)
+    detector.gate.clear()
+    parts = [Part(body=png(5), station="default", request_id="r") for _ in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(service.submit, parts))
+    with pytest.raises(Refused) as caught:
+        service.inspect(png(6), request_id="r")
+    assert caught.value.status == 409
+    detector.gate.set()
+    found = {one.result(10).id for one in answers}
+    assert len(found) == 1
+    assert service.inspect(png(5), request_id="r").id in found
+    with pytest.raises(Refused, match="came with another image"):
+        service.inspect(png(6), request_id="r")
+    service.add_station("second")
+    assert service.inspect(png(6), request_id="r", station="second").score == 6
+    assert stored(service) == 2
+
+
+def test_a_part_at_which_the_engine_fails_takes_no_other_with_it(made):
+    detector = Greys(fails=2.0)
+    service = made(detector)
+    detector.gate.clear()
+    answers = [service.submit(Part(body=png(i), station="default")) for i in range(4)]
+    detector.gate.set()
+    assert [one.result(10).score for one in answers if one is not answers[2]] == [0, 1, 3]
+    with pytest.raises(RuntimeError, match="a fault"):
+        answers[2].result(10)
+    assert stored(service) == 3
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_is_no_result(made, number):
+    with pytest.raises(InvadError, match="invad verify"):
+        made(Greys(number=number)).inspect(png(1))
+
+
+def test_what_cannot_be_read_is_refused_and_leaves_nothing(made, tmp_path):
+    service = made()
+    for body, words in ((b"no picture", "none of the formats"), (png(1)[:50], "the image")):
+        with pytest.raises(Refused, match=words) as caught:
+            service.inspect(body)
+        assert caught.value.status == 400
+    with pytest.raises(Refused, match="no category 'x'"):
+        service.inspect(png(1), category="x")
+    with pytest.raises(Refused, match="no station 'x'"):
+        service.inspect(png(1), station="x")
+    with pytest.raises(Refused, match="part_id: give 1 to 200 printable"):
+        service.inspect(png(1), part_id="a\0b")
+    with pytest.raises(DataError, match=r"none\.png: No such file"):
+        service.inspect(tmp_path / "none.png")
+    assert (stored(service), list(service.files.names()), service.line.under_way) == (0, [], 0)
+
+
+def test_closing_answers_all_that_were_taken(made):
+    detector = Greys()
+    service = made(detector)
+    detector.gate.clear()
+    answers = [service.submit(Part(body=png(i), station="default")) for i in range(9)]
+    threading.Timer(0.2, detector.gate.set).start()
+    assert service.stop()
+    assert [one.result(0).score for one in answers] == list(range(9))
+    with pytest.raises(Refused, match="stopping"):
+        service.inspect(png(1))
+
+
+def test_a_database_that_is_away_and_comes_back_loses_nothing(made, monkeypatch):
+    service = made(wait_seconds=5)
+    file = service.database.path
+    away = file.with_name("away")
+    file.rename(away)
+    answer = service.submit(Part(body=png(1), station="default"))
+    time.sleep(0.5)
+    assert not answer.done()
+    assert not service._look().ready
+    away.rename(file)
+    assert answer.result(10).score == 1
+    assert stored(service) == 1
+
+
+def test_a_database_that_stays_away_is_said_and_the_part_may_come_again(made):
+    service = made(wait_seconds=0.3)
+    file = service.database.path
+    file.rename(file.with_name("away"))
+    with pytest.raises(Refused, match="not stored, send it again") as caught:
+        service.inspect(png(1), request_id="r")
+    assert (caught.value.status, service.line.under_way) == (503, 0)
+    file.with_name("away").rename(file)
+    assert service.inspect(png(1), request_id="r").score == 1
+
+
+def test_a_row_that_the_database_does_not_take_keeps_no_other_back(made, monkeypatch):
+    detector = Greys()
+    service = made(detector)
+    whole = storing.Committer._row
+
+    def spoiled(committer, job):
+        row = whole(committer, job)
+        wrong = replace(row.result, station="nowhere") if row.result.score == 2 else row.result
+        return replace(row, result=wrong)
+
+    monkeypatch.setattr(storing.Committer, "_row", spoiled)
+    detector.gate.clear()
+    answers = [service.submit(Part(body=png(i), station="default")) for i in range(4)]
+    detector.gate.set()
+    assert [one.result(10).score for one in answers if one is not answers[2]] == [0, 1, 3]
+    with pytest.raises(Refused, match="not stored"):
+        answers[2].result(10)
+
+
+def test_a_commit_whose_end_was_not_heard_of_is_not_done_twice(made, monkeypatch):
+    service = made()
+    insert, calls = results.insert, []
+
+    def unheard(connection, rows, sinks):
+        insert(connection, rows, sinks)
+        calls.append(len(rows))
+        if len(calls) == 1:
+            connection.commit()  # it is stored, and then the connection breaks
+            raise DataError("the connection broke")
+
+    monkeypatch.setattr(results, "insert", unheard)
+    found = service.inspect(png(1))
+    assert (stored(service), calls) == (1, [1])
+    assert service.result(found.id).result == found
+
+
+def test_below_the_reserve_rows_are_kept_and_pictures_are_not(made, monkeypatch):
+    service = made(reserve=1000)
+    monkeypatch.setattr(service.files, "free_bytes", lambda: 999)
+    found = service.inspect(png(1))
+    assert (found.image_kept, found.map_kept, list(service.files.names())) == (False, False, [])
+    with pytest.raises(Refused, match="not kept"):
+        service.picture(service.result(found.id), "image")
+    assert "are reserved" in service.readiness().checks["disk"]
+    monkeypatch.setattr(service.files, "free_bytes", lambda: 249)
+    with pytest.raises(Refused, match="the disk is full"):
+        service.inspect(png(1))
+
+
+def test_a_picture_that_cannot_be_written_costs_no_result(made, monkeypatch):
+    service = made()
+
+    def full(*_):
+        raise DataError("No space left on device")
+
+    monkeypatch.setattr(service.files, "put", full)
+    found = service.inspect(png(1))
+    assert (found.image_kept, found.map_kept) == (False, False)
+    assert service.result(found.id).result == found
+
+
+def test_every_result_has_a_row_for_the_sink(made):
+    service = made(webhook="http://127.0.0.1:1/")  # where nobody listens
+    for i in range(3):
+        service.inspect(png(i))
+    with service.database.read() as connection:
+        assert connection.scalar(select(func.count()).select_from(outbox)) == 3
+
+
+def test_two_services_do_not_share_a_folder(made):
+    made()
+    with pytest.raises(DataError, match="another service is writing here"):
+        made()
+
+
+def test_pictures_without_rows_are_a_lost_database(made):
+    service = made()
+    service.inspect(png(1))
+    service.close()
+    for path in service.folder.glob("invad.db*"):
+        path.unlink()
+    with pytest.raises(InvadError, match="has no rows of them; restore a backup"):
+        made()
+    assert len(list(service.files.names())) == 2
+
+
+def test_another_model_takes_over_with_its_own_limits_and_the_old_one_comes_back(made):
+    first = made()
+    first.add_station("second")
+    first.close()
+    other = Greys()
+    other.content_hash = "1" * 64
+    other.calibrations = {"": replace(LIMITS, scores=(0.0, 1.0, 2.0), peaks=(0.0, 1.0, 2.0))}
+    second = made(other)
+    found = second.inspect(png(50), station="second")
+    assert (found.model_version, found.decision, found.calibration) == ("1" * 64, "bad", 2)
+    second.close()
+    third = made()
+    found = third.inspect(png(10), station="second")
+    assert (found.model_version, found.decision, found.calibration) == ("0" * 64, "good", 1)
+
+
+def test_a_detector_without_limits_or_name_does_not_serve(tmp_path):
+    bare = Greys()
+    bare.calibrations = {}
+    with pytest.raises(NotCalibratedError):
+        Service(bare, tmp_path)
+    unsaved = Greys()
+    unsaved.content_hash = None
+    with pytest.raises(ConfigError, match="save it first"):
+        Service(unsaved, tmp_path)
+
+
+def test_a_budget_lets_one_through_and_others_wait():
+    budget = Budget(10)
+    budget.take(50)
+    taken = threading.Event()
+    threading.Thread(target=lambda: (budget.take(5), taken.set()), daemon=True).start()
+    assert not taken.wait(0.1)
+    budget.give(50)
+    assert taken.wait(5)
+
+
+def test_a_queue_waits_for_a_fuller_run_only_so_long():
+    queue = Queue()
+    queue.put("a", 1)
+    started = time.monotonic()
+    assert queue.take(2, 0.1) == [1]
+    assert time.monotonic() - started >= 0.09
+    queue.put("a", 1)
+    threading.Timer(0.05, queue.put, ("a", 2)).start()
+    assert queue.take(2, 5) == [1, 2]
+    queue.close()
+    assert queue.take(2, 0) == []
+
+
+@pytest.mark.parametrize("shape", [(3, 4), (1500, 1400)])
+def test_a_map_keeps_its_values_and_large_ones_every_other_pixel(shape):
+    values = np.random.default_rng(0).normal(0, 5, shape).astype(np.float32)
+    back = decode_map(encode_map(values))
+    step = 1 if values.size < 1_000_000 else 2
+    expected = values[step // 2 :: step, step // 2 :: step]
+    assert np.abs(back - expected).max() <= np.ptp(values) / 65535
+    flat = np.full(shape, 2.5, np.float32)
+    assert (decode_map(encode_map(flat)) == 2.5).all()

@@ -1,0 +1,408 @@
+"""Rows and files: what is made, recognised, kept and let go."""
+
+import json
+import shutil
+import sqlite3
+from dataclasses import replace
+from hashlib import sha256
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import OperationalError
+
+from invad.errors import ArtifactError, ConfigError, DataError
+from invad.scoring.calibration import Calibration
+from invad.scoring.regions import Region
+from invad.serve.ids import Ids
+from invad.serve.options import DAY_MS, Retention
+from invad.serve.records import SCHEMA, Milliseconds, Result, milliseconds, utc
+from invad.serve.store import backup, keys, outbox, results, retention, stations
+from invad.serve.store.database import FILE, Database
+from invad.serve.store.files import Files
+from invad.serve.store.schema import expired_file, metadata, region, result
+
+IDS = Ids()
+LIMITS = Calibration(scores=(1.0, 2.0, 3.0), peaks=(1.0, 2.0, 3.0))
+
+
+@pytest.fixture
+def database(tmp_path, database_url):
+    opened = Database(tmp_path, database_url)
+    with opened.write() as connection:
+        stations.add_version(connection, "hash", "model", {"engine": "none"})
+        stations.activate(connection, "default", "hash", {"": LIMITS})
+    yield opened
+    opened.close()
+
+
+def row(decision="good", time=0, image="a", map="b", **changed):
+    record = Result(
+        schema=SCHEMA,
+        id=IDS.new(),
+        station="default",
+        time=utc(time),
+        part_id=None,
+        lot=None,
+        category=None,
+        source="http",
+        request_id=None,
+        image_sha256=sha256(image.encode()).hexdigest(),
+        width=4,
+        height=3,
+        model="model",
+        model_version="hash",
+        calibration=1,
+        score=0.1 + 0.2,
+        peak=1e-300,
+        p_value=1 / 3,
+        decision=decision,
+        review_limit=2.5,
+        bad_limit=3.5,
+        regions=(Region(x=1, y=2, width=3, height=4, area=5, peak=6.5),),
+        image_kept=True,
+        map_kept=True,
+        ms=Milliseconds(queue=1.5, decode=2.5, infer=3.5, store=4.5),
+    )
+    return results.Stored(
+        result=replace(record, **changed), map_sha256=sha256(map.encode()).hexdigest(), map_limits=(1.5, 2.5)
+    )
+
+
+def add(database, *rows, sinks=()):
+    with database.write() as connection:
+        results.insert(connection, rows, sinks)
+    return rows
+
+
+def test_the_steps_make_the_tables_of_the_schema(database):
+    with database.reader.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_a_result_comes_back_to_the_bit(database):
+    (stored,) = add(database, row(part_id="Teil ß", request_id="r"))
+    with database.read() as connection:
+        assert results.by_id(connection, stored.result.id) == stored
+        assert results.by_request(connection, "default", "r") == stored
+        assert results.by_request(connection, "other", "r") is None
+    again = Result.of_plain(json.loads(json.dumps({**stored.result.plain(), "later": 1})))
+    assert again == stored.result
+
+
+def test_of_a_transaction_all_is_stored_or_nothing(database):
+    first = row()
+    add(database, first)
+    with pytest.raises(Exception, match=r"(?i)unique"):
+        add(database, row(), row(id=first.result.id))
+    with database.read() as connection:
+        assert connection.scalar(select(func.count()).select_from(result)) == 1
+        assert connection.scalar(select(func.count()).select_from(region)) == 1
+
+
+def test_pages_go_by_the_order_of_storing(database):
+    rows = add(database, *(row("bad" if i % 3 == 0 else "good", time=1000 - i) for i in range(10)))
+    ids = [one.result.id for one in rows]
+    with database.read() as connection:
+
+        def page(**query):
+            return [one.result.id for one in results.page(connection, results.Query(**query))]
+
+        assert page() == ids[::-1]
+        assert page(limit=3) + page(limit=100, before=ids[7]) == ids[::-1]
+        assert page(decision="bad") == [ids[9], ids[6], ids[3], ids[0]]
+        assert page(since=995, until=998) == [ids[5], ids[4], ids[3]]
+        assert page(stations=("other",)) == []
+        assert results.newest_id(connection) == ids[-1]
+
+
+def test_dates_without_an_offset_are_utc():
+    assert milliseconds("2026-11-28T06:00:00Z") == milliseconds("2026-11-28T07:00:00+01:00")
+    assert milliseconds("2026-11-28") == milliseconds("2026-11-28T00:00:00Z")
+    assert utc(milliseconds("2026-11-28T06:00:00.042Z")) == "2026-11-28T06:00:00.042Z"
+
+
+def test_a_revision_decides_for_the_version_it_was_made_for(database):
+    other = Calibration(scores=(5.0, 6.0), peaks=(5.0, 6.0))
+    with database.write() as connection:
+        second = stations.add_revision(connection, "default", "", "hash", other, "window")
+        assert [one.revision for one in stations.deciding(connection)] == [1]
+        stations.put_in_force(connection, second)
+        assert stations.deciding(connection) == [second]
+        stations.add_version(connection, "new", "model", {"engine": "none"})
+        stations.activate(connection, "default", "new", {"": LIMITS})
+        assert [one.revision for one in stations.deciding(connection)] == [3]
+        stations.activate(connection, "default", "hash", {"": LIMITS})  # back again: what decided decides
+        assert stations.deciding(connection) == [second]
+
+
+def test_keys_are_kept_as_digests_and_know_their_limits(database):
+    with database.write() as connection:
+        secret, key = keys.make(connection, "camera", ("infer",), ("default",))
+        gone, other = keys.make(connection, "old", ("admin",), expires=1)
+        with pytest.raises(ConfigError, match="scopes fly"):
+            keys.make(connection, "x", ("fly",))
+    ring = keys.Keyring(database)
+    assert ring.owner(secret).id == key.id
+    assert (key.may("infer"), key.may("read"), other.may("read")) == (True, False, True)
+    wrong = secret[:-1] + ("a" if secret[-1] != "a" else "b")
+    assert [ring.owner(bad) for bad in (wrong, gone, "", "inv_x_y", "\udcff")] == [None] * 5
+    with database.read() as connection:
+        assert secret not in str(keys.keys(connection))
+    with database.write() as connection:
+        assert keys.revoke(connection, key.id)
+        assert not keys.revoke(connection, key.id)
+    ring.forget()
+    assert ring.owner(secret) is None
+
+
+def test_an_outbox_row_goes_when_the_sink_has_it(database):
+    first, second = add(database, row(time=1), row(time=2), sinks=["a", "b"])
+    with database.write() as connection:
+        assert [one.result for one in outbox.due(connection, "a", 10, 9)] == [first.result, second.result]
+        outbox.delivered(connection, "a", [first.result.id])
+        outbox.failed(connection, "a", second.result.id, 1000)
+        assert outbox.due(connection, "a", 999, 9) == []
+        assert [one.attempts for one in outbox.due(connection, "a", 1000, 9)] == [1]
+        waiting = outbox.pending(connection)
+    assert (waiting["a"].count, waiting["a"].oldest, waiting["b"].count) == (1, 2, 2)
+
+
+# ---------------------------------------------------------------------- retention
+
+
+def kept_names(database):
+    with database.read() as connection:
+        return set(connection.scalars(select(result.c.id).where(result.c.image_kept)))
+
+
+def test_pictures_go_by_decision_and_only_when_no_row_keeps_them(database, tmp_path):
+    files, now = Files(tmp_path / "files"), 100 * DAY_MS
+    for name in ("a", "b", "shared"):
+        files.put("image", name.encode())
+        files.put("map", name.encode())
+    unnamed = files.put("image", b"nobody's")
+    old_good, old_bad, shared, new = add(
+        database,
+        row("good", 0, "a", "a"),
+        row("bad", 0, "b", "b"),
+        row("good", 0, "shared", "shared"),
+        row("good", now, "shared", "shared"),
+    )
+    swept = retention.sweep(database, files, Retention(good=7, rows=365), now, lambda: False)
+    assert (swept.images, swept.rows, swept.files) == (2, 0, 2)
+    assert kept_names(database) == {old_bad.result.id, new.result.id}
+    there = set(files.names())
+    assert ("image", old_good.result.image_sha256) not in there
+    assert ("map", old_good.map_sha256) not in there
+    assert {("image", shared.result.image_sha256), ("image", unnamed)} <= there
+    # when the other row has expired, too, the picture that both shared goes
+    swept = retention.sweep(database, files, Retention(good=7, rows=365), now + 8 * DAY_MS, lambda: False)
+    assert (swept.images, swept.files) == (1, 2)
+    assert set(files.names()) == {("image", old_bad.result.image_sha256), ("map", old_bad.map_sha256)} | {
+        ("image", unnamed)
+    }
+
+
+def test_a_picture_that_comes_again_while_it_expires_stays(database, tmp_path):
+    files = Files(tmp_path / "files")
+    digest = files.put("image", b"a")
+    add(database, row("good", 0, "a"))
+    files.hold([("image", digest)])  # a part with the same picture is under way
+    retention.sweep(database, files, Retention(good=0), DAY_MS, lambda: False)
+    assert files.get("image", digest) == b"a"
+    add(database, row("good", 2 * DAY_MS, "a"))
+    files.release([("image", digest)])
+    assert retention.remove_expired(database, files) == 0
+    assert files.get("image", digest) == b"a"
+    with database.read() as connection:
+        assert (
+            connection.scalar(
+                select(func.count()).select_from(expired_file).where(expired_file.c.kind == "image")
+            )
+            == 0
+        )
+
+
+def test_rows_go_when_no_sink_waits_for_them(database, tmp_path):
+    (waiting,) = add(database, row(), sinks=["a"])
+    add(database, row())
+    short = Retention(good=0, review=0, bad=0, rows=1)
+    retention.sweep(database, Files(tmp_path / "files"), short, 2 * DAY_MS, lambda: False)
+    with database.read() as connection:
+        assert list(connection.scalars(select(result.c.id))) == [waiting.result.id]
+
+
+def test_rows_are_not_kept_shorter_than_pictures():
+    with pytest.raises(ConfigError, match="keep rows at least as long"):
+        Retention(good=30, review=30, bad=30, rows=7)
+
+
+# ---------------------------------------------------------------------- files
+
+
+def test_a_file_is_written_once_and_whole(tmp_path):
+    files = Files(tmp_path)
+    digest = files.put("image", b"content")
+    before = files.path("image", digest).stat().st_mtime_ns
+    assert files.put("image", b"content") == digest == sha256(b"content").hexdigest()
+    assert files.path("image", digest).stat().st_mtime_ns == before
+    assert list(files.unfinished.iterdir()) == []
+    assert files.get("image", "0" * 64) is None
+    assert list(files.names()) == [("image", digest)]
+
+
+def test_what_was_begun_and_not_finished_is_forgotten(tmp_path):
+    files = Files(tmp_path)
+    (files.unfinished / "1-1").write_bytes(b"half")
+    files.empty_unfinished()
+    assert list(files.unfinished.iterdir()) == []
+
+
+# ---------------------------------------------------------------------- what is not a database of ours
+
+
+def spoiled(folder, spoil):
+    Database(folder).close()
+    spoil(folder / FILE)
+    with pytest.raises(ArtifactError) as caught:
+        Database(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_damaged_database_is_recognised(tmp_path):
+    def overwrite(path):
+        path.write_bytes(b"\xff" * path.stat().st_size)
+
+    def cut(path):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    for number, spoil in enumerate((overwrite, cut)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        assert "restore a backup with 'invad serve restore'" in spoiled(folder, spoil)
+
+
+def test_a_database_of_another_program_is_left_alone(tmp_path):
+    connection = sqlite3.connect(tmp_path / FILE)
+    connection.execute("CREATE TABLE theirs (x)")
+    connection.close()
+    before = (tmp_path / FILE).read_bytes()
+    with pytest.raises(ArtifactError, match=r"tables of another program \(theirs\)"):
+        Database(tmp_path)
+    assert (tmp_path / FILE).read_bytes()[:16] == before[:16]
+
+
+def test_a_database_of_a_newer_invad_is_recognised(tmp_path):
+    def age(path):
+        connection = sqlite3.connect(path)
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+        connection.commit()
+        connection.close()
+
+    assert "of a newer invad (step 9999" in spoiled(tmp_path, age)
+
+
+def test_a_database_that_is_taken_away_takes_no_rows(tmp_path):
+    database = Database(tmp_path)
+    shutil.move(tmp_path / FILE, tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="is gone or another file"), database.write():
+        pass
+    assert "is gone" in database.problem()
+    shutil.move(tmp_path / "elsewhere", tmp_path / FILE)
+    assert database.problem() is None
+    database.close()
+
+
+def test_a_locked_database_is_waited_for_and_then_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("invad.serve.store.database.BUSY_MS", 100)
+    database = Database(tmp_path)
+    other = sqlite3.connect(tmp_path / FILE, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(OperationalError, match="locked"), database.write():
+        pass
+    assert "locked" in database.problem()
+    other.execute("ROLLBACK")
+    assert database.problem() is None
+    other.close()
+    database.close()
+
+
+def test_sqlite_survives_a_power_cut_by_its_settings(tmp_path):
+    database = Database(tmp_path)
+    with database.write() as connection:
+        found = [
+            connection.execute(text(f"PRAGMA {name}")).scalar()
+            for name in ("journal_mode", "synchronous", "foreign_keys")
+        ]
+    assert found == ["wal", 2, 1]  # 2 is FULL
+    database.close()
+
+
+def test_a_server_has_one_service_at_a_time(tmp_path, postgres):
+    address = f"{postgres}/postgres"
+    first = Database(tmp_path, address)
+    with pytest.raises(DataError, match="another service uses this database"):
+        Database(tmp_path, address)
+    first.close()
+    Database(tmp_path, address).close()
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "words"),
+    [
+        ("postgresql+psycopg://x:secret@127.0.0.1:1/none", DataError, "is the server running?"),
+        ("mysql://host/name", ConfigError, "postgresql+psycopg://USER@HOST/NAME"),
+        ("nonsense", ConfigError, "is no address"),
+    ],
+)
+def test_addresses_that_lead_nowhere(url, error, words, tmp_path):
+    pytest.importorskip("psycopg", reason="needs invad[postgres]")
+    with pytest.raises(error) as caught:
+        Database(tmp_path, url)
+    assert words in str(caught.value)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------- backup
+
+
+def test_a_backup_is_taken_while_the_database_is_open_and_comes_back(tmp_path):
+    files = Files(tmp_path / "line" / "files")
+    database = Database(tmp_path / "line")
+    with database.write() as connection:
+        stations.add_version(connection, "hash", "model", {"engine": "none"})
+        stations.activate(connection, "default", "hash", {"": LIMITS})
+    for content in (b"a", b"b"):
+        files.put("image", content)
+        files.put("map", content)
+    add(database, row(image="a", map="b"), row(image="b", map="gone"))
+    files.put("image", b"not named")
+    copied = backup.backup(tmp_path / "line", tmp_path / "copy")
+    assert (copied.results, copied.files, copied.missing) == (2, 3, 1)
+    database.close()
+    restored = backup.restore(tmp_path / "copy", tmp_path / "again")
+    assert (restored.results, restored.files) == (2, 3)
+    found = backup.check(tmp_path / "again")
+    assert (found.results, found.files, found.damaged, len(found.lost), found.unnamed) == (2, 3, (), 1, ())
+    assert len(backup.check(tmp_path / "line").unnamed) == 2  # b"b" as a map, and what was not named
+    with pytest.raises(DataError, match="is not empty"):
+        backup.restore(tmp_path / "copy", tmp_path / "again")
+    with pytest.raises(DataError, match=f"holds no {FILE}"):
+        backup.backup(tmp_path, tmp_path / "x")
+
+
+def test_a_check_finds_an_altered_file_and_a_damaged_backup_is_refused(tmp_path):
+    database, files = Database(tmp_path), Files(tmp_path / "files")
+    database.close()
+    digest = files.put("image", b"a")
+    files.path("image", digest).write_bytes(b"b")
+    assert backup.check(tmp_path).damaged == (f"image {digest} is altered",)
+    content = bytearray((tmp_path / FILE).read_bytes())
+    content[5000:9000] = b"\xff" * 4000
+    (tmp_path / FILE).write_bytes(content)
+    with pytest.raises(ArtifactError, match="take another backup"):
+        backup.restore(tmp_path, tmp_path / "new")
