@@ -30,14 +30,13 @@ class Running:
 
     def __init__(self, command, environment, log):
         self.log = log
-        with log.open("wb") as errors:
-            self.process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors)
-        said, until = "", time.monotonic() + 60
-        os.set_blocking(self.process.stdout.fileno(), False)
-        while "Listening" not in said:
+        out = log.with_suffix(".out")
+        with log.open("wb") as errors, out.open("wb") as output:
+            self.process = subprocess.Popen(command, env=environment, stdout=output, stderr=errors)
+        until = time.monotonic() + 60
+        while "Listening" not in (said := out.read_text()):
             assert self.process.poll() is None, said + self.words()
             assert time.monotonic() < until, said + self.words()
-            said += (self.process.stdout.read() or b"").decode()
             time.sleep(0.05)
         self.said = said
         self.url = re.search(r"https?://[\w.\[\]:]+\w", said)[0]

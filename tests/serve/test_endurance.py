@@ -1,0 +1,227 @@
+"""What was accepted is stored: when the process is killed, told to end, or asked for too much."""
+
+import hashlib
+import hmac
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import httpx
+import pytest
+
+from invad.serve.store.backup import check
+
+INSPECT = "/api/v1/stations/default/inspect"
+
+
+class Load(threading.Thread):
+    """Sends parts under names of their own until told to end; `accepted` has the answers by name."""
+
+    def __init__(self, service, pictures, number):
+        super().__init__(daemon=True)
+        self.service, self.pictures, self.number = service, pictures, number
+        self.accepted, self.refused, self.lost, self.slowest = {}, [], [], 0.0
+        self.ending = threading.Event()
+
+    def run(self):
+        with self.service.http() as client:
+            count = 0
+            while not self.ending.is_set() and self.send(client, count):
+                count += 1
+
+    def send(self, client, count):
+        """Whether there was an answer."""
+        name = f"{self.number}-{count}"
+        started = time.monotonic()
+        try:
+            answer = client.post(
+                INSPECT,
+                content=self.pictures[count % len(self.pictures)],
+                params={"request_id": name},
+                headers={"Content-Type": "image/png"},
+            )
+        except httpx.TransportError:
+            self.lost.append((name, count))
+            return False
+        self.slowest = max(self.slowest, time.monotonic() - started)
+        if answer.status_code == 200:
+            self.accepted[name] = answer.json()
+        else:
+            assert answer.status_code == 503, answer.text
+            assert int(answer.headers["retry-after"]) >= 1
+            assert answer.json()["error"]
+            self.refused.append((name, count))
+        return True
+
+
+def load(service, pictures, threads, name=""):
+    running = [Load(service, pictures, f"{name}{i}") for i in range(threads)]
+    for one in running:
+        one.start()
+    return running
+
+
+def history(service):
+    with service.http() as http:
+        found, cursor = [], {}
+        while True:
+            page = http.get("/api/v1/results", params={"limit": 1000, **cursor}).json()
+            found += page["results"]
+            if page["next"] is None:
+                return found
+            cursor = {"cursor": page["next"]}
+
+
+def test_nothing_accepted_is_lost_when_the_process_is_killed(start, pictures, tmp_path, database_url):
+    data, accepted = tmp_path / "line", {}
+    options = ["--database", database_url] if database_url else []
+    key = None
+    chance = random.Random(0)
+    for round in range(2):
+        service = start(data, *options)
+        key = service.key = service.key or key
+        running = load(service, pictures[0], 4, f"{round}-")
+        time.sleep(0.5 + chance.random())
+        service.kill()
+        for one in running:
+            one.join(10)
+            accepted |= one.accepted
+    service = start(data, *options)
+    service.key = key
+    found = history(service)
+    stored = {one["request_id"]: one for one in found}
+    assert len(accepted) > 8
+    assert {name: stored[name] for name in accepted} == accepted
+    assert len(stored) == len(found)
+    assert len({one["id"] for one in found}) == len(found)
+    # what was lost on the way is sent again, and is there once
+    with service.http() as http:
+        for name, count in [lost for one in running for lost in one.lost]:
+            answer = http.post(
+                INSPECT,
+                content=pictures[0][count % len(pictures[0])],
+                params={"request_id": name},
+                headers={"Content-Type": "image/png"},
+            ).json()
+            assert answer["id"] == stored.get(name, answer)["id"]
+    assert service.stop() == 0
+    seen = check(data, database_url)
+    assert (seen.damaged, seen.lost) == ((), ())
+
+
+def test_sigterm_answers_what_was_taken_and_ends_in_time(start, pictures, tmp_path):
+    service = start(tmp_path / "line")
+    running = load(service, pictures[0], 6)
+    time.sleep(0.7)
+    started = time.monotonic()
+    assert service.stop() == 0
+    assert time.monotonic() - started < 20
+    accepted = {}
+    for one in running:
+        one.join(10)
+        accepted |= one.accepted
+    again = start(tmp_path / "line")
+    again.key = service.key
+    stored = {one["request_id"]: one for one in history(again)}
+    assert accepted
+    assert stored == accepted  # and nothing was stored whose answer did not come
+    lines = [json.loads(line) for line in service.words().splitlines()]
+    assert not [line for line in lines if line["level"] == "error"]
+
+
+def test_a_full_line_tells_everybody_and_stores_what_it_took(start, pictures, tmp_path):
+    service = start(tmp_path / "line", "--queue", "1")
+    running = load(service, pictures[0], 6)
+    time.sleep(1.5)
+    for one in running:
+        one.ending.set()
+    for one in running:
+        one.join(20)
+    accepted = {name for one in running for name in one.accepted}
+    assert accepted
+    assert [name for one in running for name, _ in one.refused]
+    assert not [one.lost for one in running if one.lost]
+    assert {one["request_id"] for one in history(service)} == accepted
+    with service.http() as http:
+        assert 'invad_rejected_total{reason="full"}' in http.get("/metrics").text
+
+
+def test_two_services_on_one_folder(start, bundle, tmp_path):
+    service = start(tmp_path / "line")
+    command = [sys.executable, "-m", "invad", "serve", bundle, "--data", tmp_path / "line", "--port", "0"]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "another service is writing here" in done.stderr
+    assert "Traceback" not in done.stderr
+    with service.http() as http:
+        assert http.get("/readyz").status_code == 200
+
+
+def test_a_taken_port_is_one_line(start, bundle, tmp_path):
+    service = start(tmp_path / "line")
+    port = service.url.rpartition(":")[2]
+    command = [sys.executable, "-m", "invad", "serve", bundle, "--data", tmp_path / "b", "--port", port]
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "choose another with --port" in done.stderr.splitlines()[-1]
+
+
+def test_the_service_imports_no_torch(start, pictures, tmp_path):
+    """A bundle needs none; a process that has it maps its library."""
+    service = start(tmp_path / "line")
+    with service.http() as http:
+        assert http.post(INSPECT, files={"image": pictures[1][0]}).json()["decision"] == "bad"
+    with open(f"/proc/{service.process.pid}/maps") as maps:  # noqa: PTH123
+        libraries = maps.read()
+    assert "onnxruntime" in libraries
+    assert "torch" not in libraries
+
+
+class Receiver(BaseHTTPRequestHandler):
+    """A webhook; fails the first two deliveries."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.seen.append((dict(self.headers), body))
+        self.send_response(500 if len(self.server.seen) <= 2 else 204)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def receiver():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+    server.seen = []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def test_every_result_is_delivered_at_least_once_also_after_a_kill(start, pictures, tmp_path, receiver):
+    address = f"http://127.0.0.1:{receiver.server_port}/results"
+    options = ("--webhook", "http://127.0.0.1:1/nobody")
+    service = start(tmp_path / "line", *options, INVAD_WEBHOOK_SECRET="shared")
+    sent = []
+    with service.http() as http:
+        for picture in pictures[0][:3]:
+            sent.append(http.post(INSPECT, files={"image": picture}).json())
+        assert "invad_outbox_pending" in http.get("/metrics").text
+    service.kill()
+    again = start(tmp_path / "line", "--webhook", address, INVAD_WEBHOOK_SECRET="shared")
+    until = time.monotonic() + 30
+    while len({headers["X-Invad-Id"] for headers, _ in receiver.seen[2:]}) < 3:
+        assert time.monotonic() < until, (receiver.seen, again.words())
+        time.sleep(0.1)
+    taken = {headers["X-Invad-Id"]: (headers, body) for headers, body in receiver.seen[2:]}
+    assert [json.loads(taken[one["id"]][1]) for one in sent] == sent
+    headers, body = taken[sent[0]["id"]]
+    seconds, digest = (part.partition("=")[2] for part in headers["X-Invad-Signature"].split(","))
+    assert abs(int(seconds) - time.time()) < 60
+    assert hmac.new(b"shared", seconds.encode() + b"." + body, hashlib.sha256).hexdigest() == digest
