@@ -20,7 +20,7 @@ SURFACE = {
     "evaluate": "MODEL DATA --protocol --report --categories --pooled --device --json --layout --split "
     "--strict",
     "predict": "MODEL PATH --output --csv --category --fail-on --engine --device --json --strict --batch "
-    "--workers --threads",
+    "--workers --threads --server --station",
     "calibrate": "MODEL NORMALS --false-alarm-rate --review-rate --layout --split --group-by --strict "
     "--device --json",
     "export": "MODEL --output --format --precision --json --size --batch --calibration --max-changed",

@@ -1,6 +1,6 @@
 """The command line. Each verb is one function; heavy imports are inside it, so that help is quick.
 
-Order of imports: voice, rows, progress, folder, options, former, archive, backbones, calibrate, data,
+Order of imports: voice, rows, progress, folder, options, former, archive, server, backbones, calibrate, data,
 doctor, evaluate, export, info, recipes, reference, train, predict, demo, bench, ablate, benchmark, serve,
 app.
 """

@@ -14,7 +14,7 @@ from invad.errors import ConfigError
 from invad.scoring.rates import Rates
 from invad.system.files import is_folder
 
-IMAGES, FEATURES, SPEED = "Images", "Features", "Speed and memory"
+IMAGES, FEATURES, SPEED, SERVICE = "Images", "Features", "Speed and memory", "Service"
 """Headings of the options that are used less."""
 
 # What the shell completes. A test holds them to the tables they name, which take seconds to import.

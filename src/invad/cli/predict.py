@@ -12,6 +12,7 @@ import typer
 from invad.cli.archive import score
 from invad.cli.options import (
     ENGINES,
+    SERVICE,
     SPEED,
     BundleArgument,
     DeviceOption,
@@ -23,6 +24,7 @@ from invad.cli.options import (
 )
 from invad.cli.progress import observing
 from invad.cli.rows import Rows, csv_form, json_form
+from invad.cli.server import rows as asked
 from invad.cli.voice import Voice, standard
 from invad.data.formats import IMAGE_SUFFIXES
 from invad.data.listing import survey
@@ -56,13 +58,13 @@ FAILING: dict[FailOn, tuple[str | None, ...]] = {
 def predict(
     model: BundleArgument,
     path: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="PATH",
             help="Images, or folders, taken with all their sub-folders. With --engine ray one folder, list "
             "of images (CSV, Parquet, text) or URL such as s3://bucket/prefix.",
         ),
-    ],
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -117,6 +119,18 @@ def predict(
         ),
     ] = None,
     threads: ThreadsOption = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            rich_help_panel=SERVICE,
+            help="Let a service judge and keep the results, see 'invad serve'. No MODEL is given then; the "
+            "key is taken from the environment variable INVAD_KEY.",
+        ),
+    ] = None,
+    station: Annotated[
+        str, typer.Option(rich_help_panel=SERVICE, help="Station of the service that the images are of.")
+    ] = "default",
 ) -> None:
     """Score images: good, review or bad, with a p-value and a heat map.
 
@@ -124,6 +138,14 @@ def predict(
     row that says why, and the rest goes on.
     """
     voice = Voice(json, csv)
+    if server is not None:
+        if (output, engine, device, batch, threads) != (None, AUTO, None, 1, None):
+            raise ConfigError(
+                "--output, --engine, --device, --batch and --threads do not go with --server; it has its own"
+            )
+        path = [str(model), *(path or ())]
+    elif not path:
+        raise typer.BadParameter("give images or folders after MODEL")
     if engine == RAY:
         if csv is not None or strict:
             raise ConfigError("--csv and --strict do not go with --engine ray; its rows are Parquet")
@@ -133,22 +155,23 @@ def predict(
         raise ConfigError(f"--csv and --json both write to {csv}; give them two files")
     images = list(expand([Path(name) for name in path], output, voice.warn))
     with observing(voice.err) as observer:
-        detector = open_detector(model, engine, device, threads)
-        _require_known(detector, category, model)
-        overlays = None if output is None else Overlays(output, detector, voice)
-        paths = [image for image, _ in images]
-        decoders = 2 if workers is None else workers
-        made = detector.judge_many(paths, category=category, batch=batch, workers=decoders, strict=strict)
+        if server is not None:
+            head = {"server": server, "station": station}
+            made = asked(server, station, [image for image, _ in images], category, workers, strict)
+        else:
+            detector = open_detector(model, engine, device, threads)
+            _require_known(detector, category, model)
+            overlays = None if output is None else Overlays(output, detector, voice)
+            head = {"model": str(model), "content_hash": str(detector.content_hash)}
+            decoders = 2 if workers is None else workers
+            made = _judged(detector, images, overlays, category, batch, decoders, strict)
         # On a terminal the rows scroll above the bar.
         say = observer.note if voice.out.is_terminal and voice.err.is_terminal else voice.say
-        head = {"model": str(model), "content_hash": detector.content_hash}
         rows = Rows(voice, len(images), {standard(csv): csv_form(), standard(json): json_form(head)}, say)
         observer.stage("images", len(images))
         try:
-            for (image, below), found in zip(images, made, strict=True):
-                rows.add(_row(image, found))
-                if overlays is not None and not isinstance(found, DataError):
-                    overlays.save(image, below, *found)
+            for row in made:
+                rows.add(row)
                 observer.advance()
         finally:
             rows.close()
@@ -157,6 +180,24 @@ def predict(
     if rows.counts[None] == len(images):
         raise DataError(f"none of {len(images)} images could be read; the first: {rows.first_error}")
     _fail_on(fail_on, rows.counts)
+
+
+def _judged(
+    detector: "AnyDetector",
+    images: Sequence[tuple[Path, Path]],
+    overlays: "Overlays | None",
+    category: str | None,
+    batch: int,
+    workers: int,
+    strict: bool,
+) -> Iterator[dict[str, Any]]:
+    """The row of each image; its overlay is written when the row has been taken."""
+    paths = [image for image, _ in images]
+    made = detector.judge_many(paths, category=category, batch=batch, workers=workers, strict=strict)
+    for (image, below), found in zip(images, made, strict=True):
+        yield _row(image, found)
+        if overlays is not None and not isinstance(found, DataError):
+            overlays.save(image, below, *found)
 
 
 def _fail_on(asked: FailOn | None, counts: Mapping[str | None, int]) -> None:

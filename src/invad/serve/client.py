@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from invad.errors import DataError, reason
+from invad.errors import ConfigError, DataError, reason
 from invad.serve.ids import Ids
 from invad.serve.options import DEFAULT_STATION
 from invad.serve.records import Refused, Result
@@ -29,11 +29,17 @@ class Client:
 
     def __init__(self, address: str, *, key: str | None = None, timeout: float = 60, patience: float = 120):
         """address: such as http://127.0.0.1:8000. key: by default that of the environment variable INVAD_KEY.
-        timeout: seconds of one request. patience: seconds until a part is given up; 0 sends it once."""
+        timeout: seconds of one request. patience: seconds until a part is given up; 0 sends it once.
+        Raises ConfigError for what is no address."""
         key = key if key is not None else os.environ.get(KEY_VARIABLE)
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self.address, self.patience = address.rstrip("/"), patience
-        self._http = httpx.Client(base_url=self.address, headers=headers, timeout=timeout)
+        try:
+            self._http = httpx.Client(base_url=self.address, headers=headers, timeout=timeout)
+        except httpx.InvalidURL:
+            raise ConfigError(f"{self.address}: is no address; give http://HOST:PORT") from None
+        if self._http.base_url.scheme not in ("http", "https"):
+            raise ConfigError(f"{self.address}: is no address; give http://HOST:PORT")
         self._ids = Ids()
 
     def inspect(
@@ -120,8 +126,6 @@ class Client:
                     "is the service started?"
                 )
                 pause = wait = min(2 * wait, LONGEST_PAUSE)
-            except httpx.InvalidURL as error:
-                raise DataError(f"{self.address}: is no address ({error})") from None
             else:
                 if answer.is_success:
                     return answer

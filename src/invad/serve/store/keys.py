@@ -20,6 +20,9 @@ PREFIX = "inv"
 REMEMBERED_SECONDS = 2.0
 """How long a key that was looked up is not looked up again: a revoked one may work so long."""
 
+UNKNOWN_SECONDS = 0.2
+"""The same for keys that were not there: who guesses must not keep the database busy."""
+
 USED_EVERY_MS = 60_000
 
 
@@ -115,7 +118,7 @@ class Keyring:
     def owner(self, secret: str) -> Key | None:
         """The key that this is the secret of, if it may be used now."""
         parts = secret.split("_")
-        key = self._known().get(parts[1]) if len(parts) == 3 and parts[0] == PREFIX else None
+        key = self._key(parts[1]) if len(parts) == 3 and parts[0] == PREFIX else None
         digest = sha256(secret.encode("utf-8", "replace")).hexdigest()
         same = hmac.compare_digest(digest, key.sha256 if key else "")
         now = now_ms()
@@ -131,9 +134,14 @@ class Keyring:
         """Read the table again at the next call."""
         self._read_at = float("-inf")
 
-    def _known(self) -> dict[str, Key]:
+    def _key(self, id: str) -> Key | None:
+        """One that is not known may have been made by another process a moment ago."""
+        return self._known(REMEMBERED_SECONDS).get(id) or self._known(UNKNOWN_SECONDS).get(id)
+
+    def _known(self, seconds: float) -> dict[str, Key]:
+        """The table, read anew if that was done longer ago."""
         with self._lock:
-            if time.monotonic() - self._read_at > REMEMBERED_SECONDS:
+            if time.monotonic() - self._read_at > seconds:
                 with self.database.read() as connection:
                     self._keys = {key.id: key for key in keys(connection)}
                 self._read_at = time.monotonic()
