@@ -241,6 +241,18 @@ def test_closing_answers_all_that_were_taken(made):
         service.inspect(png(1))
 
 
+def test_a_service_that_cannot_finish_says_so_and_ends(made, caplog):
+    detector = Greys()
+    service = made(detector)
+    detector.gate.clear()
+    service.submit(Part(body=png(1), station="default"))
+    waits(lambda: detector.entered)
+    started = time.monotonic()
+    service.close(0.2)
+    assert time.monotonic() - started < 3
+    assert "1 parts were not answered in time" in caplog.text
+
+
 def test_a_database_that_is_away_and_comes_back_loses_nothing(made, monkeypatch):
     service = made(wait_seconds=5)
     file = service.database.path

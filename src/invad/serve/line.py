@@ -116,6 +116,11 @@ class Line:
         """Parts that were admitted and are not answered yet."""
         return self._under_way
 
+    @property
+    def closing(self) -> bool:
+        """Whether no more parts are taken."""
+        return self._closing
+
     def close(self, seconds: float) -> bool:
         """Take no more parts, and wait until all are answered; returns whether they were in time."""
         with self._idle:

@@ -19,8 +19,11 @@ from invad.serve.service import Service
 from invad.serve.web.app import application
 from invad.system.signals import answering
 
-GRACE_SECONDS = 18
-"""From the signal until connections that still wait are cut; whoever sent it often kills after 20 or 30."""
+GRACE_SECONDS = 14
+"""From the signal until connections that still wait are cut; whoever sent it may kill after 20."""
+
+CLOSE_SECONDS = 2.0
+"""For parts whose connections were cut."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +83,7 @@ class _Server(uvicorn.Server):
 
 
 def run(service: Service, address: Address, said: Callable[[str], None]) -> None:
-    """Answer requests until SIGTERM or Ctrl-C; then take no more, answer those under way, and return.
+    """Answer requests until SIGTERM or Ctrl-C; then take no more, answer those under way, close the service.
 
     said: told the address when the port is open. Raises DataError for a port that cannot be had.
     """
@@ -102,6 +105,7 @@ def run(service: Service, address: Address, said: Callable[[str], None]) -> None
         _Server(configuration).run([listening])
     finally:
         listening.close()
+        service.close(CLOSE_SECONDS)
 
 
 def _listening(address: Address) -> socket.socket:

@@ -32,7 +32,7 @@ from invad.system.lock import sole_writer
 
 LOG = logging.getLogger("invad.serve")
 DRAIN_SECONDS = 15.0
-"""Until all parts that were admitted have to be answered when the service stops."""
+"""How long `close` waits for parts that were admitted."""
 
 SWEEP_SECONDS = 600.0
 CHECKED_SECONDS = 1.0
@@ -252,14 +252,16 @@ class Service:
         """Take no more parts and answer those under way; returns whether all were, in time."""
         return self.line.close(seconds)
 
-    def close(self) -> None:
-        """Stop, deliver nothing more, and let go of the folder."""
-        if not self.stop():
+    def close(self, seconds: float = DRAIN_SECONDS) -> None:
+        """Stop, deliver nothing more, and let go of the folder. A second call does nothing."""
+        if self._stopping.is_set():
+            return
+        if not self.stop(seconds):
             LOG.error("%d parts were not answered in time", self.line.under_way)
         self._stopping.set()
         if self.webhook is not None:
             self.webhook.close()
-        self._sweeper.join(5)
+        self._sweeper.join(1)
         self._open.close()
 
     def __enter__(self) -> "Service":
@@ -309,7 +311,7 @@ class Service:
             "model": "ok",
             "database": problem or "ok",
             "disk": "ok" if free >= reserve else f"{free} bytes are free, {reserve} are reserved",
-            "line": "ok" if not self._stopping.is_set() else "stopping",
+            "line": "stopping" if self.line.closing else "ok",
         }
         return Readiness(ready=all(value == "ok" for value in checks.values()), checks=checks)
 

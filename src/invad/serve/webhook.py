@@ -57,7 +57,7 @@ class Webhook:
         """Stop after the delivery that is under way; what waits is delivered after the next start."""
         self._closing = True
         self._wake.set()
-        self._thread.join(2 * SECONDS)
+        self._thread.join(1)  # a delivery that is cut is repeated
         self.client.close()
 
     def _work(self) -> None:

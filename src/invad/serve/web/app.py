@@ -1,7 +1,5 @@
 """The application: interface, health, figures, reference page."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -26,11 +24,6 @@ def application(service: Service, *, without_keys: bool = False, prefix: str = "
     all others, such as `/inspection`.
     """
 
-    @asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        yield
-        await run_in_threadpool(service.stop)
-
     app = FastAPI(
         title="invad",
         version=__version__,
@@ -39,7 +32,6 @@ def application(service: Service, *, without_keys: bool = False, prefix: str = "
         redoc_url=None,
         openapi_url=None,
         root_path=prefix,
-        lifespan=lifespan,
     )
     problems.install(app)
     gate = Gate(service, without_keys)

@@ -97,7 +97,8 @@ def router(service: Service, gate: Gate, prefix: str) -> APIRouter:
             category=category or None,
             request_id=request_id or None,
         )
-        record = await asyncio.wrap_future(service.submit(part))
+        # The digest of a large body takes too long for the loop that serves all.
+        record = await asyncio.wrap_future(await run_in_threadpool(service.submit, part))
         plain = record.plain()
         if map == "url":
             plain["map"] = f"{prefix}/api/v1/results/{record.id}/map" if record.map_kept else None
