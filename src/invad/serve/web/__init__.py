@@ -1,5 +1,5 @@
 """The service over HTTP.
 
-Order of imports: problems, guard, auth, uploads, answers, inspection, administration, reference,
-app.
+Order of imports: problems, guard, auth, uploads, answers, inspection, administration, tensors,
+oip, reference, app.
 """
