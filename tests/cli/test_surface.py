@@ -23,6 +23,7 @@ SURFACE = {
     "--workers --threads --server --station",
     "calibrate": "MODEL NORMALS --false-alarm-rate --review-rate --layout --split --group-by --strict "
     "--device --json",
+    "drift": "RESULTS --model --category --reference --evidence --floor --every --csv --json",
     "export": "MODEL --output --format --precision --json --size --batch --calibration --max-changed",
     "verify": "BUNDLE --engine --threads --device --json",
     "bench": "MODEL --engine --size --threads --seconds --device --json",

@@ -25,6 +25,7 @@ from invad.cli.data import check, convert, list_sets
 from invad.cli.data import verify as verify_set
 from invad.cli.demo import demo
 from invad.cli.doctor import doctor
+from invad.cli.drift import drift
 from invad.cli.evaluate import evaluate
 from invad.cli.export import export, verify
 from invad.cli.former import FormerVerb, refuse_moved
@@ -118,6 +119,7 @@ _add(app, train, "train good_parts --output model")
 _add(app, evaluate, "evaluate model parts --report report.html --json -")
 _add(app, predict, "predict model incoming/ --output overlays --csv scores.csv --fail-on bad")
 _add(app, calibrate, "calibrate model fresh_good_images --false-alarm-rate 0.005")
+_add(app, drift, "drift scores.csv --model model --csv series.csv")
 _add(app, export, "export model --format openvino --output bundle")
 _add(app, verify, "verify bundle --engine openvino")
 _add(app, bench, "bench bundle --json rows.json")
