@@ -99,7 +99,7 @@ def _say(voice: Voice, found: "DriftReport") -> None:
             "reference": f"{found.reference} normal images",
             "evidence": f"10^{max(last.log10_evidence, 0):.1f}",
             "effect": f"{last.effect:.3f} (0.5 without drift; below, scores rise)",
-            "flagged": f"{found.flagged} of the last {found.window}; chance brings {found.flagged_limit} at most",
+            "flagged": f"{found.flagged} of the last {found.window}; chance brings {found.flagged_limit}",
         }
     )
     began = found.names[min(last.since, len(found.names) - 1)]
