@@ -181,7 +181,8 @@ class Line:
                 self.metrics.rejected.labels("image").inc()
                 raise Refused(str(error).replace("<bytes>", "the image", 1), 400) from None
             job.decode_ms = since(started)
-            job.image_kept = self._keep_image(job)
+            if self._has_room():
+                self.committer.keep_image(job)  # beside the run
             # The map, float32, will be held as long as they are.
             job.pixel_bytes = pixels.nbytes + 4 * pixels.shape[0] * pixels.shape[1]
             self.pixels.take(job.pixel_bytes)
@@ -206,26 +207,13 @@ class Line:
         require_same(part, found.result.image_sha256, digest)
         return found.result
 
-    def _keep_image(self, job: Job) -> bool:
+    def _has_room(self) -> bool:
+        """Whether the disk takes pictures. Raises Refused when it does not even take rows."""
         free = self.files.free_bytes()
         if free < self.options.reserve / 4:
             self.metrics.rejected.labels("disk").inc()
             raise Refused("the disk is full; free space and send it again", 503, 60)
-        if free < self.options.reserve:
-            return False
-        self._hold(job, "image", job.digest)
-        try:
-            self.files.put("image", job.part.body, job.digest)
-        except DataError as error:
-            self.metrics.errors.labels("file").inc()
-            LOG.error("an image was not kept: %s", error)
-            return False
-        return True
-
-    def _hold(self, job: Job, kind: str, digest: str) -> None:
-        """Keep a file from being removed until the row that names it is there."""
-        job.held.append((kind, digest))
-        self.files.hold([(kind, digest)])
+        return free >= self.options.reserve
 
     # ------------------------------------------------------------------ judging
 

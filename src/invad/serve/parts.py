@@ -38,7 +38,7 @@ class Job:
     pixel_bytes: int = 0
     held: list[tuple[str, str]] = field(default_factory=list)
     key: str = ""
-    image_kept: bool = False
+    image: "Future[bool] | None" = None  # whether its file is kept, when it is known
     bytes_held: int = 0
     decode_ms: float = 0.0
     queued: float = 0.0

@@ -11,7 +11,7 @@ from invad.data.images import read_image
 from invad.data.preprocess import resize_map
 from invad.report.colours import display, overlay
 
-MOST_PIXELS = 1_000_000
+MOST_PIXELS = 250_000
 """Of a map that is kept: it has no detail below the cells of the model, of which there are a few thousand."""
 
 RANGE = "invad:range"
@@ -19,7 +19,7 @@ RANGE = "invad:range"
 
 
 def encode_map(map_HW: NDArray[np.float32]) -> bytes:
-    """A grey PNG of 16 bits; of a map above a megapixel every n-th row and column.
+    """A grey PNG of 16 bits; of a map above a quarter megapixel every n-th row and column.
 
     A value is black + level / 65535 (white - black), with the range in the text `invad:range`.
     """

@@ -6,13 +6,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from hashlib import sha256
 
 import numpy as np
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from invad.errors import DataError, InvadError
-from invad.records import Prediction
 from invad.scoring.regions import regions
 from invad.serve.ids import Ids
 from invad.serve.limits import InForce
@@ -30,6 +31,9 @@ MOST_REGIONS = 100
 
 AT_MOST = 64
 """Parts of one transaction."""
+
+KEEPERS = 4
+"""Threads that write files; they mostly wait for the disk."""
 
 STAGES = ("queue", "decode", "infer", "store")
 
@@ -58,46 +62,57 @@ class Committer:
         with database.read() as connection:
             self.ids = Ids(results.newest_id(connection))
         regions(np.zeros((1, 1), np.float32), 0)  # loads what it needs before a part waits for it
-        self._judged: deque[Job] = deque()
+        self._keepers = ThreadPoolExecutor(KEEPERS, thread_name_prefix="invad-keep")
+        self._ready: deque[Job] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="invad-commit", daemon=True)
         self._thread.start()
 
+    def keep_image(self, job: Job) -> None:
+        """Begin to write the image of a part."""
+        self._hold(job, "image", job.digest)
+        job.image = self._keepers.submit(self._keep, "image", job.part.body, job.digest)
+
     def add(self, job: Job) -> None:
         """Store a judged part soon."""
-        with self._changed:
-            self._judged.append(job)
-            self._changed.notify()
+        self._keepers.submit(self._prepare, job)
 
     def close(self) -> None:
         """Store what there is, and end."""
+        self._keepers.shutdown()
         with self._changed:
             self._closed = True
             self._changed.notify()
         self._thread.join()
 
+    def _prepare(self, job: Job) -> None:
+        """Make the row of a part, whose files are then on the disk."""
+        try:
+            job.stored = self._row(job)
+        except BaseException as error:
+            self.metrics.errors.labels("row").inc()
+            LOG.exception("a result could not be made")
+            self.finish(job, error)
+            return
+        with self._changed:
+            self._ready.append(job)
+            self._changed.notify()
+
     def _work(self) -> None:
         while jobs := self._take():
-            ready = []
-            for job in jobs:
-                try:
-                    job.stored = self._row(job)
-                    ready.append(job)
-                except BaseException as error:
-                    self.metrics.errors.labels("row").inc()
-                    LOG.exception("a result could not be made")
-                    self.finish(job, error)
-            if ready:
-                self._store(ready)
+            for job in jobs:  # ids rise in the order of storing
+                assert job.stored is not None
+                job.stored = replace(job.stored, result=replace(job.stored.result, id=self.ids.new()))
+            self._store(jobs)
 
     def _take(self) -> list[Job]:
         with self._changed:
-            self._changed.wait_for(lambda: self._judged or self._closed)
-            return [self._judged.popleft() for _ in range(min(AT_MOST, len(self._judged)))]
+            self._changed.wait_for(lambda: self._ready or self._closed)
+            return [self._ready.popleft() for _ in range(min(AT_MOST, len(self._ready)))]
 
     def _row(self, job: Job) -> results.Stored:
-        """The result, with its map kept."""
+        """The result without its id, with its map kept."""
         part, prediction = job.part, job.prediction
         assert prediction is not None
         assert job.pixels is not None
@@ -108,11 +123,17 @@ class Committer:
             raise InvadError(
                 "the engine gave a map that is not of numbers; test the model with 'invad verify'"
             )
-        map_sha256 = self._keep_map(job, prediction) if job.image_kept else None
+        # The image was handed to the same threads before, so it is written or being written.
+        image_kept = job.image is not None and job.image.result()
+        map_png = encode_map(prediction.anomaly_map) if image_kept else b""
+        map_sha256 = sha256(map_png).hexdigest() if image_kept else ""
+        if image_kept:
+            self._hold(job, "map", map_sha256)
+        map_kept = image_kept and self._keep("map", map_png, map_sha256)
         found = regions(prediction.anomaly_map, limits.map[0])[:MOST_REGIONS] if peak > limits.map[0] else ()
         record = Result(
             schema=SCHEMA,
-            id=self.ids.new(),
+            id="",
             station=part.station,
             time=utc(job.came),
             part_id=part.part_id,
@@ -133,8 +154,8 @@ class Committer:
             review_limit=limits.score[0],
             bad_limit=limits.score[1],
             regions=found,
-            image_kept=job.image_kept,
-            map_kept=map_sha256 is not None,
+            image_kept=image_kept,
+            map_kept=map_kept,
             ms=Milliseconds(
                 queue=round(job.queue_ms, 3),
                 decode=round(job.decode_ms, 3),
@@ -142,19 +163,24 @@ class Committer:
                 store=round(since(job.judged), 3),
             ),
         )
-        return results.Stored(result=record, map_sha256=map_sha256, map_limits=limits.map)
+        return results.Stored(
+            result=record, map_sha256=map_sha256 if map_kept else None, map_limits=limits.map
+        )
 
-    def _keep_map(self, job: Job, prediction: Prediction) -> str | None:
-        content = encode_map(prediction.anomaly_map)
-        digest = sha256(content).hexdigest()
-        job.held.append(("map", digest))
-        self.files.hold([("map", digest)])
+    def _hold(self, job: Job, kind: str, digest: str) -> None:
+        """Keep a file from being removed until the row that names it is there."""
+        job.held.append((kind, digest))
+        self.files.hold([(kind, digest)])
+
+    def _keep(self, kind: str, content: bytes, digest: str) -> bool:
+        """Write a file; a disk that does not take it costs the file, not the result."""
         try:
-            return self.files.put("map", content, digest)
+            self.files.put(kind, content, digest)
         except DataError as error:
             self.metrics.errors.labels("file").inc()
-            LOG.error("a map was not kept: %s", error)
-            return None
+            LOG.error("a file was not kept: %s", error)
+            return False
+        return True
 
     def _store(self, jobs: Sequence[Job]) -> None:
         """One transaction for all, tried until the time of waiting is over; then the answers."""
