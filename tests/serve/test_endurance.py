@@ -4,11 +4,14 @@ import hashlib
 import hmac
 import json
 import random
+import re
+import shutil
 import subprocess
 import sys
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import httpx
 import pytest
@@ -150,35 +153,41 @@ def test_a_full_line_tells_everybody_and_stores_what_it_took(start, pictures, tm
         assert 'invad_rejected_total{reason="full"}' in http.get("/metrics").text
 
 
-def test_two_services_on_one_folder(start, bundle, tmp_path):
+def test_two_services_share_neither_folder_nor_port(start, bundle, tmp_path):
     service = start(tmp_path / "line")
-    command = [sys.executable, "-m", "invad", "serve", bundle, "--data", tmp_path / "line", "--port", "0"]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 1
-    assert "another service is writing here" in done.stderr
-    assert "Traceback" not in done.stderr
+    port = service.url.rpartition(":")[2]
+    for data, other, words in (
+        ("line", "0", "another service is writing here"),
+        ("b", port, "choose another with --port"),
+    ):
+        command = [sys.executable, "-m", "invad", "serve", bundle, "--data", tmp_path / data, "--port", other]
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert words in done.stderr.splitlines()[-1]
+        assert "Traceback" not in done.stderr
     with service.http() as http:
         assert http.get("/readyz").status_code == 200
 
 
-def test_a_taken_port_is_one_line(start, bundle, tmp_path):
-    service = start(tmp_path / "line")
-    port = service.url.rpartition(":")[2]
-    command = [sys.executable, "-m", "invad", "serve", bundle, "--data", tmp_path / "b", "--port", port]
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert "choose another with --port" in done.stderr.splitlines()[-1]
-
-
-def test_the_service_imports_no_torch(start, pictures, tmp_path):
-    """A bundle needs none; a process that has it maps its library."""
-    service = start(tmp_path / "line")
+def test_it_runs_from_the_runtime_alone_without_torch(start, pictures, tmp_path):
+    """From the files that the wheel of invad-runtime is made of, where torch and timm cannot be imported."""
+    root = Path(__file__).resolve().parents[2] / "runtime"
+    listed = re.findall(r'^"(.+?)" = "(invad/.+)"$', (root / "pyproject.toml").read_text(), re.MULTILINE)
+    for source, target in listed:
+        to = tmp_path / "wheel" / target
+        to.parent.mkdir(parents=True, exist_ok=True)
+        (shutil.copytree if (root / source).is_dir() else shutil.copy2)(root / source, to)
+    for blocked in ("torch", "torchvision", "timm", "safetensors"):
+        (tmp_path / "wheel" / f"{blocked}.py").write_text(f"raise ImportError('{blocked} is blocked')")
+    service = start(tmp_path / "line", PYTHONPATH=str(tmp_path / "wheel"))
     with service.http() as http:
-        assert http.post(INSPECT, files={"image": pictures[1][0]}).json()["decision"] == "bad"
-    with open(f"/proc/{service.process.pid}/maps") as maps:  # noqa: PTH123
-        libraries = maps.read()
-    assert "onnxruntime" in libraries
-    assert "torch" not in libraries
+        answer = http.post(INSPECT, files={"image": pictures[1][0]}).json()
+        assert answer["decision"] == "bad"
+        assert http.get(f"/api/v1/results/{answer['id']}/overlay").status_code == 200
+        assert http.get("/docs").status_code == 200
+    with open(f"/proc/{service.process.pid}/status") as status:  # noqa: PTH123
+        resident_kb = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+    assert resident_kb < 350 * 1024
 
 
 class Receiver(BaseHTTPRequestHandler):

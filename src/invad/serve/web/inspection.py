@@ -21,6 +21,8 @@ from invad.serve.web.uploads import FIELD, image_of
 
 PNG, ANY = "image/png", "application/octet-stream"
 LONGEST_PAGE = 1000
+SMALL = 1 << 18
+"""Bytes whose digest is quicker than a thread; that of more would hold up the loop that serves all."""
 
 ResultId = Annotated[str, Path(description="The id of a result.")]
 MapAnswer = Literal["none", "url", "png16"]
@@ -97,8 +99,10 @@ def router(service: Service, gate: Gate, prefix: str) -> APIRouter:
             category=category or None,
             request_id=request_id or None,
         )
-        # The digest of a large body takes too long for the loop that serves all.
-        record = await asyncio.wrap_future(await run_in_threadpool(service.submit, part))
+        if len(part.body) > SMALL:
+            record = await asyncio.wrap_future(await run_in_threadpool(service.submit, part))
+        else:
+            record = await asyncio.wrap_future(service.submit(part))
         plain = record.plain()
         if map == "url":
             plain["map"] = f"{prefix}/api/v1/results/{record.id}/map" if record.map_kept else None
