@@ -37,7 +37,7 @@ SURFACE = {
     "--keep-models --device --json --split --strict --backbone --weights",
     "benchmark rescore": "PREDICTIONS --metrics --output --json",
     "serve run": "MODEL --data --port --host --no-auth --engine --device --queue --batch --streams --threads "
-    "--database --keep-good --keep-flagged --keep-rows --reserve --max-body --webhook --prefix "
+    "--database --keep-good --keep-flagged --keep-rows --audit-share --reserve --max-body --webhook --prefix "
     "--tls-certificate --tls-key",
     "serve backup": "--data --output --json",
     "serve restore": "BACKUP --data --json",

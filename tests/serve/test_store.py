@@ -7,9 +7,10 @@ from dataclasses import replace
 from hashlib import sha256
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import func, select, text
+from sqlalchemy import create_engine, func, select, text
 from sqlalchemy.exc import OperationalError
 
 from invad.errors import ArtifactError, ConfigError, DataError
@@ -19,9 +20,9 @@ from invad.serve.ids import Ids
 from invad.serve.options import DAY_MS, Retention
 from invad.serve.records import SCHEMA, Milliseconds, Result, milliseconds, utc
 from invad.serve.store import backup, keys, outbox, results, retention, stations
-from invad.serve.store.database import FILE, Database
+from invad.serve.store.database import FILE, Database, migrations
 from invad.serve.store.files import Files
-from invad.serve.store.schema import expired_file, metadata, region, result
+from invad.serve.store.schema import audit, expired_file, metadata, region, result
 
 IDS = Ids()
 LIMITS = Calibration(scores=(1.0, 2.0, 3.0), peaks=(1.0, 2.0, 3.0))
@@ -63,6 +64,8 @@ def row(decision="good", time=0, image="a", map="b", **changed):
         regions=(Region(x=1, y=2, width=3, height=4, area=5, peak=6.5),),
         image_kept=True,
         map_kept=True,
+        audit=False,
+        verdict=None,
         ms=Milliseconds(queue=1.5, decode=2.5, infer=3.5, store=4.5),
     )
     return results.Stored(
@@ -303,6 +306,35 @@ def test_a_database_of_a_newer_invad_is_recognised(tmp_path):
         connection.close()
 
     assert "of a newer invad (step 9999" in spoiled(tmp_path, age)
+
+
+def test_an_older_database_is_kept_and_brought_up_to_date(tmp_path):
+    """With the rows that a service of the first step wrote."""
+    engine = create_engine(f"sqlite:///{tmp_path / FILE}")
+    with engine.begin() as connection:
+        steps = migrations()
+        steps.attributes["connection"] = connection
+        command.upgrade(steps, "0001")
+        connection.execute(text("INSERT INTO model_version VALUES ('hash', 'model', 1, '{}')"))
+        connection.execute(text("INSERT INTO station VALUES ('default', 1, 'hash')"))
+        columns = [column.name for column in result.c if column.name not in ("audit", "verdict")]
+        values = row().result.plain() | {"map_sha256": None, "map_review_limit": 1, "map_bad_limit": 2}
+        values |= {f"ms_{name}": value for name, value in values["ms"].items()} | {"time": 5}
+        names = ", ".join(f":{name}" for name in columns)
+        given = {name: values[name] for name in columns}
+        connection.execute(text(f"INSERT INTO result ({', '.join(columns)}) VALUES ({names})"), given)
+    engine.dispose()
+    database = Database(tmp_path)
+    with database.read() as connection:
+        (found,) = results.page(connection, results.Query())
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        assert [row.action for row in connection.execute(select(audit))] == ["migrate"]
+    assert (found.result.id, found.result.audit, found.result.verdict) == (values["id"], False, None)
+    database.close()
+    (copy,) = tmp_path.glob(f"{FILE}.before-*")
+    old = sqlite3.connect(copy)
+    assert old.execute("SELECT version_num FROM alembic_version").fetchall() == [("0001",)]
+    old.close()
 
 
 def test_a_database_that_is_taken_away_takes_no_rows(tmp_path):

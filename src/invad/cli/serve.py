@@ -94,6 +94,15 @@ def run(
     keep_rows: Annotated[
         float, typer.Option(min=0, rich_help_panel=KEEPING, help="Days that results are kept.")
     ] = 3650,
+    audit_share: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            rich_help_panel=KEEPING,
+            help="Share of the good parts that people should look at, too, drawn by lot.",
+        ),
+    ] = 1 / 200,
     reserve: Annotated[
         int,
         typer.Option(
@@ -149,6 +158,7 @@ def run(
         batch=batch,
         streams=streams,
         max_body=max_body * MIB,
+        audit_share=audit_share,
         reserve=reserve * MIB,
         retention=Retention(good=keep_good, review=keep_flagged, bad=keep_flagged, rows=keep_rows),
         webhook=webhook,

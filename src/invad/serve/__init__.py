@@ -9,7 +9,8 @@ The package needs `pip install 'invad[serve]'`; each class is imported when it i
 needs no server.
 
 Order of imports: ids, options, records, client, store, limits, metrics, pictures, parts,
-storing, line, webhook, service, web, running.
+storing, line, webhook, recalibration, service,
+reviewing, web, running.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from invad.errors import NotCalibratedError
 from invad.records import Decision
 from invad.scoring.calibration import Calibration, decision_between, known_category
@@ -11,12 +14,16 @@ from invad.serve.store.stations import Revision
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """A revision with its limits computed once. score, map: (review, bad)."""
+    """A revision with its limits computed once. score, map: (review, bad). scores, weights, n: of the
+    calibration, as arrays: a window of a line has thousands."""
 
     revision: int
     calibration: Calibration
     score: tuple[float, float]
     map: tuple[float, float]
+    scores: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    n: int
 
     @classmethod
     def of(cls, revision: Revision) -> "Limits":
@@ -26,11 +33,15 @@ class Limits:
             calibration=limits,
             score=limits.score_limits(),
             map=limits.map_limits(),
+            scores=np.asarray(limits.scores),
+            weights=limits.weights,
+            n=limits.n,
         )
 
     def judge(self, score: float) -> tuple[float, Decision]:
-        """(p-value, decision) of a score."""
-        return self.calibration.p_value(score), decision_between(score, *self.score)
+        """(p-value, decision) of a score, as `Calibration.p_value` and `decide` say."""
+        at_least = float(self.weights[self.scores >= score].sum())
+        return (1 + at_least) / (self.n + 1), decision_between(score, *self.score)
 
 
 class InForce:

@@ -59,6 +59,7 @@ class Line:
             metrics,
             self._finish,
             wait_seconds=options.wait_seconds,
+            audit_share=options.audit_share,
             sinks=sinks,
             woken=woken,
         )

@@ -30,6 +30,8 @@ class Metrics:
         self.queue = Gauge("invad_queue_parts", "Parts under way.", registry=registry)
         self.ready = Gauge("invad_ready", "1 when parts are taken.", registry=registry)
         self.free = Gauge("invad_disk_free_bytes", "Free bytes of the disk.", registry=registry)
+        self.review = Gauge("invad_review_pending", "Parts without a verdict.", registry=registry)
+        self.review_age = Gauge("invad_review_age_seconds", "Age of the oldest of them.", registry=registry)
         self.pending = Gauge(
             "invad_outbox_pending", "Results that a sink has not taken.", ["sink"], registry=registry
         )

@@ -40,7 +40,8 @@ class Options:
     memory: bytes of bodies, and of pixels, that may be held. max_body: bytes of a request. body_seconds:
     until a request has to be there. reserve: free bytes of the disk below which no images are kept any more,
     and below a quarter of which no parts are taken. wait_seconds: how long a part waits for a database that
-    does not take it. webhook: URL that every result is posted to, webhook_secret: signs it."""
+    does not take it. audit_share: of the good parts, drawn by lot, that people should look at, too. webhook:
+    URL that every result is posted to, webhook_secret: signs it."""
 
     queue: int = 64
     batch: int | None = None
@@ -52,6 +53,7 @@ class Options:
     body_seconds: float = 30
     reserve: int = GIB
     wait_seconds: float = 10
+    audit_share: float = 1 / 200
     retention: Retention = Retention()
     webhook: str | None = None
     webhook_secret: str = ""
@@ -61,6 +63,8 @@ class Options:
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise ConfigError(f"{name} = {getattr(self, name)}: give at least {low}")
+        if not 0 <= self.audit_share <= 1:
+            raise ConfigError(f"audit_share = {self.audit_share}: give a share between 0 and 1")
         if self.batch is not None and self.batch < 1:
             raise ConfigError(f"batch = {self.batch}: give at least 1")
         if self.webhook and not re.match(r"https?://", self.webhook):

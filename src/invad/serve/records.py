@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
-from typing import Any
+from typing import Any, Literal
 
 from invad.errors import InvadError
 from invad.records import Decision
@@ -12,6 +12,9 @@ from invad.system.plain import to_plain
 
 SCHEMA = 1
 """Of `Result`; raised when a reader of the former one would misread it."""
+
+
+Verdict = Literal["good", "bad", "unsure"]
 
 
 class Refused(InvadError):
@@ -40,7 +43,8 @@ class Result:
     request_id: the caller's own name of the request. width, height: of the image, upright, in pixels.
     model_version: content hash. calibration: the revision whose limits decided. peak: largest value of the
     anomaly map. regions: places of the map above its review limit, highest peak first.
-    image_kept, map_kept: whether the files can still be had.
+    image_kept, map_kept: whether the files can still be had. audit: a good part that people should look at,
+    too, drawn by lot. verdict: what people said last, good, bad or unsure; the decision stays.
     """
 
     schema: int
@@ -67,6 +71,8 @@ class Result:
     regions: tuple[Region, ...]
     image_kept: bool
     map_kept: bool
+    audit: bool
+    verdict: Verdict | None
     ms: Milliseconds
 
     def plain(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from invad.serve.metrics import Metrics
 from invad.serve.options import DEFAULT_STATION, Options, station_name
 from invad.serve.parts import Part
 from invad.serve.records import Refused, Result
-from invad.serve.store import keys, outbox, results, retention, stations
+from invad.serve.store import keys, outbox, results, retention, reviews, stations
 from invad.serve.store.backup import FILES
 from invad.serve.store.database import Database, note, now_ms, said
 from invad.serve.store.files import Files
@@ -207,9 +207,14 @@ class Service:
                 raise Refused(f"station {name} is there already", 409)
             stations.activate(connection, name, self.model[1], self.detector.calibrations)
             note(connection, who, "add station", {"station": name})
-            self.in_force.replace(stations.deciding(connection))
             (made,) = (one for one in stations.stations(connection) if one.name == name)
+        self.refresh_limits()
         return made
+
+    def refresh_limits(self) -> None:
+        """Decide from the next part on by what is in force in the database."""
+        with self.database.read() as connection:
+            self.in_force.replace(stations.deciding(connection))
 
     # ------------------------------------------------------------------ its own state
 
@@ -231,6 +236,10 @@ class Service:
         ready = self.readiness()
         self.metrics.ready.set(ready.ready)
         self.metrics.free.set(self.files.free_bytes())
+        with self.database.read() as connection:
+            count, oldest = reviews.waiting(connection)
+        self.metrics.review.set(count)
+        self.metrics.review_age.set(0 if oldest is None else max(0, now_ms() - oldest) / 1000)
         if self.webhook is not None:
             with self.database.read() as connection:
                 waiting = outbox.pending(connection).get(SINK, outbox.Pending(count=0, oldest=None))
@@ -297,7 +306,7 @@ class Service:
                 stations.activate(connection, station, version, self.detector.calibrations)
             if changed := [one.name for one in before if one.active != version]:
                 note(connection, "invad", "switch model", {"to": version, "stations": changed})
-            self.in_force.replace(stations.deciding(connection))
+        self.refresh_limits()
 
     def _webhook(self) -> Webhook | None:
         if self.options.webhook is None:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import random
 import threading
 import time
 from collections import deque
@@ -51,14 +52,16 @@ class Committer:
         finish: Callable[[Job, Result | BaseException], None],
         *,
         wait_seconds: float,
+        audit_share: float,
         sinks: Sequence[str] = (),
         woken: Callable[[], None] = lambda: None,
     ):
         """model: name and content hash. finish: told the outcome of each part. wait_seconds: how long a
-        database that takes nothing is waited for. sinks, woken: see `Line`."""
+        database that takes nothing is waited for. audit_share: of good parts that people look
+        at. sinks, woken: see `Line`."""
         self.model, self.database, self.files, self.in_force = model, database, files, in_force
         self.metrics, self.finish, self.wait_seconds = metrics, finish, wait_seconds
-        self.sinks, self.woken = tuple(sinks), woken
+        self.audit_share, self.sinks, self.woken = audit_share, tuple(sinks), woken
         with database.read() as connection:
             self.ids = Ids(results.newest_id(connection))
         regions(np.zeros((1, 1), np.float32), 0)  # loads what it needs before a part waits for it
@@ -156,6 +159,8 @@ class Committer:
             regions=found,
             image_kept=image_kept,
             map_kept=map_kept,
+            audit=decision == "good" and random.random() < self.audit_share,
+            verdict=None,
             ms=Milliseconds(
                 queue=round(job.queue_ms, 3),
                 decode=round(job.decode_ms, 3),

@@ -37,6 +37,7 @@ class Query:
     decision: Decision | None = None
     part_id: str | None = None
     lot: str | None = None
+    reviewed: bool | None = None
     since: int | None = None
     until: int | None = None
     before: str | None = None
@@ -88,6 +89,8 @@ def page(connection: Connection, query: Query) -> list[Stored]:
     for name in ("station", "decision", "part_id", "lot"):
         if (value := getattr(query, name)) is not None:
             wanted = wanted.where(result.c[name] == value)
+    if query.reviewed is not None:
+        wanted = wanted.where(result.c.verdict.is_not(None) if query.reviewed else result.c.verdict.is_(None))
     if query.stations is not None:
         wanted = wanted.where(result.c.station.in_(query.stations))
     if query.since is not None:
@@ -122,7 +125,7 @@ def _with_regions(connection: Connection, rows: Sequence[Row[Any]]) -> list[Stor
 _SAME = (
     *("id", "station", "part_id", "lot", "category", "source", "request_id", "image_sha256", "image_kept"),
     *("map_kept", "width", "height", "model", "model_version", "calibration", "score", "peak", "p_value"),
-    *("decision", "review_limit", "bad_limit"),
+    *("decision", "review_limit", "bad_limit", "audit", "verdict"),
 )
 """What a row and a record call by one name."""
 

@@ -13,8 +13,12 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
+
+WAITING = "verdict IS NULL AND (decision <> 'good' OR audit)"
+"""Results that people should look at."""
 
 metadata = MetaData(
     naming_convention={
@@ -98,6 +102,8 @@ result = Table(
     Column("ms_decode", Double, nullable=False),
     Column("ms_infer", Double, nullable=False),
     Column("ms_store", Double, nullable=False),
+    Column("audit", Boolean, nullable=False, server_default=false()),  # a good part that people look at, too
+    Column("verdict", String(6)),  # the latest of its reviews; the decision stays
     UniqueConstraint("station", "request_id"),
     # Ids rise with storing even where a clock was set back, so pages go by id.
     Index(None, "station", "id"),
@@ -114,6 +120,37 @@ Index(
     sqlite_where=text("image_kept = 1"),
     postgresql_where=text("image_kept"),
 )
+
+Index(
+    "ix_result_waiting",
+    result.c.station,
+    result.c.id,
+    sqlite_where=text(WAITING),
+    postgresql_where=text(WAITING),
+)
+
+review = Table(
+    "review",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("result", ForeignKey("result.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("time", BigInteger, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("verdict", String(6), nullable=False),
+    Column("defect", Text),
+    Column("note", Text),
+    Column("mask", Text),  # JSON: runs of pixels that are not and are defective, by rows
+)
+"""Only ever added to; the latest of a result counts."""
+
+claim = Table(
+    "claim",
+    metadata,
+    Column("result", ForeignKey("result.id", ondelete="CASCADE"), primary_key=True),
+    Column("who", Text, nullable=False),
+    Column("until", BigInteger, nullable=False),
+)
+"""Who looks at a part now, so that two people do not."""
 
 region = Table(
     "region",
