@@ -159,6 +159,8 @@ def test_the_reference_page_needs_nothing_else(service, http):
         "/api/v1/results/{id}/review",
         "/api/v1/results/{id}/reviews",
         "/api/v1/queue",
+        "/api/v1/drift",
+        "/api/v1/stations/{station}/drift:acknowledge",
         "/api/v1/stations/{station}/calibrations/{revision}:activate",
         "/api/v1/stations",
         "/api/v1/stations/{station}/calibrations",

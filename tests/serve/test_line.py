@@ -297,6 +297,18 @@ def test_a_row_that_the_database_does_not_take_keeps_no_other_back(made, monkeyp
         answers[2].result(10)
 
 
+def test_a_fault_of_ours_is_answered_and_the_next_part_is_judged(made, monkeypatch):
+    service = made()
+    with monkeypatch.context() as faulty:
+        faulty.setattr(results, "insert", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            service.inspect(png(1))
+    assert service.inspect(png(2)).score == 2
+    service.line.committer.watched = lambda _: 1 / 0
+    assert service.inspect(png(3)).score == 3
+    assert service.inspect(png(4)).score == 4
+
+
 def test_a_commit_whose_end_was_not_heard_of_is_not_done_twice(made, monkeypatch):
     service = made()
     insert, calls = results.insert, []

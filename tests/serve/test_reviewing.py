@@ -231,12 +231,18 @@ def test_new_limits_are_shown_refused_made_and_rolled_back(start, tmp_path, draw
         shown = http.post(address, params={"preview": True}, json=window).json()
         assert (shown["revision"], shown["refusals"], shown["normals"]) == (None, [], 40)
         before = http.get("/api/v1/results", params={"limit": 100}).json()["results"]
+        assert {one["phase"] for one in http.get("/api/v1/drift").json()["drift"]} == {"commissioning"}
         made = http.post(address, json=window).json()
         assert {**made, "revision": None} == shown
         found = send(http, stream.getvalue())
         assert found["calibration"] == made["revision"] > 1
         assert [found["review_limit"], found["bad_limit"]] == made["limits_after"]
         assert http.get("/api/v1/results", params={"limit": 100}).json()["results"][1:] == before
+        (drift,) = (one for one in http.get("/api/v1/drift").json()["drift"] if one["category"] is None)
+        assert (drift["phase"], drift["parts"], drift["window"]) == ("watching", 1, 1)
+        assert 'invad_drift_alarm{category="",station="default"} 0.0' in http.get("/metrics").text
+        known = http.post("/api/v1/stations/default/drift:acknowledge", json={"why": "a test"})
+        assert known.status_code == 204
         listed = http.get(address).json()["calibrations"]
         assert [one["revision"] for one in listed if one["in_force"] and one["category"] is None] == [
             made["revision"]
@@ -250,4 +256,4 @@ def test_new_limits_are_shown_refused_made_and_rolled_back(start, tmp_path, draw
         actions = [row.action for row in connection.execute(select(audit).order_by(audit.c.id))]
         assert connection.execute(select(claim)).all() == []
     database.close()
-    assert actions == ["first key", "recalibrate", "roll back"]
+    assert actions == ["first key", "recalibrate", "acknowledge drift", "roll back"]

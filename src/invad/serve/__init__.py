@@ -9,7 +9,8 @@ The package needs `pip install 'invad[serve]'`; each class is imported when it i
 needs no server.
 
 Order of imports: ids, options, records, client, store, limits, metrics, pictures, parts,
-storing, line, webhook, recalibration, service,
+storing, line, webhook, recalibration,
+watching, service,
 reviewing, web, running.
 """
 

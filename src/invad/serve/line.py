@@ -45,9 +45,10 @@ class Line:
         metrics: Metrics,
         sinks: Sequence[str] = (),
         woken: Callable[[], None] = lambda: None,
+        watched: Callable[[Sequence[Result]], None] = lambda records: None,
     ):
         """model: name and content hash. batch of `options`: a number. sinks: get a row of the outbox for each
-        result, and `woken` is called when there are new ones."""
+        result, and `woken` is called when there are new ones. watched: told what was stored and answered."""
         assert options.batch is not None, "whoever knows the device has chosen it"
         self.detector, self.in_force = detector, in_force
         self.database, self.files, self.options, self.metrics = database, files, options, metrics
@@ -62,6 +63,7 @@ class Line:
             audit_share=options.audit_share,
             sinks=sinks,
             woken=woken,
+            watched=watched,
         )
         self.batch = detector.group_size(options.batch)
         self.queue = Queue()

@@ -30,6 +30,12 @@ class Metrics:
         self.queue = Gauge("invad_queue_parts", "Parts under way.", registry=registry)
         self.ready = Gauge("invad_ready", "1 when parts are taken.", registry=registry)
         self.free = Gauge("invad_disk_free_bytes", "Free bytes of the disk.", registry=registry)
+        where = ["station", "category"]
+        self.drift_evidence = Gauge(
+            "invad_drift_log10_evidence", "Evidence of a change.", where, registry=registry
+        )
+        self.drift_effect = Gauge("invad_drift_effect", "0.5 without drift.", where, registry=registry)
+        self.drift_alarm = Gauge("invad_drift_alarm", "1 from an alarm on.", where, registry=registry)
         self.review = Gauge("invad_review_pending", "Parts without a verdict.", registry=registry)
         self.review_age = Gauge("invad_review_age_seconds", "Age of the oldest of them.", registry=registry)
         self.pending = Gauge(

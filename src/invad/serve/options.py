@@ -1,10 +1,11 @@
 """How a service is set up."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from invad.errors import ConfigError
+from invad.scoring.drift import DriftSettings
 
 MIB, GIB = 1 << 20, 1 << 30
 DAY_MS = 24 * 3600 * 1000
@@ -40,8 +41,8 @@ class Options:
     memory: bytes of bodies, and of pixels, that may be held. max_body: bytes of a request. body_seconds:
     until a request has to be there. reserve: free bytes of the disk below which no images are kept any more,
     and below a quarter of which no parts are taken. wait_seconds: how long a part waits for a database that
-    does not take it. audit_share: of the good parts, drawn by lot, that people should look at, too. webhook:
-    URL that every result is posted to, webhook_secret: signs it."""
+    does not take it. audit_share: of the good parts, drawn by lot, that people should look at, too. drift:
+    how it is watched for. webhook: URL that every result is posted to, webhook_secret: signs it."""
 
     queue: int = 64
     batch: int | None = None
@@ -55,6 +56,7 @@ class Options:
     wait_seconds: float = 10
     audit_share: float = 1 / 200
     retention: Retention = Retention()
+    drift: DriftSettings = field(default_factory=DriftSettings)
     webhook: str | None = None
     webhook_secret: str = ""
 

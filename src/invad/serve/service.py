@@ -26,6 +26,7 @@ from invad.serve.store import keys, outbox, results, retention, reviews, station
 from invad.serve.store.backup import FILES
 from invad.serve.store.database import Database, note, now_ms, said
 from invad.serve.store.files import Files
+from invad.serve.watching import Watch
 from invad.serve.webhook import SINK, Webhook
 from invad.system.files import is_folder, make_folder
 from invad.system.lock import sole_writer
@@ -90,6 +91,7 @@ class Service:
             self.metrics.model.labels(*self.model, self.engine).set(1)
             self.keyring = keys.Keyring(self.database)
             self.in_force = InForce()
+            self.watch = Watch(self.database, self.metrics, options.drift)
             self._take_model()
             self._stopping = threading.Event()
             self.webhook = self._webhook()
@@ -103,6 +105,7 @@ class Service:
                 self.metrics,
                 sinks=[SINK] if self.webhook else [],
                 woken=self.webhook.wake if self.webhook else lambda: None,
+                watched=self.watch.observe,
             )
             self._checked: tuple[float, Readiness] | None = None
             self._checking = threading.Lock()
@@ -215,6 +218,7 @@ class Service:
         """Decide from the next part on by what is in force in the database."""
         with self.database.read() as connection:
             self.in_force.replace(stations.deciding(connection))
+        self.watch.reload()
 
     # ------------------------------------------------------------------ its own state
 
@@ -236,6 +240,7 @@ class Service:
         ready = self.readiness()
         self.metrics.ready.set(ready.ready)
         self.metrics.free.set(self.files.free_bytes())
+        self.watch.refresh_metrics()
         with self.database.read() as connection:
             count, oldest = reviews.waiting(connection)
         self.metrics.review.set(count)
@@ -268,6 +273,7 @@ class Service:
         if not self.stop(seconds):
             LOG.error("%d parts were not answered in time", self.line.under_way)
         self._stopping.set()
+        self.watch.close()
         if self.webhook is not None:
             self.webhook.close()
         self._sweeper.join(1)

@@ -55,13 +55,15 @@ class Committer:
         audit_share: float,
         sinks: Sequence[str] = (),
         woken: Callable[[], None] = lambda: None,
+        watched: Callable[[Sequence[Result]], None] = lambda records: None,
     ):
         """model: name and content hash. finish: told the outcome of each part. wait_seconds: how long a
         database that takes nothing is waited for. audit_share: of good parts that people look
-        at. sinks, woken: see `Line`."""
+        at. sinks, woken, watched: see `Line`."""
         self.model, self.database, self.files, self.in_force = model, database, files, in_force
         self.metrics, self.finish, self.wait_seconds = metrics, finish, wait_seconds
         self.audit_share, self.sinks, self.woken = audit_share, tuple(sinks), woken
+        self.watched = watched
         with database.read() as connection:
             self.ids = Ids(results.newest_id(connection))
         regions(np.zeros((1, 1), np.float32), 0)  # loads what it needs before a part waits for it
@@ -107,7 +109,14 @@ class Committer:
             for job in jobs:  # ids rise in the order of storing
                 assert job.stored is not None
                 job.stored = replace(job.stored, result=replace(job.stored.result, id=self.ids.new()))
-            self._store(jobs)
+            try:
+                self._store(jobs)
+            except Exception as error:  # a fault of ours must not end the thread that answers
+                self.metrics.errors.labels("commit").inc()
+                LOG.exception("results could not be stored")
+                for job in jobs:
+                    if not job.answer.done():
+                        self.finish(job, error)
 
     def _take(self) -> list[Job]:
         with self._changed:
@@ -222,6 +231,7 @@ class Committer:
             self.finish(job, record)
         if self.sinks:
             self.woken()
+        self.watched([row.result for row in rows])
 
     def _give_up(self, jobs: Sequence[Job], error: Exception) -> None:
         for job in jobs:

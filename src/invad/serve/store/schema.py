@@ -184,6 +184,33 @@ expired_file = Table(
 )
 """Files that may be deleted; no others ever are."""
 
+drift = Table(
+    "drift",
+    metadata,
+    Column("station", ForeignKey("station.name"), primary_key=True),
+    Column("category", Text, primary_key=True),
+    Column("calibration", ForeignKey("calibration.id"), nullable=False),
+    Column("started", String(26), nullable=False),  # parts with larger ids are watched
+    Column("last", String(26), nullable=False),  # up to here the state goes
+    Column("seed", BigInteger, nullable=False),
+    Column("every", Integer, nullable=False),
+    Column("state", Text, nullable=False),  # JSON
+)
+"""How the scores of each station and category go on; the reference follows from the results."""
+
+drift_point = Table(
+    "drift_point",
+    metadata,
+    Column("station", ForeignKey("station.name"), primary_key=True),
+    Column("category", Text, primary_key=True),
+    Column("result", String(26), primary_key=True),
+    Column("time", BigInteger, nullable=False),
+    Column("log10_evidence", Double, nullable=False),
+    Column("effect", Double, nullable=False),
+    Column("alarm", Boolean, nullable=False),
+)
+"""The chart: one point for some parts."""
+
 api_key = Table(
     "api_key",
     metadata,

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from invad._version import __version__
 from invad.serve.service import Service
-from invad.serve.web import administration, inspection, oip, problems, reviewing
+from invad.serve.web import administration, drifting, inspection, oip, problems, reviewing
 from invad.serve.web.auth import Caller, Gate
 from invad.serve.web.guard import Guard
 from invad.serve.web.reference import reference_page
@@ -38,6 +38,7 @@ def application(service: Service, *, without_keys: bool = False, prefix: str = "
     app.include_router(inspection.router(service, gate, prefix))
     app.include_router(administration.router(service, gate))
     app.include_router(reviewing.router(service, gate))
+    app.include_router(drifting.router(service, gate))
     app.include_router(oip.router(service, gate))
     app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")), name="static")
 

@@ -1,0 +1,283 @@
+"""Watches each station for drift, part by part, and goes on after a restart as if there had been none.
+
+A monitor begins when limits made of the line itself take force: the first days differ from the photographs of
+the training nearly always, which is commissioning and no drift. Its state is stored now and then. What came
+later is replayed from the results, with the same random numbers, so nothing is lost or counted twice.
+"""
+
+import logging
+import math
+import secrets
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from invad.errors import DataError
+from invad.metrics.alarms import count_interval
+from invad.scoring.drift import DriftSettings, Monitor, start, thinning
+from invad.serve.metrics import Metrics
+from invad.serve.records import Refused, Result, milliseconds
+from invad.serve.store import drifts, results, stations
+from invad.serve.store.database import Database, note, said
+from invad.serve.store.drifts import DriftPoint, DriftState
+from invad.serve.store.stations import FROM_MODEL, Revision
+
+LOG = logging.getLogger("invad.serve")
+POINT_EVERY = 20
+"""Parts between two points of the chart."""
+
+SAVE_POINTS = 5
+"""Points after which a state is stored."""
+
+KEPT = ("parts", "capital", "log_evidence", "log_gain", "effect", "since", "alarmed")
+"""Of a monitor's state; the reference follows from the results."""
+
+WINDOW, CHART_CONFIDENCE = 500, 0.998
+
+
+@dataclass(slots=True)
+class Watched:
+    """One station and category. since: id of the part after which the change began, if there is one."""
+
+    revision: Revision
+    monitor: Monitor
+    started: str
+    last: str
+    since: str
+    points: list[DriftPoint] = field(default_factory=list)
+
+    @property
+    def is_noticed(self) -> bool:
+        """Whether there is evidence of a change."""
+        return self.monitor.log_evidence >= math.log(self.monitor.settings.evidence)
+
+    @property
+    def log10_evidence(self) -> float:
+        """Evidence below 1 says nothing, and JSON has no infinity."""
+        return max(0.0, self.monitor.log_evidence / math.log(10))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriftReport:
+    """phase: commissioning (limits are those of the training), watching, notice or alarm. flagged: parts
+    above the review limit among the last `window`; flagged_limit: what chance exceeds once in a thousand
+    windows. since: id of the part after which the change probably began."""
+
+    station: str
+    category: str | None
+    phase: str
+    parts: int
+    every: int
+    log10_evidence: float
+    effect: float
+    since: str | None
+    window: int
+    flagged: int
+    flagged_limit: int
+    points: Sequence[DriftPoint]
+
+
+class Watch:
+    """All monitors of a service; there are none before the first `reload`."""
+
+    def __init__(self, database: Database, metrics: Metrics, settings: DriftSettings):
+        self.database, self.metrics, self.settings = database, metrics, settings
+        self._watched: dict[tuple[str, str], Watched] = {}
+        self._lock = threading.Lock()
+
+    def reload(self) -> None:
+        """Watch what is in force now: monitors of revisions that stay go on, others begin."""
+        with self._lock, self.database.write() as connection:
+            kept = drifts.states(connection)
+            watched = {}
+            for revision in stations.deciding(connection):
+                if revision.made_from == FROM_MODEL:
+                    continue
+                key = (revision.station, revision.category)
+                now = self._watched.get(key)
+                if now is not None and now.revision.id == revision.id:
+                    watched[key] = now
+                    continue
+                state = kept.get(key)
+                is_its_own = state is not None and state.calibration == revision.id
+                made = self._resumed(connection, revision, state) if is_its_own and state else None
+                made = made or self._begun(connection, revision)
+                if made is not None:
+                    watched[key] = made
+            self._watched = watched
+
+    def observe(self, records: Sequence[Result]) -> None:
+        """Take parts into account that were stored, in the order of storing. Never raises: the parts have
+        their answers to get."""
+        try:
+            with self._lock:
+                for record in records:
+                    watched = self._watched.get((record.station, record.category or ""))
+                    if watched is not None and watched.revision.revision == record.calibration:
+                        self._take(watched, record.id, milliseconds(record.time), record.score)
+                for watched in self._watched.values():
+                    if len(watched.points) >= SAVE_POINTS:
+                        self._save([watched])
+        except (SQLAlchemyError, DataError) as error:
+            self.metrics.errors.labels("drift").inc()
+            LOG.error("the state of drift was not stored yet: %s", said(error))
+
+    def acknowledge(self, station: str, category: str, who: str, why: str) -> None:
+        """Begin anew: the cause is known. Raises Refused (404) where nothing is watched."""
+        with self._lock:
+            watched = self._watched.get((station, category))
+            if watched is None:
+                raise Refused(f"station {station} is not watched for this category", 404)
+            with self.database.write() as connection:
+                begun = self._begun(connection, watched.revision)
+                told = {"station": station, "category": category, "why": why, "since": watched.since}
+                note(connection, who, "acknowledge drift", told)
+            if begun is not None:
+                self._watched[station, category] = begun
+
+    def report(self, revision: Revision, most_points: int) -> DriftReport:
+        """How a revision that is in force fares."""
+        with self._lock:
+            watched = self._watched.get((revision.station, revision.category))
+            pending = list(watched.points) if watched else []
+        with self.database.read() as connection:
+            last = np.array(drifts.last_scores(connection, revision, WINDOW))
+            points = drifts.points(connection, revision.station, revision.category, most_points)
+        calibration = revision.calibration
+        limit = calibration.score_limits()[0]
+        judged = [(len(last), calibration.n)]
+        return DriftReport(
+            station=revision.station,
+            category=revision.category or None,
+            phase=_phase(watched),
+            parts=watched.monitor.parts if watched else 0,
+            every=watched.monitor.settings.every if watched else 1,
+            log10_evidence=watched.log10_evidence if watched else 0.0,
+            effect=watched.monitor.effect if watched else 0.5,
+            since=watched.since if watched and watched.is_noticed else None,
+            window=len(last),
+            flagged=int((last > limit).sum()),
+            flagged_limit=count_interval(judged, calibration.rates.review, CHART_CONFIDENCE)[1],
+            points=[*points, *pending][-most_points:],
+        )
+
+    def refresh_metrics(self) -> None:
+        """Figures for Prometheus."""
+        with self._lock:
+            for (station, category), watched in self._watched.items():
+                self.metrics.drift_evidence.labels(station, category).set(watched.log10_evidence)
+                self.metrics.drift_effect.labels(station, category).set(watched.monitor.effect)
+                self.metrics.drift_alarm.labels(station, category).set(watched.monitor.alarmed)
+
+    def close(self) -> None:
+        """Store all states."""
+        try:
+            with self._lock:
+                self._save(list(self._watched.values()))
+        except (SQLAlchemyError, DataError) as error:  # the results are there, and are replayed
+            LOG.error("the state of drift was not stored: %s", said(error))
+
+    def _begun(self, connection: Connection, revision: Revision) -> Watched | None:
+        """A new monitor, from the next part on; None where the calibration has too few scores."""
+        every = thinning(np.array(revision.calibration.scores))
+        settings = replace(self.settings, every=every)
+        try:
+            monitor = start(revision.calibration, settings, secrets.randbits(62))
+        except DataError as error:
+            LOG.warning("station %s is not watched for drift: %s", revision.station, error)
+            return None
+        newest = results.newest_id(connection) or ""
+        begun = Watched(revision=revision, monitor=monitor, started=newest, last=newest, since=newest)
+        drifts.save(connection, _state(begun), [])
+        return begun
+
+    def _resumed(self, connection: Connection, revision: Revision, state: DriftState) -> Watched:
+        """The monitor as it was, and the parts since."""
+        settings = replace(self.settings, every=state.every)
+        monitor = start(revision.calibration, settings, state.seed)
+        room = settings.most - len(monitor.reference)
+        rows = drifts.parts(
+            connection, revision, state.started, state.last, 2 * settings.most * settings.every
+        )
+        used = [
+            row.score
+            for number, row in enumerate(rows)
+            if number % settings.every == 0 and row.score <= monitor.limit
+        ]
+        monitor.reference = sorted([*monitor.reference, *used[: max(0, room)]])
+        for name in KEPT:
+            value = state.state[name]
+            setattr(monitor, name, tuple(value) if name == "capital" else value)
+        if state.state["log_evidence"] is None:
+            monitor.log_evidence = float("-inf")
+        resumed = Watched(
+            revision=revision,
+            monitor=monitor,
+            started=state.started,
+            last=state.last,
+            since=state.state["since_id"],
+        )
+        drifts.forget_points(connection, revision.station, revision.category, state.last)
+        for row in drifts.parts(connection, revision, state.last, None):
+            self._take(resumed, row.id, row.time, row.score)
+        return resumed
+
+    def _take(self, watched: Watched, id: str, time: int, score: float) -> None:
+        before = watched.monitor.alarmed
+        reading = watched.monitor.update(score)
+        watched.last = id
+        if reading.since == watched.monitor.parts:
+            watched.since = id
+        if reading.alarm and not before:
+            LOG.warning(
+                "drift: parts at station %s look different since %s", watched.revision.station, watched.since
+            )
+        if watched.monitor.parts % POINT_EVERY == 0 or (reading.alarm and not before):
+            watched.points.append(
+                DriftPoint(
+                    result=id,
+                    time=time,
+                    log10_evidence=watched.log10_evidence,
+                    effect=reading.effect,
+                    alarm=reading.alarm,
+                )
+            )
+
+    def _save(self, all_watched: Sequence[Watched]) -> None:
+        if not all_watched:
+            return
+        with self.database.write() as connection:
+            for watched in all_watched:
+                drifts.save(connection, _state(watched), watched.points)
+        for watched in all_watched:
+            watched.points = []
+
+
+def _state(watched: Watched) -> DriftState:
+    monitor = watched.monitor
+    state: dict[str, Any] = {name: getattr(monitor, name) for name in KEPT}
+    if monitor.log_evidence == float("-inf"):
+        state["log_evidence"] = None  # JSON has no infinity
+    return DriftState(
+        station=watched.revision.station,
+        category=watched.revision.category,
+        calibration=watched.revision.id,
+        started=watched.started,
+        last=watched.last,
+        seed=monitor.seed,
+        every=monitor.settings.every,
+        state={**state, "since_id": watched.since},
+    )
+
+
+def _phase(watched: Watched | None) -> str:
+    if watched is None:
+        return "commissioning"
+    if watched.monitor.alarmed:
+        return "alarm"
+    return "notice" if watched.is_noticed else "watching"
