@@ -40,7 +40,8 @@ def slow(reference, stream, limit, settings, seed):
             ]
             growth = sum(capital) / before
             evidence = growth * (1 + evidence)
-            effect = effect + (p - effect) / settings.memory
+            above, same = sum(s > score for s in reference), sum(s == score for s in reference)
+            effect += ((above + u * (1 + same)) / (len(reference) + 1) - effect) / settings.memory
         rows.append((evidence, effect, p))
     return rows
 
@@ -115,9 +116,8 @@ def test_many_parts_without_change_raise_nothing():
     assert (reached, alarm) == (None, False)
 
 
-@pytest.mark.parametrize(("shift", "most", "least"), [(0.5, 700, 8), (1.0, 200, 12), (-1.0, 200, 12)])
+@pytest.mark.parametrize(("shift", "most", "least"), [(0.5, 500, 12), (1.0, 200, 12), (-1.0, 200, 12)])
 def test_a_change_is_found_and_dated(shift, most, least):
-    """A shift by half a standard deviation is near the floor: a reference that grows may swallow it."""
     rng = np.random.default_rng(4)
     settings = DriftSettings(evidence=1e4)
     late = np.concatenate([np.zeros(1000), np.full(1500, shift)])
@@ -138,6 +138,28 @@ def test_a_change_is_found_and_dated(shift, most, least):
     assert np.median(delays) < most
     assert abs(np.median(dates)) < 100
     assert (monitor.effect < 0.5) == (shift > 0)
+
+
+def test_a_slow_change_is_noticed_before_twice_as_many_are_flagged():
+    """A lamp: 2,000 parts a day, each day 0.03 standard deviations brighter."""
+    rng = np.random.default_rng(12)
+    calibration = rng.normal(size=500)
+    limit = upper_limit(calibration, 0.05)
+    monitor = Monitor(reference=reference_below(calibration, limit), limit=limit)
+    noticed = alarmed = None
+    for day in range(30):
+        for score in (rng.normal(size=2000) + 0.03 * day).tolist():
+            reading = monitor.update(score)
+            noticed = day if noticed is None and reading.notice else noticed
+            alarmed = day if alarmed is None and reading.alarm else alarmed
+        if alarmed is not None:
+            break
+
+    def flagged(day):
+        return math.erfc((limit - 0.03 * day) / math.sqrt(2)) / 2
+
+    assert flagged(noticed) < 2 * flagged(0)
+    assert flagged(alarmed) < 2.5 * flagged(0)
 
 
 def test_a_burst_of_defects_is_no_drift():

@@ -12,9 +12,11 @@ uniform p. R <- r (1 + R) (Shiryaev and Roberts) is evidence of a change at any 
 martingale, so R reaches c after at least c parts in the mean while nothing changes.
 
 Neighbours on a line are never quite independent, so evidence alone gives alarms without a cause: an alarm
-also needs an effect, |E - 1/2| at least a floor, E the mean of the last p with exponential weights. Defects
-lower p as drift does: so only parts up to the review limit are watched, against the reference below it. Given
-the limit, the k-th largest of n, those are again exchangeable, and what is called review or bad never enters.
+also needs an effect, |E - 1/2| at least a floor. E is the mean, with exponential weights, of the last ranks
+among the first reference alone: in one that grows a slow drift drowns, and E would come back to 1/2. Defects
+lower ranks as drift does: so only parts up to the review limit are watched, against the reference below it.
+Given the limit, the k-th largest of n, those are again exchangeable, and what is called review or bad never
+enters.
 
 The change is dated where the best bet would have begun: where max(1, gamma) r of Page's CUSUM was last 1.
 """
@@ -85,6 +87,7 @@ class Reading:
 @dataclass(slots=True)
 class Monitor:
     """What is remembered of a stream. reference: rising scores. limit: parts above it are not watched.
+    first: the reference that there was before any part.
 
     Everything in it is plain, so it can be stored and continued.
     """
@@ -100,6 +103,10 @@ class Monitor:
     effect: float = 0.5
     since: int = 0
     alarmed: bool = False
+    first: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.first = self.first or list(self.reference)
 
     def update(self, score: float) -> Reading:
         """Take the next part of the line into account. After an alarm nothing moves until a new monitor."""
@@ -119,12 +126,13 @@ class Monitor:
         )
 
     def _bet(self, score: float) -> float:
-        p = rank(self.reference, score, uniform(self.seed, self.parts))
+        u = uniform(self.seed, self.parts)
+        p = rank(self.reference, score, u)
         if len(self.reference) < self.settings.most:
             insort(self.reference, score)
         self.capital, growth = jumped(self.capital, p, self.settings.jump)
         self.log_evidence = more_evidence(self.log_evidence, growth)
-        self.effect += (p - self.effect) / self.settings.memory
+        self.effect += (rank(self.first, score, u) - self.effect) / self.settings.memory
         self.log_gain = max(0.0, self.log_gain) + math.log(growth)
         if self.log_gain <= 0:
             self.since = self.parts
