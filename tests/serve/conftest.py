@@ -33,7 +33,7 @@ class Running:
         out = log.with_suffix(".out")
         with log.open("wb") as errors, out.open("wb") as output:
             self.process = subprocess.Popen(command, env=environment, stdout=output, stderr=errors)
-        until = time.monotonic() + 60
+        until = time.monotonic() + 240  # on a busy machine
         while "Listening" not in (said := out.read_text()):
             assert self.process.poll() is None, said + self.words()
             assert time.monotonic() < until, said + self.words()
@@ -49,7 +49,7 @@ class Running:
     def http(self, key=None, **options):
         key = key or self.key
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False, **options)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=60, trust_env=False, **options)
 
     def kill(self):
         self.process.kill()
@@ -58,7 +58,7 @@ class Running:
     def stop(self):
         """The exit status after SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(60)
 
 
 @pytest.fixture(scope="session")

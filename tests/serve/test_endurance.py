@@ -91,7 +91,7 @@ def test_nothing_accepted_is_lost_when_the_process_is_killed(start, pictures, tm
         time.sleep(0.5 + chance.random())
         service.kill()
         for one in running:
-            one.join(10)
+            one.join(60)
             accepted |= one.accepted
     service = start(data, *options)
     service.key = key
@@ -125,7 +125,7 @@ def test_sigterm_answers_what_was_taken_and_ends_in_time(start, pictures, tmp_pa
     assert time.monotonic() - started < 20
     accepted = {}
     for one in running:
-        one.join(10)
+        one.join(60)
         accepted |= one.accepted
     again = start(tmp_path / "line")
     again.key = service.key
@@ -143,7 +143,7 @@ def test_a_full_line_tells_everybody_and_stores_what_it_took(start, pictures, tm
     for one in running:
         one.ending.set()
     for one in running:
-        one.join(20)
+        one.join(60)
     accepted = {name for one in running for name in one.accepted}
     assert accepted
     assert [name for one in running for name, _ in one.refused]
@@ -161,7 +161,7 @@ def test_two_services_share_neither_folder_nor_port(start, bundle, tmp_path):
         ("b", port, "choose another with --port"),
     ):
         command = [sys.executable, "-m", "invad", "serve", bundle, "--data", tmp_path / data, "--port", other]
-        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=240)
         assert (done.returncode, done.stdout) == (1, "")
         assert words in done.stderr.splitlines()[-1]
         assert "Traceback" not in done.stderr
@@ -224,7 +224,7 @@ def test_every_result_is_delivered_at_least_once_also_after_a_kill(start, pictur
         assert "invad_outbox_pending" in http.get("/metrics").text
     service.kill()
     again = start(tmp_path / "line", "--webhook", address, INVAD_WEBHOOK_SECRET="shared")
-    until = time.monotonic() + 30
+    until = time.monotonic() + 120
     while len({headers["X-Invad-Id"] for headers, _ in receiver.seen[2:]}) < 3:
         assert time.monotonic() < until, (receiver.seen, again.words())
         time.sleep(0.1)
@@ -234,3 +234,8 @@ def test_every_result_is_delivered_at_least_once_also_after_a_kill(start, pictur
     seconds, digest = (part.partition("=")[2] for part in headers["X-Invad-Signature"].split(","))
     assert abs(int(seconds) - time.time()) < 60
     assert hmac.new(b"shared", seconds.encode() + b"." + body, hashlib.sha256).hexdigest() == digest
+
+
+def test_a_signal_that_comes_at_once_is_answered_as_any_other(start, tmp_path):
+    service = start(tmp_path / "line")
+    assert service.stop() == 0  # the address was said, so whoever waited for it may end it

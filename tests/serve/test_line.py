@@ -42,7 +42,7 @@ class Greys(Predictor):
 
     def judge(self, pixels, category=None):
         self.entered += 1
-        assert self.gate.wait(20)
+        assert self.gate.wait(60)
         self.runs.append([(one.shape[:2], category) for one in pixels])
         scores = [float(one.mean()) for one in pixels]
         if self.fails in scores:
@@ -97,7 +97,7 @@ def stored(service):
 
 
 def waits(condition):
-    until = time.monotonic() + 10
+    until = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.01)
@@ -141,8 +141,8 @@ def test_parts_of_one_kind_share_a_run(made):
         answers.append(service.submit(Part(body=png(i, size), station="default")))
         waits(lambda i=i: sum(map(len, service.line.queue._kinds.values())) == i + 1)
     detector.gate.set()
-    assert first.result(10).score == 1
-    assert [one.result(10).score for one in answers] == list(range(7))
+    assert first.result(60).score == 1
+    assert [one.result(60).score for one in answers] == list(range(7))
     # the runs: the first part alone, then kinds in turn, four at most
     small, wide = ((3, 4), None), ((3, 5), None)
     assert detector.runs == [[small], [small] * 4, [wide] * 2, [small]]
@@ -157,7 +157,7 @@ def test_a_full_line_refuses_and_says_when_to_come_again(made):
         service.inspect(png(9))
     assert (caught.value.status, caught.value.retry_after >= 1) == (503, True)
     detector.gate.set()
-    assert [one.result(10).score for one in answers] == [0, 1, 2]
+    assert [one.result(60).score for one in answers] == [0, 1, 2]
     assert service.inspect(png(9)).score == 9
     assert stored(service) == 4
 
@@ -170,7 +170,7 @@ def test_bodies_are_bounded_in_sum_but_one_is_always_taken(made):
     with pytest.raises(Refused, match="wait already"):
         service.inspect(png(2))
     detector.gate.set()
-    assert first.result(10).score == 1
+    assert first.result(60).score == 1
 
 
 def test_one_request_id_is_one_result_also_at_the_same_time(made):
@@ -184,7 +184,7 @@ def test_one_request_id_is_one_result_also_at_the_same_time(made):
         service.inspect(png(6), request_id="r")
     assert caught.value.status == 409
     detector.gate.set()
-    found = {one.result(10).id for one in answers}
+    found = {one.result(60).id for one in answers}
     assert len(found) == 1
     assert service.inspect(png(5), request_id="r").id in found
     with pytest.raises(Refused, match="came with another image"):
@@ -200,9 +200,9 @@ def test_a_part_at_which_the_engine_fails_takes_no_other_with_it(made):
     detector.gate.clear()
     answers = [service.submit(Part(body=png(i), station="default")) for i in range(4)]
     detector.gate.set()
-    assert [one.result(10).score for one in answers if one is not answers[2]] == [0, 1, 3]
+    assert [one.result(60).score for one in answers if one is not answers[2]] == [0, 1, 3]
     with pytest.raises(RuntimeError, match="a fault"):
-        answers[2].result(10)
+        answers[2].result(60)
     assert stored(service) == 3
 
 
@@ -249,7 +249,7 @@ def test_a_service_that_cannot_finish_says_so_and_ends(made, caplog):
     waits(lambda: detector.entered)
     started = time.monotonic()
     service.close(0.2)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 15
     assert "1 parts were not answered in time" in caplog.text
 
 
@@ -263,7 +263,7 @@ def test_a_database_that_is_away_and_comes_back_loses_nothing(made, monkeypatch)
     assert not answer.done()
     assert not service._look().ready
     away.rename(file)
-    assert answer.result(10).score == 1
+    assert answer.result(60).score == 1
     assert stored(service) == 1
 
 
@@ -292,9 +292,9 @@ def test_a_row_that_the_database_does_not_take_keeps_no_other_back(made, monkeyp
     detector.gate.clear()
     answers = [service.submit(Part(body=png(i), station="default")) for i in range(4)]
     detector.gate.set()
-    assert [one.result(10).score for one in answers if one is not answers[2]] == [0, 1, 3]
+    assert [one.result(60).score for one in answers if one is not answers[2]] == [0, 1, 3]
     with pytest.raises(Refused, match="not stored"):
-        answers[2].result(10)
+        answers[2].result(60)
 
 
 def test_a_fault_of_ours_is_answered_and_the_next_part_is_judged(made, monkeypatch):

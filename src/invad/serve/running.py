@@ -74,12 +74,11 @@ def log_to_standard_error() -> None:
 
 
 class _Server(uvicorn.Server):
-    """Ends with status 0 after a signal, when all is answered."""
+    """Leaves signals to `run`, which answers them from before the address is said to the very end."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        with answering((signal.SIGINT, signal.SIGTERM), lambda: self.handle_exit(signal.SIGTERM, None)):
-            yield
+        yield
 
 
 def run(service: Service, address: Address, said: Callable[[str], None]) -> None:
@@ -100,12 +99,14 @@ def run(service: Service, address: Address, said: Callable[[str], None]) -> None
         ssl_certfile=address.certificate,
         ssl_keyfile=address.key,
     )
-    said(f"{scheme}://{shown}:{port}{address.prefix}")
-    try:
-        _Server(configuration).run([listening])
-    finally:
-        listening.close()
-        service.close(CLOSE_SECONDS)
+    server = _Server(configuration)
+    with answering((signal.SIGINT, signal.SIGTERM), lambda: server.handle_exit(signal.SIGTERM, None)):
+        try:
+            said(f"{scheme}://{shown}:{port}{address.prefix}")
+            server.run([listening])
+        finally:
+            listening.close()
+            service.close(CLOSE_SECONDS)
 
 
 def _listening(address: Address) -> socket.socket:
