@@ -5,8 +5,10 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -163,6 +165,26 @@ def test_predict_by_a_service_that_does_not(arguments, key, status, words, servi
     done = run("predict", *given, INVAD_KEY=service.key if key is None else key)
     assert (done.exit_code, words in " ".join(done.stderr.split())) == (status, True), done.output
     assert "Traceback" not in done.stderr
+
+
+def test_the_example_of_a_station_moves_each_picture_by_its_decision(service, pictures, bundle, tmp_path):
+    for number, body in enumerate([*pictures[0][:2], pictures[1][0], b"no picture"]):
+        (tmp_path / f"{number}.png").write_bytes(body)
+    script = Path(__file__).resolve().parents[2] / "examples" / "python" / "station.py"
+    done = subprocess.run(
+        [sys.executable, script, tmp_path, "--server", service.url, "--once"],
+        env={"INVAD_KEY": service.key},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    detector = runtime.load(bundle, threads=1)
+    moved = {path.name: path.parent.name for path in tmp_path.glob("*/*.png")}
+    bodies = [*pictures[0][:2], pictures[1][0]]
+    expected = {f"{number}.png": detector.predict(body).decision for number, body in enumerate(bodies)}
+    assert moved == {**expected, "3.png": "unreadable"}
+    assert done.stdout.splitlines()[-1].startswith("3.png unreadable the image: none of the formats")
 
 
 # ---------------------------------------------------------------------- invad serve

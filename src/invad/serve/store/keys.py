@@ -6,12 +6,14 @@ import secrets
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 
 from sqlalchemy import Connection, select
+from sqlalchemy.exc import SQLAlchemyError
 
-from invad.errors import ConfigError
+from invad.errors import ConfigError, DataError
 from invad.serve.store.database import Database, now_ms
 from invad.serve.store.schema import api_key
 
@@ -125,7 +127,8 @@ class Keyring:
         if key is None or not same or key.revoked or (key.expires is not None and key.expires <= now):
             return None
         if now - (key.last_used or 0) > USED_EVERY_MS:
-            with self.database.write() as connection:
+            # Nobody is kept out because that cannot be noted.
+            with suppress(SQLAlchemyError, DataError), self.database.write() as connection:
                 connection.execute(api_key.update().where(api_key.c.id == key.id).values(last_used=now))
             self.forget()
         return key
