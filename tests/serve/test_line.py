@@ -17,7 +17,7 @@ from invad.runtime.predictor import Predictor
 from invad.scoring.calibration import Calibration
 from invad.serve import Options, Refused, Service, storing
 from invad.serve.parts import Budget, Part, Queue
-from invad.serve.pictures import decode_map, encode_map
+from invad.serve.pictures import decode_map, encode_map, statistics
 from invad.serve.store import results, stations
 from invad.serve.store.schema import outbox, result
 
@@ -424,6 +424,28 @@ def test_a_queue_waits_for_a_fuller_run_only_so_long():
     assert queue.take(2, 5) == [1, 2]
     queue.close()
     assert queue.take(2, 0) == []
+
+
+def test_statistics_of_a_picture_tell_lamp_clipping_and_lens():
+    rng = np.random.default_rng(0)
+    sharp = rng.integers(50, 200, (60, 80, 1), dtype=np.uint8).repeat(3, axis=2)
+    grey, clipped, sharpness = statistics(sharp)
+    assert grey == pytest.approx(sharp.mean() / 255, rel=1e-6)
+    assert clipped == 0
+    steps = np.abs(np.diff(sharp[..., 0].astype(float), axis=1)).mean() / sharp.mean()
+    assert sharpness == pytest.approx(steps, rel=1e-5)
+    brighter = np.minimum(sharp.astype(int) * 2, 255).astype(np.uint8)
+    assert statistics(brighter)[0] > grey
+    assert statistics(brighter)[1] == pytest.approx((brighter == 255).all(axis=2).mean())
+    blurred = ((sharp[:, :-1].astype(int) + sharp[:, 1:]) // 2).astype(np.uint8)
+    assert statistics(blurred)[2] < 0.8 * sharpness
+    deep = statistics(sharp.astype(np.uint16) * 257)
+    assert deep == pytest.approx((grey, clipped, sharpness), rel=1e-5)
+    floats = statistics((sharp / 255).astype(np.float32))
+    assert floats == pytest.approx((grey, clipped, sharpness), rel=1e-5)
+    assert statistics(np.zeros((1, 1, 3), np.uint8)) == (0, 1, 0)
+    large = np.broadcast_to(sharp[:, :1], (60, 100_000, 3))
+    assert statistics(large)[0] == pytest.approx(sharp[:, 0].mean() / 255, abs=0.1)
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (750, 700)])

@@ -18,13 +18,21 @@ from invad.scoring.calibration import Calibration
 from invad.scoring.regions import Region
 from invad.serve.ids import Ids
 from invad.serve.options import DAY_MS, Retention
-from invad.serve.records import SCHEMA, Milliseconds, Result, milliseconds, utc
+from invad.serve.records import SCHEMA, Milliseconds, Picture, Result, milliseconds, utc
 from invad.serve.store import backup, keys, outbox, results, retention, stations
 from invad.serve.store.database import FILE, Database, migrations
 from invad.serve.store.files import Files
 from invad.serve.store.schema import audit, expired_file, metadata, region, result
 
 IDS = Ids()
+FIRST = {
+    *("id", "station", "time", "part_id", "lot", "category", "source", "request_id", "image_sha256", "width"),
+    *("image_kept", "map_sha256", "map_kept", "height", "model", "model_version", "calibration", "score"),
+    *("peak", "p_value", "decision", "review_limit", "bad_limit", "map_review_limit", "map_bad_limit"),
+    *("ms_queue", "ms_decode", "ms_infer", "ms_store"),
+}
+"""Columns of a result after the first step."""
+
 LIMITS = Calibration(scores=(1.0, 2.0, 3.0), peaks=(1.0, 2.0, 3.0))
 
 
@@ -66,6 +74,7 @@ def row(decision="good", time=0, image="a", map="b", **changed):
         map_kept=True,
         audit=False,
         verdict=None,
+        picture=Picture(grey=0.5, clipped=0.25, sharpness=0.125),
         ms=Milliseconds(queue=1.5, decode=2.5, infer=3.5, store=4.5),
     )
     return results.Stored(
@@ -317,7 +326,7 @@ def test_an_older_database_is_kept_and_brought_up_to_date(tmp_path):
         command.upgrade(steps, "0001")
         connection.execute(text("INSERT INTO model_version VALUES ('hash', 'model', 1, '{}')"))
         connection.execute(text("INSERT INTO station VALUES ('default', 1, 'hash')"))
-        columns = [column.name for column in result.c if column.name not in ("audit", "verdict")]
+        columns = [column.name for column in result.c if column.name in FIRST]
         values = row().result.plain() | {"map_sha256": None, "map_review_limit": 1, "map_bad_limit": 2}
         values |= {f"ms_{name}": value for name, value in values["ms"].items()} | {"time": 5}
         names = ", ".join(f":{name}" for name in columns)

@@ -11,7 +11,7 @@ from invad.scoring.calibration import Calibration
 from invad.scoring.drift import DriftSettings, start
 from invad.serve.ids import Ids
 from invad.serve.metrics import Metrics
-from invad.serve.records import SCHEMA, Milliseconds, Refused, Result, utc
+from invad.serve.records import SCHEMA, Milliseconds, Picture, Refused, Result, utc
 from invad.serve.store import drifts, results, stations
 from invad.serve.store.database import Database
 from invad.serve.store.schema import audit
@@ -74,6 +74,7 @@ def store(database, scores, revision):
             map_kept=False,
             audit=False,
             verdict=None,
+            picture=Picture(grey=0.5, clipped=0.25, sharpness=0.125),
             ms=Milliseconds(queue=0, decode=0, infer=0, store=0),
         )
         for i, score in enumerate(scores)

@@ -22,6 +22,7 @@ from invad.serve.limits import InForce
 from invad.serve.metrics import Metrics
 from invad.serve.options import Options
 from invad.serve.parts import Budget, Job, Part, Queue, since
+from invad.serve.pictures import statistics
 from invad.serve.records import Refused, Result
 from invad.serve.store import results
 from invad.serve.store.database import Database, now_ms, said
@@ -189,7 +190,7 @@ class Line:
             # The map, float32, will be held as long as they are.
             job.pixel_bytes = pixels.nbytes + 4 * pixels.shape[0] * pixels.shape[1]
             self.pixels.take(job.pixel_bytes)
-            job.pixels = pixels
+            job.pixels, job.picture = pixels, statistics(pixels)
             job.queued = time.monotonic()
             self.queue.put((self.detector.kind(pixels), job.key), job)
         except BaseException as error:

@@ -36,6 +36,7 @@ class Job:
     answer: "Future[Result]" = field(default_factory=Future)
     pixels: Pixels | None = None
     pixel_bytes: int = 0
+    picture: tuple[float, float, float] = (0.0, 0.0, 0.0)
     held: list[tuple[str, str]] = field(default_factory=list)
     key: str = ""
     image: "Future[bool] | None" = None  # whether its file is kept, when it is known

@@ -2,6 +2,7 @@
 
 import io
 import json
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,23 @@ MOST_PIXELS = 250_000
 
 RANGE = "invad:range"
 """Text of the PNG: the values of black and white, as a JSON list."""
+
+
+def statistics(pixels: NDArray[Any]) -> tuple[float, float, float]:
+    """(grey, clipped, sharpness) of H x W x 3 pixels: they tell a lamp or a lens that has moved.
+
+    grey: mean level, in 0..1 of the range of the type. clipped: share of pixels whose channels are all black
+    or all white. sharpness: mean absolute difference of neighbours in a row, as a share of grey. Of a picture
+    above a quarter megapixel every n-th row counts, with all its columns.
+    """
+    step = int(np.ceil(pixels.size / 3 / MOST_PIXELS))
+    rows = pixels[step // 2 :: step]
+    full = 1.0 if rows.dtype.kind == "f" else float(np.iinfo(rows.dtype).max)
+    levels = rows.mean(axis=2, dtype=np.float32) / np.float32(full)
+    grey = float(levels.mean())
+    clipped = float(((rows == 0).all(axis=2) | (rows == rows.dtype.type(full)).all(axis=2)).mean())
+    steps = np.abs(np.diff(levels, axis=1))
+    return grey, clipped, float(steps.mean()) / grey if steps.size and grey else 0.0
 
 
 def encode_map(map_HW: NDArray[np.float32]) -> bytes:

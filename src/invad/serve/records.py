@@ -36,6 +36,15 @@ class Milliseconds:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """Of the image itself: mean grey in 0..1, share of clipped pixels, sharpness; see `pictures`."""
+
+    grey: float
+    clipped: float
+    sharpness: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """What is known of one part: the answer to an inspection, the row of the history, the payload of sinks.
 
@@ -73,6 +82,7 @@ class Result:
     map_kept: bool
     audit: bool
     verdict: Verdict | None
+    picture: Picture
     ms: Milliseconds
 
     def plain(self) -> dict[str, Any]:
@@ -87,6 +97,7 @@ class Result:
         """
         known = {field.name: plain[field.name] for field in fields(cls)}
         known["regions"] = tuple(Region(**region) for region in known["regions"])
+        known["picture"] = Picture(**known["picture"])
         known["ms"] = Milliseconds(**known["ms"])
         return cls(**known)
 

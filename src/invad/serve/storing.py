@@ -21,7 +21,7 @@ from invad.serve.limits import InForce
 from invad.serve.metrics import Metrics
 from invad.serve.parts import Job, since
 from invad.serve.pictures import encode_map
-from invad.serve.records import SCHEMA, Milliseconds, Refused, Result, utc
+from invad.serve.records import SCHEMA, Milliseconds, Picture, Refused, Result, utc
 from invad.serve.store import results
 from invad.serve.store.database import Database, said
 from invad.serve.store.files import Files
@@ -170,6 +170,7 @@ class Committer:
             map_kept=map_kept,
             audit=decision == "good" and random.random() < self.audit_share,
             verdict=None,
+            picture=Picture(grey=job.picture[0], clipped=job.picture[1], sharpness=job.picture[2]),
             ms=Milliseconds(
                 queue=round(job.queue_ms, 3),
                 decode=round(job.decode_ms, 3),

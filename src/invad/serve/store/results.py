@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, Select, func, select
 
 from invad.records import Decision
 from invad.scoring.regions import Region
-from invad.serve.records import SCHEMA, Milliseconds, Result, milliseconds, utc
+from invad.serve.records import SCHEMA, Milliseconds, Picture, Result, milliseconds, utc
 from invad.serve.store.schema import outbox, region, result
 
 
@@ -137,6 +137,7 @@ def _stored(row: Row[Any], regions: tuple[Region, ...]) -> Stored:
         schema=SCHEMA,
         time=utc(row.time),
         regions=regions,
+        picture=Picture(grey=row.grey, clipped=row.clipped, sharpness=row.sharpness),
         ms=Milliseconds(**{step: getattr(row, f"ms_{step}") for step in _STEPS}),
         **{name: getattr(row, name) for name in _SAME},
     )
@@ -150,6 +151,9 @@ def _columns(stored: Stored) -> dict[str, Any]:
     return {
         **{name: getattr(record, name) for name in _SAME},
         **{f"ms_{step}": getattr(record.ms, step) for step in _STEPS},
+        "grey": record.picture.grey,
+        "clipped": record.picture.clipped,
+        "sharpness": record.picture.sharpness,
         "time": stored.time_ms,
         "map_sha256": stored.map_sha256,
         "map_review_limit": stored.map_limits[0],

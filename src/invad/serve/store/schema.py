@@ -103,6 +103,9 @@ result = Table(
     Column("ms_infer", Double, nullable=False),
     Column("ms_store", Double, nullable=False),
     Column("audit", Boolean, nullable=False, server_default=false()),  # a good part that people look at, too
+    Column("grey", Double, nullable=False, server_default=text("0")),
+    Column("clipped", Double, nullable=False, server_default=text("0")),
+    Column("sharpness", Double, nullable=False, server_default=text("0")),
     Column("verdict", String(6)),  # the latest of its reviews; the decision stays
     UniqueConstraint("station", "request_id"),
     # Ids rise with storing even where a clock was set back, so pages go by id.

@@ -1,4 +1,5 @@
 """One file for each step; a step that was released is never changed.
 
-Order of imports: r0001_first, r0002_reviews, r0003_drift.
+Order of imports: r0001_first, r0002_reviews, r0003_drift,
+r0004_pictures.
 """

@@ -1,0 +1,13 @@
+"""What the pictures themselves are like."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    op.add_column("result", sa.Column("grey", sa.Double(), server_default=sa.text("0"), nullable=False))
+    op.add_column("result", sa.Column("clipped", sa.Double(), server_default=sa.text("0"), nullable=False))
+    op.add_column("result", sa.Column("sharpness", sa.Double(), server_default=sa.text("0"), nullable=False))
