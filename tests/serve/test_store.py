@@ -19,9 +19,10 @@ from invad.scoring.regions import Region
 from invad.serve.ids import Ids
 from invad.serve.options import DAY_MS, Retention
 from invad.serve.records import SCHEMA, Milliseconds, Picture, Result, milliseconds, utc
-from invad.serve.store import backup, keys, outbox, results, retention, stations
-from invad.serve.store.database import FILE, Database, migrations
+from invad.serve.store import backup, keys, outbox, results, retention, reviews, stations
+from invad.serve.store.database import FILE, Database, migrations, now_ms
 from invad.serve.store.files import Files
+from invad.serve.store.reviews import Review
 from invad.serve.store.schema import audit, expired_file, metadata, region, result
 
 IDS = Ids()
@@ -179,6 +180,40 @@ def test_an_outbox_row_goes_when_the_sink_has_it(database):
         assert [one.attempts for one in outbox.due(connection, "a", 1000, 9)] == [1]
         waiting = outbox.pending(connection)
     assert (waiting["a"].count, waiting["a"].oldest, waiting["b"].count) == (1, 2, 2)
+
+
+def test_people_get_different_parts_and_the_latest_verdict_counts(database, monkeypatch):
+    good, first, second, drawn = add(
+        database, row(), row("review"), row("bad", category="part"), row(audit=True)
+    )
+    said = {"time": 5, "who": "Ada", "defect": None, "note": None, "mask": None}
+    with database.write() as connection:
+        ids = {who: [one.result.id for one in reviews.claim_next(connection, who, 1)] for who in "ab"}
+        assert ids == {"a": [first.result.id], "b": [second.result.id]}
+        assert [one.result.id for one in reviews.claim_next(connection, "a", 9)] == [
+            first.result.id,
+            drawn.result.id,
+        ]
+        assert reviews.claim_next(connection, "c", 9) == []
+        assert reviews.waiting(connection) == (3, 0)
+        reviews.add(connection, Review(result=first.result.id, verdict="good", **said))
+        masked = Review(result=first.result.id, verdict="bad", **{**said, "mask": (4, 2, 6)})
+        reviews.add(connection, masked)
+        assert [one.verdict for one in reviews.of_result(connection, first.result.id)] == ["bad", "good"]
+        assert reviews.of_result(connection, first.result.id)[0] == masked
+        kept = results.by_id(connection, first.result.id).result
+        assert (kept.verdict, kept.decision) == ("bad", "review")
+        judged = results.page(connection, results.Query(reviewed=True))
+        assert [one.result.id for one in judged] == [first.result.id]
+        window = reviews.window(connection, "default", "", "hash", 0, 1, 9)
+        assert [one.id for one in window] == [drawn.result.id, first.result.id, good.result.id]
+        assert [one.id for one in reviews.known_bad(connection, "default", "", "hash", 9)] == [
+            first.result.id
+        ]
+    later = now_ms() + reviews.CLAIM_MS + 1
+    monkeypatch.setattr(reviews, "now_ms", lambda: later)
+    with database.write() as connection:
+        assert len(reviews.claim_next(connection, "c", 9)) == 2  # nobody has looked for five minutes
 
 
 # ---------------------------------------------------------------------- retention

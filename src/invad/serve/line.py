@@ -6,6 +6,7 @@ is not admitted is refused at once and may be sent again. Nothing is dropped sil
 
 import logging
 import math
+import re
 import threading
 import time
 from collections import deque
@@ -183,7 +184,7 @@ class Line:
                 pixels = self.detector.decode(part.body)
             except DataError as error:
                 self.metrics.rejected.labels("image").inc()
-                raise Refused(str(error).replace("<bytes>", "the image", 1), 400) from None
+                raise Refused(re.sub("^<(bytes|array)>", "the image", str(error)), 400) from None
             job.decode_ms = since(started)
             if self._has_room():
                 self.committer.keep_image(job)  # beside the run
