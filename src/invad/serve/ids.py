@@ -18,6 +18,11 @@ def text_of(number: int) -> str:
     return "".join(ALPHABET[(number >> shift) & 31] for shift in range(5 * (LENGTH - 1), -1, -5))
 
 
+def smallest_id(milliseconds: int) -> str:
+    """The first ULID that may be given at a time since 1970."""
+    return text_of(max(0, milliseconds) << RANDOM_BITS)
+
+
 def number_of(text: str) -> int:
     """The reverse of `text_of`. Raises ValueError for what is no ULID."""
     if len(text) != LENGTH:

@@ -112,6 +112,7 @@ result = Table(
     Index(None, "station", "id"),
     Index(None, "decision", "id"),
     Index(None, "part_id"),
+    Index(None, "lot"),
     Index(None, "time"),
     Index(None, "image_sha256"),
     Index(None, "map_sha256"),
