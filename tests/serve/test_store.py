@@ -330,6 +330,25 @@ def test_rows_go_when_no_sink_waits_for_them(database, tmp_path):
         assert list(connection.scalars(select(result.c.id))) == [waiting.result.id]
 
 
+def test_the_file_shrinks_when_rows_go(tmp_path):
+    database = Database(tmp_path)
+    with database.write() as connection:
+        stations.add_version(connection, "hash", "model", {"engine": "none"})
+        stations.activate(connection, "default", "hash", {"": LIMITS})
+    add(database, *(row(part_id="x" * 200) for _ in range(1500)))
+
+    def size():
+        with database.read() as connection:
+            return connection.exec_driver_sql("PRAGMA page_count").scalar()
+
+    before = size()
+    short = Retention(good=0, review=0, bad=0, rows=1)
+    swept = retention.sweep(database, Files(tmp_path / "files"), short, 2 * DAY_MS, lambda: False)
+    assert swept.rows == 1500
+    assert size() < before / 3
+    database.close()
+
+
 def test_rows_are_not_kept_shorter_than_pictures():
     with pytest.raises(ConfigError, match="keep rows at least as long"):
         Retention(good=30, review=30, bad=30, rows=7)

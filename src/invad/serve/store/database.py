@@ -31,6 +31,7 @@ from invad.serve.store.schema import audit, result
 FILE = "invad.db"
 BUSY_MS = 5000
 READERS = 8
+PAGES_AT_A_TIME = 2000
 LOCK_NUMBER = 0x696E766164  # of PostgreSQL's advisory lock: "invad" in ASCII
 RESTORE = "restore a backup with 'invad serve restore'"
 
@@ -76,6 +77,25 @@ class Database:
         """One view of what is stored. Raises SQLAlchemyError."""
         with self.reader.connect() as connection:
             yield connection
+
+    def shrink(self) -> None:
+        """Give pages of a SQLite file that deleted rows have left back to the disk, some at a time.
+
+        Raises DataError.
+        """
+        if self.path is None:
+            return
+        with self._writing:
+            self._require_same_file()
+            pooled = self.writer.raw_connection()
+            try:
+                driver: Any = pooled.driver_connection
+                # As a script: `execute` stops after the first page, because there are no columns.
+                driver.executescript(f"PRAGMA incremental_vacuum({PAGES_AT_A_TIME})")
+            except sqlite3.Error as error:
+                raise DataError(f"{self.name}: {in_one_line(error)}") from None
+            finally:
+                pooled.close()
 
     def problem(self) -> str | None:
         """Why nothing can be written now; None when it can."""
@@ -255,6 +275,7 @@ def _speak_sqlite(engine: Engine, begin: str) -> None:
     def _connected(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # the driver begins no transactions of its own
         for line in (
+            "auto_vacuum = INCREMENTAL",  # which only a database without tables takes
             f"busy_timeout = {BUSY_MS}",
             "journal_mode = WAL",
             "synchronous = FULL",

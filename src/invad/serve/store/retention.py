@@ -35,6 +35,7 @@ def sweep(
         images += done
     while not stopping() and (done := _expire_rows(database, now - round(retention.rows * DAY_MS))):
         rows += done
+        database.shrink()
     return Swept(images=images, rows=rows, files=remove_expired(database, files, stopping))
 
 
