@@ -297,6 +297,28 @@ def test_a_row_that_the_database_does_not_take_keeps_no_other_back(made, monkeyp
         answers[2].result(60)
 
 
+def test_no_answer_comes_before_the_row_and_its_files_are_there(made, monkeypatch):
+    service, insert = made(), results.insert
+    entered, released, seen = threading.Event(), threading.Event(), []
+
+    def slow(*arguments):
+        entered.set()
+        assert released.wait(60)
+        insert(*arguments)
+
+    monkeypatch.setattr(results, "insert", slow)
+    answer = service.submit(Part(body=png(1), station="default"))
+    answer.add_done_callback(lambda _: seen.append((stored(service), len(list(service.files.names())))))
+    assert entered.wait(60)
+    assert len(list(service.files.names())) == 2
+    time.sleep(0.1)
+    assert (answer.done(), stored(service)) == (False, 0)
+    released.set()
+    answer.result(60)
+    waits(lambda: seen)
+    assert seen == [(1, 2)]
+
+
 def test_a_fault_of_ours_is_answered_and_the_next_part_is_judged(made, monkeypatch):
     service = made()
     with monkeypatch.context() as faulty:
