@@ -35,8 +35,9 @@ class Running:
             self.process = subprocess.Popen(command, env=environment, stdout=output, stderr=errors)
         until = time.monotonic() + 240  # on a busy machine
         while "Listening" not in (said := out.read_text()):
-            assert self.process.poll() is None, said + self.words()
-            assert time.monotonic() < until, said + self.words()
+            if self.process.poll() is not None or time.monotonic() > until:
+                self.kill()
+                pytest.fail(said + self.words())
             time.sleep(0.05)
         self.said = said
         self.url = re.search(r"https?://[\w.\[\]:]+\w", said)[0]
