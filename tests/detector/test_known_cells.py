@@ -71,6 +71,7 @@ def test_it_finds_a_defect_and_travels(known, draw, tmp_path):
     good, bad = (known.predict(draw(90, defect=defect)).score for defect in (False, True))
     assert bad > good
     known.save(tmp_path / "model")
+    assert "no network; fitted in" in (tmp_path / "model" / "README.md").read_text()
     again = Detector.load(tmp_path / "model")
     assert again.predict(draw(90, defect=True)).score == bad
 

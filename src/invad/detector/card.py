@@ -48,14 +48,18 @@ def model_card(
 
 def _training_rows(info: DetectorInfo) -> dict[str, str]:
     fit, settings = info.fit, info.settings
-    trained = f"{fit.seconds} s on {fit.device}, {fit.threads} threads, last loss {fit.final_loss}"
+    where = f"{fit.seconds} s on {fit.device}, {fit.threads} threads"
+    if fit.final_loss is not None:
+        trained = f"{where}, last loss {fit.final_loss}"
+    else:
+        trained = f"no network; fitted in {where}" if fit.normals else "none here"
     return {
         "normal images": normals_in_words(fit) or "unknown, the denoiser was imported",
         "skipped as unreadable": str(len(fit.skipped)),
         "copies, counted once": str(len(fit.copies)),
         "input": f"{_size(info.input_hw)} pixels (height x width), grid {_size(info.grid_hw)}",
         "16-bit window": f"{info.window[0]:.4f} to {info.window[1]:.4f} of full scale",
-        "training": "none here" if fit.final_loss is None else trained,
+        "training": trained,
         "backbone": f"{settings.backbone} ({info.backbone_source}), licence: {info.backbone_licence}",
     }
 
