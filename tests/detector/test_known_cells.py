@@ -14,6 +14,8 @@ from invad.data.images import read_image
 from invad.detector.detector import Detector
 from invad.errors import ConfigError
 from invad.evaluation.evaluate import evaluate
+from invad.evaluation.testset import predict_category
+from invad.fit.fit import plan
 from invad.fit.run import Run
 from invad.model.settings import PRESETS
 from invad.observer import Silent
@@ -95,3 +97,34 @@ def test_the_papers_scoring_needs_a_network(known, good_parts):
     with pytest.raises(ConfigError, match=r"this model has no network.*--preset dit"):
         evaluate(known, good_parts[20:24], protocol="paper")
     assert evaluate(known, good_parts[20:24]).metrics["n_normal"] == 4
+
+
+def test_a_benchmark_has_the_protocol_that_needs_no_network(known, good_parts):
+    samples = good_parts[20:24]
+    root = samples[0].path.parent
+    found = predict_category(known, samples, root, {}, strict=False, observer=Silent())
+    assert set(found.scores) == set(found.maps) == {"calibrated"}
+
+
+def test_without_a_size_the_input_has_the_one_its_backbone_is_best_at(good_parts):
+    for name, side in (("standard", 256), ("fast", 192), ("detail", 384)):
+        settings = PRESETS[name]
+        extract = plan(good_parts[:4], settings, settings.load_backbone(), strict=False)
+        assert extract.preprocess.input_hw == (side, side)
+
+
+def test_int8_reaches_the_backbones_of_both_grids(known, tmp_path):
+    onnx = pytest.importorskip("onnx", reason="exporting needs invad[onnx]")
+    pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
+    from invad.export.formats import traced, write_onnx
+    from invad.export.int8 import heavy_nodes
+
+    write_onnx(traced(known.compile().engine.graph, (96, 96), 1), tmp_path / "m.onnx")
+    model = onnx.load(tmp_path / "m.onnx")
+    scopes = {
+        node.name: {p.key: p.value for p in node.metadata_props}.get("pkg.torch.onnx.name_scopes", "")
+        for node in model.graph.node
+    }
+    heavy = [scopes[name] for name in heavy_nodes(model)]
+    for part in ("features.backbone", "features.fine_backbone"):
+        assert any(f"'{part}" in scope for scope in heavy), part
