@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import select
 
+from invad.errors import ConfigError
 from invad.metrics.alarms import realised_interval
 from invad.scoring.calibration import Calibration, upper_limit
 from invad.scoring.rates import Rates
@@ -57,11 +58,11 @@ def current():
 
 def test_a_whole_window_gives_the_limits_of_its_normals(current):
     scores = np.random.default_rng(1).normal(0.5, 1, 2000)
-    found = propose(window_of(scores, current), [], current, RATES)
+    found, made = propose(window_of(scores, current), [], current, RATES)
     assert found.refusals == ()
     assert found.limits_before == current.score_limits()
     assert found.limits_after == (upper_limit(scores, 0.05), upper_limit(scores, 0.01))
-    assert found.calibration.map_limits()[0] == upper_limit(scores + 0.5, 0.05)
+    assert made.map_limits()[0] == upper_limit(scores + 0.5, 0.05)
     assert found.flagged_after == 99 / 2000  # above the hundredth largest
     assert found.flagged_before == (scores > current.score_limits()[0]).mean()
     review, bad = current.score_limits()
@@ -78,10 +79,10 @@ def test_reviewed_parts_alone_would_let_defects_pass_and_are_refused(current):
     merged = np.concatenate([current.scores, [one.score for one in chosen]])
     fresh = rng.normal(size=50_000)
     assert (fresh > upper_limit(merged, 0.05)).mean() < 0.02
-    whole = propose(window_of(stream, current), [], current, RATES)
+    whole, _ = propose(window_of(stream, current), [], current, RATES)
     assert (fresh > whole.limits_after[0]).mean() == pytest.approx(0.05, abs=0.015)
-    refused = propose(chosen[:90], [], current, RATES)
-    assert refused.calibration is None
+    refused, made = propose(chosen[:90], [], current, RATES)
+    assert made is None
     assert "too few" in refused.refusals[0]
 
 
@@ -94,42 +95,72 @@ def test_a_window_of_unreviewed_flags_is_refused_up_to_two_in_a_hundred(current)
         few[i] = replace(parts[i], verdict="unsure")
     for i in flagged[: len(flagged) // 2]:
         many[i] = replace(parts[i], verdict=None)
-    assert propose(few, [], current, RATES).refusals == ()
-    (line,) = propose(many, [], current, RATES).refusals
+    assert propose(few, [], current, RATES)[0].refusals == ()
+    (line,) = propose(many, [], current, RATES)[0].refusals
     assert line.startswith(f"{len(flagged) // 2} of {len(flagged)} flagged parts have no verdict")
 
 
 def test_a_known_bad_part_that_would_pass_is_refused_unless_it_may(current):
     scores = np.random.default_rng(4).normal(1, 1, 500)
     parts, bad = window_of(scores, current), [seen(2.0, "bad", "bad"), seen(9.0, "bad", "bad")]
-    found = propose(parts, bad, current, RATES)
+    found, made = propose(parts, bad, current, RATES)
     assert found.passing == (bad[0].id,)
     assert "called bad would be good" in found.refusals[0]
-    allowed = propose(parts, bad, current, RATES, let_pass=True)
+    allowed, made = propose(parts, bad, current, RATES, let_pass=True)
     assert (allowed.refusals, allowed.passing) == ((), (bad[0].id,))
-    assert allowed.calibration.n == len(parts)
+    assert made.n == len(parts)
 
 
 def test_bad_parts_are_left_out_and_copies_count_once(current):
     scores = np.random.default_rng(5).normal(size=300)
     parts = window_of(scores, current)
     more = [*parts, *[seen(8, "bad", "bad") for _ in range(30)], *[seen(0, image="same") for _ in range(50)]]
-    found = propose(more, [], current, RATES)
-    assert found.calibration.n == found.normals == 301
+    found, made = propose(more, [], current, RATES)
+    assert made.n == found.normals == 301
     assert found.flagged_parts == sum(one.decision != "good" for one in more)
 
 
 def test_the_audit_bounds_what_is_missed(current):
     scores = np.random.default_rng(6).normal(size=300)
     parts = window_of(scores, current)
-    assert propose(parts, [], current, RATES).missed_at_most is None
+    assert propose(parts, [], current, RATES)[0].missed_at_most is None
     audited = [*parts, *[seen(0, "good", "good", audit=True) for _ in range(100)]]
-    found = propose(audited, [], current, RATES)
+    found, made = propose(audited, [], current, RATES)
     assert found.missed_at_most == pytest.approx(1 - 0.05 ** (1 / 100))  # none of a hundred
-    found = propose([*audited, seen(0, "good", "bad", audit=True)], [], current, RATES)
+    found, made = propose([*audited, seen(0, "good", "bad", audit=True)], [], current, RATES)
     assert (found.audited, found.audited_bad) == (101, 1)
     assert any("defects pass the present limits" in line for line in found.warnings)
-    assert found.calibration.n == 400
+    assert made.n == 400
+
+
+def test_a_limit_that_somebody_draws_falls_back_to_the_score_of_a_normal_part(current):
+    """As rates do, so that the promise holds for it, too."""
+    scores = np.random.default_rng(8).normal(size=300)
+    parts = window_of(scores, current)
+    ordered = np.sort(scores)[::-1]
+    drawn = (float(ordered[20] + ordered[19]) / 2, float(ordered[3]))
+    found, made = propose(parts, [], current, RATES, wanted=drawn)
+    assert found.limits_after == (ordered[20], ordered[3])
+    assert found.rates == (21 / 301, 4 / 301)
+    assert found.promise["review"] == realised_interval(300, 21 / 301)
+    assert propose(parts, [], current, made.rates)[1] == made
+    for limit, expected in ((99.0, ordered[0]), (-99.0, ordered[-1])):
+        assert propose(parts, [], current, RATES, wanted=(limit, 99.0))[0].limits_after[0] == expected
+    assert propose(parts, [], current, RATES, wanted=(None, 1.9))[0].rates[0] == RATES.review
+    with pytest.raises(ConfigError, match="review >= bad"):
+        propose(parts, [], current, RATES, wanted=(1.0, 0.5))
+
+
+def test_the_histogram_holds_every_part_once_and_one_defect_does_not_press_it(current):
+    scores = np.random.default_rng(9).normal(size=500)
+    parts = [*window_of(scores, current, None), seen(900.0, "bad", "bad"), seen(1.9, "review", "unsure")]
+    found = propose(parts, [], current, RATES)[0].histogram
+    assert len(found.edges) == len(found.normal) + 1
+    assert sum(found.normal) == sum(one.decision == "good" for one in parts)
+    waiting = sum(one.verdict != "bad" and one.decision != "good" for one in parts)
+    assert (sum(found.bad), found.bad[-1], sum(found.waiting)) == (1, 1, waiting)
+    assert found.edges[0] == scores.min()
+    assert current.score_limits()[1] < found.edges[-1] < 5
 
 
 def test_limits_at_hand_say_what_the_calibration_says():
@@ -153,8 +184,8 @@ def test_limits_at_hand_say_what_the_calibration_says():
 
 
 def test_an_empty_window_changes_nothing(current):
-    found = propose([], [], current, RATES)
-    assert (found.limits_after, found.calibration, found.flips) == (None, None, {})
+    found, made = propose([], [], current, RATES)
+    assert (found.limits_after, made, found.flips) == (None, None, {})
 
 
 # ---------------------------------------------------------------------- over HTTP
@@ -205,6 +236,13 @@ def test_two_people_review_without_getting_one_part(line, admin, pictures):
         listed = ada.get("/api/v1/results", params={"reviewed": True}).json()["results"]
         assert [one["id"] for one in listed] == [first["id"]]
         assert f"invad_review_pending {len(bad) - 1}.0" in ada.get("/metrics").text
+        answer = ada.post(f"/api/v1/results/{first['id']}/review", json={"verdict": "open"})
+        assert answer.json()["verdict"] == "open"
+        again = ada.get("/api/v1/queue").json()
+        assert again == {"results": [first], "waiting": len(bad)}  # as it was before anybody spoke
+        ada.post(f"/api/v1/results/{first['id']}/review", json={"verdict": "bad"})
+        said = ada.get(f"/api/v1/results/{first['id']}/reviews").json()["reviews"]
+        assert [one["verdict"] for one in said] == ["bad", "open", "bad", "good"]
         short, negative = ({"verdict": "bad", "mask": mask} for mask in ([1], [-1, 4097]))
         for wrong in ({"verdict": "fine"}, short, negative):
             answer = ada.post(f"/api/v1/results/{second['id']}/review", json=wrong)

@@ -16,6 +16,9 @@ SCHEMA = 1
 
 Verdict = Literal["good", "bad", "unsure"]
 
+Judgement = Literal["good", "bad", "unsure", "open"]
+"""What a review says: a verdict, or that there is none any more, so that the part waits again."""
+
 
 class Refused(InvadError):
     """A request that the service does not do. status: of HTTP. retry_after: seconds after which it may."""

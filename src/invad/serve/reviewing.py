@@ -1,10 +1,12 @@
 """People judge parts, and limits follow the process: each step is stored with who took it."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from invad.scoring.calibration import Calibration
 from invad.scoring.rates import Rates
-from invad.serve.recalibration import MOST, Proposal, propose
-from invad.serve.records import Refused, Verdict
+from invad.serve.recalibration import MOST, Proposal, Wanted, propose
+from invad.serve.records import Judgement, Refused
 from invad.serve.service import Service, require_word
 from invad.serve.store import results, reviews, stations
 from invad.serve.store.database import note, now_ms
@@ -17,14 +19,15 @@ LONGEST_NOTE = 2000
 def review(
     service: Service,
     id: str,
-    verdict: Verdict,
+    verdict: Judgement,
     who: str,
     *,
     defect: str | None = None,
     text: str | None = None,
     mask: Sequence[int] | None = None,
 ) -> Review:
-    """Add a person's verdict on a result. mask: see `Review`; it is of the size of the image.
+    """Add a person's verdict on a result; "open" takes back what was said. mask: see `Review`; it is
+    of the size of the image.
 
     Raises Refused (400, 404).
     """
@@ -51,10 +54,12 @@ def review(
 
 def queue(
     service: Service, who: str, limit: int, station: str | None, allowed: Sequence[str] | None
-) -> list[results.Stored]:
-    """The oldest parts that wait for a verdict, for this person alone for five minutes. allowed: stations."""
+) -> tuple[list[results.Stored], int]:
+    """The oldest parts that wait for a verdict, for this person alone for five minutes, and how many wait in
+    all. allowed: stations."""
     with service.database.write() as connection:
-        return reviews.claim_next(connection, who, limit, station, allowed)
+        found = reviews.claim_next(connection, who, limit, station, allowed)
+        return found, reviews.waiting(connection, station, allowed)[0]
 
 
 def proposal(
@@ -65,9 +70,11 @@ def proposal(
     until: int | None,
     rates: Rates | None,
     *,
+    wanted: Wanted = (None, None),
     let_pass: bool = False,
-) -> Proposal:
-    """What limits the parts of a time would give; nothing is changed. rates: those in force unless given."""
+) -> tuple[Proposal, Calibration | None]:
+    """What limits the parts of a time would give, see `propose`; nothing is changed. rates: those in force
+    unless given."""
     service.require_station(station)
     key = service.in_force.key(station, category)
     current = service.in_force.limits(station, key).calibration
@@ -75,7 +82,7 @@ def proposal(
     with service.database.read() as connection:
         window = reviews.window(connection, station, key, version, since, until, MOST)
         bad = reviews.known_bad(connection, station, key, version, MOST)
-    return propose(window, bad, current, rates or current.rates, let_pass=let_pass)
+    return propose(window, bad, current, rates or current.rates, wanted=wanted, let_pass=let_pass)
 
 
 def recalibrate(
@@ -87,23 +94,22 @@ def recalibrate(
     rates: Rates | None,
     who: str,
     *,
+    wanted: Wanted = (None, None),
     let_pass: bool = False,
-) -> tuple[Proposal, Revision]:
+) -> Proposal:
     """The same, put in force as the next revision. Raises Refused (409) with the reasons if it must not."""
-    found = proposal(service, station, category, since, until, rates, let_pass=let_pass)
-    if found.calibration is None:
+    found, made = proposal(service, station, category, since, until, rates, wanted=wanted, let_pass=let_pass)
+    if made is None:
         raise Refused("; ".join(found.refusals), 409)
     key = service.in_force.key(station, category)
     made_from = f"window of {found.parts} parts, {found.normals} normal"
     with service.database.write() as connection:
-        revision = stations.add_revision(
-            connection, station, key, service.model[1], found.calibration, made_from
-        )
+        revision = stations.add_revision(connection, station, key, service.model[1], made, made_from)
         stations.put_in_force(connection, revision)
         told = {"station": station, "category": key, "revision": revision.revision, "let_pass": let_pass}
         note(connection, who, "recalibrate", told)
     service.refresh_limits()
-    return found, revision
+    return replace(found, revision=revision.revision)
 
 
 def roll_back(service: Service, station: str, category: str | None, number: int, who: str) -> Revision:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, delete, func, literal, or_, select, text
 from sqlalchemy.sql.elements import ColumnElement
 
 from invad.records import Decision
-from invad.serve.records import Verdict
+from invad.serve.records import Judgement, Verdict
 from invad.serve.store import results
 from invad.serve.store.database import now_ms
 from invad.serve.store.schema import WAITING, claim, result, review
@@ -19,12 +19,13 @@ CLAIM_MS = 5 * 60_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Review:
-    """mask: lengths of runs of pixels that are not, and are, defective, in turn, by rows."""
+    """verdict: open takes the one before back. mask: lengths of runs of pixels that are not, and are,
+    defective, in turn, by rows."""
 
     result: str
     time: int
     who: str
-    verdict: Verdict
+    verdict: Judgement
     defect: str | None
     note: str | None
     mask: tuple[int, ...] | None
@@ -44,11 +45,13 @@ class Seen:
 
 
 def add(connection: Connection, one: Review) -> None:
-    """Add a review; it is the result's verdict from now on. Whoever had the part lets go of it."""
+    """Add a review; it is the result's verdict from now on, or takes that back. Whoever had the part lets go
+    of it."""
     mask = None if one.mask is None else json.dumps(one.mask)
     values = {name: getattr(one, name) for name in ("result", "time", "who", "verdict", "defect", "note")}
     connection.execute(review.insert().values(**values, mask=mask))
-    connection.execute(result.update().where(result.c.id == one.result).values(verdict=one.verdict))
+    verdict = None if one.verdict == "open" else one.verdict
+    connection.execute(result.update().where(result.c.id == one.result).values(verdict=verdict))
     connection.execute(delete(claim).where(claim.c.result == one.result))
 
 
@@ -81,11 +84,8 @@ def claim_next(
     now = now_ms()
     connection.execute(delete(claim).where(claim.c.until <= now))
     others = select(literal(1)).where(claim.c.result == result.c.id, claim.c.who != who).exists()
-    wanted = select(result.c.id).where(text(WAITING), ~others).order_by(result.c.id).limit(limit)
-    if station is not None:
-        wanted = wanted.where(result.c.station == station)
-    if stations is not None:
-        wanted = wanted.where(result.c.station.in_(stations))
+    wanted = select(result.c.id).where(~others, *_waiting(station, stations)).order_by(result.c.id)
+    wanted = wanted.limit(limit)
     ids = list(connection.scalars(wanted))
     connection.execute(delete(claim).where(claim.c.result.in_(ids)))
     if ids:
@@ -95,10 +95,22 @@ def claim_next(
     return [one for one in found if one is not None]
 
 
-def waiting(connection: Connection) -> tuple[int, int | None]:
+def waiting(
+    connection: Connection, station: str | None = None, stations: Sequence[str] | None = None
+) -> tuple[int, int | None]:
     """How many parts wait for a verdict, and since when the oldest does."""
-    row = connection.execute(select(func.count(), func.min(result.c.time)).where(text(WAITING))).one()
+    wanted = select(func.count(), func.min(result.c.time)).where(*_waiting(station, stations))
+    row = connection.execute(wanted).one()
     return row[0], row[1]
+
+
+def _waiting(station: str | None, stations: Sequence[str] | None) -> list[ColumnElement[bool]]:
+    where: list[ColumnElement[bool]] = [text(WAITING)]  # type: ignore[list-item]
+    if station is not None:
+        where.append(result.c.station == station)
+    if stations is not None:
+        where.append(result.c.station.in_(stations))
+    return where
 
 
 def window(

@@ -1,6 +1,5 @@
 """People judge parts, and limits follow: reviews, the queue, new calibrations."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 from invad.scoring.rates import Rates
 from invad.serve import reviewing
 from invad.serve.recalibration import Proposal
-from invad.serve.records import Refused, Result, Verdict, utc
+from invad.serve.records import Judgement, Refused, Result, utc
 from invad.serve.service import Service
 from invad.serve.store import reviews
 from invad.serve.store.reviews import Review
@@ -22,9 +21,10 @@ MOST_CLAIMED = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewReview:
-    """mask: lengths of runs of pixels that are not, and are, defective, in turn, by rows of the image."""
+    """verdict: `open` takes back what was said before, so that the part waits again. mask: lengths of runs of
+    pixels that are not, and are, defective, in turn, by rows of the image."""
 
-    verdict: Verdict
+    verdict: Judgement
     defect: str | None = None
     note: str | None = None
     mask: list[int] | None = None
@@ -37,7 +37,7 @@ class ReviewRecord:
     result: str
     time: str
     who: str
-    verdict: Verdict
+    verdict: Judgement
     defect: str | None
     note: str | None
     mask: list[int] | None
@@ -45,45 +45,26 @@ class ReviewRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waiting:
-    """results: oldest first."""
+    """results: oldest first. waiting: how many parts wait in all, those of this answer too."""
 
     results: list[Result]
+    waiting: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewCalibration:
     """since, until: ISO dates, of the parts that count; all of them do. The rates are those in force unless
-    given. let_pass: parts that were called bad may become good."""
+    given. review_limit, bad_limit: of the score, in place of the rates; each falls back to the next score of
+    a normal part. let_pass: parts that were called bad may become good."""
 
     since: str | None = None
     until: str | None = None
     category: str | None = None
     review_rate: float | None = None
     bad_rate: float | None = None
+    review_limit: float | None = None
+    bad_limit: float | None = None
     let_pass: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProposalRecord:
-    """What the limits of a window are, and what they would change; `revision` where it was put in force."""
-
-    revision: int | None
-    parts: int
-    normals: int
-    flagged_parts: int
-    unreviewed: int
-    audited: int
-    audited_bad: int
-    missed_at_most: float | None
-    limits_before: tuple[float, float]
-    limits_after: tuple[float, float] | None
-    flagged_before: float
-    flagged_after: float | None
-    flips: Mapping[str, int]
-    passing: tuple[str, ...]
-    promise: Mapping[str, tuple[float, float]]
-    refusals: tuple[str, ...]
-    warnings: tuple[str, ...]
 
 
 def router(service: Service, gate: Gate) -> APIRouter:
@@ -135,13 +116,12 @@ def router(service: Service, gate: Gate) -> APIRouter:
         if station is not None:
             caller.require(station)
             service.require_station(station)
-        found = reviewing.queue(service, caller.name, limit, station, caller.stations)
-        return JSONResponse({"results": [one.result.plain() for one in found]})
+        found, waiting = reviewing.queue(service, caller.name, limit, station, caller.stations)
+        return JSONResponse({"results": [one.result.plain() for one in found], "waiting": waiting})
 
     @api.post(
         "/stations/{station}/calibrations",
         summary="Make limits of what the line has seen.",
-        response_model=ProposalRecord,
         responses={**NOT_THERE, 409: error("They would be wrong, and why.")},
     )
     def recalibrate(
@@ -149,17 +129,17 @@ def router(service: Service, gate: Gate) -> APIRouter:
         station: StationName,
         given: NewCalibration,
         preview: Annotated[bool, Query(description="Say what they would be, and change nothing.")] = False,
-    ) -> ProposalRecord:
+    ) -> Proposal:
         """All parts of a time count: good ones without a verdict as normal, flagged ones by their verdict."""
         caller.require(station)
         service.require_station(station)
         window = (time_of("since", given.since), time_of("until", given.until))
         rates = _rates(service, station, given)
         arguments = (service, station, given.category, *window, rates)
+        asked: Any = {"wanted": (given.review_limit, given.bad_limit), "let_pass": given.let_pass}
         if preview:
-            return _proposal(reviewing.proposal(*arguments, let_pass=given.let_pass), None)
-        found, revision = reviewing.recalibrate(*arguments, caller.name, let_pass=given.let_pass)
-        return _proposal(found, revision.revision)
+            return reviewing.proposal(*arguments, **asked)[0]
+        return reviewing.recalibrate(*arguments, caller.name, **asked)
 
     @api.post(
         "/stations/{station}/calibrations/{revision}:activate",
@@ -189,8 +169,3 @@ def _review(one: Review) -> ReviewRecord:
     mask = None if one.mask is None else list(one.mask)
     plain: dict[str, Any] = {**asdict(one), "time": utc(one.time), "mask": mask}
     return ReviewRecord(**plain)
-
-
-def _proposal(found: Proposal, revision: int | None) -> ProposalRecord:
-    names = ProposalRecord.__dataclass_fields__.keys() - {"revision"}
-    return ProposalRecord(revision=revision, **{name: getattr(found, name) for name in names})
