@@ -21,7 +21,10 @@ from invad.cli.voice import Voice
 from invad.errors import ConfigError, DataError
 
 KEEPING, NETWORK = "What is kept", "Network"
-NEEDED = ("fastapi", "uvicorn", "python_multipart", "sqlalchemy", "alembic", "prometheus_client", "httpx")
+NEEDED = (
+    *("fastapi", "uvicorn", "python_multipart", "sqlalchemy", "alembic", "prometheus_client", "httpx"),
+    "jinja2",
+)
 SECRET_VARIABLE = "INVAD_WEBHOOK_SECRET"
 DEFAULT_VERB = "run"
 

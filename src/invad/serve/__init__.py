@@ -10,8 +10,8 @@ needs no server.
 
 Order of imports: ids, options, records, client, store, limits, metrics, pictures, parts,
 storing, line, webhook, recalibration,
-watching, service,
-reviewing, web, running.
+watching, accounts, service,
+reviewing, web, pages, app, running.
 """
 
 from typing import TYPE_CHECKING, Any

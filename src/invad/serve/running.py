@@ -13,10 +13,10 @@ from pathlib import Path
 import uvicorn
 
 from invad.errors import ConfigError, DataError, reason
+from invad.serve.app import application
 from invad.serve.options import is_loopback
 from invad.serve.records import utc
 from invad.serve.service import Service
-from invad.serve.web.app import application
 from invad.system.signals import answering
 
 GRACE_SECONDS = 14

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from invad.detector.opening import AUTO, open_detector
 from invad.errors import ArtifactError, ConfigError, DataError, NotCalibratedError, reason
 from invad.runtime.predictor import Predictor
+from invad.serve.accounts import Accounts
 from invad.serve.limits import InForce
 from invad.serve.line import Line
 from invad.serve.metrics import Metrics
@@ -90,6 +91,7 @@ class Service:
             self.metrics = Metrics()
             self.metrics.model.labels(*self.model, self.engine).set(1)
             self.keyring = keys.Keyring(self.database)
+            self.accounts = Accounts(self.database, self.keyring)
             self.in_force = InForce()
             self.watch = Watch(self.database, self.metrics, options.drift)
             self._take_model()

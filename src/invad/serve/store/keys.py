@@ -124,7 +124,7 @@ class Keyring:
         digest = sha256(secret.encode("utf-8", "replace")).hexdigest()
         same = hmac.compare_digest(digest, key.sha256 if key else "")
         now = now_ms()
-        if key is None or not same or key.revoked or (key.expires is not None and key.expires <= now):
+        if key is None or not same or not _works(key):
             return None
         if now - (key.last_used or 0) > USED_EVERY_MS:
             # Nobody is kept out because that cannot be noted.
@@ -132,6 +132,11 @@ class Keyring:
                 connection.execute(api_key.update().where(api_key.c.id == key.id).values(last_used=now))
             self.forget()
         return key
+
+    def working(self, id: str) -> Key | None:
+        """The key of this id, if it may be used now."""
+        key = self._key(id)
+        return key if key is not None and _works(key) else None
 
     def forget(self) -> None:
         """Read the table again at the next call."""
@@ -149,3 +154,7 @@ class Keyring:
                     self._keys = {key.id: key for key in keys(connection)}
                 self._read_at = time.monotonic()
             return self._keys
+
+
+def _works(key: Key) -> bool:
+    return not key.revoked and (key.expires is None or key.expires > now_ms())

@@ -229,6 +229,37 @@ api_key = Table(
     Column("revoked", BigInteger),
 )
 
+page_user = Table(
+    "page_user",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("password", Text, nullable=False),  # scrypt, its parameters, salt and digest
+    Column("role", String(16), nullable=False),
+    Column("created", BigInteger, nullable=False),
+    Column("last_login", BigInteger),
+)
+"""People who use the page."""
+
+page_session = Table(
+    "page_session",
+    metadata,
+    Column("sha256", String(64), primary_key=True),  # of what the cookie holds
+    Column("user", ForeignKey("page_user.name", ondelete="CASCADE")),
+    Column("api_key", ForeignKey("api_key.id")),  # of whoever came with a key in place of a name
+    Column("created", BigInteger, nullable=False),
+    Column("used", BigInteger, nullable=False),
+)
+"""Who is logged in; a row goes with its user, when somebody logs out, and when it has expired."""
+
+login_failure = Table(
+    "login_failure",
+    metadata,
+    Column("of", String(80), primary_key=True),  # a name or an address
+    Column("failures", Integer, nullable=False),
+    Column("last", BigInteger, nullable=False),
+)
+"""Wrong passwords since the last right one; in the database, so that a restart forgets none."""
+
 audit = Table(
     "audit",
     metadata,

@@ -1,7 +1,10 @@
-"""Who may do what. A key comes as `Authorization: Bearer KEY` or `X-API-Key: KEY`."""
+"""Who may do what. A key comes as `Authorization: Bearer KEY` or `X-API-Key: KEY`, a session of the page as a
+cookie; what a session changes needs its token as `X-CSRF-Token`, too."""
 
+import hmac
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -10,13 +13,23 @@ from invad.serve.records import Refused
 from invad.serve.service import Service
 from invad.serve.store.keys import Key
 
+COOKIE, TOKEN = "invad_session", "X-CSRF-Token"
+CHANGES_NOTHING = ("GET", "HEAD", "OPTIONS")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """name: for the audit table. stations: where the caller may look and infer; None is everywhere."""
+    """name: for the audit table. stations: where the caller may look and infer; None is everywhere. token: of
+    the session, where there is one."""
 
     name: str
+    scopes: tuple[str, ...]
     stations: tuple[str, ...] | None = None
+    token: str = ""
+
+    def may(self, scope: str) -> bool:
+        """Whether the caller has a scope; admin has all."""
+        return scope in self.scopes or "admin" in self.scopes
 
     def require(self, station: str) -> None:
         """Raises Refused for a station that the key is not for."""
@@ -33,8 +46,10 @@ class Gate:
     async def caller(self, request: Request, scope: str) -> Caller:
         """Raises Refused (401, 403)."""
         if self.without_keys:
-            return Caller(name="nobody")
+            return Caller(name="nobody", scopes=("admin",))
         secret = _sent(request)
+        if not secret and (cookie := request.cookies.get(COOKIE)):
+            return await run_in_threadpool(self._of_session, request, cookie, scope)
         # Nearly always known already; a thread costs more than that.
         key = await run_in_threadpool(self.service.keyring.owner, secret) if secret else None
         if key is None:
@@ -43,6 +58,20 @@ class Gate:
             raise Refused(f"{text}; as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'", 401)
         request.scope.setdefault("state", {})["key"] = key.id
         return _allowed(key, scope)
+
+    def _of_session(self, request: Request, cookie: str, scope: str) -> Caller:
+        account = self.service.accounts.account(cookie)
+        if account is None:
+            raise Refused("the session has ended; log in again", 401)
+        token = token_of(cookie)
+        if request.method not in CHANGES_NOTHING:
+            require_token(request.headers.get(TOKEN, ""), cookie)
+        request.scope.setdefault("state", {})["key"] = account.api_key or account.name
+        caller = Caller(name=account.name, scopes=account.scopes, stations=account.stations, token=token)
+        if not caller.may(scope):
+            has = ", ".join(account.scopes)
+            raise Refused(f"{account.name} has the scopes {has}; this needs {scope}", 403)
+        return caller
 
     def needs(self, scope: str) -> Callable[[Request], "object"]:
         """A dependency of FastAPI that gives the caller, if the key has this scope."""
@@ -53,6 +82,17 @@ class Gate:
         return dependency
 
 
+def token_of(cookie: str) -> str:
+    """What a page of a session sends along with what it changes; another site cannot know it."""
+    return sha256(b"token of " + cookie.encode("utf-8", "replace")).hexdigest()
+
+
+def require_token(token: str, cookie: str) -> None:
+    """Raises Refused (403) for a token that is not that of the session."""
+    if not hmac.compare_digest(token.encode("utf-8", "replace"), token_of(cookie).encode()):
+        raise Refused(f"send the page's token as {TOKEN}; load the page again", 403)
+
+
 def _sent(request: Request) -> str:
     kind, _, secret = request.headers.get("authorization", "").partition(" ")
     return secret.strip() if kind.lower() == "bearer" else request.headers.get("x-api-key", "").strip()
@@ -61,4 +101,4 @@ def _sent(request: Request) -> str:
 def _allowed(key: Key, scope: str) -> Caller:
     if not key.may(scope):
         raise Refused(f"this key has the scopes {', '.join(key.scopes)}; it needs {scope}", 403)
-    return Caller(name=f"key {key.id} ({key.name})", stations=key.stations)
+    return Caller(name=f"key {key.id} ({key.name})", scopes=key.scopes, stations=key.stations)

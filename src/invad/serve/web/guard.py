@@ -12,13 +12,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from invad.serve.options import MIB, is_loopback
 from invad.serve.records import Refused
-from invad.serve.web.problems import problem
+from invad.serve.web.problems import told
 
 LOG = logging.getLogger("invad.serve.access")
 SECURITY = (
-    (b"content-security-policy", b"default-src 'self'; frame-ancestors 'none'; form-action 'self'"),
+    (
+        b"content-security-policy",
+        b"default-src 'self'; img-src 'self' blob:; object-src 'none'; base-uri 'none'; "
+        b"frame-ancestors 'none'; form-action 'self'",
+    ),
     (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
+    (b"referrer-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 DRAINED = 64 * MIB
@@ -53,7 +57,7 @@ class Guard:
         try:
             if self._is_foreign(scope):
                 self.rejected("host")
-                answer = problem(403, "without keys, requests come from this machine and its own pages alone")
+                answer = told(403, "without keys, requests come from this machine and its own pages alone")
                 await answer(scope, receive, request.send)
                 return
             await self.app(scope, request.receive, request.send)

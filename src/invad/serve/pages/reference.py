@@ -2,20 +2,13 @@
 
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from invad.serve.pages.rendering import render
 
 
 def reference_page(openapi: dict[str, Any], prefix: str) -> str:
     """HTML. prefix: path that a proxy puts before all others."""
-    environment = Environment(
-        loader=PackageLoader("invad.serve.web", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    template = environment.get_template("reference.html.j2")
-    return template.render(
+    return render(
+        "reference.html",
         title=openapi["info"]["title"],
         version=openapi["info"]["version"],
         description=openapi["info"].get("description", ""),

@@ -1,20 +1,19 @@
-"""The application: interface, health, figures, reference page."""
+"""The application: interface, pages, health, figures."""
 
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
-from starlette.staticfiles import StaticFiles
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp
 
 from invad._version import __version__
+from invad.serve.pages import site
+from invad.serve.pages.frame import Frame
 from invad.serve.service import Service
 from invad.serve.web import administration, drifting, inspection, oip, problems, reviewing
 from invad.serve.web.auth import Caller, Gate
 from invad.serve.web.guard import Guard
-from invad.serve.web.reference import reference_page
 
 
 def application(service: Service, *, without_keys: bool = False, prefix: str = "") -> ASGIApp:
@@ -33,22 +32,15 @@ def application(service: Service, *, without_keys: bool = False, prefix: str = "
         openapi_url=None,
         root_path=prefix,
     )
-    problems.install(app)
     gate = Gate(service, without_keys)
+    frame = Frame(service, gate, prefix)
+    problems.install(app, frame.mistake)
     app.include_router(inspection.router(service, gate, prefix))
     app.include_router(administration.router(service, gate))
     app.include_router(reviewing.router(service, gate))
     app.include_router(drifting.router(service, gate))
     app.include_router(oip.router(service, gate))
-    app.mount("/static", StaticFiles(directory=Path(__file__).with_name("static")), name="static")
-
-    @app.get("/", include_in_schema=False)
-    async def root() -> Response:
-        return RedirectResponse(f"{prefix}/docs", 302)
-
-    @app.get("/docs", include_in_schema=False)
-    async def docs() -> Response:
-        return HTMLResponse(reference_page(app.openapi(), prefix))
+    site.install(app, frame)
 
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:

@@ -1,0 +1,67 @@
+"""One service and one browser for all tests of the pages."""
+
+import os
+import shutil
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+WAIT_MS = 30_000
+
+
+@pytest.fixture(scope="session")
+def site(start, tmp_path_factory):
+    """A service with keys. `site.http()` asks as a program, `site.url` is its address."""
+    return start(tmp_path_factory.mktemp("pages") / "line", "--audit-share", "1")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's chromium."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of invad[test]")
+    if CHROMIUM is None:
+        pytest.skip("needs a browser, such as Debian's chromium")
+    options = ["--no-sandbox"] if os.getuid() == 0 else []
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=[*options, "--disable-gpu"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="session")
+def signed_in(browser, site):
+    """The cookies of somebody who logged in with the first key, who may do everything."""
+    context = browser.new_context(base_url=site.url)
+    page = context.new_page()
+    page.goto("/login")
+    page.get_by_text("With a key").click()
+    page.get_by_label("Key, as it was printed").fill(site.key)
+    page.get_by_role("button", name="Log in with the key").click()
+    page.wait_for_url("**/")
+    state = context.storage_state()
+    context.close()
+    return state
+
+
+@pytest.fixture
+def page(browser, site, signed_in):
+    """A new tab of somebody who is logged in. It fails with what the page's scripts or its policy complained
+    of, and with every request to another host."""
+    context = browser.new_context(
+        base_url=site.url, storage_state=signed_in, viewport={"width": 1280, "height": 900}
+    )
+    context.set_default_timeout(WAIT_MS)
+    complaints = []
+    opened = context.new_page()
+    opened.on("pageerror", lambda error: complaints.append(str(error)))
+    opened.on("console", lambda line: complaints.append(line.text) if line.type == "error" else None)
+    opened.on(
+        "request",
+        lambda request: (
+            None if request.url.startswith((site.url, "blob:")) else complaints.append(request.url)
+        ),
+    )
+    opened.complaints = complaints
+    yield opened
+    context.close()
+    assert complaints == []
