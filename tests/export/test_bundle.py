@@ -27,7 +27,7 @@ OTHER_PRESETS = ("fast", "dit", "paper")
 def short_detector(good_parts, tiny_preset, make_backbone):
     """As `detector`, but of one size, one level and one grid: half the graph, for what any graph shows."""
     reading = replace(tiny_preset.reading, timesteps=(300,))
-    preset = replace(tiny_preset, scales=(1.0,), reading=reading, fine=None)
+    preset = replace(tiny_preset, scales=(1.0,), reading=reading, fine=None, top_fractions=None)
     return Detector.fit(good_parts, preset=preset, backbone=make_backbone(), device="cpu")
 
 

@@ -221,7 +221,7 @@ def test_sixty_normals_hold_a_fifth_out(good_parts, tiny_preset, make_backbone):
         {"part": 13},
         1,
     )
-    maps = len(tiny_preset.map_weights)
+    maps = len(tiny_preset.score_rule.weights)
     assert fitted.held_maps_NLhw.shape == (13, maps, 4, 4)
     assert fitted.held_categories == ("part",) * 13
     assert notes.stages == [("features", 64), ("denoiser", 4)]

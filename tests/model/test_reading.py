@@ -109,6 +109,7 @@ def test_the_empirical_predictor_is_read_beside_the_network(extract, draw, tiny_
     z = np.concatenate([extract(draw(i)).numpy() for i in range(6)])
     space = FeatureSpace.fit(SpaceConfig(contrast=0.5, components=8), z, np.arange(6))
     settings = replace(tiny_preset, empirical=EmpiricalConfig(cells=50, timesteps=(20, 100)))
+    settings = replace(settings, top_fractions=None)
     x = space(torch.from_numpy(z))
     empirical = EmpiricalDenoiser(8, 50)
     empirical.set_bank(draw_cells(x.numpy(), np.arange(len(x)), 50, seed=0), seed=0)

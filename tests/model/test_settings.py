@@ -55,14 +55,15 @@ def test_paper_m_is_the_paper_in_everything_but_size():
 
 def test_fast_is_standard_with_less_to_compute():
     fast, standard = PRESETS["fast"], PRESETS["standard"]
-    assert replace(fast, area_side=standard.area_side, fine=standard.fine) == standard
-    assert (fast.area_side, fast.fine, fast.denoiser) == (192, None, None)
+    same = {"area_side": standard.area_side, "fine": standard.fine, "top_fractions": standard.top_fractions}
+    assert replace(fast, **same) == standard
+    assert (fast.area_side, fast.fine, fast.denoiser, fast.top_fractions) == (192, None, None, None)
 
 
-def test_detail_is_standard_on_another_backbone_for_the_fine_grid():
-    detail, standard = PRESETS["detail"], PRESETS["standard"]
-    assert replace(detail, backbone=standard.backbone) == standard
-    assert detail.backbone == "invad-s//efficientnet-lite2"
+def test_accurate_is_standard_on_another_backbone_for_the_fine_grid():
+    accurate, standard = PRESETS["accurate"], PRESETS["standard"]
+    assert replace(accurate, backbone=standard.backbone) == standard
+    assert accurate.backbone == "invad-s//efficientnet-lite2"
 
 
 def test_every_preset_trains_on_whole_images():
@@ -94,6 +95,8 @@ def test_an_unknown_name_lists_the_names():
         ("top_fraction", 0.0),
         ("top_fraction", 1.1),
         ("top_fraction", float("nan")),
+        ("top_fractions", (0.02,)),
+        ("top_fractions", (0.02, 0.02, 0.0)),
     ],
 )
 def test_values_out_of_range_are_named(option, value):
@@ -125,7 +128,7 @@ def test_training_values_out_of_range_are_named(option, value):
 
 
 def test_every_predictor_counts_alike_whatever_its_levels():
-    assert PRESETS["standard"].map_weights == (1 / 2, 1 / 2)
-    assert PRESETS["fast"].map_weights == (1.0,)
-    assert Preset().map_weights == pytest.approx((1 / 9, 1 / 9, 1 / 9, 1 / 3, 1 / 3))
-    assert PRESETS["paper"].map_weights == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+    assert PRESETS["standard"].score_rule.weights == (1 / 2, 1 / 2)
+    assert PRESETS["fast"].score_rule.weights == (1.0,)
+    assert Preset().score_rule.weights == pytest.approx((1 / 9, 1 / 9, 1 / 9, 1 / 3, 1 / 3))
+    assert PRESETS["paper"].score_rule.weights == pytest.approx((1 / 3, 1 / 3, 1 / 3))

@@ -1,5 +1,7 @@
 import json
+import math
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,16 @@ from hypothesis import strategies as st
 from invad.scoring.typicality import (
     SHRINKAGE,
     PositionStats,
+    ScoreRule,
+    ScoreStats,
+    combined_scores,
     fit_position_stats,
+    fit_score_stats,
     image_scores,
+    judge,
     paper_fusion,
     paper_terms,
+    predictor_scores,
     typicality_map,
 )
 
@@ -148,7 +156,52 @@ def test_paper_fusion_of_one_image_or_equal_ones_is_zero():
 
 
 def test_stats_are_plain_data():
-    assert set(PositionStats.__slots__) == {"median_Lhw", "scale_Lhw"}
+    assert set(PositionStats.__slots__) == {"median_Lhw", "scale_Lhw", "scores"}
+
+
+# Scores combined from those of the predictors
+
+TWO = ScoreRule(counts=(1, 1), top_fractions=(0.25, 0.25))
+
+
+def test_combined_scores_are_lengths_of_what_lies_above_the_normals():
+    stats = ScoreStats(torch.tensor([1.0, 2.0]).double(), torch.tensor([0.5, 0.1]).double())
+    scores = torch.tensor([[1.0, 2.0], [16.0, 2.0], [16.0, 6.0]])
+    found = combined_scores(scores, stats).tolist()
+    assert found == pytest.approx([2**0.5 * math.log(2), math.hypot(30, math.log(2)), 50], rel=1e-6)
+
+
+@given(st.lists(st.floats(-20, 20), min_size=3, max_size=3), st.integers(0, 2), st.floats(0.1, 10))
+def test_a_higher_score_of_any_predictor_raises_the_combined_one(z, which, more):
+    stats = ScoreStats(torch.zeros(3).double(), torch.ones(3).double())
+    low = torch.tensor([z]).double()
+    high = low.clone()
+    high[0, which] += more
+    assert float(combined_scores(high, stats)) >= float(combined_scores(low, stats))
+
+
+def test_what_one_predictor_sees_is_not_averaged_away():
+    """A defect of one grid alone, beside one that both see half as much of."""
+    normals = maps_of(40, levels=2, seed=5)
+    stats = replace(
+        fit_position_stats(normals),
+        scores=fit_score_stats(predictor_scores(normals, fit_position_stats(normals), TWO)),
+    )
+    alone, both = maps_of(1, seed=6), maps_of(1, seed=6)
+    alone[0, 1, 1, 1] += 20
+    both[0, :, 1, 1] += 10
+    averaged = ScoreRule(counts=(1, 1), top_fraction=0.25)
+    ratios = [float(judge(alone, stats, r)[0] / judge(both, stats, r)[0]) for r in (TWO, averaged)]
+    assert ratios[0] > 1.25 * ratios[1]
+    torch.testing.assert_close(judge(alone, stats, TWO)[1], judge(alone, stats, averaged)[1])
+
+
+def test_few_or_equal_scores_are_given_the_usual_spread():
+    stats = fit_score_stats(torch.tensor([[4.0, 8.0], [4.0, 8.0]]))
+    assert stats.mean_P.tolist() == [4, 8]
+    assert stats.std_P.tolist() == pytest.approx([(5 / 7) ** 0.5, 2 * (5 / 7) ** 0.5])
+    many = torch.randn(5000, 1, generator=torch.Generator().manual_seed(0)) * 3 + 4
+    assert float(fit_score_stats(many).std_P) == pytest.approx(3, rel=0.03)
 
 
 def test_maps_are_weighted():

@@ -18,7 +18,7 @@ IMAGES, FEATURES, SPEED, SERVICE = "Images", "Features", "Speed and memory", "Se
 """Headings of the options that are used less."""
 
 # What the shell completes. A test holds them to the tables they name, which take seconds to import.
-PRESET_NAMES = ("standard", "fast", "detail", "dit", "paper", "paper-m", "paper-m-standardised", "paper-s")
+PRESET_NAMES = ("standard", "fast", "accurate", "dit", "paper", "paper-m", "paper-m-standardised", "paper-s")
 BACKBONES = (
     *(
         "invad-s",
@@ -137,7 +137,7 @@ PresetOption = Annotated[
     typer.Option(
         metavar="NAME",
         autocompletion=one_of(*PRESET_NAMES),
-        help="standard, fast (less than half the time), detail (small defects), dit (for a GPU) or paper.",
+        help="standard, fast (less than half the time), accurate (small defects), dit (for a GPU) or paper.",
     ),
 ]
 BackboneOption = Annotated[

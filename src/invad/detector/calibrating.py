@@ -28,7 +28,7 @@ from invad.scoring.crossfit import cross_fit
 from invad.scoring.groups import groups_of_samples
 from invad.scoring.likeness import near_copies
 from invad.scoring.rates import POOLED, Rates
-from invad.scoring.typicality import PositionStats, fit_position_stats, image_scores, typicality_map
+from invad.scoring.typicality import PositionStats, judge
 
 UNRELATED = 2**0.5
 """Difference of two unrelated normals in units of the spread of one."""
@@ -67,8 +67,7 @@ class Readings:
 
 def score_maps(maps_Lhw: Tensor, stats: PositionStats, settings: Preset) -> tuple[float, NDArray[np.float32]]:
     """Image score and h x w map of z-scores on the feature grid, from norm maps."""
-    map_1hw = typicality_map(maps_Lhw[None], stats, settings.map_weights, settings.floor)
-    score = image_scores(map_1hw, settings.top_fraction)
+    score, map_1hw = judge(maps_Lhw[None], stats, settings.score_rule)
     return float(score), map_1hw[0].numpy().astype(np.float32)
 
 
@@ -189,11 +188,8 @@ def fit_limits(
         maps, own = maps_NLhw[index], [groups[i] for i in index]
         if len(set(own)) < 2:
             continue
-        stats[category] = fit_position_stats(maps)
-        named = [categories[i] for i in index]
-        scores, peaks = cross_fit(
-            maps, settings.top_fraction, named, settings.map_weights, settings.floor, own
-        )
+        fitted = cross_fit(maps, settings.score_rule, [categories[i] for i in index], own)
+        stats[category], scores, peaks = fitted.stats, fitted.scores, fitted.peaks
         numbers = numbered(own)
         # Sorted, and the peaks with their scores: what is saved does not tell the order of the images.
         order = sorted(range(len(scores)), key=lambda i: scores[i])

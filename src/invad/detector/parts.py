@@ -22,7 +22,7 @@ from invad.model.space import FeatureSpace
 from invad.records import Hw
 from invad.scoring.calibration import Calibration
 from invad.scoring.rates import POOLED
-from invad.scoring.typicality import PositionStats
+from invad.scoring.typicality import PositionStats, ScoreStats
 from invad.system.plain import from_plain, to_plain
 
 
@@ -88,6 +88,9 @@ def save_parts(folder: Path, parts: Parts, card: str) -> str:
     for number, (category, stats) in enumerate(sorted(parts.stats.items())):
         tensors[f"calibration.{number}.median"] = stats.median_Lhw
         tensors[f"calibration.{number}.scale"] = stats.scale_Lhw
+        if stats.scores is not None:
+            tensors[f"calibration.{number}.score_mean"] = stats.scores.mean_P
+            tensors[f"calibration.{number}.score_std"] = stats.scores.std_P
         told[category] = _Category(tensors=number, **asdict(parts.calibrations[category]))
     return write_bundle(folder, tensors, to_plain(parts.info), to_plain(_Categories(told)), card)
 
@@ -102,7 +105,7 @@ def load_parts(folder: Path, device: torch.device, backbone: Backbone | None = N
     told = from_plain(_Categories, bundle.calibration, str(folder / CALIBRATION), ArtifactError, AGAIN)
     try:
         model = _model(info, bundle.tensors, device, backbone)
-        stats, calibrations = _calibration(bundle.tensors, told.categories)
+        stats, calibrations = _calibration(info.settings, bundle.tensors, told.categories)
     except (InvadError, KeyError, RuntimeError) as error:
         line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ArtifactError(
@@ -157,13 +160,14 @@ def _empirical(space: FeatureSpace, tensors: Mapping[str, Tensor], prefix: str) 
 
 
 def _calibration(
-    tensors: Mapping[str, Tensor], categories: Mapping[str, _Category]
+    settings: Preset, tensors: Mapping[str, Tensor], categories: Mapping[str, _Category]
 ) -> tuple[dict[str, PositionStats], dict[str, Calibration]]:
     stats, calibrations = {}, {}
     for category, row in categories.items():
-        stats[category] = PositionStats(
-            tensors[f"calibration.{row.tensors}.median"], tensors[f"calibration.{row.tensors}.scale"]
-        )
+        own, scores = f"calibration.{row.tensors}.", None
+        if settings.top_fractions is not None:
+            scores = ScoreStats(tensors[own + "score_mean"], tensors[own + "score_std"])
+        stats[category] = PositionStats(tensors[own + "median"], tensors[own + "scale"], scores)
         calibrations[category] = Calibration(
             scores=row.scores, peaks=row.peaks, rates=row.rates, groups=row.groups
         )

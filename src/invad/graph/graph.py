@@ -30,7 +30,7 @@ from invad.model.space import SMALLEST_RMS, FeatureSpace
 from invad.records import Hw
 from invad.scoring.calibration import Calibration
 from invad.scoring.rates import POOLED
-from invad.scoring.typicality import PositionStats, image_scores, less_floor
+from invad.scoring.typicality import PositionStats, ScoreStats, combined_scores, image_scores, less_floor
 
 Net = TypeVar("Net", bound=nn.Module)
 
@@ -292,8 +292,8 @@ class Judge(nn.Module):
         super().__init__()
         names = categories(calibrations)
         settings = model.settings
-        weights = torch.tensor(settings.map_weights, dtype=torch.float64)[:, None, None]
-        self.floor, self.top_fraction = settings.floor, settings.top_fraction
+        self.rule = settings.score_rule
+        weights = torch.tensor(self.rule.weights, dtype=torch.float64)[:, None, None]
         judged = [stats.get(name, stats[POOLED]) for name in names]
         self._constant("median", torch.stack([s.median_Lhw for s in judged]))
         self._constant("factor", torch.stack([weights / s.scale_Lhw.double() for s in judged]))
@@ -306,20 +306,26 @@ class Judge(nn.Module):
         shares = [[0.0] * (most - len(row.scores)) + row.weights.tolist() for row in rows]
         self._constant("shares", torch.tensor(shares))
         self._constant("counts", torch.tensor([[row.n + 1.0] for row in rows]))
+        own = [s.scores for s in judged if s.scores is not None]
+        if own:
+            self._constant("score_mean", torch.stack([s.mean_P for s in own]))
+            self._constant("score_std", torch.stack([s.std_P for s in own]))
         self.median: Tensor
         self.factor: Tensor
         self.scores: Tensor
         self.limits: Tensor
         self.shares: Tensor
         self.counts: Tensor
+        self.score_mean: Tensor
+        self.score_std: Tensor
 
     def _constant(self, name: str, value: Tensor) -> None:
         self.register_buffer(name, value.float())
 
     def forward(self, maps_BLhw: Tensor, category_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        map_Bhw = ((maps_BLhw - self.median[category_B]) * self.factor[category_B]).sum(dim=1)
-        map_Bhw = less_floor(map_Bhw, self.floor)
-        score_B = image_scores(map_Bhw, self.top_fraction)
+        z_BLhw = (maps_BLhw - self.median[category_B]) * self.factor[category_B]
+        map_Bhw = less_floor(z_BLhw.sum(dim=1), self.rule.floor)
+        score_B = self._scores(z_BLhw, map_Bhw, category_B)
         reached = (self.scores[category_B] >= score_B[:, None]).float()
         at_least = (reached * self.shares[category_B]).sum(dim=1)
         p_value_B = (1 + at_least) / self.counts[category_B][:, 0]
@@ -328,6 +334,18 @@ class Judge(nn.Module):
         # A score that is not a number is below no limit, and bad.
         decision_B = torch.where(score_B <= limits[:, 1], review, torch.full_like(review, 2))
         return score_B, p_value_B, decision_B, map_Bhw
+
+    def _scores(self, z_BLhw: Tensor, map_Bhw: Tensor, category_B: Tensor) -> Tensor:
+        """As `scoring.typicality.judge`; z_BLhw has the weights of the map in it."""
+        if self.rule.top_fractions is None:
+            return image_scores(map_Bhw, self.rule.top_fraction)
+        predictors = len(self.rule.counts)
+        own = [
+            image_scores(less_floor(predictors * z_BLhw[:, part].sum(dim=1), self.rule.floor), share)
+            for part, share in zip(self.rule.parts, self.rule.top_fractions, strict=True)
+        ]
+        stats = ScoreStats(self.score_mean[category_B], self.score_std[category_B])
+        return combined_scores(torch.stack(own, dim=1), stats)
 
 
 def categories(calibrations: Mapping[str, Calibration]) -> tuple[str, ...]:

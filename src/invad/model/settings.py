@@ -13,6 +13,7 @@ from invad.diffusion.readings import ReadingConfig
 from invad.diffusion.schedule import timesteps
 from invad.errors import ConfigError
 from invad.model.space import SpaceConfig
+from invad.scoring.typicality import ScoreRule
 
 POOLINGS = ("area", "bilinear")
 DRAWN = ("images", "cells")
@@ -86,9 +87,10 @@ class Preset:
     a grid, `area` (antialiased) or `bilinear` (the paper's). space: what is noised and denoised. denoiser:
     the network that predicts noise, and reading: where it is read; None for no network. empirical: the
     predictor of known cells, on the grid and on the fine one; None for none. All predictors count the same.
-    floor: share of an image's own floor that is taken
-    away from its map (see `typicality_map`). top_fraction: share of the most atypical cells whose mean is
-    the image score.
+    floor: share of an image's own floor that is taken away from its map (see `typicality_map`).
+    top_fraction: share of the most atypical cells whose mean is the image score. top_fractions: that share
+    for each predictor, in the order network, grid, fine grid, where the image score is combined from the
+    predictors' own (see `combined_scores`); None for the score of the map.
     """
 
     backbone: str = "invad-s"
@@ -105,6 +107,7 @@ class Preset:
     empirical: EmpiricalConfig | None = field(default_factory=EmpiricalConfig)
     floor: float = 0.5
     top_fraction: float = 0.02
+    top_fractions: tuple[float, ...] | None = None
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
@@ -127,18 +130,36 @@ class Preset:
             ),
             "floor": (0 <= self.floor <= 1, "a share from 0 to 1"),
             "top_fraction": (0 < self.top_fraction <= 1, "a share above 0, at most 1"),
+            "top_fractions": (
+                self.top_fractions is None
+                or (
+                    len(self.top_fractions) == len(self._counts)
+                    and all(0 < share <= 1 for share in self.top_fractions)
+                ),
+                f"{len(self._counts)} shares above 0, at most 1, one for each predictor, or null",
+            ),
         }
         for name, (holds, wanted) in rules.items():
             if not holds:
                 raise ConfigError(f"{name} = {getattr(self, name)!r}: give {wanted}")
 
     @property
-    def map_weights(self) -> tuple[float, ...]:
-        """Weight of each norm map, in the order of `Model.read`: the same for each predictor."""
+    def score_rule(self) -> ScoreRule:
+        """How norm maps, in the order of `Model.read`, become an anomaly map and an image score."""
+        return ScoreRule(
+            counts=self._counts,
+            floor=self.floor,
+            top_fraction=self.top_fraction,
+            top_fractions=self.top_fractions,
+        )
+
+    @property
+    def _counts(self) -> tuple[int, ...]:
+        """Norm maps of each predictor."""
         counts = [] if self.denoiser is None else [len(self.reading.timesteps)]
         if self.empirical is not None:
             counts += [len(self.empirical.timesteps)] * (1 if self.fine is None else 2)
-        return tuple(1 / (len(counts) * count) for count in counts for _ in range(count))
+        return tuple(counts)
 
     def steps_for(self, images: int) -> int:
         """Optimiser steps for a training on this many images; 0 without a network."""
@@ -176,7 +197,8 @@ def preset_named(name: str) -> Preset:
 
 
 # Known cells alone: nothing is trained (see docs/results.md for what a network gave beside them).
-_STANDARD = Preset(denoiser=None)
+# A fine grid is there for what is small, so fewer of its cells make its score.
+_STANDARD = Preset(denoiser=None, top_fractions=(0.02, 0.01))
 
 # The paper's setting; 1,223 M parameters, for a data-centre GPU.
 _PAPER = Preset(
@@ -215,9 +237,9 @@ _PAPER_M = replace(
 PRESETS: dict[str, Preset] = {
     "standard": _STANDARD,
     # On a smaller input and one grid, for a short cycle and a small CPU.
-    "fast": replace(_STANDARD, area_side=192, fine=None),
+    "fast": replace(_STANDARD, area_side=192, fine=None, top_fractions=None),
     # Small defects on a larger input and a backbone trained on ImageNet.
-    "detail": replace(_STANDARD, backbone="invad-s//efficientnet-lite2"),
+    "accurate": replace(_STANDARD, backbone="invad-s//efficientnet-lite2"),
     # A network with attention over the grid beside the known cells: wants a GPU to train.
     "dit": Preset(
         denoiser=SIZES["dit-s"],

@@ -1,32 +1,56 @@
 """Scores of held-out normals that calibrate: each judged by statistics that it did not help to fit."""
 
 from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
 from invad.scoring.calibration import folds
-from invad.scoring.typicality import fit_position_stats, image_scores, typicality_map
+from invad.scoring.typicality import (
+    PositionStats,
+    ScoreRule,
+    combined_scores,
+    fit_position_stats,
+    fit_score_stats,
+    judge,
+    predictor_scores,
+)
 
 CROSS_FITS = 5
 
 
+@dataclass(frozen=True, slots=True)
+class CrossFitted:
+    """Scores and map peaks of held-out normals, in their order, and the statistics of all of them."""
+
+    scores: tuple[float, ...]
+    peaks: tuple[float, ...]
+    stats: PositionStats
+
+
 def cross_fit(
     maps_NLhw: torch.Tensor,
-    top_fraction: float,
+    rule: ScoreRule,
     categories: Sequence[str],
-    weights: Sequence[float] | None = None,
-    floor: float = 0.0,
     groups: Sequence[Hashable] | None = None,
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Scores and map peaks of held-out normals, each judged by statistics that its group did not help to fit.
+) -> CrossFitted:
+    """Judge each held-out normal by statistics that its group did not help to fit.
 
-    categories, groups: of each image, see `folds`. weights, floor: see `typicality_map`.
+    categories, groups: of each image, see `folds`.
     """
+    parts = list(folds(categories, CROSS_FITS, 0, groups))
     scores = torch.empty(len(maps_NLhw), dtype=torch.float64)
     peaks = torch.empty_like(scores)
-    for rest, fold in folds(categories, CROSS_FITS, 0, groups):
+    by_predictor = torch.empty(len(maps_NLhw), len(rule.counts), dtype=torch.float64)
+    for rest, fold in parts:
         stats = fit_position_stats(maps_NLhw[rest])
-        map_Bhw = typicality_map(maps_NLhw[fold], stats, weights, floor)
-        scores[fold] = image_scores(map_Bhw, top_fraction).double()
-        peaks[fold] = map_Bhw.flatten(1).amax(dim=1).double()
-    return tuple(scores.tolist()), tuple(peaks.tolist())
+        scores[fold], map_Bhw = (x.double() for x in judge(maps_NLhw[fold], stats, rule))
+        peaks[fold] = map_Bhw.flatten(1).amax(dim=1)
+        if rule.top_fractions is not None:
+            by_predictor[fold] = predictor_scores(maps_NLhw[fold], stats, rule).double()
+    whole = fit_position_stats(maps_NLhw)
+    if rule.top_fractions is not None:
+        for rest, fold in parts:
+            scores[fold] = combined_scores(by_predictor[fold], fit_score_stats(by_predictor[rest]))
+        whole = replace(whole, scores=fit_score_stats(by_predictor))
+    return CrossFitted(tuple(scores.tolist()), tuple(peaks.tolist()), whole)

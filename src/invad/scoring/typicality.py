@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,12 +22,55 @@ FLOOR_CELLS = 0.2
 """Share of the cells of an image, its most typical ones, whose mean is its floor."""
 
 
+SCORE_SHRINKAGE, SCORE_SPREAD = 5, 0.25
+"""Images that the usual spread of scores counts for, and that spread as a share of their mean."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreRule:
+    """How the norm maps of an image become its anomaly map and its score.
+
+    counts: norm maps of each predictor, in their order; all predictors weigh the same. floor: see
+    `less_floor`. top_fraction: share of the most atypical cells of the map whose mean is the image score.
+    top_fractions: that share for each predictor, where the score is combined from scores of the predictors
+    (see `combined_scores`); None where it is that of the map.
+    """
+
+    counts: tuple[int, ...]
+    floor: float = 0.0
+    top_fraction: float = 0.02
+    top_fractions: tuple[float, ...] | None = None
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Of each norm map in the anomaly map; they sum to one."""
+        return tuple(1 / (len(self.counts) * count) for count in self.counts for _ in range(count))
+
+    @property
+    def parts(self) -> tuple[slice, ...]:
+        """The norm maps of each predictor."""
+        ends = np.cumsum(self.counts).tolist()
+        return tuple(slice(end - count, end) for end, count in zip(ends, self.counts, strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreStats:
+    """Mean and standard deviation of the score of each predictor over held-out normals: P each, float64."""
+
+    mean_P: Tensor
+    std_P: Tensor
+
+
 @dataclass(frozen=True, slots=True)
 class PositionStats:
-    """Median and robust scale of each norm, per level and cell, over held-out normals: L x h x w each."""
+    """Median and robust scale of each norm, per level and cell, over held-out normals: L x h x w each.
+
+    scores: those of the predictors' scores, for a rule that combines them.
+    """
 
     median_Lhw: Tensor
     scale_Lhw: Tensor
+    scores: ScoreStats | None = None
 
 
 def fit_position_stats(maps_NLhw: Tensor) -> PositionStats:
@@ -73,6 +117,51 @@ def typicality_map(
     else:
         map_Bhw = torch.einsum("blhw,l->bhw", z_BLhw, torch.tensor(weights, dtype=z_BLhw.dtype))
     return less_floor(map_Bhw, floor)
+
+
+def judge(maps_BLhw: Tensor, stats: PositionStats, rule: ScoreRule) -> tuple[Tensor, Tensor]:
+    """Image scores B and anomaly maps B x h x w from norm maps."""
+    map_Bhw = typicality_map(maps_BLhw, stats, rule.weights, rule.floor)
+    if rule.top_fractions is None or stats.scores is None:
+        return image_scores(map_Bhw, rule.top_fraction), map_Bhw
+    return combined_scores(predictor_scores(maps_BLhw, stats, rule), stats.scores), map_Bhw
+
+
+def predictor_scores(maps_BLhw: Tensor, stats: PositionStats, rule: ScoreRule) -> Tensor:
+    """The score of each predictor by itself, from its own anomaly map and its own share of cells: B x P."""
+    z_BLhw = (maps_BLhw - stats.median_Lhw) / stats.scale_Lhw
+    scores = [
+        image_scores(less_floor(z_BLhw[:, own].mean(dim=1), rule.floor), share)
+        for own, share in zip(rule.parts, rule.top_fractions or (), strict=True)
+    ]
+    return torch.stack(scores, dim=1)
+
+
+def fit_score_stats(scores_NP: Tensor) -> ScoreStats:
+    """Mean and standard deviation over N >= 1 images, per predictor.
+
+    A few images show little of the spread, so its square is averaged with that of the usual one, SCORE_SPREAD
+    times the mean, which counts for SCORE_SHRINKAGE images.
+    """
+    scores = scores_NP.double()
+    mean_P = scores.mean(dim=0)
+    usual_P = (SCORE_SPREAD * mean_P).square()
+    own_P = scores.var(dim=0, correction=0)
+    variance_P = (len(scores) * own_P + SCORE_SHRINKAGE * usual_P) / (len(scores) + SCORE_SHRINKAGE)
+    return ScoreStats(mean_P, variance_P.sqrt().clamp_min(1e-6))
+
+
+def combined_scores(scores_BP: Tensor, stats: ScoreStats) -> Tensor:
+    """One score from those of the predictors: B.
+
+        score = sqrt(sum over p of log(1 + exp(z_p))^2),    z_p = (s_p - mean_p) / std_p
+
+    Far above the normals it is the length of z, so that one predictor is enough; among them it still rises
+    with each.
+    """
+    z_BP = (scores_BP - stats.mean_P) / stats.std_P
+    length_B: Tensor = torch.linalg.vector_norm(F.softplus(z_BP), dim=1)
+    return length_B
 
 
 def less_floor(map_Bhw: Tensor, floor: float) -> Tensor:
