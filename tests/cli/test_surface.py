@@ -43,6 +43,13 @@ SURFACE = {
     "serve restore": "BACKUP --data --json",
     "serve check": "--data --database --json",
     "serve key": "--data --scopes --stations --name --database --json",
+    "serve versions list": "--server --json",
+    "serve versions add": "MODEL --name --server --json",
+    "serve versions shadow": "VERSION --station --server --json",
+    "serve versions compare": "--station --server --json",
+    "serve versions activate": "VERSION --station --reason --server --json",
+    "serve versions rollback": "--station --reason --server --json",
+    "serve versions retire": "VERSION --server --json",
     "paper recipes": "--json",
     "paper ablate": "STUDY ROOT --preset --values --seeds --categories --steps --pixels --output "
     "--precision --device --json",

@@ -8,8 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -93,6 +94,29 @@ def service(start, tmp_path_factory):
 def http(service):
     with service.http() as client:
         yield client
+
+
+@contextmanager
+def on_a_port(service, **address):
+    """The address of a service of this process, on a real port."""
+    from invad.serve.running import Address, server_of
+
+    server = server_of(service, Address(**address))
+    listening = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+    server.should_exit = True
+    thread.join(30)
+    listening.close()
+
+
+@pytest.fixture(scope="session")
+def served():
+    """served(service, without_keys=...): a context manager that gives its address."""
+    return on_a_port
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
-"""The path of a part, with a detector of the tests whose score is the mean grey level."""
+"""The path of a part."""
 
-import io
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -8,69 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
 from sqlalchemy import func, select
 
+from greys import LIMITS, Greys, png
 from invad.errors import ConfigError, DataError, InvadError, NotCalibratedError
-from invad.records import Prediction
-from invad.runtime.predictor import Predictor
-from invad.scoring.calibration import Calibration
 from invad.serve import Options, Refused, Service, storing
-from invad.serve.parts import Budget, Part, Queue
+from invad.serve.parts import Budget, Queue
 from invad.serve.pictures import decode_map, encode_map, statistics
+from invad.serve.records import Part
 from invad.serve.store import results, stations
 from invad.serve.store.schema import outbox, result
-
-LIMITS = Calibration(scores=tuple(range(40)), peaks=tuple(range(40)))
-
-
-class Greys(Predictor):
-    """Grey levels as scores. gate: runs wait for it. It fails for pictures of the level `fails`."""
-
-    content_hash = "0" * 64
-
-    def __init__(self, fails=None, number=None):
-        self.calibrations = {"": LIMITS, "part": replace(LIMITS, scores=tuple(range(100, 140)))}
-        self.fails, self.number = fails, number
-        self.runs, self.entered = [], 0
-        self.gate = threading.Event()
-        self.gate.set()
-        self.engine = type("Engine", (), {"name": "greys", "device": "cpu"})()
-
-    def kind(self, pixels):
-        return pixels.shape
-
-    def judge(self, pixels, category=None):
-        self.entered += 1
-        assert self.gate.wait(60)
-        self.runs.append([(one.shape[:2], category) for one in pixels])
-        scores = [float(one.mean()) for one in pixels]
-        if self.fails in scores:
-            raise RuntimeError("the engine has a fault")
-        return [
-            Prediction(
-                path=None,
-                category=category,
-                score=score if self.number is None else self.number,
-                p_value=0.0,  # as a graph that was exported before the last calibration
-                decision="good",
-                anomaly_map=spot(one.shape[:2], score),
-            )
-            for one, score in zip(pixels, scores, strict=True)
-        ]
-
-
-def spot(size_hw, value):
-    """A map of zeros with a square of 2 x 2 in its first corner."""
-    map_hw = np.zeros(size_hw, np.float32)
-    map_hw[:2, :2] = value
-    return map_hw
-
-
-def png(level, size=(4, 3)):
-    stream = io.BytesIO()
-    Image.new("RGB", size, (level, level, level)).save(stream, "PNG")
-    return stream.getvalue()
 
 
 @pytest.fixture
@@ -85,9 +31,8 @@ def made(tmp_path):
 
     yield make
     for one in opened:
-        gate = getattr(one.detector, "gate", None)
-        if gate:
-            gate.set()
+        for model in one.models.all_active().values():
+            getattr(model.detector, "gate", threading.Event()).set()
         one.close()
 
 
@@ -124,7 +69,7 @@ def test_a_revision_in_force_decides_from_the_next_part_on(made):
     with service.database.write() as connection:
         revision = stations.add_revision(connection, "default", "", "0" * 64, strict, "test")
         stations.put_in_force(connection, revision)
-        service.in_force.replace(stations.deciding(connection))
+    service.refresh_limits()
     found = service.inspect(png(1))
     assert (found.calibration, found.decision) == (revision.revision, "bad")
 
@@ -436,16 +381,19 @@ def test_a_budget_lets_one_through_and_others_wait():
 
 
 def test_a_queue_waits_for_a_fuller_run_only_so_long():
+    def two(job):
+        return 2
+
     queue = Queue()
     queue.put("a", 1)
     started = time.monotonic()
-    assert queue.take(2, 0.1) == [1]
+    assert queue.take(two, 0.1) == [1]
     assert time.monotonic() - started >= 0.09
     queue.put("a", 1)
     threading.Timer(0.05, queue.put, ("a", 2)).start()
-    assert queue.take(2, 5) == [1, 2]
+    assert queue.take(two, 5) == [1, 2]
     queue.close()
-    assert queue.take(2, 0) == []
+    assert queue.take(two, 0) == []
 
 
 def test_statistics_of_a_picture_tell_lamp_clipping_and_lens():

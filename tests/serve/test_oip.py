@@ -119,7 +119,7 @@ def test_refusals_by_the_client(triton, key, bundle):
     flat = tensor(np.zeros((1, 8, 8), np.uint8), "UINT8")
     cases = [
         (("other", [given]), {"headers": key}, "no model 'other'"),
-        ((bundle.name, [given]), {"headers": key, "model_version": "1"}, "version '1' is not loaded"),
+        ((bundle.name, [given]), {"headers": key, "model_version": "1"}, "version '1' is not active"),
         ((bundle.name, [given]), {}, "send a key"),
         ((bundle.name, [flat]), {"headers": key}, r"expected \[N, H, W, 3\]"),
         ((bundle.name, [given]), {"headers": key, "outputs": [InferRequestedOutput("x")]}, "no output 'x'"),

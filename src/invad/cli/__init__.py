@@ -2,7 +2,7 @@
 
 Order of imports: voice, rows, progress, folder, options, former, archive, server, backbones, calibrate, data,
 doctor, drift, evaluate, export, info, recipes, reference, train, predict, demo, bench, ablate, benchmark,
-serve, app.
+serve, versions, app.
 """
 
 from invad.cli.app import main

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from invad._version import __version__
 from invad.cli import serve as serving
+from invad.cli import versions
 from invad.cli.ablate import ablate
 from invad.cli.backbones import distill, list_backbones
 from invad.cli.bench import bench
@@ -152,6 +153,18 @@ _add(serve, serving.backup, "serve backup --data line --output copy")
 _add(serve, serving.restore, "serve restore copy --data line")
 _add(serve, serving.check, "serve check --data line")
 _add(serve, serving.key, "serve key --data line --scopes infer,read")
+of_versions = typer.Typer(
+    no_args_is_help=True,
+    help="Models of a running service: upload one, let it shadow, compare, switch, roll back.",
+)
+serve.add_typer(of_versions, name="versions")
+_add(of_versions, versions.listed, "serve versions list", "list")
+_add(of_versions, versions.add, "serve versions add bundle --name widget")
+_add(of_versions, versions.shadow, "serve versions shadow 3f9c02")
+_add(of_versions, versions.compare, "serve versions compare")
+_add(of_versions, versions.activate, "serve versions activate 3f9c02")
+_add(of_versions, versions.rollback, "serve versions rollback --reason 'too many alarms'")
+_add(of_versions, versions.retire, "serve versions retire 3f9c02")
 
 paper = typer.Typer(no_args_is_help=True, help="Repeat the paper: its experiments, ablations, checkpoints.")
 app.add_typer(paper, name="paper", rich_help_panel=GROUPS)

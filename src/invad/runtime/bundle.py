@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from invad.errors import ArtifactError, reason
@@ -121,17 +121,44 @@ def read_bundle(folder: Path) -> tuple[ExportInfo, str]:
     if not isinstance(files, dict) or content_hash({"format_version": FORMAT, **plain}, files) != content:
         raise ArtifactError(f"{folder / BUNDLE}: altered since it was written; {AGAIN}")
     for name, digest in files.items():
+        _require_inside(folder, name)
         path = folder / name
         if not is_file(path):
             raise ArtifactError(f"{path}: is missing; {AGAIN}")
         if sha256(path) != digest:
             raise ArtifactError(f"{path}: altered or truncated since it was written; {AGAIN}")
     info = from_plain(ExportInfo, plain, str(folder / BUNDLE), ArtifactError, AGAIN)
+    if info.graph not in files:
+        raise ArtifactError(f"{folder / BUNDLE}: the graph {info.graph!r} is no file of it; {AGAIN}")
     if next(iter(info.calibrations), None) != POOLED:
         raise ArtifactError(
             f"{folder / BUNDLE}: the calibration over all categories does not come first; {AGAIN}"
         )
     return info, content
+
+
+def named_files(folder: Path) -> list[str]:
+    """The files of a bundle or of a trained model by its own list, which comes last; no others are of it.
+
+    Raises ArtifactError where there is no such list.
+    """
+    head = BUNDLE if is_bundle(folder) else "config.json"
+    if not is_file(folder / head):
+        raise ArtifactError(f"{folder}: holds neither {BUNDLE} nor config.json, so it is no model; {AGAIN}")
+    files = read_json(folder / head, ArtifactError, AGAIN).get("files")
+    if not isinstance(files, dict):
+        raise ArtifactError(f"{folder / head}: altered since it was written; {AGAIN}")
+    for name in files:
+        _require_inside(folder, name)
+    card = ["README.md"] if is_file(folder / "README.md") else []
+    return [*dict.fromkeys([*files, *card]), head]
+
+
+def _require_inside(folder: Path, name: str) -> None:
+    """Whoever made a bundle must not have other files read."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
+        raise ArtifactError(f"{folder}: names the file {name!r}, which lies outside; {AGAIN}")
 
 
 def _names(folder: Path) -> list[str]:

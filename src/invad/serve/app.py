@@ -11,7 +11,7 @@ from invad._version import __version__
 from invad.serve.pages import site
 from invad.serve.pages.frame import Frame
 from invad.serve.service import Service
-from invad.serve.web import administration, drifting, inspection, oip, problems, reviewing
+from invad.serve.web import administration, drifting, inspection, oip, problems, reviewing, versions
 from invad.serve.web.auth import Caller, Gate
 from invad.serve.web.guard import Guard
 
@@ -36,7 +36,9 @@ def application(service: Service, *, without_keys: bool = False, prefix: str = "
     frame = Frame(service, gate, prefix)
     problems.install(app, frame.mistake)
     app.include_router(inspection.router(service, gate, prefix))
+    app.include_router(inspection.history_router(service, gate))
     app.include_router(administration.router(service, gate))
+    app.include_router(versions.router(service, gate))
     app.include_router(reviewing.router(service, gate))
     app.include_router(drifting.router(service, gate))
     app.include_router(oip.router(service, gate))
@@ -68,6 +70,8 @@ def application(service: Service, *, without_keys: bool = False, prefix: str = "
         app,
         max_body=service.options.max_body,
         body_seconds=service.options.body_seconds,
+        uploads=versions.UPLOAD_PATH,
+        max_upload=service.options.max_model,
         held=service.options.memory,
         rejected=lambda reason: service.metrics.rejected.labels(reason).inc(),
         only_loopback=without_keys,

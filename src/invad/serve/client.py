@@ -3,24 +3,28 @@
 import os
 import time
 from collections.abc import Iterator
+from os import SEEK_END
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import httpx
 
-from invad.errors import ConfigError, DataError, reason
+from invad.errors import ConfigError, DataError
+from invad.serve.archives import packed
 from invad.serve.ids import Ids
 from invad.serve.options import DEFAULT_STATION
-from invad.serve.records import Refused, Result
+from invad.serve.records import Inspector, Part, Refused, Result
 
 KEY_VARIABLE = "INVAD_KEY"
 """Where the key is looked for when none is given: a command line is seen by everybody on a machine."""
 
 LONGEST_PAUSE = 30.0
+UPLOAD_SECONDS = 900.0
+"""Until a model that was uploaded is proved."""
 
 
-class Client:
+class Client(Inspector):
     """A service at an address. Use it in a `with` block, or call `close`.
 
     A part that the service is too busy for, or whose answer is lost, is sent again under the same
@@ -42,31 +46,18 @@ class Client:
             raise ConfigError(f"{self.address}: is no address; give http://HOST:PORT")
         self._ids = Ids()
 
-    def inspect(
-        self,
-        image: str | Path | bytes,
-        *,
-        station: str = DEFAULT_STATION,
-        part_id: str | None = None,
-        lot: str | None = None,
-        category: str | None = None,
-        request_id: str | None = None,
-    ) -> Result:
-        """The stored result of an image: a path or encoded bytes.
-
-        request_id: one of its own unless given. Raises DataError for a file that cannot be read or a service
-        that does not answer, Refused with the status of what the service does not take.
-        """
+    def inspect_part(self, part: Part) -> Result:
+        """As `inspect`. A part without a request_id gets one of its own."""
         words = {
-            "part_id": part_id,
-            "lot": lot,
-            "category": category,
-            "request_id": request_id or self._ids.new(),
+            "part_id": part.part_id,
+            "lot": part.lot,
+            "category": part.category,
+            "request_id": part.request_id or self._ids.new(),
         }
         given = {name: value for name, value in words.items() if value is not None}
-        body = image if isinstance(image, bytes) else _content(image)
-        path = f"/api/v1/stations/{station}/inspect"
-        return Result.of_plain(self._patiently("POST", path, params=given, files={"image": ("image", body)}))
+        path = f"/api/v1/stations/{part.station}/inspect"
+        files = {"image": ("image", part.body)}
+        return Result.of_plain(self._patiently("POST", path, params=given, files=files))
 
     def result(self, id: str) -> Result:
         """One result of the history. Raises Refused (404) where there is none."""
@@ -93,6 +84,59 @@ class Client:
         found: list[dict[str, Any]] = self._patiently("GET", "/api/v1/stations")["stations"]
         return found
 
+    def versions(self, model: str | None = None) -> list[dict[str, Any]]:
+        """Versions of a model, or of all, newest first. Raises Refused (404) for an unknown model."""
+        path = "/api/v1/models" if model is None else f"/api/v1/models/{model}/versions"
+        found: list[dict[str, Any]] = self._patiently("GET", path)["versions"]
+        return found
+
+    def add_version(self, folder: str | Path, model: str | None = None) -> dict[str, Any]:
+        """Upload a bundle or a trained model, which the service proves on its machine; a candidate then.
+
+        model: its name there, by default that of the folder. Raises DataError for a folder that cannot be
+        read, Refused with what is wrong.
+        """
+        path = Path(folder)
+        name = model or path.resolve().name
+        kind = {"Content-Type": "application/zip"}
+        with packed(path) as file:
+            kind["Content-Length"] = str(file.seek(0, SEEK_END))
+            file.seek(0)
+            # Sent once: a stream cannot be repeated, and who sends it again meets what there is.
+            path_there = f"/api/v1/models/{name}/versions"
+            made: dict[str, Any] = self._answer(
+                "POST", path_there, 0, content=_pieces(file), headers=kind, timeout=UPLOAD_SECONDS
+            ).json()
+            return made
+
+    def shadow(self, model: str, version: str, station: str = DEFAULT_STATION) -> dict[str, Any]:
+        """Let a version score the parts of a station, too."""
+        return self._act(f"/api/v1/models/{model}/versions/{version}:shadow", station=station)
+
+    def end_shadow(self, station: str = DEFAULT_STATION) -> None:
+        """Raises Refused (404) where there is none."""
+        self._answer("DELETE", f"/api/v1/stations/{station}/shadow", self.patience)
+
+    def comparison(self, station: str = DEFAULT_STATION) -> dict[str, Any]:
+        """How the shadow of a station fares beside the active version. Raises Refused (404)."""
+        found: dict[str, Any] = self._patiently("GET", f"/api/v1/stations/{station}/shadow")
+        return found
+
+    def activate(
+        self, model: str, version: str, station: str = DEFAULT_STATION, reason: str | None = None
+    ) -> dict[str, Any]:
+        """Let a version judge. Raises Refused (409) with what speaks against it; a reason overrules that."""
+        path = f"/api/v1/models/{model}/versions/{version}:activate"
+        return self._act(path, station=station, reason=reason)
+
+    def roll_back(self, station: str = DEFAULT_STATION, reason: str | None = None) -> dict[str, Any]:
+        """Let the version judge that did before. Raises Refused (409) where there was no other."""
+        return self._act(f"/api/v1/stations/{station}/version:rollback", reason=reason)
+
+    def retire(self, model: str, version: str) -> dict[str, Any]:
+        """Take a version out of use. Raises Refused (409) where it runs."""
+        return self._act(f"/api/v1/models/{model}/versions/{version}:retire")
+
     def is_ready(self) -> bool:
         """Whether the service takes parts."""
         try:
@@ -111,6 +155,10 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _act(self, path: str, **content: Any) -> dict[str, Any]:
+        found: dict[str, Any] = self._patiently("POST", path, json=content)
+        return found
 
     def _patiently(self, verb: str, path: str, **content: Any) -> Any:
         return self._answer(verb, path, self.patience, **content).json()
@@ -139,11 +187,9 @@ class Client:
             time.sleep(pause)
 
 
-def _content(path: str | Path) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: {reason(error, writing=False)}") from None
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    while piece := file.read(1 << 20):
+        yield piece
 
 
 def _said(answer: httpx.Response) -> str:

@@ -14,9 +14,10 @@ from invad.serve.store.stations import Revision
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """A revision with its limits computed once. score, map: (review, bad). scores, weights, n: of the
-    calibration, as arrays: a window of a line has thousands."""
+    """A revision, by its id, with its limits computed once. score, map: (review, bad). scores, weights, n: of
+    the calibration, as arrays: a window of a line has thousands."""
 
+    id: int
     revision: int
     calibration: Calibration
     score: tuple[float, float]
@@ -29,6 +30,7 @@ class Limits:
     def of(cls, revision: Revision) -> "Limits":
         limits = revision.calibration
         return cls(
+            id=revision.id,
             revision=revision.revision,
             calibration=limits,
             score=limits.score_limits(),
@@ -45,28 +47,45 @@ class Limits:
 
 
 class InForce:
-    """Limits by station and category. A revision that takes force replaces all of them at once."""
+    """Limits by station, version and category. What takes force replaces all of them at once."""
 
-    def __init__(self, revisions: Iterable[Revision] = ()):
-        self._limits: Mapping[tuple[str, str], Limits] = {}
-        self.replace(revisions)
+    def __init__(self) -> None:
+        self._limits: Mapping[tuple[str, str, str], Limits] = {}
+        self._active: Mapping[str, str] = {}
 
-    def replace(self, revisions: Iterable[Revision]) -> None:
-        """Let these decide from the next part on."""
-        self._limits = {(one.station, one.category): Limits.of(one) for one in revisions}
+    def replace(self, revisions: Iterable[Revision], active: Mapping[str, str]) -> None:
+        """Let these decide from the next part on. active: by station, the version that judges there.
+
+        Those of versions that are used no more stay, for the parts that were admitted under them.
+        """
+        known = {one.id: one for one in self._limits.values()}
+        new = {
+            (one.station, one.model_version, one.category): known.get(one.id) or Limits.of(one)
+            for one in revisions
+        }
+        self._limits = {**self._limits, **new}
+        self._active = dict(active)
 
     def has(self, station: str) -> bool:
         """Whether there is such a station."""
-        return any(name == station for name, _ in self._limits)
+        return station in self._active
 
-    def key(self, station: str, category: str | None) -> str:
-        """The category as limits are kept under. Raises ConfigError for one without limits of its own."""
-        own = {name: limits.calibration for (at, name), limits in self._limits.items() if at == station}
+    def key(self, station: str, category: str | None, version: str | None = None) -> str:
+        """The category as limits are kept under. version: the active one unless given.
+
+        Raises ConfigError for a category without limits of its own.
+        """
+        version = version or self._active.get(station)
+        own = {
+            key[2]: limits.calibration
+            for key, limits in self._limits.items()
+            if key[:2] == (station, version)
+        }
         return known_category(own, category)
 
-    def limits(self, station: str, category: str) -> Limits:
-        """Raises NotCalibratedError where nothing decides."""
+    def limits(self, station: str, category: str, version: str | None = None) -> Limits:
+        """Raises NotCalibratedError where nothing decides. version: the active one unless given."""
         try:
-            return self._limits[station, category]
+            return self._limits[station, version or self._active[station], category]
         except KeyError:
             raise NotCalibratedError(f"station {station} has no limits; calibrate it") from None

@@ -18,13 +18,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from invad.errors import DataError, InvadError
 from invad.records import Prediction
-from invad.runtime.predictor import Predictor
 from invad.serve.limits import InForce
 from invad.serve.metrics import Metrics
+from invad.serve.models import Models
 from invad.serve.options import Options
-from invad.serve.parts import Budget, Job, Part, Queue, since
+from invad.serve.parts import Budget, Job, Queue, since
 from invad.serve.pictures import statistics
-from invad.serve.records import Refused, Result
+from invad.serve.records import Part, Refused, Result
 from invad.serve.store import results
 from invad.serve.store.database import Database, now_ms, said
 from invad.serve.store.files import Files
@@ -38,8 +38,7 @@ class Line:
 
     def __init__(
         self,
-        detector: Predictor,
-        model: tuple[str, str],
+        models: Models,
         database: Database,
         files: Files,
         in_force: InForce,
@@ -47,15 +46,13 @@ class Line:
         metrics: Metrics,
         sinks: Sequence[str] = (),
         woken: Callable[[], None] = lambda: None,
-        watched: Callable[[Sequence[Result]], None] = lambda records: None,
+        watched: Callable[[Sequence[Job]], None] = lambda jobs: None,
     ):
-        """model: name and content hash. batch of `options`: a number. sinks: get a row of the outbox for each
-        result, and `woken` is called when there are new ones. watched: told what was stored and answered."""
-        assert options.batch is not None, "whoever knows the device has chosen it"
-        self.detector, self.in_force = detector, in_force
+        """models: say what judges at each station. sinks: get a row of the outbox for each result, and
+        `woken` is called when there are new ones. watched: told what was stored and answered."""
+        self.models, self.in_force = models, in_force
         self.database, self.files, self.options, self.metrics = database, files, options, metrics
         self.committer = Committer(
-            model,
             database,
             files,
             in_force,
@@ -67,7 +64,6 @@ class Line:
             woken=woken,
             watched=watched,
         )
-        self.batch = detector.group_size(options.batch)
         self.queue = Queue()
         self.pixels = Budget(options.memory)
         self._lock = threading.Lock()
@@ -106,7 +102,8 @@ class Line:
                 self._under_way and self._bytes + len(part.body) > self.options.memory
             ):
                 self._refuse("full", f"{self._under_way} parts wait already; send it again", self._soon())
-            job = Job(part=part, digest=digest, came=now_ms(), bytes_held=len(part.body))
+            model = self.models.active(part.station)
+            job = Job(part=part, digest=digest, came=now_ms(), model=model, bytes_held=len(part.body))
             job.answer.set_running_or_notify_cancel()  # who stops waiting does not stop the part
             self._under_way += 1
             self._bytes += job.bytes_held
@@ -125,6 +122,11 @@ class Line:
     def closing(self) -> bool:
         """Whether no more parts are taken."""
         return self._closing
+
+    def wait_idle(self, seconds: float) -> bool:
+        """Whether, within so many seconds, there is a moment without parts under way."""
+        with self._idle:
+            return self._idle.wait_for(lambda: not self._under_way, seconds)
 
     def close(self, seconds: float) -> bool:
         """Take no more parts, and wait until all are answered; returns whether they were in time."""
@@ -178,10 +180,11 @@ class Line:
             if part.request_id is not None and (known := self._stored(part, job.digest)) is not None:
                 self._finish(job, known)
                 return
-            job.key = self.in_force.key(part.station, part.category)
+            detector = job.model.detector
+            job.key = self.in_force.key(part.station, part.category, job.model.hash)
             started = time.monotonic()
             try:
-                pixels = self.detector.decode(part.body)
+                pixels = detector.decode(part.body)
             except DataError as error:
                 self.metrics.rejected.labels("image").inc()
                 raise Refused(re.sub("^<(bytes|array)>", "the image", str(error)), 400) from None
@@ -193,7 +196,7 @@ class Line:
             self.pixels.take(job.pixel_bytes)
             job.pixels, job.picture = pixels, statistics(pixels)
             job.queued = time.monotonic()
-            self.queue.put((self.detector.kind(pixels), job.key), job)
+            self.queue.put((job.model.hash, detector.kind(pixels), job.key), job)
         except BaseException as error:
             if not isinstance(error, InvadError):
                 self.metrics.errors.labels("decode").inc()
@@ -223,7 +226,7 @@ class Line:
     # ------------------------------------------------------------------ judging
 
     def _run(self) -> None:
-        while jobs := self.queue.take(self.batch, self.options.delay_ms / 1000):
+        while jobs := self.queue.take(_most, self.options.delay_ms / 1000):
             started = time.monotonic()
             for job in jobs:
                 job.queue_ms = (started - job.queued) * 1000
@@ -241,7 +244,8 @@ class Line:
         """What the detector says; one part at which it fails does not take the others with it."""
         pixels = [job.pixels for job in jobs if job.pixels is not None]
         try:
-            return [_finite(one) for one in self.detector.judge(pixels, jobs[0].key or None)]
+            judged = jobs[0].model.detector.judge(pixels, jobs[0].key or None)
+            return [_finite(one) for one in judged]
         except Exception as error:
             if len(jobs) > 1:
                 return [outcome for job in jobs for outcome in self._judged([job])]
@@ -256,6 +260,11 @@ def require_same(part: Part, digest: str, own: str) -> None:
         raise Refused(
             f"request_id {part.request_id!r} came with another image before; give each part its own", 409
         )
+
+
+def _most(job: Job) -> int:
+    """Parts of a run that begins with this one."""
+    return job.model.batch
 
 
 def _finite(prediction: Prediction) -> Prediction | BaseException:

@@ -12,7 +12,19 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         self.parts = Counter(
-            "invad_parts", "Parts that were stored.", ["station", "decision", "source"], registry=registry
+            "invad_parts",
+            "Parts that were stored.",
+            ["station", "decision", "source", "version"],
+            registry=registry,
+        )
+        self.shadow = Counter(
+            "invad_shadow_parts",
+            "Parts that a shadowing version scored, too; change: its decision beside that of the active one.",
+            ["station", "version", "change"],
+            registry=registry,
+        )
+        self.shadow_dropped = Counter(
+            "invad_shadow_dropped", "Parts that it did not score.", ["station", "reason"], registry=registry
         )
         self.errors = Counter("invad_errors", "What failed.", ["kind"], registry=registry)
         self.rejected = Counter(

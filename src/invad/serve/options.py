@@ -35,14 +35,15 @@ class Retention:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """queue: parts that may be under way; more are refused. batch: parts of one run at most, None for 8 on a
-    GPU and 1 elsewhere; with 1 a score is that of `invad predict`, to the bit. delay_ms: how long a run waits
-    for more parts. streams: runs at the same time, of an exported bundle. decoders: threads that decode.
-    memory: bytes of bodies, and of pixels, that may be held. max_body: bytes of a request. body_seconds:
-    until a request has to be there. reserve: free bytes of the disk below which no images are kept any more,
-    and below a quarter of which no parts are taken. wait_seconds: how long a part waits for a database that
-    does not take it. audit_share: of the good parts, drawn by lot, that people should look at, too. drift:
-    how it is watched for. webhook: URL that every result is posted to, webhook_secret: signs it."""
+    """queue: parts that may be under way; more are refused. batch: parts of one run at most, None for 8 on
+    a GPU and 1 elsewhere; with 1 a score is that of `invad predict`, to the bit. delay_ms: how long a run
+    waits for more parts. streams: runs at the same time, of an exported bundle. decoders: threads that
+    decode. memory: bytes of bodies, and of pixels, that may be held. max_body: bytes of a request.
+    head_seconds, body_seconds: until the head of a request, and the whole of it, has to be there. reserve:
+    free bytes of the disk below which no images are kept any more, and below a quarter of which no parts
+    are taken. wait_seconds: how long a part waits for a database that does not take it. audit_share: of the
+    good parts, drawn by lot, that people should look at, too. drift: how it is watched for. webhook: URL
+    that every result is posted to, webhook_secret: signs it."""
 
     queue: int = 64
     batch: int | None = None
@@ -51,17 +52,21 @@ class Options:
     decoders: int = 2
     memory: int = GIB
     max_body: int = 64 * MIB
+    head_seconds: float = 10
     body_seconds: float = 30
     reserve: int = GIB
     wait_seconds: float = 10
     audit_share: float = 1 / 200
     retention: Retention = Retention()
     drift: DriftSettings = field(default_factory=DriftSettings)
+    shadow: int = 256
+    max_model: int = 2 * GIB
     webhook: str | None = None
     webhook_secret: str = ""
 
     def __post_init__(self) -> None:
-        least = {"queue": 1, "streams": 1, "decoders": 1, "memory": 1, "max_body": 1, "reserve": 0}
+        least = {"queue": 1, "streams": 1, "decoders": 1, "memory": 1, "max_body": 1, "max_model": 1}
+        least |= {"reserve": 0, "shadow": 0}
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise ConfigError(f"{name} = {getattr(self, name)}: give at least {low}")

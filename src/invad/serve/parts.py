@@ -3,27 +3,15 @@
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from invad.records import Prediction
 from invad.runtime.predictor import Pixels
-from invad.serve.records import Result
+from invad.serve.models import Loaded
+from invad.serve.records import Part, Result
 from invad.serve.store import results
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """A part as it came in. body: the encoded image. station, category: known ones."""
-
-    body: bytes
-    station: str
-    part_id: str | None = None
-    lot: str | None = None
-    category: str | None = None
-    source: str = "http"
-    request_id: str | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -33,6 +21,7 @@ class Job:
     part: Part
     digest: str
     came: int
+    model: Loaded
     answer: "Future[Result]" = field(default_factory=Future)
     pixels: Pixels | None = None
     pixel_bytes: int = 0
@@ -83,26 +72,28 @@ class Queue:
         self.closed = False
 
     def put(self, kind: Hashable, job: Job) -> None:
+        """Jobs of one kind are of one version."""
         with self._changed:
             self._kinds.setdefault(kind, deque()).append(job)
             self._changed.notify()
 
-    def take(self, most: int, delay: float) -> list[Job]:
-        """Up to `most` parts of one kind, when there is one; [] after `close`.
+    def take(self, most: Callable[[Job], int], delay: float) -> list[Job]:
+        """Parts of one kind, when there is one; [] after `close`.
 
-        delay: seconds to wait for more.
+        most: how many a run may have that begins with a part. delay: seconds to wait for more.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._kinds or self.closed)
             if not self._kinds:
                 return []
             kind = next(iter(self._kinds))
-            if delay and len(self._kinds[kind]) < most:
-                self._changed.wait_for(lambda: len(self._kinds.get(kind, ())) >= most, delay)
+            room = most(self._kinds[kind][0])
+            if delay and len(self._kinds[kind]) < room:
+                self._changed.wait_for(lambda: len(self._kinds.get(kind, ())) >= room, delay)
                 if kind not in self._kinds:  # another run took them meanwhile
                     return self.take(most, 0)
             waiting = self._kinds.pop(kind)
-            taken = [waiting.popleft() for _ in range(min(most, len(waiting)))]
+            taken = [waiting.popleft() for _ in range(min(room, len(waiting)))]
             if waiting:
                 self._kinds[kind] = waiting
                 self._changed.notify()

@@ -1,23 +1,42 @@
 """What the service says of a part, and how it refuses one."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any, Literal
 
-from invad.errors import InvadError
+from invad.errors import DataError, InvadError, reason
 from invad.records import Decision
 from invad.scoring.regions import Region
+from invad.serve.options import DEFAULT_STATION
 from invad.system.plain import to_plain
 
 SCHEMA = 1
 """Of `Result`; raised when a reader of the former one would misread it."""
 
 
+LONGEST_WORD = 200
+"""Characters of a part_id, lot or request_id."""
+
 Verdict = Literal["good", "bad", "unsure"]
 
 Judgement = Literal["good", "bad", "unsure", "open"]
 """What a review says: a verdict, or that there is none any more, so that the part waits again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A part as it came in. body: the encoded image. station, category: known ones."""
+
+    body: bytes
+    station: str
+    part_id: str | None = None
+    lot: str | None = None
+    category: str | None = None
+    source: str = "http"
+    request_id: str | None = None
 
 
 class Refused(InvadError):
@@ -103,6 +122,55 @@ class Result:
         known["picture"] = Picture(**known["picture"])
         known["ms"] = Milliseconds(**known["ms"])
         return cls(**known)
+
+
+class Inspector(ABC):
+    """Whatever judges a part and keeps the result: a service in this process, or one at an address."""
+
+    def inspect(
+        self,
+        image: str | Path | bytes,
+        *,
+        station: str = DEFAULT_STATION,
+        part_id: str | None = None,
+        lot: str | None = None,
+        category: str | None = None,
+        request_id: str | None = None,
+    ) -> Result:
+        """Judge one image and keep the result; it is stored when this returns.
+
+        image: path or encoded bytes. request_id: the same one gives the stored result again. Raises Refused,
+        with an HTTP status, for what cannot be read, is not known or comes when the line is full; DataError
+        for a file that is not there or a service that does not answer.
+        """
+        part = Part(
+            body=image if isinstance(image, bytes) else read_file(image),
+            station=station,
+            part_id=part_id,
+            lot=lot,
+            category=category,
+            source="python",
+            request_id=request_id,
+        )
+        return self.inspect_part(part)
+
+    @abstractmethod
+    def inspect_part(self, part: Part) -> Result:
+        """As `inspect`."""
+
+
+def require_word(name: str, value: str | None) -> None:
+    """Raises Refused for text that is long or holds what no database and no terminal takes."""
+    if value is not None and not (0 < len(value) <= LONGEST_WORD and value.isprintable()):
+        raise Refused(f"{name}: give 1 to {LONGEST_WORD} printable characters", 400)
+
+
+def read_file(path: str | Path) -> bytes:
+    """Raises DataError when it cannot be read."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: {reason(error, writing=False)}") from None
 
 
 def utc(milliseconds: int) -> str:

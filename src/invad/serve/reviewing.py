@@ -6,8 +6,8 @@ from dataclasses import replace
 from invad.scoring.calibration import Calibration
 from invad.scoring.rates import Rates
 from invad.serve.recalibration import MOST, Proposal, Wanted, propose
-from invad.serve.records import Judgement, Refused
-from invad.serve.service import Service, require_word
+from invad.serve.records import Judgement, Refused, require_word
+from invad.serve.service import Service
 from invad.serve.store import results, reviews, stations
 from invad.serve.store.database import note, now_ms
 from invad.serve.store.reviews import Review
@@ -78,7 +78,7 @@ def proposal(
     service.require_station(station)
     key = service.in_force.key(station, category)
     current = service.in_force.limits(station, key).calibration
-    version = service.model[1]
+    version = service.active(station).hash
     with service.database.read() as connection:
         window = reviews.window(connection, station, key, version, since, until, MOST)
         bad = reviews.known_bad(connection, station, key, version, MOST)
@@ -104,7 +104,8 @@ def recalibrate(
     key = service.in_force.key(station, category)
     made_from = f"window of {found.parts} parts, {found.normals} normal"
     with service.database.write() as connection:
-        revision = stations.add_revision(connection, station, key, service.model[1], made, made_from)
+        version = service.active(station).hash
+        revision = stations.add_revision(connection, station, key, version, made, made_from)
         stations.put_in_force(connection, revision)
         told = {"station": station, "category": key, "revision": revision.revision, "let_pass": let_pass}
         note(connection, who, "recalibrate", told)
@@ -120,7 +121,7 @@ def roll_back(service: Service, station: str, category: str | None, number: int,
         found = next((one for one in of_category if one.revision == number), None)
         if found is None:
             raise Refused(f"station {station} has no revision {number}", 404)
-        if found.model_version != service.model[1]:
+        if found.model_version != service.active(station).hash:
             raise Refused(f"revision {number} is of another version of the model", 409)
         stations.put_in_force(connection, found)
         note(connection, who, "roll back", {"station": station, "category": key, "revision": number})

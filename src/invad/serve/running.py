@@ -14,6 +14,7 @@ import uvicorn
 
 from invad.errors import ConfigError, DataError, reason
 from invad.serve.app import application
+from invad.serve.connections import protocol
 from invad.serve.options import is_loopback
 from invad.serve.records import utc
 from invad.serve.service import Service
@@ -21,6 +22,9 @@ from invad.system.signals import answering
 
 GRACE_SECONDS = 14
 """From the signal until connections that still wait are cut; whoever sent it may kill after 20."""
+
+SWITCH_SECONDS = 0.0005
+"""How long a thread may go on in Python while others wait."""
 
 CLOSE_SECONDS = 2.0
 """For parts whose connections were cut."""
@@ -90,16 +94,9 @@ def run(service: Service, address: Address, said: Callable[[str], None]) -> None
     host, port = listening.getsockname()[:2]
     shown = f"[{host}]" if ":" in host else host
     scheme = "http" if address.certificate is None else "https"
-    configuration = uvicorn.Config(
-        application(service, without_keys=address.without_keys, prefix=address.prefix),
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-        ssl_certfile=address.certificate,
-        ssl_keyfile=address.key,
-    )
-    server = _Server(configuration)
+    server = server_of(service, address)
+    # A run that comes back from the engine waits for the interpreter; by default up to 5 ms a time.
+    sys.setswitchinterval(SWITCH_SECONDS)
     with answering((signal.SIGINT, signal.SIGTERM), lambda: server.handle_exit(signal.SIGTERM, None)):
         try:
             said(f"{scheme}://{shown}:{port}{address.prefix}")
@@ -107,6 +104,21 @@ def run(service: Service, address: Address, said: Callable[[str], None]) -> None
         finally:
             listening.close()
             service.close(CLOSE_SECONDS)
+
+
+def server_of(service: Service, address: Address) -> uvicorn.Server:
+    """A server that was not started; it leaves signals alone."""
+    configuration = uvicorn.Config(
+        application(service, without_keys=address.without_keys, prefix=address.prefix),
+        http=protocol(service.options.head_seconds),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+        ssl_certfile=address.certificate,
+        ssl_keyfile=address.key,
+    )
+    return _Server(configuration)
 
 
 def _listening(address: Address) -> socket.socket:

@@ -3,30 +3,34 @@
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TypeVar
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
-from invad.detector.opening import AUTO, open_detector
-from invad.errors import ArtifactError, ConfigError, DataError, NotCalibratedError, reason
+from invad.detector.opening import AUTO
+from invad.errors import ArtifactError, ConfigError, DataError, InvadError
 from invad.runtime.predictor import Predictor
 from invad.serve.accounts import Accounts
 from invad.serve.limits import InForce
 from invad.serve.line import Line
 from invad.serve.metrics import Metrics
+from invad.serve.models import Loaded, Models, Opening, told_of
 from invad.serve.options import DEFAULT_STATION, Options, station_name
-from invad.serve.parts import Part
-from invad.serve.records import Refused, Result
+from invad.serve.parts import Job
+from invad.serve.records import Inspector, Part, Refused, Result, require_word
+from invad.serve.shadowing import Shadow
 from invad.serve.store import keys, outbox, results, retention, reviews, stations
-from invad.serve.store.backup import FILES
+from invad.serve.store.backup import FILES, MODELS
 from invad.serve.store.database import Database, note, now_ms, said
 from invad.serve.store.files import Files
+from invad.serve.store.stations import Revision
 from invad.serve.watching import Watch
 from invad.serve.webhook import SINK, Webhook
 from invad.system.files import is_folder, make_folder
@@ -38,11 +42,8 @@ DRAIN_SECONDS = 15.0
 
 SWEEP_SECONDS = 600.0
 CHECKED_SECONDS = 1.0
-GPU_BATCH = 8
-LONGEST_WORD = 200
-"""Characters of a part_id, lot or request_id."""
-
 DEFAULTS = Options()
+Changed = TypeVar("Changed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +54,7 @@ class Readiness:
     checks: Mapping[str, str]
 
 
-class Service:
+class Service(Inspector):
     """A detector that answers for the parts of a line and keeps every result.
 
     Use it in a `with` block, or call `close`.
@@ -86,20 +87,22 @@ class Service:
             self._open.callback(self.database.close)
             self.files = Files(self.folder / FILES)
             self.files.empty_unfinished()
-            self.detector, self.model = _detector(model, options, engine, device, threads)
-            self.options = replace(options, batch=options.batch or _batch(self.detector))
+            self.options = options
+            opening = Opening(engine=engine, device=device, threads=threads)
+            self.models = Models(self.folder / MODELS, options, opening)
+            given = self._given(model)
             self.metrics = Metrics()
-            self.metrics.model.labels(*self.model, self.engine).set(1)
             self.keyring = keys.Keyring(self.database)
             self.accounts = Accounts(self.database, self.keyring)
             self.in_force = InForce()
             self.watch = Watch(self.database, self.metrics, options.drift)
-            self._take_model()
+            self.uploading = threading.Lock()
+            self._switching = threading.Lock()
+            self._take_model(given)
             self._stopping = threading.Event()
             self.webhook = self._webhook()
             self.line = Line(
-                self.detector,
-                self.model,
+                self.models,
                 self.database,
                 self.files,
                 self.in_force,
@@ -107,7 +110,16 @@ class Service:
                 self.metrics,
                 sinks=[SINK] if self.webhook else [],
                 woken=self.webhook.wake if self.webhook else lambda: None,
-                watched=self.watch.observe,
+                watched=self._look_at,
+            )
+            self.shadow = Shadow(
+                self.models,
+                self.in_force,
+                self.database,
+                self.metrics,
+                self.line,
+                most=options.shadow,
+                memory=options.memory,
             )
             self._checked: tuple[float, Readiness] | None = None
             self._checking = threading.Lock()
@@ -119,37 +131,8 @@ class Service:
 
     # ------------------------------------------------------------------ parts
 
-    def inspect(
-        self,
-        image: str | Path | bytes,
-        *,
-        station: str = DEFAULT_STATION,
-        part_id: str | None = None,
-        lot: str | None = None,
-        category: str | None = None,
-        request_id: str | None = None,
-    ) -> Result:
-        """Judge one image and keep the result; it is stored when this returns. image: path or encoded bytes.
-
-        request_id: the same one gives the stored result again. Raises Refused, with an HTTP status, for what
-        cannot be read, is not known or comes when the line is full; DataError for a file that is not there.
-        """
-        if isinstance(image, bytes):
-            body = image
-        else:
-            try:
-                body = Path(image).read_bytes()
-            except OSError as error:
-                raise DataError(f"{image}: {reason(error, writing=False)}") from None
-        part = Part(
-            body=body,
-            station=station,
-            part_id=part_id,
-            lot=lot,
-            category=category,
-            source="python",
-            request_id=request_id,
-        )
+    def inspect_part(self, part: Part) -> Result:
+        """As `inspect`."""
         return self.submit(part).result()
 
     def submit(self, part: Part) -> "Future[Result]":
@@ -207,27 +190,43 @@ class Service:
         Raises ConfigError for an impossible name, Refused (409) for one that is there.
         """
         station_name(name)
-        with self.database.write() as connection:
+        model = self.active()
+
+        def add(connection: Connection) -> stations.Station:
             if any(one.name == name for one in stations.stations(connection)):
                 raise Refused(f"station {name} is there already", 409)
-            stations.activate(connection, name, self.model[1], self.detector.calibrations)
+            stations.activate(connection, name, model.hash, model.detector.calibrations, who)
             note(connection, who, "add station", {"station": name})
             (made,) = (one for one in stations.stations(connection) if one.name == name)
-        self.refresh_limits()
+            return made
+
+        return self.switch(add)
+
+    def active(self, station: str = DEFAULT_STATION) -> Loaded:
+        """What judges there. Raises Refused (404) where there is no such station."""
+        self.require_station(station)
+        return self.models.active(station)
+
+    def switch(self, change: Callable[[Connection], Changed]) -> Changed:
+        """Change in one transaction what runs or decides at stations; it holds from the next part on."""
+        with self._switching:
+            with self.database.write() as connection:
+                made = change(connection)
+                # Whatever cannot run is not switched to: this is before the transaction ends.
+                ready = self._ready(connection)
+            self._apply(*ready)
+        self.watch.reload()
         return made
 
     def refresh_limits(self) -> None:
         """Decide from the next part on by what is in force in the database."""
-        with self.database.read() as connection:
-            self.in_force.replace(stations.deciding(connection))
+        with self._switching:
+            with self.database.read() as connection:
+                ready = self._ready(connection)
+            self._apply(*ready)
         self.watch.reload()
 
     # ------------------------------------------------------------------ its own state
-
-    @property
-    def engine(self) -> str:
-        """What runs the model."""
-        return str(getattr(getattr(self.detector, "engine", None), "name", "torch"))
 
     def readiness(self) -> Readiness:
         """Looked at anew once a second at most."""
@@ -275,6 +274,7 @@ class Service:
         if not self.stop(seconds):
             LOG.error("%d parts were not answered in time", self.line.under_way)
         self._stopping.set()
+        self.shadow.close()
         self.watch.close()
         if self.webhook is not None:
             self.webhook.close()
@@ -304,17 +304,57 @@ class Service:
             )
         return database
 
-    def _take_model(self) -> None:
-        """Make the model the one that judges at every station."""
-        name, version = self.model
+    def _given(self, model: str | Path | Predictor) -> Loaded:
+        if isinstance(model, Predictor):
+            return self.models.hold("model", model)
+        return self.models.give(Path(model))
+
+    def _take_model(self, given: Loaded) -> None:
+        """Let the model judge at every station, unless the last start was given the same: then what was
+        activated since stays."""
         with self.database.write() as connection:
             before = stations.stations(connection)
-            stations.add_version(connection, version, name, {"engine": self.engine})
-            for station in [one.name for one in before] or [DEFAULT_STATION]:
-                stations.activate(connection, station, version, self.detector.calibrations)
-            if changed := [one.name for one in before if one.active != version]:
-                note(connection, "invad", "switch model", {"to": version, "stations": changed})
+            stations.add_version(connection, given.hash, given.name, told_of(given))
+            if stations.give(connection, given.hash) or not before:
+                for station in [one.name for one in before] or [DEFAULT_STATION]:
+                    calibrations = given.detector.calibrations
+                    stations.activate(
+                        connection, station, given.hash, calibrations, reason="given at the start"
+                    )
+                if changed := [one.name for one in before if one.active != given.hash]:
+                    note(connection, "invad", "switch model", {"to": given.hash, "stations": changed})
+            retired = [one.hash for one in stations.versions(connection) if one.retired is not None]
+        self.models.remove_all(retired)
         self.refresh_limits()
+
+    def _ready(self, connection: Connection) -> tuple[dict[str, Loaded], dict[str, Loaded], list[Revision]]:
+        """What judges and what shadows at each station, ready to run, and their limits."""
+        found, names = stations.stations(connection), _names(connection)
+        active = {one.name: self.models.open(one.active, names[one.active]) for one in found}
+        shadows = {}
+        for one in found:
+            if one.shadow is not None:
+                try:
+                    shadows[one.name] = self.models.open(one.shadow, names[one.shadow], shadowing=True)
+                except InvadError as error:  # it decides nothing
+                    LOG.error("station %s has no shadow: %s", one.name, error)
+        used = {one.hash for one in (*active.values(), *shadows.values())}
+        return active, shadows, stations.in_force_of(connection, used)
+
+    def _apply(
+        self, active: dict[str, Loaded], shadows: dict[str, Loaded], revisions: Sequence[Revision]
+    ) -> None:
+        """From the next part on; limits first, because parts are judged by those of their version."""
+        self.in_force.replace(revisions, {station: one.hash for station, one in active.items()})
+        self.models.assign(active, shadows)
+        self.metrics.model.clear()
+        for one in self.models.all_active().values():
+            self.metrics.model.labels(one.name, one.hash, one.engine).set(1)
+
+    def _look_at(self, jobs: Sequence[Job]) -> None:
+        """Parts that were stored and answered."""
+        self.watch.observe([job.stored.result for job in jobs if job.stored is not None])
+        self.shadow.offer(jobs)
 
     def _webhook(self) -> Webhook | None:
         if self.options.webhook is None:
@@ -347,50 +387,8 @@ class Service:
                 return
 
 
-def require_word(name: str, value: str | None) -> None:
-    """Raises Refused for text that is long or holds what no database and no terminal takes."""
-    if value is not None and not (0 < len(value) <= LONGEST_WORD and value.isprintable()):
-        raise Refused(f"{name}: give 1 to {LONGEST_WORD} printable characters", 400)
-
-
-def _detector(
-    model: str | Path | Predictor, options: Options, engine: str, device: str | None, threads: int | None
-) -> tuple[Predictor, tuple[str, str]]:
-    """The detector, and its (name, content hash)."""
-    from invad.runtime.bundle import is_bundle
-
-    if isinstance(model, Predictor):
-        detector, name = model, "model"
-    elif is_bundle(folder := Path(model)):
-        from invad.runtime import load
-
-        detector = load(folder, engine, threads=threads, streams=options.streams, device=device)
-        name = _model_name(folder)
-    else:
-        if options.streams > 1:
-            raise ConfigError(f"streams = {options.streams}: only exported bundles run several at a time")
-        detector, name = open_detector(folder, engine, device, threads), _model_name(folder)
-    if not detector.calibrations:
-        raise NotCalibratedError(f"{name}: has no limits; run 'invad calibrate MODEL NORMALS' first")
-    if detector.content_hash is None:
-        raise ConfigError("the detector was never saved, so results could not name it; save it first")
-    return detector, (name, detector.content_hash)
-
-
-def _model_name(folder: Path) -> str:
-    return folder.resolve().name or "model"
-
-
-def _batch(detector: Predictor) -> int:
-    """Parts of one run: more than one pays on a GPU alone."""
-    if (size := getattr(getattr(detector, "info", None), "batch", None)) is not None:
-        return int(size)
-    return GPU_BATCH if _device(detector).split(":")[0].lower() not in ("cpu", "") else 1
-
-
-def _device(detector: Any) -> str:
-    engine = getattr(detector, "engine", None)
-    return str(engine.device if engine is not None else detector.model.extract.device)
+def _names(connection: Connection) -> dict[str, str]:
+    return {one.hash: one.model for one in stations.versions(connection)}
 
 
 __all__: Sequence[str] = ["Readiness", "Service"]

@@ -44,7 +44,6 @@ class Committer:
 
     def __init__(
         self,
-        model: tuple[str, str],
         database: Database,
         files: Files,
         in_force: InForce,
@@ -55,12 +54,12 @@ class Committer:
         audit_share: float,
         sinks: Sequence[str] = (),
         woken: Callable[[], None] = lambda: None,
-        watched: Callable[[Sequence[Result]], None] = lambda records: None,
+        watched: Callable[[Sequence[Job]], None] = lambda jobs: None,
     ):
-        """model: name and content hash. finish: told the outcome of each part. wait_seconds: how long a
+        """finish: told the outcome of each part. wait_seconds: how long a
         database that takes nothing is waited for. audit_share: of good parts that people look
         at. sinks, woken, watched: see `Line`."""
-        self.model, self.database, self.files, self.in_force = model, database, files, in_force
+        self.database, self.files, self.in_force = database, files, in_force
         self.metrics, self.finish, self.wait_seconds = metrics, finish, wait_seconds
         self.audit_share, self.sinks, self.woken = audit_share, tuple(sinks), woken
         self.watched = watched
@@ -128,7 +127,7 @@ class Committer:
         part, prediction = job.part, job.prediction
         assert prediction is not None
         assert job.pixels is not None
-        limits = self.in_force.limits(part.station, job.key)
+        limits = self.in_force.limits(part.station, job.key, job.model.hash)
         p_value, decision = limits.judge(prediction.score)
         peak = float(prediction.anomaly_map.max())
         if not math.isfinite(peak):
@@ -156,8 +155,8 @@ class Committer:
             image_sha256=job.digest,
             width=job.pixels.shape[1],
             height=job.pixels.shape[0],
-            model=self.model[0],
-            model_version=self.model[1],
+            model=job.model.name,
+            model_version=job.model.hash,
             calibration=limits.revision,
             score=prediction.score,
             peak=peak,
@@ -227,12 +226,13 @@ class Committer:
             record = row.result
             for stage in STAGES:
                 self.metrics.stage.labels(stage).observe(getattr(record.ms, stage) / 1000)
-            self.metrics.parts.labels(record.station, record.decision, record.source).inc()
+            version = record.model_version
+            self.metrics.parts.labels(record.station, record.decision, record.source, version).inc()
             self.metrics.p_value.labels(record.station).observe(record.p_value)
             self.finish(job, record)
         if self.sinks:
             self.woken()
-        self.watched([row.result for row in rows])
+        self.watched(jobs)
 
     def _give_up(self, jobs: Sequence[Job], error: Exception) -> None:
         for job in jobs:

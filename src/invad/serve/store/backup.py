@@ -1,5 +1,6 @@
 """A copy of a data folder while its service runs, and back again."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -9,14 +10,17 @@ from sqlite3 import DatabaseError, connect
 from sqlalchemy import func, select, true
 
 from invad.errors import ArtifactError, DataError
-from invad.serve.store import keys
+from invad.serve.store import keys, stations
 from invad.serve.store.database import FILE, Database, copy_sqlite, note
 from invad.serve.store.files import KINDS, Files
 from invad.serve.store.schema import result
-from invad.system.files import is_file, is_folder, is_there, make_folder
+from invad.system.files import is_file, is_folder, is_there, make_folder, writing
 from invad.system.lock import sole_writer
 
 FILES = "files"
+MODELS = "models"
+UNFINISHED_MODEL = "unfinished-"
+"""Begins the name of a folder of a version that is being filled; it is emptied when a service starts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,9 +160,30 @@ def _require_database(folder: Path) -> None:
         )
 
 
+def _copy_models(source: Path, target: Path, hashes: Sequence[str]) -> int:
+    """Folders of versions, each whole or not at all; returns how many were not there."""
+    missing = 0
+    make_folder(target)
+    for hash in hashes:
+        if is_folder(target / hash):
+            continue
+        if not is_folder(source / hash):
+            missing += 1
+            continue
+        partial = target / f"{UNFINISHED_MODEL}{hash[:16]}"
+        with writing(partial):
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(source / hash, partial)
+            partial.replace(target / hash)
+    return missing
+
+
 def _copy_files(source: Files, target: Path) -> Copied:
     database = Database(target)
     try:
+        with database.read() as connection:
+            kept = [one.hash for one in stations.versions(connection) if one.retired is None]
+        _copy_models(source.folder.parent / MODELS, target / MODELS, kept)
         copy, missing = Files(target / FILES), 0
         lost, _ = strays(database, source)
         with database.read() as connection:

@@ -35,7 +35,9 @@ model_version = Table(
     Column("hash", String(64), primary_key=True),
     Column("model", Text, nullable=False),
     Column("added", BigInteger, nullable=False),
-    Column("content", Text, nullable=False),  # JSON: what kind of folder it was, and where
+    Column("content", Text, nullable=False),  # JSON: what it was made from, and how it was proved
+    Column("given", BigInteger),  # when a start was last told to use it
+    Column("retired", BigInteger),
 )
 
 station = Table(
@@ -45,6 +47,28 @@ station = Table(
     Column("created", BigInteger, nullable=False),
     Column("active", ForeignKey("model_version.hash"), nullable=False),
 )
+
+shadowing = Table(
+    "shadowing",
+    metadata,
+    Column("station", ForeignKey("station.name"), primary_key=True),
+    Column("model_version", ForeignKey("model_version.hash"), nullable=False),
+    Column("since", BigInteger, nullable=False),
+)
+"""A version that scores the parts of a station, too, and decides nothing."""
+
+activation = Table(
+    "activation",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("station", ForeignKey("station.name"), nullable=False),
+    Column("model_version", ForeignKey("model_version.hash"), nullable=False),
+    Column("time", BigInteger, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("reason", Text),
+    Index(None, "station", "id"),
+)
+"""Which version began to judge when; only ever added to."""
 
 calibration = Table(
     "calibration",
@@ -168,6 +192,21 @@ region = Table(
     Column("area", Integer, nullable=False),
     Column("peak", Double, nullable=False),
 )
+
+shadow = Table(
+    "shadow",
+    metadata,
+    Column("result", ForeignKey("result.id", ondelete="CASCADE"), primary_key=True),
+    Column("model_version", ForeignKey("model_version.hash"), primary_key=True),
+    Column("station", ForeignKey("station.name"), nullable=False),
+    Column("calibration", Integer, nullable=False),  # the revision
+    Column("score", Double, nullable=False),
+    Column("p_value", Double, nullable=False),
+    Column("decision", String(6), nullable=False),
+    Column("ms_infer", Double, nullable=False),
+    Index(None, "station", "model_version", "result"),
+)
+"""What a shadowing version says of a part that the active one has answered."""
 
 outbox = Table(
     "outbox",

@@ -1,4 +1,4 @@
-"""What decides, and who may ask: stations, calibrations, versions of models, keys."""
+"""What decides, and who may ask: stations, calibrations, keys."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -16,22 +16,12 @@ from invad.serve.web.auth import Caller, Gate
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StationRecord:
-    """active: content hash of the version that judges there."""
+    """active: content hash of the version that judges there. shadow: of one that scores parts, too."""
 
     name: str
     created: str
     active: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VersionRecord:
-    """stations: where it judges now."""
-
-    hash: str
-    model: str
-    added: str
-    engine: str
-    stations: list[str]
+    shadow: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,32 +115,6 @@ def router(service: Service, gate: Gate) -> APIRouter:
             deciding = {one.id for one in stations.deciding(connection)}
         return {"calibrations": [_revision(one, one.id in deciding) for one in found]}
 
-    @api.get("/models", summary="All versions of all models.")
-    def models(caller: reading) -> dict[str, list[VersionRecord]]:
-        """Newest first."""
-        return {"versions": _versions(None)}
-
-    @api.get("/models/{name}/versions", summary="The versions of a model.", responses=NOT_THERE)
-    def versions(caller: reading, name: str) -> dict[str, list[VersionRecord]]:
-        """Newest first; a version is named by the hash of its content."""
-        if not (found := _versions(name)):
-            raise Refused(f"no model {name!r}; 'GET /api/v1/models' lists them", 404)
-        return {"versions": found}
-
-    def _versions(model: str | None) -> list[VersionRecord]:
-        with service.database.read() as connection:
-            found, places = stations.versions(connection, model), stations.stations(connection)
-        return [
-            VersionRecord(
-                hash=one.hash,
-                model=one.model,
-                added=utc(one.added),
-                engine=one.content["engine"],
-                stations=[place.name for place in places if place.active == one.hash],
-            )
-            for one in found
-        ]
-
     @api.get("/keys", summary="The keys, without their secrets.")
     def list_keys(caller: administering) -> dict[str, list[KeyRecord]]:
         """Oldest first, revoked ones too."""
@@ -181,7 +145,7 @@ def router(service: Service, gate: Gate) -> APIRouter:
 
 
 def _station(one: stations.Station) -> StationRecord:
-    return StationRecord(name=one.name, created=utc(one.created), active=one.active)
+    return StationRecord(name=one.name, created=utc(one.created), active=one.active, shadow=one.shadow)
 
 
 def _revision(one: stations.Revision, in_force: bool) -> RevisionRecord:

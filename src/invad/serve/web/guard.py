@@ -5,6 +5,7 @@ It counts bytes as they come, before anything is parsed.
 
 import asyncio
 import logging
+import re
 import time
 from collections.abc import Callable
 
@@ -32,6 +33,7 @@ DRAINED = 64 * MIB
 class Guard:
     """ASGI middleware.
 
+    uploads: paths where a POST may have `max_upload` bytes; they are not held, and no piece may be late.
     rejected: told why a request was not taken. only_loopback: there are no keys, so a page of the web must
     not reach the service through somebody's browser.
     """
@@ -44,8 +46,11 @@ class Guard:
         held: int,
         rejected: Callable[[str], None],
         only_loopback: bool,
+        uploads: re.Pattern[str] | None = None,
+        max_upload: int = 0,
     ):
         self.app, self.max_body, self.body_seconds = app, max_body, body_seconds
+        self.uploads, self.max_upload = uploads, max_upload
         self.held_limit, self.held = held, 0
         self.rejected, self.only_loopback = rejected, only_loopback
 
@@ -84,6 +89,12 @@ class _Watched:
         self.started = time.monotonic()
         self.read = self.held = self.status = 0
         self.whole = False
+        self.is_upload = (
+            guard.uploads is not None
+            and scope["method"] == "POST"
+            and guard.uploads.fullmatch(scope["path"]) is not None
+        )
+        self.most = guard.max_upload if self.is_upload else guard.max_body
         declared = dict(scope["headers"]).get(b"content-length", b"")
         self.declared = int(declared) if declared.isdigit() else 0
 
@@ -91,9 +102,11 @@ class _Watched:
         """The next piece of the body. Raises Refused (408, 413, 503) when a bound is reached."""
         if self.whole:
             return await self._receive()
-        if self.declared > self.guard.max_body:
+        if self.declared > self.most:
             raise await self._too_large()
-        left = self.started + self.guard.body_seconds - time.monotonic()
+        # Of an upload each piece has so long, of another request the whole.
+        begun = time.monotonic() if self.is_upload else self.started
+        left = begun + self.guard.body_seconds - time.monotonic()
         try:
             message = await asyncio.wait_for(self._receive(), max(left, 0.001))
         except (TimeoutError, asyncio.TimeoutError):
@@ -105,8 +118,10 @@ class _Watched:
         grown = len(message.get("body", b""))
         self.read += grown
         self.whole = not message.get("more_body", False)
-        if self.read > self.guard.max_body:
+        if self.read > self.most:
             raise await self._too_large()
+        if self.is_upload:
+            return message
         if self.guard.held and self.guard.held + grown > self.guard.held_limit:
             self.guard.rejected("bodies")
             raise Refused("too many requests at a time; send it again", 503, 1)
@@ -135,7 +150,7 @@ class _Watched:
     async def _too_large(self) -> Refused:
         self.guard.rejected("large")
         await self._drain()
-        return Refused(f"the request is larger than the limit of {self.guard.max_body} bytes", 413)
+        return Refused(f"the request is larger than the limit of {self.most} bytes", 413)
 
     async def _drain(self) -> None:
         """Read on for a while: who is still sending does not look for an answer."""

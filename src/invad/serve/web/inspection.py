@@ -10,9 +10,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from invad.records import Decision
-from invad.serve.parts import Part
 from invad.serve.pictures import draw_overlay, shown_png
-from invad.serve.records import Refused, Result
+from invad.serve.records import Part, Refused, Result
 from invad.serve.service import Service
 from invad.serve.store import results
 from invad.serve.web.answers import FILE_GONE, NO_KEY, NOT_THERE, Responses, StationName, error, time_of
@@ -62,10 +61,9 @@ class Page:
 
 
 def router(service: Service, gate: Gate, prefix: str) -> APIRouter:
-    """These calls. prefix: path that a proxy puts before all others."""
+    """Parts that come in. prefix: path that a proxy puts before all others."""
     api = APIRouter(prefix="/api/v1", responses=NO_KEY)
     inferring = Annotated[Caller, Depends(gate.needs("infer"))]
-    reading = Annotated[Caller, Depends(gate.needs("read"))]
 
     @api.post(
         "/stations/{station}/inspect",
@@ -114,6 +112,14 @@ def router(service: Service, gate: Gate, prefix: str) -> APIRouter:
         if not record.map_kept:
             return None
         return base64.b64encode(service.picture(service.result(record.id), "map")).decode()
+
+    return api
+
+
+def history_router(service: Service, gate: Gate) -> APIRouter:
+    """What was stored: results and their files."""
+    api = APIRouter(prefix="/api/v1", responses=NO_KEY)
+    reading = Annotated[Caller, Depends(gate.needs("read"))]
 
     @api.get("/results", summary="The history, newest first.", response_model=Page)
     def history(

@@ -7,7 +7,7 @@ import asyncio
 import base64
 import binascii
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Annotated, Any
 
@@ -20,10 +20,10 @@ from starlette.responses import JSONResponse, Response
 
 from invad._version import __version__
 from invad.data.preprocess import resize_map
+from invad.serve.models import Loaded
 from invad.serve.options import DEFAULT_STATION
-from invad.serve.parts import Part
 from invad.serve.pictures import decode_map
-from invad.serve.records import Refused, Result
+from invad.serve.records import Part, Refused, Result
 from invad.serve.service import Service
 from invad.serve.web.answers import NO_KEY, NOT_THERE, error
 from invad.serve.web.auth import Caller, Gate
@@ -86,21 +86,29 @@ def router(service: Service, gate: Gate) -> APIRouter:
         """Its name, version and extensions of the protocol."""
         return {"name": "invad", "version": __version__, "extensions": ["binary_tensor_data"]}
 
-    def require(name: str, version: str | None) -> None:
-        if name != service.model[0]:
-            raise Refused(f"no model {name!r}; it is {service.model[0]!r}", 404)
-        if version not in (None, service.model[1]):
-            raise Refused(f"version {version!r} is not loaded; it is {service.model[1]!r}", 404)
+    def require(name: str, version: str | None, station: str | None = None) -> list[Loaded]:
+        """The active versions of a model that fit; at one station, if given."""
+        there = [service.active(station)] if station else list(service.models.all_active().values())
+        of_model = [one for one in there if one.name == name]
+        where = f" at station {station}" if station else ""
+        if not of_model:
+            names = ", ".join(sorted({repr(one.name) for one in there}))
+            raise Refused(f"no model {name!r}{where}; it is {names}", 404)
+        found = [one for one in of_model if version in (None, one.hash)]
+        if not found:
+            hashes = ", ".join(sorted(one.hash for one in of_model))
+            raise Refused(f"version {version!r} is not active{where}; it is {hashes}", 404)
+        return found
 
     @api.get("/models/{name}", summary="What a model takes and gives.", responses=NOT_THERE)
     @api.get("/models/{name}/versions/{version}", summary="The same of a version.", responses=NOT_THERE)
     def model(caller: inferring, name: str, version: str | None = None) -> dict[str, Any]:
         """A version is named by the hash of its content."""
-        require(name, version)
+        found = require(name, version)
         return {
             "name": name,
-            "versions": [service.model[1]],
-            "platform": f"invad_{service.engine}",
+            "versions": [one.hash for one in found],
+            "platform": f"invad_{found[0].engine}",
             "inputs": INPUTS,
             "outputs": OUTPUTS,
             "properties": PROPERTIES,
@@ -126,14 +134,14 @@ def router(service: Service, gate: Gate) -> APIRouter:
     )
     async def infer(request: Request, caller: inferring, name: str, version: str | None = None) -> Response:
         """JSON, or JSON and binary tensors; the answer comes when all parts are stored."""
-        require(name, version)
         if request.headers.get("content-encoding", "identity") != "identity":
             raise Refused("compressed requests are not taken", 415)
         body = await request.body()
         asked = await run_in_threadpool(read_request, body, request.headers.get(LENGTH_HEADER))
-        wanted = _wanted(asked)
-        parts = await run_in_threadpool(_parts, asked, tuple(service.detector.calibrations))
-        caller.require(parts[0].station)
+        wanted, words = _wanted(asked), _words(asked)
+        caller.require(words["station"])
+        (model,) = require(name, version, words["station"])
+        parts = await run_in_threadpool(_parts, asked, words, tuple(model.detector.calibrations))
         found = await _all(await run_in_threadpool(_submitted, service, parts))
         content, headers = await run_in_threadpool(_answer, service, asked, wanted, found)
         return Response(content, headers=headers)
@@ -160,7 +168,19 @@ def _wanted(asked: InferenceRequest) -> tuple[Wanted, ...]:
     return asked.outputs
 
 
-def _parts(asked: InferenceRequest, categories: Sequence[str]) -> list[Part]:
+def _words(asked: InferenceRequest) -> dict[str, str]:
+    """Parameters that are of the parts; the station always."""
+    words = {"station": DEFAULT_STATION}
+    for name in ("station", "part_id", "lot", "request_id"):
+        value = asked.parameters.get(name)
+        if value is not None and not isinstance(value, str):
+            raise Refused(f"parameter {name}: give a text", 400)
+        if value:
+            words[name] = value
+    return words
+
+
+def _parts(asked: InferenceRequest, words: Mapping[str, str], categories: Sequence[str]) -> list[Part]:
     for name in asked.inputs:
         if name not in ("image", "category"):
             raise Refused(f"no input {name!r}; there are image, category", 400)
@@ -168,22 +188,16 @@ def _parts(asked: InferenceRequest, categories: Sequence[str]) -> list[Part]:
         raise Refused("there is no input 'image'", 400)
     bodies = _images(asked.inputs["image"])
     category = _category(asked.inputs.get("category"), categories)
-    words: dict[str, str | None] = {}
-    for name in ("station", "part_id", "lot", "request_id"):
-        value = asked.parameters.get(name)
-        if value is not None and not isinstance(value, str):
-            raise Refused(f"parameter {name}: give a text", 400)
-        words[name] = value
-    request_id = words.pop("request_id")
-    station = words.pop("station") or DEFAULT_STATION
+    request_id = words.get("request_id")
     return [
         Part(
             body=body,
-            station=station,
+            station=words["station"],
+            part_id=words.get("part_id"),
+            lot=words.get("lot"),
             category=category,
             source="oip",
             request_id=f"{request_id}/{i}" if request_id and len(bodies) > 1 else request_id,
-            **words,
         )
         for i, body in enumerate(bodies)
     ]
@@ -241,7 +255,8 @@ def _category(tensor: Tensor | None, categories: Sequence[str]) -> str | None:
 def _answer(
     service: Service, asked: InferenceRequest, wanted: Sequence[Wanted], found: Sequence[Result]
 ) -> tuple[bytes, dict[str, str]]:
-    head: dict[str, Any] = {"model_name": service.model[0], "model_version": service.model[1]}
+    # That which judged, where a switch came in between.
+    head: dict[str, Any] = {"model_name": found[0].model, "model_version": found[0].model_version}
     if asked.id is not None:
         head["id"] = asked.id
     return write_answer(head, [(_output(service, one.name, found), one.binary) for one in wanted])

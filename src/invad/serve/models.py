@@ -1,0 +1,227 @@
+"""Versions of models: each kept as a folder named by its content hash, and ready to run where one is used."""
+
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from invad.detector.opening import AUTO, open_detector
+from invad.errors import ArtifactError, ConfigError, DataError, NotCalibratedError
+from invad.runtime.bundle import is_bundle, named_files
+from invad.runtime.predictor import Predictor
+from invad.serve.options import Options
+from invad.serve.store.backup import UNFINISHED_MODEL
+from invad.system.files import is_folder, make_folder, writing
+
+LOG = logging.getLogger("invad.serve")
+GPU_BATCH = 8
+TOLD = (
+    *("preset", "format", "precision", "backbone", "backbone_source", "input_hw", "grid_hw", "size_hw"),
+    *("created", "recalibrated", "invad_version", "model_hash"),
+)
+"""What is kept of a version's own account, as far as a bundle or a trained model has it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Loaded:
+    """A version that is ready to run. name: of the model. batch: parts of one run at most."""
+
+    hash: str
+    name: str
+    detector: Predictor
+    batch: int
+
+    @property
+    def engine(self) -> str:
+        """What runs it."""
+        return str(getattr(getattr(self.detector, "engine", None), "name", "torch"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """How versions are opened: engine, device and threads as of `invad predict`."""
+
+    engine: str = AUTO
+    device: str | None = None
+    threads: int | None = None
+
+
+class Models:
+    """The versions of a service, and which of them judges or shadows at each station."""
+
+    def __init__(self, folder: Path, options: Options, opening: Opening):
+        """folder: holds a folder for each version. Raises DataError when nothing can be written there."""
+        self.folder, self.options, self.opening = folder, options, opening
+        make_folder(folder)
+        for left in folder.glob(f"{UNFINISHED_MODEL}*"):
+            shutil.rmtree(left, ignore_errors=True)
+        self._ready: dict[tuple[str, bool], Loaded] = {}
+        self._active: Mapping[str, Loaded] = {}
+        self._shadows: Mapping[str, Loaded] = {}
+        self._lock = threading.Lock()
+
+    # ------------------------------------------------------------------ what runs where
+
+    def active(self, station: str) -> Loaded:
+        """What judges there."""
+        return self._active[station]
+
+    def shadow(self, station: str) -> Loaded | None:
+        """What scores the parts there, too, if anything."""
+        return self._shadows.get(station)
+
+    def all_active(self) -> dict[str, Loaded]:
+        """What judges somewhere, by hash."""
+        return {one.hash: one for one in self._active.values()}
+
+    def assign(self, active: Mapping[str, Loaded], shadows: Mapping[str, Loaded]) -> None:
+        """From the next part on. Versions that are used nowhere any more are let go of; parts that were
+        admitted under one are still judged by it."""
+        with self._lock:
+            self._active, self._shadows = active, shadows
+            used = {(one.hash, False) for one in active.values()}
+            used |= {(one.hash, True) for one in shadows.values()}
+            # What has no folder cannot be read again.
+            self._ready = {
+                key: one
+                for key, one in self._ready.items()
+                if key in used or not is_folder(self.path(key[0]))
+            }
+
+    # ------------------------------------------------------------------ opening
+
+    def path(self, hash: str) -> Path:
+        return self.folder / hash
+
+    def hold(self, name: str, detector: Predictor) -> Loaded:
+        """Take a detector as it is. Raises NotCalibratedError, ConfigError."""
+        loaded = _loaded(name, detector, self.options)
+        with self._lock:
+            self._ready[loaded.hash, False] = self._ready[loaded.hash, True] = loaded
+        return loaded
+
+    def give(self, folder: Path) -> Loaded:
+        """Open the folder of a model or bundle, and keep a copy of it.
+
+        Raises ArtifactError, ConfigError, NotCalibratedError, DataError.
+        """
+        name = folder.resolve().name or "model"
+        loaded = self.hold(name, self._opened(folder, self.opening))
+        if not is_folder(self.path(loaded.hash)):
+            try:
+                self.keep(folder, loaded.hash)
+            except DataError as error:  # it runs without; it is only not there when its folder is gone
+                LOG.error("the model was not kept: %s", error)
+        return loaded
+
+    def keep(self, source: Path, hash: str) -> None:
+        """Copy a folder whose content hash was found right. Raises DataError."""
+        partial = self.folder / f"{UNFINISHED_MODEL}{hash[:16]}"
+        with writing(partial):
+            shutil.rmtree(partial, ignore_errors=True)
+            for name in named_files(source):
+                copy = partial / name
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source / name, copy)
+                with copy.open("rb") as file:
+                    os.fsync(file.fileno())
+            partial.replace(self.path(hash))
+
+    def look(self, folder: Path, name: str) -> Loaded:
+        """A folder ready to run, on one thread, without keeping it. Raises as `give`."""
+        return _loaded(name, self._opened(folder, replace(self.opening, threads=1)), self.options)
+
+    def adopt(self, folder: Path, hash: str) -> None:
+        """Keep a folder that lies here already and is on the disk, without what is no file of it.
+
+        Raises DataError.
+        """
+        names = set(named_files(folder))
+        with writing(self.path(hash)):
+            for path in [path for path in folder.rglob("*") if path.is_file()]:
+                if path.relative_to(folder).as_posix() not in names:
+                    path.unlink()
+            folder.replace(self.path(hash))
+
+    def open(self, hash: str, name: str, *, shadowing: bool = False) -> Loaded:
+        """A kept version, ready to run. shadowing: on one thread, to leave the others to parts.
+
+        Raises ArtifactError when its folder is gone or damaged.
+        """
+        with self._lock:
+            ready = self._ready.get((hash, shadowing))
+        if ready is not None:
+            return replace(ready, name=name)
+        if not is_folder(self.path(hash)):
+            raise ArtifactError(f"{self.path(hash)}: is gone; restore a backup, or start with another model")
+        opening = replace(self.opening, threads=1) if shadowing else self.opening
+        loaded = _loaded(name, self._opened(self.path(hash), opening), self.options)
+        if loaded.hash != hash:
+            raise ArtifactError(f"{self.path(hash)}: holds version {loaded.hash[:12]}; restore a backup")
+        with self._lock:
+            self._ready[hash, shadowing] = loaded
+        return loaded
+
+    def remove(self, hash: str) -> None:
+        """Delete the folder of a version that the database names as retired. Raises DataError."""
+        with writing(self.path(hash)):
+            if is_folder(self.path(hash)):
+                shutil.rmtree(self.path(hash))
+
+    def remove_all(self, hashes: Iterable[str]) -> None:
+        """As `remove`, of several."""
+        for hash in hashes:
+            self.remove(hash)
+
+    def _opened(self, folder: Path, opening: Opening) -> Predictor:
+        if is_bundle(folder):
+            from invad.runtime import load
+
+            return load(
+                folder,
+                opening.engine,
+                threads=opening.threads,
+                streams=self.options.streams,
+                device=opening.device,
+            )
+        if self.options.streams > 1:
+            raise ConfigError(
+                f"streams = {self.options.streams}: only exported bundles run several at a time"
+            )
+        return open_detector(folder, opening.engine, opening.device, opening.threads)
+
+
+def told_of(model: Loaded) -> dict[str, Any]:
+    """What is remembered of a version, as JSON data."""
+    info = getattr(model.detector, "info", None)
+    told = {name: getattr(info, name) for name in TOLD if getattr(info, name, None) is not None}
+    return {
+        "engine": model.engine,
+        **told,
+        "categories": [name for name in model.detector.calibrations if name],
+    }
+
+
+def _loaded(name: str, detector: Predictor, options: Options) -> Loaded:
+    if not detector.calibrations:
+        raise NotCalibratedError(f"{name}: has no limits; run 'invad calibrate MODEL NORMALS' first")
+    if detector.content_hash is None:
+        raise ConfigError("the detector was never saved, so results could not name it; save it first")
+    batch = detector.group_size(options.batch or _batch(detector))
+    return Loaded(hash=detector.content_hash, name=name, detector=detector, batch=batch)
+
+
+def _batch(detector: Predictor) -> int:
+    """Parts of one run: more than one pays on a GPU alone."""
+    if (size := getattr(getattr(detector, "info", None), "batch", None)) is not None:
+        return int(size)
+    return GPU_BATCH if _device(detector).split(":")[0].lower() not in ("cpu", "") else 1
+
+
+def _device(detector: Any) -> str:
+    engine = getattr(detector, "engine", None)
+    return str(engine.device if engine is not None else detector.model.extract.device)

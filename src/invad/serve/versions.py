@@ -1,0 +1,361 @@
+"""Versions come, shadow, judge, and go: each step is one transaction and stored with who took it."""
+
+import json
+import logging
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import rmtree
+from statistics import median
+from typing import Any
+
+from sqlalchemy import Connection
+
+from invad.errors import InvadError, in_one_line
+from invad.runtime.bundle import is_bundle, read_bundle
+from invad.serve.archives import unpack
+from invad.serve.models import Loaded, told_of
+from invad.serve.records import Refused, require_word
+from invad.serve.service import Service
+from invad.serve.store import shadows, stations
+from invad.serve.store.backup import UNFINISHED_MODEL
+from invad.serve.store.database import note
+from invad.serve.store.shadows import Pair
+from invad.serve.store.stations import Version
+
+LOG = logging.getLogger("invad.serve")
+SHADOWED_BEFORE = 500
+"""Parts that a version should have scored as a shadow before it judges."""
+
+MOST_PAIRS = 20_000
+VERIFY_SECONDS = 600
+LIKE = ("grid_hw", "input_hw", "size_hw")
+"""What all versions of a model have in common: maps and scores of others are of another kind."""
+
+
+# ---------------------------------------------------------------------- coming
+
+
+@contextmanager
+def room_for_upload(service: Service, declared: int) -> Iterator[Path]:
+    """A folder to put an upload in, which is gone afterwards. declared: bytes that are announced.
+
+    Raises Refused (503) while another comes, 507 when the disk has not room for it.
+    """
+    if not service.uploading.acquire(blocking=False):
+        raise Refused("another model is being uploaded; send it again", 503, 5)
+    folder = service.models.folder / f"{UNFINISHED_MODEL}upload"
+    try:
+        if service.files.free_bytes() - 2 * declared < service.options.reserve:
+            raise Refused(f"the disk has no room for {declared} bytes, packed and unpacked", 507)
+        rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        yield folder
+    finally:
+        rmtree(folder, ignore_errors=True)
+        service.uploading.release()
+
+
+def add(service: Service, name: str, archive: Path, who: str) -> tuple[Version, bool]:
+    """A version from an archive of its folder, proved on this machine; and whether it is new.
+
+    It is a candidate then: nothing runs it. Raises Refused (400, 409, 422) with what is wrong.
+    """
+    require_word("model", name)
+    if "/" in name:
+        raise Refused(f"model {name!r}: give a name without a slash", 400)
+    folder = archive.with_name("model")
+    try:
+        unpack(archive, folder, service.options.max_model)
+        _require_safe(folder)
+        proved = _proved(service, folder)
+        model = service.models.look(folder, name)
+    except InvadError as error:
+        if isinstance(error, Refused):
+            raise
+        raise Refused(
+            f"not taken: {str(error).replace(f'{folder}/', '').replace(str(folder), 'it')}", 400
+        ) from None
+    content = {**told_of(model), "proved": proved, "by": who, "bytes": _size(folder)}
+    with service.database.read() as connection:
+        known = stations.version(connection, model.hash)
+        _require_alike(stations.versions(connection, name), name, content)
+    if known is not None and known.model != name:
+        raise Refused(f"this is version {model.hash[:12]} of model {known.model} already", 409)
+    if not service.models.path(model.hash).is_dir():
+        service.models.adopt(folder, model.hash)
+    is_new = known is None or known.retired is not None
+    with service.database.write() as connection:
+        stations.add_version(connection, model.hash, name, content)
+        if is_new:
+            note(connection, who, "add version", {"model": name, "version": model.hash})
+        made = stations.version(connection, model.hash)
+    assert made is not None
+    return made, is_new
+
+
+def _require_safe(folder: Path) -> None:
+    """Files as they were made, and no graph that runs code of its own."""
+    if not is_bundle(folder):
+        return
+    info, _ = read_bundle(folder)
+    if info.format == "torch":
+        raise Refused(
+            "a PyTorch graph may run code of its own, so it is not taken from afar; start the service "
+            "with it, or export the model as onnx or openvino",
+            400,
+        )
+
+
+def _proved(service: Service, folder: Path) -> dict[str, Any]:
+    """What 'invad verify' says of a bundle here, in a process of its own, which may fail without harm."""
+    if not is_bundle(folder):
+        return {"passed": True, "probes": 0}  # a trained model has none
+    opening = service.models.opening
+    command = [sys.executable, "-m", "invad", "verify", folder, "--engine", opening.engine, "--threads", 1]
+    command += ["--json", "-", *(["--device", opening.device] if opening.device else [])]
+    try:
+        done = subprocess.run(
+            [str(word) for word in command],
+            capture_output=True,
+            text=True,
+            timeout=VERIFY_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise Refused(f"not proved within {VERIFY_SECONDS} s; run 'invad verify' by hand", 422) from None
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"'invad verify' ended with {done.returncode}"]
+        raise Refused(f"does not hold here: {lines[-1].replace(f'{folder}', 'it')}", 422)
+    certificate = json.loads(done.stdout)["certificate"]
+    kept = (
+        *("passed", "engine", "engine_version", "device", "processor", "changed_decisions"),
+        *("largest_score_difference", "largest_map_difference"),
+    )
+    return {"probes": len(certificate["rows"]), **{name: certificate[name] for name in kept}}
+
+
+def _require_alike(there: Sequence[Version], name: str, content: Mapping[str, Any]) -> None:
+    """Raises Refused (409) where other versions of the model have another grid or size."""
+    for other in there:
+        for what in LIKE:
+            before, now = other.content.get(what), content.get(what)
+            if before is not None and now is not None and list(before) != list(now):
+                raise Refused(
+                    f"{what} is {_by(now)}, versions of {name} have {_by(before)}; upload it under another "
+                    "name",
+                    409,
+                )
+
+
+def _by(sides: Sequence[int]) -> str:
+    return " x ".join(map(str, sides))
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+# ---------------------------------------------------------------------- beside the active one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """A shadow beside the active version, over the newest parts that both have scored.
+
+    parts: how many. needed: how many there should be before it judges. flagged: shares above good, by the
+    active version and by the shadow. flips: parts whose decision differs, by `active > shadow`. correlation:
+    of the ranks of the scores (Spearman), None below three parts. ms: median run of each. differing: the
+    newest parts whose decision differs.
+    """
+
+    station: str
+    active: str
+    shadow: str
+    parts: int
+    needed: int
+    waiting: int
+    flagged: tuple[float, float]
+    flips: Mapping[str, int]
+    correlation: float | None
+    ms: tuple[float, float]
+    differing: Sequence[Pair]
+
+
+def put_shadow(service: Service, station: str, name: str, hash: str, who: str) -> None:
+    """Let a version score the parts of a station, too. Raises Refused (404, 409)."""
+    model = _open(service, name, hash, shadowing=True)
+    if service.active(station).hash == hash:
+        raise Refused(f"version {hash[:12]} judges at station {station} already", 409)
+
+    def change(connection: Connection) -> None:
+        _require_usable(connection, name, hash)
+        stations.put_shadow(connection, station, hash, model.detector.calibrations)
+        note(connection, who, "shadow", {"station": station, "version": hash})
+
+    service.switch(change)
+
+
+def end_shadow(service: Service, station: str, who: str) -> None:
+    """What it has scored stays. Raises Refused (404)."""
+    _shadow_of(service, station)
+
+    def change(connection: Connection) -> None:
+        stations.put_shadow(connection, station, None, None)
+        note(connection, who, "end shadow", {"station": station})
+
+    service.switch(change)
+
+
+def compare(service: Service, station: str, most_differing: int) -> Comparison:
+    """How the shadow of a station fares. Raises Refused (404) where there is none."""
+    shadow, active = _shadow_of(service, station), service.active(station).hash
+    with service.database.read() as connection:
+        found = shadows.pairs(connection, station, active, shadow, MOST_PAIRS)
+    flips = Counter(
+        f"{one.decision} > {one.shadow_decision}" for one in found if one.decision != one.shadow_decision
+    )
+    return Comparison(
+        station=station,
+        active=active,
+        shadow=shadow,
+        parts=len(found),
+        needed=SHADOWED_BEFORE,
+        waiting=service.shadow.waiting,
+        flagged=(
+            _share([one.decision != "good" for one in found]),
+            _share([one.shadow_decision != "good" for one in found]),
+        ),
+        flips=dict(sorted(flips.items())),
+        correlation=_correlation(found),
+        ms=_medians(found),
+        differing=[one for one in found if one.decision != one.shadow_decision][:most_differing],
+    )
+
+
+def _shadow_of(service: Service, station: str) -> str:
+    service.require_station(station)
+    with service.database.read() as connection:
+        here = next(one for one in stations.stations(connection) if one.name == station)
+    if here.shadow is None:
+        raise Refused(f"station {station} has no shadow", 404)
+    return here.shadow
+
+
+def _share(marks: Sequence[bool]) -> float:
+    return sum(marks) / len(marks) if marks else 0.0
+
+
+def _medians(found: Sequence[Pair]) -> tuple[float, float]:
+    if not found:
+        return 0.0, 0.0
+    return median(one.ms for one in found), median(one.shadow_ms for one in found)
+
+
+def _correlation(found: Sequence[Pair]) -> float | None:
+    """Spearman's, of the scores; None where they cannot be ranked."""
+    from scipy.stats import spearmanr
+
+    scores, others = [one.score for one in found], [one.shadow_score for one in found]
+    if len(found) < 3 or len(set(scores)) == 1 or len(set(others)) == 1:
+        return None
+    return float(spearmanr(scores, others).statistic)
+
+
+# ---------------------------------------------------------------------- judging, and going
+
+
+def activate(
+    service: Service, station: str, name: str, hash: str, who: str, reason: str | None = None
+) -> None:
+    """Let a version judge at a station from the next part on, by the calibration that is in force for it.
+
+    reason: needed where too few parts were shadowed, or where limits of a category are missing. Raises
+    Refused (404, 409) with what speaks against it.
+    """
+    require_word("reason", reason)
+    model = _open(service, name, hash)
+    before = service.active(station)
+    if before.hash == hash:
+        raise Refused(f"version {hash[:12]} judges at station {station} already", 409)
+    if reason is None and (against := _objections(service, station, before, model)):
+        raise Refused(f"{'; '.join(against)}; give a reason to activate it nevertheless", 409)
+    _switch(service, station, before, model, who, "activate", reason)
+
+
+def roll_back(service: Service, station: str, who: str, reason: str | None = None) -> Loaded:
+    """Let the version judge that did before; doing it twice returns. Raises Refused (404, 409)."""
+    require_word("reason", reason)
+    before = service.active(station)
+    with service.database.read() as connection:
+        past = stations.activated(connection, station)
+        found = stations.version(connection, past[1]) if len(past) > 1 else None
+    if found is None:
+        raise Refused(f"station {station} has had no other version", 409)
+    model = _open(service, found.model, found.hash)
+    _switch(service, station, before, model, who, "roll back version", reason)
+    return model
+
+
+def retire(service: Service, name: str, hash: str, who: str) -> None:
+    """Take a version out of use and delete its folder; results go on naming it. Raises Refused (404, 409)."""
+
+    def change(connection: Connection) -> None:
+        _require_usable(connection, name, hash)
+        places = stations.stations(connection)
+        if used := [one.name for one in places if hash in (one.active, one.shadow)]:
+            raise Refused(f"version {hash[:12]} runs at station {', '.join(used)}; end that first", 409)
+        stations.retire(connection, hash)
+        note(connection, who, "retire version", {"model": name, "version": hash})
+
+    service.switch(change)
+    with suppress(InvadError):  # the next start tries again
+        service.models.remove(hash)
+
+
+def _switch(
+    service: Service, station: str, before: Loaded, model: Loaded, who: str, action: str, reason: str | None
+) -> None:
+    def change(connection: Connection) -> None:
+        _require_usable(connection, model.name, model.hash)
+        calibrations = model.detector.calibrations
+        stations.activate(connection, station, model.hash, calibrations, who, reason)
+        told = {"station": station, "from": before.hash, "to": model.hash, "reason": reason}
+        note(connection, who, action, told)
+
+    service.switch(change)
+    LOG.warning("station %s: version %s judges from now on", station, model.hash[:12])
+
+
+def _objections(service: Service, station: str, before: Loaded, model: Loaded) -> list[str]:
+    with service.database.read() as connection:
+        shadowed = shadows.count(connection, station, model.hash)
+    lines = []
+    if shadowed < SHADOWED_BEFORE:
+        lines.append(f"{shadowed} parts were shadowed, {SHADOWED_BEFORE} are asked")
+    missing = sorted(set(before.detector.calibrations) - set(model.detector.calibrations))
+    if missing:
+        lines.append(f"it has no limits for category {', '.join(missing)}")
+    return lines
+
+
+def _open(service: Service, name: str, hash: str, *, shadowing: bool = False) -> Loaded:
+    """Ready to run, before the transaction: that must not take long. Raises Refused (404, 409, 422)."""
+    with service.database.read() as connection:
+        _require_usable(connection, name, hash)
+    try:
+        return service.models.open(hash, name, shadowing=shadowing)
+    except InvadError as error:
+        raise Refused(f"version {hash[:12]} cannot run: {in_one_line(error)}", 422) from None
+
+
+def _require_usable(connection: Connection, name: str, hash: str) -> None:
+    found = stations.version(connection, hash)
+    if found is None or found.model != name:
+        raise Refused(f"model {name!r} has no version {hash[:64]!r}; 'GET /api/v1/models' lists them", 404)
+    if found.retired is not None:
+        raise Refused(f"version {hash[:12]} is retired; upload it again", 409)
