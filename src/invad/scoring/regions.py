@@ -22,13 +22,23 @@ def regions(map_HW: NDArray[np.float32], limit: float) -> tuple[Region, ...]:
     """The parts of a map H x W above `limit`, joined where pixels touch at a corner; highest peak first."""
     from scipy import ndimage
 
-    labels, count = ndimage.label(map_HW > limit, structure=np.ones((3, 3), int))
-    index = np.arange(1, count + 1)
-    areas, peaks = ndimage.sum_labels(labels > 0, labels, index), ndimage.maximum(map_HW, labels, index)
+    above = map_HW > limit
+    rows_of, columns_of = np.flatnonzero(above.any(axis=1)), np.flatnonzero(above.any(axis=0))
+    if not len(rows_of):
+        return ()
+    # Most of a map is below: what is above lies in a small box, and scipy's own sums would sort all pixels.
+    top, left = int(rows_of[0]), int(columns_of[0])
+    box = np.s_[top : rows_of[-1] + 1, left : columns_of[-1] + 1]
+    labels, count = ndimage.label(above[box], structure=np.ones((3, 3), int))
+    inside = np.flatnonzero(labels)
+    numbers = labels.ravel()[inside] - 1
+    areas = np.bincount(numbers, minlength=count)
+    peaks = np.full(count, -np.inf, map_HW.dtype)
+    np.maximum.at(peaks, numbers, map_HW[box].ravel()[inside])
     components = [
         Region(
-            x=columns.start,
-            y=rows.start,
+            x=left + columns.start,
+            y=top + rows.start,
             width=columns.stop - columns.start,
             height=rows.stop - rows.start,
             area=int(area),
