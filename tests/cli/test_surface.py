@@ -13,7 +13,7 @@ from invad.cli.options import split_names
 from invad.cli.voice import Voice
 
 SURFACE = {
-    "demo": "--output --data --layout --steps --seed --device --json",
+    "demo": "--output --data --layout --steps --seed --device --serve --json",
     "train": "DATA --output --preset --steps --seed --resume --categories --review-rate --false-alarm-rate "
     "--device --json --layout --split --group-by --strict --backbone --weights --cache --batch --accumulate "
     "--precision --checkpointing --track --deterministic",
@@ -43,6 +43,10 @@ SURFACE = {
     "serve restore": "BACKUP --data --json",
     "serve check": "--data --database --json",
     "serve key": "--data --scopes --stations --name --database --json",
+    "serve user add": "NAME --data --role --database",
+    "serve user list": "--data --database --json",
+    "serve user remove": "NAME --data --database",
+    "serve user password": "NAME --data --database",
     "serve versions list": "--server --json",
     "serve versions add": "MODEL --name --server --json",
     "serve versions shadow": "VERSION --station --server --json",

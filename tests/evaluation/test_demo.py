@@ -35,10 +35,24 @@ def good(tmp_path_factory):
     return root / "gasket" / "train" / "good"
 
 
-def test_drawn_parts(small, tmp_path):
+def test_drawn_parts_and_a_service_that_has_seen_some(small, tmp_path, monkeypatch):
+    running = pytest.importorskip("invad.serve.running", reason="needs invad[serve]")
+    results = pytest.importorskip("invad.serve.store.results")
+    seen = []
+
+    def answer(service, address, said):
+        seen.extend(service.history(results.Query())[0])
+        assert address.without_keys
+        said("http://127.0.0.1:1")
+
+    monkeypatch.setattr(running, "run", answer)
+    monkeypatch.setattr(running, "log_to_standard_error", lambda: None)
     output = tmp_path / "runs" / "demo"
-    result = run("--output", output, "--seed", 5)
+    result = run("--output", output, "--seed", 5, "--serve")
     assert result.exit_code == 0, result.stderr
+    assert {one.result.category for one in seen} == {"fabric", "gasket"}
+    assert len(seen) == 7  # six good ones, one defective
+    assert result.stdout.splitlines()[-1].startswith("7 parts are on the page; open http://127.0.0.1:1,")
     summary = json.loads((output / "summary.json").read_text())
     for key in ("image_auroc", "pixel_aupro", "images_per_second", "train_seconds"):
         assert summary[key] > 0

@@ -184,7 +184,8 @@ def test_it_runs_from_the_runtime_alone_without_torch(start, pictures, tmp_path)
         answer = http.post(INSPECT, files={"image": pictures[1][0]}).json()
         assert answer["decision"] == "bad"
         assert http.get(f"/api/v1/results/{answer['id']}/overlay").status_code == 200
-        assert http.get("/docs").status_code == 200
+        for page in ("/docs", "/", f"/parts/{answer['id']}", "/static/vendor/hashes.json"):
+            assert http.get(page, headers={"Accept": "text/html"}).status_code == 200
     with open(f"/proc/{service.process.pid}/status") as status:  # noqa: PTH123
         resident_kb = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
     assert resident_kb < 350 * 1024

@@ -19,7 +19,7 @@ from invad.scoring.regions import Region
 from invad.serve.ids import Ids
 from invad.serve.options import DAY_MS, Retention
 from invad.serve.records import SCHEMA, Milliseconds, Picture, Result, milliseconds, utc
-from invad.serve.store import backup, keys, outbox, results, retention, reviews, stations
+from invad.serve.store import backup, keys, outbox, results, retention, reviews, stations, users
 from invad.serve.store.database import FILE, Database, migrations, now_ms
 from invad.serve.store.files import Files
 from invad.serve.store.reviews import Review
@@ -120,7 +120,7 @@ def test_pages_go_by_the_order_of_storing(database):
     with database.read() as connection:
 
         def page(**query):
-            return [one.result.id for one in results.page(connection, results.Query(**query))]
+            return [one.result.id for one in results.page(connection, results.Query(**query))[0]]
 
         assert page() == ids[::-1]
         assert page(limit=3) + page(limit=100, before=ids[7]) == ids[::-1]
@@ -158,6 +158,8 @@ def plans(database, ask):
         lambda c: results.page(c, results.Query(station="default", since=10**12)),
         lambda c: results.page(c, results.Query(part_id="7")),
         lambda c: results.page(c, results.Query(lot="L")),
+        lambda c: results.page(c, results.Query(verdict="bad")),
+        lambda c: results.count_since(c, "default", 10**12),
         lambda c: results.by_request(c, "default", "r"),
         lambda c: results.newest_id(c),
         lambda c: reviews.claim_next(c, "a", 5, "default"),
@@ -219,6 +221,51 @@ def test_keys_are_kept_as_digests_and_know_their_limits(database):
     assert ring.owner(secret) is None
 
 
+def test_users_sessions_and_failures(database):
+    with database.write() as connection:
+        users.add(connection, "anna", "digest", "viewer")
+        secret = users.begin(connection, user="anna")
+        other = users.begin(connection, user="anna")
+        found = users.session(connection, secret)
+        assert (found.user.name, found.user.role, found.api_key) == ("anna", "viewer", None)
+        assert found.user.last_login
+        users.touch(connection, found)
+        users.end(connection, other)
+        assert users.session(connection, other) is None
+        for _ in range(7):
+            users.note_failure(connection, "anna", "10.0.0.1")
+        assert 3 <= users.seconds_to_wait(connection, "anna", "10.0.0.2") <= 4
+        assert users.seconds_to_wait(connection, "vic", "10.0.0.1") == 0
+        users.change(connection, "anna", role="admin")
+        assert users.session(connection, secret).user.role == "admin"
+        users.change(connection, "anna", password="another digest")
+        assert users.session(connection, secret) is None
+        secret = users.begin(connection, user="anna")
+        users.remove(connection, "anna")
+        assert users.session(connection, secret) is None
+
+
+def test_scores_and_verdicts_of_a_page(database, monkeypatch):
+    rows = add(database, *(row(score=float(i)) for i in range(6)))
+    ids = [one.result.id for one in rows]
+    verdict = {"time": 1, "who": "a", "defect": None, "note": None, "mask": None}
+    with database.write() as connection:
+        for id, word in ((ids[1], "bad"), (ids[2], "good")):
+            reviews.add(connection, Review(result=id, verdict=word, **verdict))
+
+        def page(**query):
+            found, further = results.page(connection, results.Query(**query))
+            return [one.result.id for one in found], further
+
+        assert page(verdict="bad") == ([ids[1]], None)
+        assert page(least=1, most=3) == ([ids[3], ids[2], ids[1]], None)
+        assert page(least=1, most=3, limit=2) == ([ids[3], ids[2]], ids[2])
+        monkeypatch.setattr(results, "LOOKED_AT", 3)
+        assert page(most=1) == ([], ids[3])  # nothing among the newest three; there is more behind them
+        assert page(most=1, before=ids[3]) == ([ids[1], ids[0]], ids[0])
+        assert page(most=1, before=ids[0]) == ([], None)
+
+
 def test_an_outbox_row_goes_when_the_sink_has_it(database):
     first, second = add(database, row(time=1), row(time=2), sinks=["a", "b"])
     with database.write() as connection:
@@ -252,7 +299,7 @@ def test_people_get_different_parts_and_the_latest_verdict_counts(database, monk
         assert reviews.of_result(connection, first.result.id)[0] == masked
         kept = results.by_id(connection, first.result.id).result
         assert (kept.verdict, kept.decision) == ("bad", "review")
-        judged = results.page(connection, results.Query(reviewed=True))
+        judged, _ = results.page(connection, results.Query(reviewed=True))
         assert [one.result.id for one in judged] == [first.result.id]
         window = reviews.window(connection, "default", "", "hash", 0, 1, 9)
         assert [one.id for one in window] == [drawn.result.id, first.result.id, good.result.id]
@@ -438,7 +485,7 @@ def test_an_older_database_is_kept_and_brought_up_to_date(tmp_path):
     engine.dispose()
     database = Database(tmp_path)
     with database.read() as connection:
-        (found,) = results.page(connection, results.Query())
+        ((found,), _) = results.page(connection, results.Query())
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
         assert [row.action for row in connection.execute(select(audit))] == ["migrate"]
     assert (found.result.id, found.result.audit, found.result.verdict) == (values["id"], False, None)

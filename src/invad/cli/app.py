@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from invad._version import __version__
 from invad.cli import serve as serving
-from invad.cli import versions
+from invad.cli import users, versions
 from invad.cli.ablate import ablate
 from invad.cli.backbones import distill, list_backbones
 from invad.cli.bench import bench
@@ -153,6 +153,12 @@ _add(serve, serving.backup, "serve backup --data line --output copy")
 _add(serve, serving.restore, "serve restore copy --data line")
 _add(serve, serving.check, "serve check --data line")
 _add(serve, serving.key, "serve key --data line --scopes infer,read")
+user = typer.Typer(no_args_is_help=True, help="People who use the page, and what each may do.")
+serve.add_typer(user, name="user")
+_add(user, users.add, "serve user add anna --role reviewer --data line")
+_add(user, users.show, "serve user list --data line", "list")
+_add(user, users.remove, "serve user remove anna --data line")
+_add(user, users.password, "serve user password anna --data line")
 of_versions = typer.Typer(
     no_args_is_help=True,
     help="Models of a running service: upload one, let it shadow, compare, switch, roll back.",

@@ -1,13 +1,14 @@
 """invad demo"""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from invad.cli.evaluate import false_alarm_lines, rows
 from invad.cli.options import DeviceOption, JsonOption, LayoutOption, SeedOption, StepsOption
 from invad.cli.progress import observing
+from invad.cli.serve import require_installed
 from invad.cli.voice import Voice
 
 
@@ -27,10 +28,18 @@ def demo(
     steps: StepsOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = None,
+    serve: Annotated[
+        bool,
+        typer.Option(
+            "--serve", help="Then send test parts to a service for this machine alone, until Ctrl-C."
+        ),
+    ] = False,
     json: JsonOption = None,
 ) -> None:
     """Train, calibrate, test and report in one go, on parts that invad draws or on your own images."""
     voice = Voice(json)
+    if serve:
+        require_installed()
     with observing(voice.err) as observer:
         from invad.evaluation.demo import run_demo
 
@@ -53,3 +62,27 @@ def demo(
             "it will do on your parts. Try: invad demo --data YOUR_IMAGES --output ANOTHER_FOLDER"
         )
     voice.hand_over(summary)
+    if serve:
+        _serve(voice, summary, layout, output / "line")
+
+
+def _serve(voice: Voice, summary: dict[str, Any], layout: str, line: Path) -> None:
+    """A service with the demo's model, filled with parts of its test."""
+    from invad.evaluation.demo import line_parts
+    from invad.serve.running import Address, log_to_standard_error, run
+    from invad.serve.service import Service
+
+    with Service(summary["model"], line) as service:
+        with observing(voice.err) as observer:
+            parts = line_parts(summary, layout)
+            observer.stage("sending parts down the line", len(parts))
+            for part in parts:
+                known = part.category if part.category in service.active().detector.calibrations else None
+                service.inspect(part.path, part_id=f"{part.category}-{part.path.stem}", category=known)
+                observer.advance(part.path.name)
+        log_to_standard_error()
+        run(
+            service,
+            Address(port=0, without_keys=True),
+            lambda url: voice.say(f"{len(parts)} parts are on the page; open {url}, Ctrl-C ends it"),
+        )

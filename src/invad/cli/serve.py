@@ -142,7 +142,7 @@ def run(
     SIGTERM or Ctrl-C ends it when all that were taken are answered. The log is on standard error.
     """
     voice = Voice()
-    _require_installed()
+    require_installed()
     from invad.serve.options import MIB, Options, Retention
     from invad.serve.running import Address, log_to_standard_error
     from invad.serve.running import run as answer
@@ -188,7 +188,7 @@ def backup(
 ) -> None:
     """Copy a data folder while its service runs: the rows of one moment and the files they name."""
     voice = Voice(json)
-    _require_installed()
+    require_installed()
     from invad.serve.store.backup import backup
 
     copied = backup(data, output)
@@ -202,7 +202,7 @@ def restore(
 ) -> None:
     """Make a data folder of a backup, which is checked first."""
     voice = Voice(json)
-    _require_installed()
+    require_installed()
     from invad.serve.store.backup import restore
 
     _say_copied(voice, data, restore(backup, data))
@@ -214,7 +214,7 @@ def check(data: DataOption, database: DatabaseOption = None, json: JsonOption = 
     Nothing is changed. The exit status is 1 when something is damaged or lost.
     """
     voice = Voice(json)
-    _require_installed()
+    require_installed()
     from invad.serve.store.backup import check
 
     found = check(data, database)
@@ -248,7 +248,7 @@ def key(
 ) -> None:
     """Make a key for a service, which may be running, and print its secret this once."""
     voice = Voice(json)
-    _require_installed()
+    require_installed()
     from invad.cli.options import split_names
     from invad.serve.store.backup import make_key
 
@@ -264,7 +264,8 @@ def _say_copied(voice: Voice, where: Path, copied: Any) -> None:
     voice.hand_over({"results": copied.results, "files": copied.files, "missing": copied.missing})
 
 
-def _require_installed() -> None:
+def require_installed() -> None:
+    """Raises ConfigError where packages of the service are missing."""
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing:
         raise ConfigError(f"the service needs {', '.join(missing)}; pip install 'invad[serve]'")

@@ -1,9 +1,11 @@
 """The whole path in one call: images, training, test, report; on drawn parts or a user's own images."""
 
 import json
+import random
 import shutil
 import tempfile
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +30,13 @@ A fifth of the first is held out: 20 are the fewest that can vouch for a false-a
 """
 
 MARK = ".invad-demo"
-OWN = ("data", "model", "overlays", "report.html", "summary.json")
-"""What a demo writes, and all that the next one removes."""
+OWN = ("data", "model", "overlays", "line", "report.html", "summary.json")
+"""What a demo and its service write, and all that the next one removes."""
 
 OVERLAYS_PER_CATEGORY = 3
+GOOD_FOR_ONE_DEFECT = 8
+"""On the line that a service shows."""
+
 FEWEST_NORMALS = 10
 """Without a test set fewer good images leave nothing to set aside."""
 
@@ -94,6 +99,22 @@ def run_demo(
     text = json.dumps(summary, indent=1, allow_nan=False) + "\n"
     write_atomically(output / "summary.json", text.encode())
     return summary
+
+
+def line_parts(summary: Mapping[str, Any], layout: str = "auto") -> list[Sample]:
+    """Parts of the demo's test as a line may bring them: all good ones, few defective ones, in random order.
+
+    summary: as `run_demo` returned it.
+    """
+    folder = Path(summary["data"])
+    seed = summary["seed"]
+    test = load_dataset(folder).test if summary["synthetic"] else _split(folder, layout, seed)[1]
+    drawn = random.Random(seed)
+    good = [one for one in test if not one.is_anomalous]
+    defective = [one for one in test if one.is_anomalous]
+    parts = good + drawn.sample(defective, min(len(defective), 1 + len(good) // GOOD_FOR_ONE_DEFECT))
+    drawn.shuffle(parts)
+    return parts
 
 
 def _report(path: Path, data: Path | None, detector: Detector, evaluation: Evaluation) -> Path:

@@ -78,6 +78,20 @@ def heatmap(anomaly_map: NDArray[np.float32], limits: Limits) -> NDArray[np.uint
     return _draw(ground, colour, np.minimum(opacity / OPACITY_AT_REVIEW, 1), anomaly_map, limits)
 
 
+def layer(anomaly_map: NDArray[np.float32], limits: Limits) -> NDArray[np.uint8]:
+    """The colours of `overlay` alone, to be laid over the image: opaque from the bad limit up.
+
+    anomaly_map: float32 H x W. limits: (review, bad) map limits. Returns uint8 H x W x 4, the last
+    channel opacity. Raises ConfigError for impossible limits, DataError unless the map is H x W.
+    """
+    if anomaly_map.ndim != 2 or anomaly_map.size == 0:
+        raise DataError(f"cannot show an anomaly map of shape {anomaly_map.shape}: give H x W")
+    colour, opacity = _colour_and_opacity(anomaly_map, limits)
+    drawn = np.concatenate([colour, 255 * opacity[..., None] / OPACITY_AT_BAD], axis=2)
+    drawn[outline(anomaly_map >= limits[1])] = (*OUTLINE, 255)
+    return np.asarray(np.rint(drawn), np.uint8)
+
+
 def check_limits(limits: Limits) -> Limits:
     """The limits as they are; raises ConfigError unless both are finite and review <= bad."""
     review, bad = limits

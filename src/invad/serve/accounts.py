@@ -13,9 +13,11 @@ WRONG_KEY = "this key is not known, was revoked or has expired"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """Whoever a session belongs to. name: for the audit table. stations: None is everywhere."""
+    """Whoever a session belongs to. name: for the audit table. user: None where it is a key. stations: None
+    is everywhere."""
 
     name: str
+    user: str | None
     scopes: tuple[str, ...]
     stations: tuple[str, ...] | None
     api_key: str | None
@@ -76,11 +78,30 @@ class Accounts:
                 users.touch(connection, found)
         if found.user is not None:
             scopes = users.ROLES[found.user.role]
-            return Account(name=_user(found.user.name), scopes=scopes, stations=None, api_key=None)
+            return Account(
+                name=_user(found.user.name),
+                user=found.user.name,
+                scopes=scopes,
+                stations=None,
+                api_key=None,
+            )
         key = self.keyring.working(found.api_key or "")
         if key is None:
             return None
-        return Account(name=_key(key), scopes=key.scopes, stations=key.stations, api_key=key.id)
+        return Account(name=_key(key), user=None, scopes=key.scopes, stations=key.stations, api_key=key.id)
+
+    def change_password(self, name: str, current: str, new: str, address: str) -> None:
+        """A user's own, which ends the user's sessions. Raises Refused (400 for a wrong one, 429),
+        ConfigError for one that is too short."""
+        self._require_patience(name, address)
+        with self.database.read() as connection:
+            kept = users.password_of(connection, name)
+        if kept is None or not passwords.is_right(current, kept):
+            self._failed(name, address, "the password that is now is another", 400)
+        digest = passwords.digest(new)
+        with self.database.write() as connection:
+            users.change(connection, name, password=digest)
+            note(connection, _user(name), "change password", {"user": name})
 
     def _require_patience(self, name: str, address: str) -> None:
         with self.database.read() as connection:
@@ -89,11 +110,11 @@ class Accounts:
             text = f"too many wrong passwords; try again in {seconds} s"
             raise Refused(text, 429, seconds)
 
-    def _failed(self, name: str, address: str, text: str) -> NoReturn:
+    def _failed(self, name: str, address: str, text: str, status: int = 401) -> NoReturn:
         with self.database.write() as connection:
             users.note_failure(connection, name, address)
             note(connection, _user(name) if name else "somebody", "log in failed", {"address": address})
-        raise Refused(text, 401)
+        raise Refused(text, status)
 
 
 def _user(name: str) -> str:

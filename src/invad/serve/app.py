@@ -5,13 +5,22 @@ from typing import Annotated
 from fastapi import Depends, FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from invad._version import __version__
 from invad.serve.pages import site
 from invad.serve.pages.frame import Frame
 from invad.serve.service import Service
-from invad.serve.web import administration, drifting, inspection, oip, problems, reviewing, versions
+from invad.serve.web import (
+    administration,
+    drifting,
+    inspection,
+    oip,
+    people,
+    problems,
+    reviewing,
+    versions,
+)
 from invad.serve.web.auth import Caller, Gate
 from invad.serve.web.guard import Guard
 
@@ -30,7 +39,6 @@ def application(service: Service, *, without_keys: bool = False, prefix: str = "
         docs_url=None,
         redoc_url=None,
         openapi_url=None,
-        root_path=prefix,
     )
     gate = Gate(service, without_keys)
     frame = Frame(service, gate, prefix)
@@ -39,6 +47,7 @@ def application(service: Service, *, without_keys: bool = False, prefix: str = "
     app.include_router(inspection.history_router(service, gate))
     app.include_router(administration.router(service, gate))
     app.include_router(versions.router(service, gate))
+    app.include_router(people.router(service, gate))
     app.include_router(reviewing.router(service, gate))
     app.include_router(drifting.router(service, gate))
     app.include_router(oip.router(service, gate))
@@ -66,8 +75,13 @@ def application(service: Service, *, without_keys: bool = False, prefix: str = "
         service.refresh_metrics()
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    async def placed(scope: Scope, receive: Receive, send: Send) -> None:
+        """A proxy may take its prefix away or pass it on."""
+        scope["root_path"] = prefix
+        await app(scope, receive, send)
+
     return Guard(
-        app,
+        placed,
         max_body=service.options.max_body,
         body_seconds=service.options.body_seconds,
         uploads=versions.UPLOAD_PATH,

@@ -10,7 +10,7 @@ from PIL import Image, PngImagePlugin
 
 from invad.data.images import read_image
 from invad.data.preprocess import resize_map
-from invad.report.colours import display, overlay
+from invad.report.colours import display, layer, overlay
 
 MOST_PIXELS = 250_000
 """Of a map that is kept: it has no detail below the cells of the model, of which there are a few thousand."""
@@ -70,17 +70,32 @@ def decode_map(content: bytes) -> NDArray[np.float32]:
     return np.asarray(black + levels / 65535 * (white - black), np.float32)
 
 
-def draw_overlay(image: bytes, map_png: bytes, limits: tuple[float, float]) -> bytes:
-    """PNG of an image under its heat map. limits: (review, bad) of the map. Raises DataError."""
-    pixels = read_image(image)
+def draw_overlay(image: bytes, map_png: bytes, limits: tuple[float, float], side: int | None = None) -> bytes:
+    """PNG of an image under its heat map. limits: (review, bad) of the map. side: pixels of its longer side
+    at most. Raises DataError."""
+    pixels = np.asarray(_shown(image, side))
     whole = resize_map(decode_map(map_png), (pixels.shape[0], pixels.shape[1]))
-    stream = io.BytesIO()
-    Image.fromarray(overlay(pixels, whole, limits)).save(stream, "PNG", compress_level=1)
-    return stream.getvalue()
+    return _png(Image.fromarray(overlay(pixels, whole, limits)))
 
 
-def shown_png(image: bytes) -> bytes:
-    """PNG of 8 bits of any image that can be read, for browsers. Raises DataError."""
+def draw_layer(map_png: bytes, limits: tuple[float, float]) -> bytes:
+    """PNG of a heat map alone, as large as it is kept, to be laid over its image. limits: (review, bad)."""
+    return _png(Image.fromarray(layer(decode_map(map_png), limits)))
+
+
+def shown_png(image: bytes, side: int | None = None) -> bytes:
+    """PNG of 8 bits of any image that can be read, for browsers. side: as above. Raises DataError."""
+    return _png(_shown(image, side))
+
+
+def _shown(image: bytes, side: int | None) -> Image.Image:
+    drawn = Image.fromarray(display(read_image(image)))
+    if side is not None:
+        drawn.thumbnail((side, side), reducing_gap=2.0)
+    return drawn
+
+
+def _png(drawn: Image.Image) -> bytes:
     stream = io.BytesIO()
-    Image.fromarray(display(read_image(image))).save(stream, "PNG", compress_level=1)
+    drawn.save(stream, "PNG", compress_level=1)
     return stream.getvalue()

@@ -159,8 +159,8 @@ class Service(Inspector):
             raise Refused(f"no result {id}", 404)
         return found
 
-    def history(self, query: results.Query) -> list[results.Stored]:
-        """The newest that fit, newest first."""
+    def history(self, query: results.Query) -> tuple[list[results.Stored], str | None]:
+        """The newest that fit, newest first, and `before` of the page after, where there may be one."""
         with self.database.read() as connection:
             return results.page(connection, query)
 

@@ -1,5 +1,6 @@
 """One service and one browser for all tests of the pages."""
 
+import base64
 import os
 import shutil
 
@@ -65,3 +66,9 @@ def page(browser, site, signed_in):
     yield opened
     context.close()
     assert complaints == []
+
+
+@pytest.fixture(scope="session")
+def encoded():
+    """encoded(bytes): as text, for what goes into the browser."""
+    return lambda content: base64.b64encode(content).decode()

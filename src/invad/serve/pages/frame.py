@@ -97,9 +97,13 @@ class Frame:
         )
         return HTMLResponse(text, status, PRIVATE)
 
+    def text(self, caller: Caller, template: str, **values: Any) -> str:
+        """A piece of HTML."""
+        return render(template, **self.shared(caller), **values)
+
     def part_of_page(self, caller: Caller, template: str, **values: Any) -> Response:
         """A piece of HTML that a script puts into a page."""
-        return HTMLResponse(render(template, **self.shared(caller), **values), headers=PRIVATE)
+        return HTMLResponse(self.text(caller, template, **values), headers=PRIVATE)
 
     def shared(self, caller: Caller | None) -> dict[str, Any]:
         """What every template may use."""

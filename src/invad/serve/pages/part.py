@@ -1,5 +1,6 @@
-"""The page of one part."""
+"""The page of one part: the picture under its map, and all that is known of it."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -7,8 +8,30 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from invad.serve.pages.frame import Frame
-from invad.serve.records import Refused
+from invad.serve.records import Refused, Result, utc
+from invad.serve.store import reviews
 from invad.serve.web.auth import Caller
+
+WIDTH = 600.0
+"""Of the drawing of the scale, in its own units."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """Places of a score and its limits along a line from 0 to `WIDTH`."""
+
+    score: float
+    review: float
+    bad: float
+
+
+def scale(part: Result) -> Scale:
+    """Linear, with room beside the outer ones."""
+    values = (part.score, part.review_limit, part.bad_limit)
+    low, high = min(0.0, *values), max(values)
+    spread = (high - low) * 1.08 or 1.0
+    score, review, bad = ((value - low) / spread * WIDTH for value in values)
+    return Scale(score=score, review=review, bad=bad)
 
 
 def router(frame: Frame) -> APIRouter:
@@ -19,9 +42,22 @@ def router(frame: Frame) -> APIRouter:
     @api.get("/parts/{id}")
     def page(request: Request, caller: allowed, id: str) -> Response:
         stored = frame.service.result(id)
-        if caller.stations is not None and stored.result.station not in caller.stations:
+        part = stored.result
+        if caller.stations is not None and part.station not in caller.stations:
             raise Refused(f"no result {id}", 404)  # what a key may not see is not there
-        name = stored.result.station
-        return frame.html(request, caller, "part.html", title="Part", station=name, stored=stored)
+        with frame.service.database.read() as connection:
+            said = reviews.of_result(connection, id)
+        return frame.html(
+            request,
+            caller,
+            "part.html",
+            title=f"Part {part.part_id or part.id}",
+            station=part.station,
+            part=part,
+            map_limits=stored.map_limits,
+            scale=scale(part),
+            width=WIDTH,
+            reviews=[(utc(one.time), one) for one in said],
+        )
 
     return api

@@ -9,7 +9,9 @@ def reference_page(openapi: dict[str, Any], prefix: str) -> str:
     """HTML. prefix: path that a proxy puts before all others."""
     return render(
         "reference.html",
-        title=openapi["info"]["title"],
+        title="Interface",
+        name=openapi["info"]["title"],
+        token="",
         version=openapi["info"]["version"],
         description=openapi["info"].get("description", ""),
         calls=list(_calls(openapi)),

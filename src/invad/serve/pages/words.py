@@ -4,13 +4,13 @@ SIGNIFICANT = 3
 
 
 def number(value: float | None, digits: int = SIGNIFICANT) -> str:
-    """`digits` significant ones, without an exponent where that is readable; a dash for None."""
+    """`digits` significant ones or all before the point, without an exponent where that is readable; a dash
+    for None."""
     if value is None:
         return "–"
     if value and not 1e-4 <= abs(value) < 1e6:
         return f"{value:.{digits - 1}e}"
-    text = f"{value:.{digits}g}"
-    return f"{float(text):.0f}" if "e" in text else text
+    return f"{value:.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
 
 
 def percent(share: float | None, digits: int = 2) -> str:

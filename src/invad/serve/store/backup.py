@@ -1,13 +1,14 @@
 """A copy of a data folder while its service runs, and back again."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from sqlite3 import DatabaseError, connect
 
-from sqlalchemy import func, select, true
+from sqlalchemy import Connection, func, select, true
 
 from invad.errors import ArtifactError, DataError
 from invad.serve.store import keys, stations
@@ -21,6 +22,8 @@ FILES = "files"
 MODELS = "models"
 UNFINISHED_MODEL = "unfinished-"
 """Begins the name of a folder of a version that is being filled; it is emptied when a service starts."""
+COMMAND_LINE = "command line"
+"""In the audit table."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,14 +143,21 @@ def make_key(
     folder: Path, url: str | None, name: str, scopes: Sequence[str], stations: Sequence[str] | None
 ) -> str:
     """The secret of a new key; the service may be running. Raises DataError where there is no database."""
+    with beside(folder, url) as connection:
+        secret, key = keys.make(connection, name, scopes, stations)
+        note(connection, COMMAND_LINE, "make key", {"key": key.id, "scopes": list(scopes)})
+    return secret
+
+
+@contextmanager
+def beside(folder: Path, url: str | None) -> Iterator[Connection]:
+    """One transaction in a database whose service may be running. Raises DataError where there is none."""
     if url is None:
         _require_database(folder)
     database = Database(folder, url, beside=True)
     try:
         with database.write() as connection:
-            secret, key = keys.make(connection, name, scopes, stations)
-            note(connection, "command line", "make key", {"key": key.id, "scopes": list(scopes)})
-        return secret
+            yield connection
     finally:
         database.close()
 

@@ -6,12 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy.sql.elements import ColumnElement
 
 from invad.records import Decision
 from invad.scoring.regions import Region
 from invad.serve.ids import smallest_id
-from invad.serve.records import SCHEMA, Milliseconds, Picture, Result, milliseconds, utc
+from invad.serve.records import SCHEMA, Milliseconds, Picture, Result, Verdict, milliseconds, utc
 from invad.serve.store.schema import outbox, region, result
+
+LOOKED_AT = 50_000
+"""Results whose scores a page asks for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,12 +34,15 @@ class Stored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """Which results: all that are given have to fit. since, until: milliseconds, the latter excluded. before:
-    an id, of the last one of the page before."""
+    """Which results: all that are given have to fit. since, until: milliseconds, the latter excluded. least,
+    most: scores, both included. before: an id, of the last one of the page before."""
 
     station: str | None = None
     stations: tuple[str, ...] | None = None
     decision: Decision | None = None
+    verdict: Verdict | None = None
+    least: float | None = None
+    most: float | None = None
     part_id: str | None = None
     lot: str | None = None
     reviewed: bool | None = None
@@ -84,24 +91,54 @@ def by_request(connection: Connection, station: str, request_id: str) -> Stored 
     return _one(connection, wanted)
 
 
-def page(connection: Connection, query: Query) -> list[Stored]:
-    """The newest that fit, newest first."""
-    wanted = select(result).order_by(result.c.id.desc()).limit(query.limit)
-    for name in ("station", "decision", "part_id", "lot"):
-        if (value := getattr(query, name)) is not None:
-            wanted = wanted.where(result.c[name] == value)
+def page(connection: Connection, query: Query) -> tuple[list[Stored], str | None]:
+    """The newest that fit, newest first, and `before` of the page after, where there may be one.
+
+    Scores have no index of use to an order by time: of what fits otherwise the newest `LOOKED_AT` are read.
+    """
+    of_scores = [
+        *([] if query.least is None else [result.c.score >= query.least]),
+        *([] if query.most is None else [result.c.score <= query.most]),
+    ]
+    newest_first = result.c.id.desc()
+    if not of_scores:
+        wanted = select(result).where(*_fits(query)).order_by(newest_first).limit(query.limit)
+        rows = connection.execute(wanted).all()
+        return _with_regions(connection, rows), rows[-1].id if len(rows) == query.limit else None
+    ids = select(result.c.id).where(*_fits(query)).order_by(newest_first).limit(LOOKED_AT).subquery()
+    wanted = select(result).join(ids, ids.c.id == result.c.id).where(*of_scores)
+    rows = connection.execute(wanted.order_by(newest_first).limit(query.limit)).all()
+    if len(rows) == query.limit:
+        return _with_regions(connection, rows), rows[-1].id
+    looked_at, last = connection.execute(select(func.count(), func.min(ids.c.id))).one()
+    return _with_regions(connection, rows), last if looked_at == LOOKED_AT else None
+
+
+def count_since(connection: Connection, station: str, since: int) -> int:
+    """How many parts of a station have come since then, in milliseconds."""
+    of_station = (result.c.station == station, result.c.id >= smallest_id(since))
+    return connection.scalar(select(func.count()).select_from(result).where(*of_station)) or 0
+
+
+def _fits(query: Query) -> list[ColumnElement[bool]]:
+    """All but the scores."""
+    where = [
+        result.c[name] == value
+        for name in ("station", "decision", "verdict", "part_id", "lot")
+        if (value := getattr(query, name)) is not None
+    ]
     if query.reviewed is not None:
-        wanted = wanted.where(result.c.verdict.is_not(None) if query.reviewed else result.c.verdict.is_(None))
+        where.append(result.c.verdict.is_not(None) if query.reviewed else result.c.verdict.is_(None))
     if query.stations is not None:
-        wanted = wanted.where(result.c.station.in_(query.stations))
+        where.append(result.c.station.in_(query.stations))
     if query.since is not None:
         # An id is made after its part has come, and ids never fall: so this leaves none out, and is quick.
-        wanted = wanted.where(result.c.time >= query.since, result.c.id >= smallest_id(query.since))
+        where += [result.c.time >= query.since, result.c.id >= smallest_id(query.since)]
     if query.until is not None:
-        wanted = wanted.where(result.c.time < query.until)
+        where.append(result.c.time < query.until)
     if query.before is not None:
-        wanted = wanted.where(result.c.id < query.before)
-    return _with_regions(connection, connection.execute(wanted).all())
+        where.append(result.c.id < query.before)
+    return where
 
 
 def newest_id(connection: Connection) -> str | None:

@@ -113,6 +113,12 @@ def _waiting(station: str | None, stations: Sequence[str] | None) -> list[Column
     return where
 
 
+def waiting_at(connection: Connection, station: str) -> int:
+    """How many parts of a station wait for a verdict."""
+    wanted = select(func.count()).where(text(WAITING), result.c.station == station)
+    return connection.scalar(wanted) or 0
+
+
 def window(
     connection: Connection,
     station: str,

@@ -157,6 +157,14 @@ Index(
     postgresql_where=text(WAITING),
 )
 
+Index(
+    "ix_result_verdict",
+    result.c.verdict,
+    result.c.id,
+    sqlite_where=text("verdict IS NOT NULL"),
+    postgresql_where=text("verdict IS NOT NULL"),
+)
+
 review = Table(
     "review",
     metadata,

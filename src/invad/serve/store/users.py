@@ -57,13 +57,24 @@ def add(connection: Connection, name: str, password: str, role: str) -> None:
 
     Raises ConfigError for a name that is impossible or taken, and a role that is none.
     """
+    require_new(connection, name, role)
+    values = {"name": name, "password": password, "role": role, "created": now_ms()}
+    connection.execute(page_user.insert().values(**values))
+
+
+def require_new(connection: Connection, name: str, role: str) -> None:
+    """Raises ConfigError, as `add` does, before somebody is asked for a password."""
     if not _NAME.fullmatch(name) or name != name.strip():
         raise ConfigError(f"user {name!r}: give up to 64 letters, digits, blanks and .@-_, a letter first")
     _require_role(role)
-    if connection.scalar(select(page_user.c.name).where(page_user.c.name == name)) is not None:
+    if password_of(connection, name) is not None:
         raise ConfigError(f"user {name} is there already")
-    values = {"name": name, "password": password, "role": role, "created": now_ms()}
-    connection.execute(page_user.insert().values(**values))
+
+
+def require_known(connection: Connection, name: str) -> None:
+    """Raises ConfigError where there is no such user."""
+    if password_of(connection, name) is None:
+        raise ConfigError(f"no user {name}")
 
 
 def users(connection: Connection) -> list[User]:
@@ -81,6 +92,7 @@ def change(
 
     Raises ConfigError for an unknown user, and a role that is none.
     """
+    require_known(connection, name)
     values = {}
     if password is not None:
         values["password"] = password
@@ -88,15 +100,13 @@ def change(
     if role is not None:
         _require_role(role)
         values["role"] = role
-    found = connection.execute(page_user.update().where(page_user.c.name == name).values(**values))
-    if not found.rowcount:
-        raise ConfigError(f"no user {name}")
+    connection.execute(page_user.update().where(page_user.c.name == name).values(**values))
 
 
 def remove(connection: Connection, name: str) -> None:
     """Remove a user, whose sessions end; what the user did stays. Raises ConfigError for an unknown one."""
-    if not connection.execute(delete(page_user).where(page_user.c.name == name)).rowcount:
-        raise ConfigError(f"no user {name}")
+    require_known(connection, name)
+    connection.execute(delete(page_user).where(page_user.c.name == name))
 
 
 def password_of(connection: Connection, name: str) -> str | None:

@@ -1,5 +1,5 @@
 """The service over HTTP.
 
-Order of imports: problems, guard, auth, uploads, answers, inspection, administration, versions, reviewing,
-drifting, tensors, oip.
+Order of imports: problems, guard, auth, uploads, answers, inspection, administration, people, versions,
+reviewing, drifting, tensors, oip.
 """

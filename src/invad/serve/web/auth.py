@@ -20,12 +20,13 @@ CHANGES_NOTHING = ("GET", "HEAD", "OPTIONS")
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
     """name: for the audit table. stations: where the caller may look and infer; None is everywhere. token: of
-    the session, where there is one."""
+    the session, where there is one. user: who is logged in by name."""
 
     name: str
     scopes: tuple[str, ...]
     stations: tuple[str, ...] | None = None
     token: str = ""
+    user: str | None = None
 
     def may(self, scope: str) -> bool:
         """Whether the caller has a scope; admin has all."""
@@ -67,7 +68,13 @@ class Gate:
         if request.method not in CHANGES_NOTHING:
             require_token(request.headers.get(TOKEN, ""), cookie)
         request.scope.setdefault("state", {})["key"] = account.api_key or account.name
-        caller = Caller(name=account.name, scopes=account.scopes, stations=account.stations, token=token)
+        caller = Caller(
+            name=account.name,
+            scopes=account.scopes,
+            stations=account.stations,
+            token=token,
+            user=account.user,
+        )
         if not caller.may(scope):
             has = ", ".join(account.scopes)
             raise Refused(f"{account.name} has the scopes {has}; this needs {scope}", 403)

@@ -26,6 +26,9 @@ SECURITY = (
     (b"referrer-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+UNLOGGED = ("/live/stations",)
+"""Asked for each second by every open page."""
+
 DRAINED = 64 * MIB
 """Bytes that are read and thrown away so that a sender comes to read the answer."""
 
@@ -136,6 +139,8 @@ class _Watched:
         await self._send(message)
 
     def log(self) -> None:
+        if self.status < 400 and self.scope["path"].endswith(UNLOGGED):
+            return
         fields = {
             "method": self.scope["method"],
             "path": self.scope["path"],

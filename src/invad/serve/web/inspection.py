@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -10,8 +11,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from invad.records import Decision
-from invad.serve.pictures import draw_overlay, shown_png
-from invad.serve.records import Part, Refused, Result
+from invad.serve.pictures import draw_layer, draw_overlay, shown_png
+from invad.serve.records import Part, Refused, Result, Verdict
 from invad.serve.service import Service
 from invad.serve.store import results
 from invad.serve.web.answers import FILE_GONE, NO_KEY, NOT_THERE, Responses, StationName, error, time_of
@@ -20,10 +21,14 @@ from invad.serve.web.uploads import FIELD, image_of
 
 PNG, ANY = "image/png", "application/octet-stream"
 LONGEST_PAGE = 1000
+DRAWN_AT_A_TIME = 2
 SMALL = 1 << 18
 """Bytes whose digest is quicker than a thread; that of more would hold up the loop that serves all."""
 
 ResultId = Annotated[str, Path(description="The id of a result.")]
+Side = Annotated[
+    int | None, Query(ge=16, le=4096, description="Pixels of the longer side at most, of a PNG.")
+]
 MapAnswer = Literal["none", "url", "png16"]
 
 UPLOAD = {
@@ -128,6 +133,11 @@ def history_router(service: Service, gate: Gate) -> APIRouter:
         decision: Decision | None = None,
         part_id: str | None = None,
         lot: str | None = None,
+        verdict: Annotated[Verdict | None, Query(description="What people said last.")] = None,
+        least: Annotated[
+            float | None, Query(description="Least score. With `most`, the newest 50,000 that fit are read.")
+        ] = None,
+        most: Annotated[float | None, Query(description="Largest score.")] = None,
         reviewed: Annotated[bool | None, Query(description="With a verdict, or without one.")] = None,
         since: Annotated[str | None, Query(description="ISO date, UTC unless it says otherwise.")] = None,
         until: Annotated[str | None, Query(description="ISO date, itself excluded.")] = None,
@@ -138,13 +148,16 @@ def history_router(service: Service, gate: Gate) -> APIRouter:
         if station is not None:
             caller.require(station)
             service.require_station(station)
-        found = service.history(
+        found, further = service.history(
             results.Query(
                 station=station,
                 stations=caller.stations,
                 decision=decision,
                 part_id=part_id,
                 lot=lot,
+                verdict=verdict,
+                least=least,
+                most=most,
                 reviewed=reviewed,
                 since=time_of("since", since),
                 until=time_of("until", until),
@@ -153,7 +166,7 @@ def history_router(service: Service, gate: Gate) -> APIRouter:
             )
         )
         rows = [one.result.plain() for one in found]
-        return JSONResponse({"results": rows, "next": rows[-1]["id"] if len(rows) == limit else None})
+        return JSONResponse({"results": rows, "next": further})
 
     def _result(caller: Caller, id: str) -> results.Stored:
         stored = service.result(id)
@@ -172,35 +185,53 @@ def history_router(service: Service, gate: Gate) -> APIRouter:
         response_class=Response,
         responses={**FILE_GONE, 200: {"content": {ANY: {}, PNG: {}}, "description": "The file."}},
     )
-    def image(
+    async def image(
         request: Request,
         caller: reading,
         id: ResultId,
         form: Annotated[
             Literal["original", "png"], Query(description="png: 8 bits, which every browser shows.")
         ] = "original",
+        side: Side = None,
     ) -> Response:
         """Byte by byte, or drawn anew as PNG."""
-        stored = _result(caller, id)
-        tag = f'"{stored.result.image_sha256}{"-png" if form == "png" else ""}"'
-        if (unchanged := _unchanged(request, tag)) is not None:
+        stored = await run_in_threadpool(_result, caller, id)
+        digest = stored.result.image_sha256
+        if form == "png" or side is not None:
+            return await _drawn(
+                request, f'"{digest}-png-{side}"', lambda: shown_png(service.picture(stored, "image"), side)
+            )
+        if (unchanged := _unchanged(request, f'"{digest}"')) is not None:
             return unchanged
-        content = service.picture(stored, "image")
-        if form == "png":
-            return _file(shown_png(content), PNG, tag)
-        return _file(content, ANY, tag, f"{id}.image")
+        content = await run_in_threadpool(service.picture, stored, "image")
+        return _file(content, ANY, f'"{digest}"', f"{id}.image")
 
     @api.get(
         "/results/{id}/map",
         summary="The anomaly map.",
         response_class=Response,
-        responses={**FILE_GONE, 200: {"content": {PNG: {}}, "description": "Grey PNG of 16 bits."}},
+        responses={**FILE_GONE, 200: {"content": {PNG: {}}, "description": "PNG."}},
     )
-    def anomaly_map(request: Request, caller: reading, id: ResultId) -> Response:
+    async def anomaly_map(
+        request: Request,
+        caller: reading,
+        id: ResultId,
+        form: Annotated[
+            Literal["values", "layer"],
+            Query(description="values: grey, of 16 bits. layer: colours, to lay over the image."),
+        ] = "values",
+    ) -> Response:
         """Values run from black to white, which the text `invad:range` of the PNG gives as a JSON list."""
-        stored = _result(caller, id)
+        stored = await run_in_threadpool(_result, caller, id)
+        if form == "layer":
+            tag = f'"{stored.result.id}-layer"'
+            return await _drawn(
+                request, tag, lambda: draw_layer(service.picture(stored, "map"), stored.map_limits)
+            )
         tag = f'"{stored.map_sha256}"'
-        return _unchanged(request, tag) or _file(service.picture(stored, "map"), PNG, tag)
+        if (unchanged := _unchanged(request, tag)) is not None:
+            return unchanged
+        return _file(await run_in_threadpool(service.picture, stored, "map"), PNG, tag)
 
     @api.get(
         "/results/{id}/overlay",
@@ -208,14 +239,24 @@ def history_router(service: Service, gate: Gate) -> APIRouter:
         response_class=Response,
         responses={**FILE_GONE, 200: {"content": {PNG: {}}, "description": "PNG."}},
     )
-    def overlay(request: Request, caller: reading, id: ResultId) -> Response:
+    async def overlay(request: Request, caller: reading, id: ResultId, side: Side = None) -> Response:
         """Coloured by the limits that decided."""
-        stored = _result(caller, id)
-        tag = f'"{stored.result.id}-overlay"'
+        stored = await run_in_threadpool(_result, caller, id)
+
+        def draw() -> bytes:
+            pictures = service.picture(stored, "image"), service.picture(stored, "map")
+            return draw_overlay(*pictures, stored.map_limits, side)
+
+        return await _drawn(request, f'"{stored.result.id}-overlay-{side}"', draw)
+
+    drawing = asyncio.Semaphore(DRAWN_AT_A_TIME)
+
+    async def _drawn(request: Request, tag: str, draw: Callable[[], bytes]) -> Response:
+        """Few at a time: a page full of pictures must not hold up the parts of the line."""
         if (unchanged := _unchanged(request, tag)) is not None:
             return unchanged
-        pictures = service.picture(stored, "image"), service.picture(stored, "map")
-        return _file(draw_overlay(*pictures, stored.map_limits), PNG, tag)
+        async with drawing:
+            return _file(await run_in_threadpool(draw), PNG, tag)
 
     return api
 

@@ -58,6 +58,10 @@ export function localTimes(root = document) {
 document.addEventListener("htmx:configRequest", (event) => {
   if (token) event.detail.headers["X-CSRF-Token"] = token;
 });
+// A page that nobody looks at asks for nothing.
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (document.hidden && event.target.id === "stations") event.preventDefault();
+});
 document.addEventListener("htmx:sendError", () => say("the service does not answer; is it running?", "wrong"));
 document.addEventListener("htmx:responseError", (event) => {
   let text = `the service said ${event.detail.xhr.status}`;
