@@ -50,13 +50,15 @@ KIND = {"Content-Type": "image/jpeg"}
 DAY_MS = 24 * 3600 * 1000
 
 
-def pictures(folder: Path, count: int, width: int, height: int) -> list[Path]:
-    """JPEG files of smooth noise."""
+def pictures(folder: Path, count: int, width: int, height: int, source: Path | None = None) -> list[Path]:
+    """JPEG files of the images in a folder, or of smooth noise, which a model calls bad."""
     rng, paths = np.random.default_rng(0), []
-    for number in range(count):
+    files = sorted(source.rglob("*.png"))[:count] if source else []
+    for number in range(len(files) or count):
         coarse = rng.integers(60, 190, (height // 16, width // 16, 3), dtype=np.uint8)
+        image = Image.open(files[number]).convert("RGB") if files else Image.fromarray(coarse)
         path = folder / f"{number:03}.jpg"
-        Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC).save(path, quality=90)
+        image.resize((width, height), Image.Resampling.BICUBIC).save(path, quality=90)
         paths.append(path)
     return paths
 
@@ -146,10 +148,7 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
     """Rates, waiting times and memory."""
     height, width = map(int, options.size.split("x"))
     with tempfile.TemporaryDirectory() as folder:
-        if options.pictures:
-            paths = sorted(path for path in options.pictures.rglob("*") if path.is_file())[:16]
-        else:
-            paths = pictures(Path(folder), 16, width, height)
+        paths = pictures(Path(folder), 16, width, height, options.pictures)
         bodies = [path.read_bytes() for path in paths]
         detector = runtime.load(options.bundle, threads=options.threads)
         service = Service(options.bundle, Path(folder) / "line", options.threads)
@@ -169,7 +168,7 @@ def speed(options: argparse.Namespace) -> dict[str, Any]:
     shares = sorted(b / a for a, b in zip(own, served, strict=True))
     return {
         "bundle": {"preset": detector.info.preset, "engine": detector.engine.name},
-        "pictures": "given" if options.pictures else f"noise, {height} x {width}",
+        "pictures": f"{'good parts' if options.pictures else 'noise'}, JPEG, {height} x {width}",
         "threads": options.threads,
         "pairs": options.pairs,
         "engine_per_second": statistics.median(own),
@@ -557,7 +556,7 @@ def main() -> None:
         one.add_argument("bundle", type=Path)
         one.add_argument("--threads", type=int, default=1)
     of_speed.add_argument("--size", default="480x640", help="height x width of the pictures")
-    of_speed.add_argument("--pictures", type=Path, help="folder of images in place of noise")
+    of_speed.add_argument("--pictures", type=Path, help="folder of good images (.png) in place of noise")
     of_speed.add_argument("--seconds", type=float, default=5, help="of one stretch")
     of_speed.add_argument("--pairs", type=int, default=5)
     of_overload.add_argument("--seconds", type=float, default=600)

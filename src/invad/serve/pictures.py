@@ -12,11 +12,8 @@ from invad.data.images import read_image
 from invad.data.preprocess import resize_map
 from invad.report.colours import display, layer, overlay
 
-MOST_PIXELS = 250_000
+MOST_PIXELS = 65_536
 """Of a map that is kept: it has no detail below the cells of the model, of which there are a few thousand."""
-
-MOST_COUNTED = 65_536
-"""Pixels that tell what a picture is like: it is done for every part."""
 
 RANGE = "invad:range"
 """Text of the PNG: the values of black and white, as a JSON list."""
@@ -29,7 +26,7 @@ def statistics(pixels: NDArray[Any]) -> tuple[float, float, float]:
     or all white. sharpness: mean absolute difference of neighbours in a row, as a share of grey. Of a picture
     above 65536 pixels every n-th row counts, with all its columns.
     """
-    step = int(np.ceil(pixels.size / 3 / MOST_COUNTED))
+    step = int(np.ceil(pixels.size / 3 / MOST_PIXELS))
     red, green, blue = np.moveaxis(pixels[step // 2 :: step], 2, 0)
     is_float = red.dtype.kind == "f"
     full = 1.0 if is_float else float(np.iinfo(red.dtype).max)
@@ -46,7 +43,7 @@ def statistics(pixels: NDArray[Any]) -> tuple[float, float, float]:
 
 
 def encode_map(map_HW: NDArray[np.float32]) -> bytes:
-    """A grey PNG of 16 bits; of a map above a quarter megapixel every n-th row and column.
+    """A grey PNG of 16 bits; of a map above 65536 pixels every n-th row and column.
 
     A value is black + level / 65535 (white - black), with the range in the text `invad:range`.
     """
