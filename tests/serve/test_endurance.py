@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from bundles import altered, zipped
 from invad.serve.store.backup import check
 
 INSPECT = "/api/v1/stations/default/inspect"
@@ -114,6 +115,25 @@ def test_nothing_accepted_is_lost_when_the_process_is_killed(start, pictures, tm
     assert service.stop() == 0
     seen = check(data, database_url)
     assert (seen.damaged, seen.lost) == ((), ())
+
+
+def test_what_was_activated_judges_after_a_kill(start, bundle, pictures, tmp_path):
+    data = tmp_path / "line"
+    service = start(data)
+    with service.http() as http:
+        path = f"/api/v1/models/{bundle.name}/versions"
+        content = zipped(altered(bundle, tmp_path / "next"))
+        made = http.post(path, content=content, headers={"Content-Type": "application/zip"}).json()
+        there = f"{path}/{made['hash']}"
+        assert http.post(f"{there}:activate", json={"reason": "a trial"}).json()["state"] == "active"
+    service.kill()
+    again = start(data)
+    again.key = service.key
+    with again.http() as http:
+        answer = http.post(INSPECT, files={"image": pictures[0][0]}).json()
+        assert answer["model_version"] == made["hash"]
+        back = http.post("/api/v1/stations/default/version:rollback", json={}).json()
+        assert http.post(INSPECT, files={"image": pictures[0][0]}).json()["model_version"] == back["hash"]
 
 
 def test_sigterm_answers_what_was_taken_and_ends_in_time(start, pictures, tmp_path):

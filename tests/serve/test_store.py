@@ -19,7 +19,7 @@ from invad.scoring.regions import Region
 from invad.serve.ids import Ids
 from invad.serve.options import DAY_MS, Retention
 from invad.serve.records import SCHEMA, Milliseconds, Picture, Result, milliseconds, utc
-from invad.serve.store import backup, keys, outbox, results, retention, reviews, stations, users
+from invad.serve.store import backup, keys, outbox, results, retention, reviews, shadows, stations, users
 from invad.serve.store.database import FILE, Database, migrations, now_ms
 from invad.serve.store.files import Files
 from invad.serve.store.reviews import Review
@@ -597,3 +597,45 @@ def test_a_check_finds_an_altered_file_and_a_damaged_backup_is_refused(tmp_path)
     (tmp_path / FILE).write_bytes(content)
     with pytest.raises(ArtifactError, match="take another backup"):
         backup.restore(tmp_path, tmp_path / "new")
+
+
+def test_versions_shadow_follow_each_other_and_retire(database, tmp_path):
+    with database.write() as connection:
+        assert stations.give(connection, "hash")  # no start was given one before
+        assert not stations.give(connection, "hash")
+        stations.add_version(connection, "new", "model", {"engine": "none"})
+        stations.put_shadow(connection, "default", "new", {"": LIMITS})
+        (station,) = stations.stations(connection)
+        assert (station.active, station.shadow) == ("hash", "new")
+        one = row(decision="good")
+        one = replace(one, result=replace(one.result, model_version="hash"))
+        results.insert(connection, [one], ())
+        said = shadows.Shadowed(
+            result=one.result.id,
+            model_version="new",
+            station="default",
+            calibration=2,
+            score=9.0,
+            p_value=0.1,
+            decision="bad",
+            ms_infer=1.0,
+        )
+        shadows.add(connection, [said, replace(said, result="0" * 26)])
+        shadows.add(connection, [said])  # which was said
+        assert shadows.count(connection, "default", "new") == 1
+        (pair,) = shadows.pairs(connection, "default", "hash", "new", 10)
+        assert (pair.decision, pair.shadow_decision, pair.shadow_score) == ("good", "bad", 9.0)
+        assert {(one.model_version, one.revision) for one in stations.in_force_of(connection, ["new"])} == {
+            ("new", 2)
+        }
+        stations.activate(connection, "default", "new", {"": LIMITS}, "somebody", "a trial")
+        assert stations.activated(connection, "default") == ["new", "hash"]
+        (station,) = stations.stations(connection)
+        assert (station.active, station.shadow) == ("new", None)
+        stations.retire(connection, "hash")
+        assert stations.version(connection, "hash").retired
+        stations.add_version(connection, "hash", "model", {})  # it has come back
+        assert stations.version(connection, "hash").retired is None
+    retention.sweep(database, Files(tmp_path / "files"), Retention(), 10**15, lambda: False)
+    with database.read() as connection:
+        assert shadows.count(connection, "default", "new") == 0  # it went with its result

@@ -26,7 +26,7 @@ from invad.serve import Client, Options, Refused, Service, versions
 from invad.serve.archives import NoArchive, unpack
 from invad.serve.records import Part
 from invad.serve.store import stations
-from invad.serve.store.backup import backup, restore
+from invad.serve.store.backup import backup, check, restore
 from invad.serve.store.schema import audit, shadow
 
 INSPECT = "/api/v1/stations/default/inspect"
@@ -268,6 +268,8 @@ def test_what_was_activated_judges_after_a_kill_and_a_restart(bundle, second, tm
     graph = data / "models" / made.hash / "model.onnx"
     graph.chmod(0o644)
     graph.write_bytes(b"nothing")
+    (line,) = check(data).damaged
+    assert "altered or truncated" in line
     with pytest.raises(ArtifactError, match="altered or truncated"):
         opened()
 

@@ -11,10 +11,12 @@ from sqlite3 import DatabaseError, connect
 from sqlalchemy import Connection, func, select, true
 
 from invad.errors import ArtifactError, DataError
+from invad.runtime.bundle import is_bundle, read_bundle
 from invad.serve.store import keys, stations
 from invad.serve.store.database import FILE, Database, copy_sqlite, note
 from invad.serve.store.files import KINDS, Files
 from invad.serve.store.schema import result
+from invad.serve.store.stations import Version
 from invad.system.files import is_file, is_folder, is_there, make_folder, writing
 from invad.system.lock import sole_writer
 
@@ -100,6 +102,23 @@ def altered(files: Files) -> list[tuple[str, str]]:
     ]
 
 
+def altered_models(folder: Path, versions: Sequence[Version]) -> list[str]:
+    """What is wrong with the folders of versions, one line each; those of bundles are read whole."""
+    lines = []
+    for one in versions:
+        there = folder / one.hash
+        if not is_folder(there):
+            # One that a program gave as an object has none; one that was uploaded has.
+            if "proved" in one.content:
+                lines.append(f"version {one.hash[:12]} of model {one.model} is gone")
+        elif is_bundle(there):
+            try:
+                read_bundle(there)
+            except ArtifactError as error:
+                lines.append(f"version {one.hash[:12]} of model {one.model}: {error}")
+    return lines
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
     """damaged, lost: what rows or files miss, one line each. unnamed: files that no row names."""
@@ -127,9 +146,11 @@ def check(folder: Path, url: str | None = None) -> Checked:
             lost, unnamed = strays(database, files)
             with database.read() as connection:
                 count = connection.scalar(select(func.count()).select_from(result)) or 0
+                kept = [one for one in stations.versions(connection) if one.retired is None]
         finally:
             database.close()
         damaged = [f"{kind} {digest} is altered" for kind, digest in altered(files)]
+        damaged += altered_models(folder / MODELS, kept)
         return Checked(
             results=count,
             files=len(list(files.names())),
