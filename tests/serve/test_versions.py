@@ -155,6 +155,8 @@ def test_what_is_no_version_is_refused_in_one_line(line, bundle, tmp_path):
 
     refused(b"no archive", 400, "is no .zip, .tar or .tar.gz file")
     refused(b"", 400, "is no .zip")
+    form = http.post(path, files={"bundle": b"x"})
+    assert (form.status_code, "send the archive itself" in form.json()["error"]) == (415, True)
     refused(of_zip(("notes.txt", "nothing")), 400, "is missing, this is not a complete model")
     graph = shutil.copytree(bundle, tmp_path / "graph")
     broken(graph, json.loads((graph / BUNDLE).read_text())["graph"])

@@ -108,6 +108,7 @@ def router(service: Service, gate: Gate) -> APIRouter:
             400: error("No bundle, a broken file, or an archive that leads outside."),
             409: error("Of another model, or of another grid."),
             413: error("Too large."),
+            415: error("A form."),
             422: error("It does not say here what it said where it was made."),
             507: error("The disk has no room."),
         },
@@ -116,6 +117,8 @@ def router(service: Service, gate: Gate) -> APIRouter:
     async def upload(request: Request, answer: Response, caller: administering, name: str) -> VersionRecord:
         """The body is a bundle or model folder as .zip, .tar or .tar.gz. It is proved on this machine, and
         then is a candidate: nothing runs it yet."""
+        if request.headers.get("content-type", "").startswith("multipart/"):
+            raise Refused("send the archive itself, not a form: 'curl -T FILE -X POST', for instance", 415)
         declared = int(request.headers.get("content-length") or 0)
         with versions.room_for_upload(service, declared) as folder:
             archive = folder / "archive"
