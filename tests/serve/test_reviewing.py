@@ -248,7 +248,13 @@ def test_two_people_review_without_getting_one_part(line, admin, pictures):
             answer = ada.post(f"/api/v1/results/{second['id']}/review", json=wrong)
             assert answer.status_code in (400, 422), wrong
         assert ada.post("/api/v1/results/none/review", json={"verdict": "bad"}).status_code == 404
-        assert ada.post("/api/v1/stations/default/calibrations", json={}).status_code == 403
+        calibrations = "/api/v1/stations/default/calibrations"
+        assert ada.post(calibrations, json={}).status_code == 403
+        shown = ada.post(calibrations, params={"preview": True}, json={"review_limit": 1e9})
+        assert (shown.status_code, shown.json()["revision"]) == (200, None)
+        mixed = {"review_limit": -1e9, "bad_rate": 0.3}
+        shown = ada.post(calibrations, params={"preview": True}, json=mixed).json()
+        assert shown["rates"][0] > shown["rates"][1] == 0.3
 
 
 def test_new_limits_are_shown_refused_made_and_rolled_back(start, tmp_path, draw):
@@ -279,6 +285,18 @@ def test_new_limits_are_shown_refused_made_and_rolled_back(start, tmp_path, draw
         (drift,) = (one for one in http.get("/api/v1/drift").json()["drift"] if one["category"] is None)
         assert (drift["phase"], drift["parts"], drift["window"]) == ("watching", 1, 1)
         assert 'invad_drift_alarm{category="",station="default"} 0.0' in http.get("/metrics").text
+        trends = http.get("/api/v1/stations/default/trends").json()
+        assert trends["block_seconds"] == 60
+        assert sum(one["parts"] for one in trends["blocks"]) == 41
+        assert [(one["revision"], one["labels"]["parts"]) for one in trends["revisions"]] == [
+            (made["revision"], 1),
+            (1, 40),
+        ]
+        flagged = sum(one["decision"] != "good" for one in before)
+        by_hand = trends["revisions"][1]["false_alarms"]["value"]
+        assert by_hand == flagged / 40  # all of them were called good
+        later = {"since": "2100-01-01"}
+        assert http.get("/api/v1/stations/default/trends", params=later).json()["blocks"] == []
         known = http.post("/api/v1/stations/default/drift:acknowledge", json={"why": "a test"})
         assert known.status_code == 204
         listed = http.get(address).json()["calibrations"]

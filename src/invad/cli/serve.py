@@ -1,6 +1,7 @@
 """invad serve: the service beside the line, and the care of its data folder."""
 
 import os
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -106,6 +107,15 @@ def run(
             help="Share of the good parts that people should look at, too, drawn by lot.",
         ),
     ] = 1 / 200,
+    notice_every: Annotated[
+        float,
+        typer.Option(
+            min=2,
+            metavar="PARTS",
+            rich_help_panel=KEEPING,
+            help="Parts between two notices of drift without a cause, in the mean. Default: a million.",
+        ),
+    ] = 1e6,
     reserve: Annotated[
         int,
         typer.Option(
@@ -143,6 +153,7 @@ def run(
     """
     voice = Voice()
     require_installed()
+    from invad.scoring.drift import DriftSettings
     from invad.serve.options import MIB, Options, Retention
     from invad.serve.running import Address, log_to_standard_error
     from invad.serve.running import run as answer
@@ -162,6 +173,7 @@ def run(
         streams=streams,
         max_body=max_body * MIB,
         audit_share=audit_share,
+        drift=DriftSettings(evidence=notice_every),
         reserve=reserve * MIB,
         retention=Retention(good=keep_good, review=keep_flagged, bad=keep_flagged, rows=keep_rows),
         webhook=webhook,
@@ -255,6 +267,31 @@ def key(
     secret = make_key(data, database, name, split_names(scopes) or (), split_names(stations))
     voice.say(secret)
     voice.hand_over({"key": secret})
+
+
+def verdicts(
+    data: DataOption,
+    output: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for images and masks.")],
+    station: Annotated[str | None, typer.Option(help="Of this station alone. Default: of all.")] = None,
+    database: DatabaseOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Write what people said of parts as a data set in the layout of MVTec AD, for 'invad evaluate'.
+
+    The service may be running. Judged parts become test images, painted masks ground truth; good parts
+    without a verdict fill train/good. What cannot be written is named.
+    """
+    voice = Voice(json)
+    require_installed()
+    from invad.serve.store.judged import export
+
+    written = export(data, database, output, station)
+    voice.warn(*written.left_out)
+    if written.without_masks:
+        count = len(written.without_masks)
+        voice.warn(f"{count} bad parts have no mask and count as whole images alone")
+    voice.say(f"{output}: {written.good} good and {written.bad} bad parts, {written.masks} masks")
+    voice.hand_over({**asdict(written), "output": str(output)})
 
 
 def _say_copied(voice: Voice, where: Path, copied: Any) -> None:

@@ -8,9 +8,9 @@ print(Client("http://127.0.0.1:8000", key="inv_...").inspect("part.png").decisio
 The package needs `pip install 'invad[serve]'`; each class is imported when it is first used, so a client
 needs no server.
 
-Order of imports: ids, options, records, archives, client, store, limits, metrics, models, pictures, parts,
-storing, line, shadowing, webhook, recalibration, watching, accounts, service, reviewing, versions, web,
-pages, app, connections, running.
+Order of imports: ids, options, records, verdicts, archives, client, store, limits, metrics, models,
+pictures, parts, storing, line, shadowing, webhook, recalibration, hints, watching, accounts, service,
+trends, reviewing, versions, web, pages, app, connections, running.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -15,6 +15,7 @@ from invad.serve.archives import packed
 from invad.serve.ids import Ids
 from invad.serve.options import DEFAULT_STATION
 from invad.serve.records import Inspector, Part, Refused, Result
+from invad.serve.verdicts import Words, Written, write_set
 
 KEY_VARIABLE = "INVAD_KEY"
 """Where the key is looked for when none is given: a command line is seen by everybody on a machine."""
@@ -78,6 +79,27 @@ class Client(Inspector):
     def file(self, id: str, kind: str) -> bytes:
         """A file of a result. kind: image, map or overlay. Raises Refused (404, 410) where it is not kept."""
         return self._answer("GET", f"/api/v1/results/{id}/{kind}", self.patience).content
+
+    def export_verdicts(self, output: str | Path, station: str | None = None) -> Written:
+        """Write what people said as a data set that `invad evaluate` reads, into a new or empty folder; see
+        `write_set`. The key needs the scope read. Raises DataError, Refused."""
+        of_station = {} if station is None else {"station": station}
+
+        def words(part: Result) -> Words:
+            said = self._patiently("GET", f"/api/v1/results/{part.id}/reviews")["reviews"]
+            return Words.of((one["verdict"], one["defect"], one["mask"]) for one in said)
+
+        def image(part: Result) -> bytes | None:
+            try:
+                return self.file(part.id, "image") if part.image_kept else None
+            except Refused as refused:
+                if refused.status not in (404, 410):
+                    raise
+                return None
+
+        judged = self.results(reviewed="true", **of_station)
+        unreviewed = self.results(reviewed="false", decision="good", limit=100, **of_station)
+        return write_set(judged, unreviewed, Path(output), words, image)
 
     def stations(self) -> list[dict[str, Any]]:
         """Where parts come from."""

@@ -33,6 +33,11 @@ def number_of(text: str) -> int:
     return number
 
 
+def time_of_id(text: str) -> int:
+    """The milliseconds since 1970 that a ULID begins with. Raises ValueError for what is no ULID."""
+    return number_of(text) >> RANDOM_BITS
+
+
 class Ids:
     """Gives rising ULIDs; may be called from several threads."""
 

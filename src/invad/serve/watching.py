@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from invad.errors import DataError
 from invad.metrics.alarms import count_interval
 from invad.scoring.drift import DriftSettings, Monitor, start, thinning
+from invad.serve.hints import hints
 from invad.serve.metrics import Metrics
 from invad.serve.records import Refused, Result, milliseconds
 from invad.serve.store import drifts, results, stations
@@ -66,7 +67,9 @@ class Watched:
 class DriftReport:
     """phase: commissioning (limits are those of the training), watching, notice or alarm. flagged: parts
     above the review limit among the last `window`; flagged_limit: what chance exceeds once in a thousand
-    windows. since: id of the part after which the change probably began."""
+    windows. since: id of the part after which the change probably began. hints: what the pictures say of the
+    cause, where there is evidence. log10_needed, floor: evidence of a notice, and the distance of the effect
+    from 1/2 that makes it an alarm."""
 
     station: str
     category: str | None
@@ -76,6 +79,9 @@ class DriftReport:
     log10_evidence: float
     effect: float
     since: str | None
+    hints: Sequence[str]
+    log10_needed: float
+    floor: float
     window: int
     flagged: int
     flagged_limit: int
@@ -148,6 +154,8 @@ class Watch:
         with self.database.read() as connection:
             last = np.array(drifts.last_scores(connection, revision, WINDOW))
             points = drifts.points(connection, revision.station, revision.category, most_points)
+            since = watched.since if watched and watched.is_noticed else None
+            sides = None if since is None else drifts.pictures(connection, revision, since, WINDOW)
         calibration = revision.calibration
         limit = calibration.score_limits()[0]
         judged = [(len(last), calibration.n)]
@@ -159,7 +167,10 @@ class Watch:
             every=watched.monitor.settings.every if watched else 1,
             log10_evidence=watched.log10_evidence if watched else 0.0,
             effect=watched.monitor.effect if watched else 0.5,
-            since=watched.since if watched and watched.is_noticed else None,
+            since=since,
+            hints=() if sides is None else hints(*sides),
+            log10_needed=math.log10(self.settings.evidence),
+            floor=self.settings.floor,
             window=len(last),
             flagged=int((last > limit).sum()),
             flagged_limit=count_interval(judged, calibration.rates.review, CHART_CONFIDENCE)[1],

@@ -13,7 +13,8 @@ WAIT_MS = 30_000
 @pytest.fixture(scope="session")
 def site(start, tmp_path_factory):
     """A service with keys. `site.http()` asks as a program, `site.url` is its address."""
-    return start(tmp_path_factory.mktemp("pages") / "line", "--audit-share", "1")
+    options = ("--audit-share", "1", "--notice-every", "1000")  # so that drift is seen within a test
+    return start(tmp_path_factory.mktemp("pages") / "line", *options)
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,61 @@
 """The page /drift."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
+from invad.serve.ids import time_of_id
 from invad.serve.pages.frame import Frame
+from invad.serve.pages.words import percent
+from invad.serve.records import utc
+from invad.serve.store import stations
+from invad.serve.watching import DriftReport
 from invad.serve.web.auth import Caller
+
+LOOKS = {"commissioning": "plain", "watching": "good", "notice": "review", "alarm": "bad"}
+
+CHARTS = (
+    (
+        "evidence",
+        "Evidence of a change",
+        "Powers of ten by which bets against “all is as before” have grown. Above the line it is a notice.",
+    ),
+    (
+        "effect",
+        "Size of the change",
+        "Mean rank among the scores that the limits were made from. Below one half scores have risen; "
+        "outside the lines a notice becomes an alarm.",
+    ),
+    (
+        "flagged",
+        "Share flagged",
+        "Parts above the review limit, which the watch for drift leaves out. The band is what chance does to "
+        "limits made of so few parts.",
+    ),
+    ("false-alarms", "False alarms, by verdicts", "Good parts that were flagged, dated by when they came."),
+    ("missed", "Missed defects, by audited parts", "Bad parts among the good ones that were drawn by lot."),
+    ("grey", "Mean grey", "0 is black. It moves with the lamp and the exposure."),
+    ("clipped", "Clipped share", "Pixels that are all black or all white."),
+    ("sharpness", "Sharpness", "It falls with focus, vibration and dirt."),
+)
+"""Name, title, what it shows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """A report in words. look: of its badge."""
+
+    category: str | None
+    phase: str
+    look: str
+    lines: Sequence[str]
+    since: str | None
+    since_time: str | None
+    hints: Sequence[str]
 
 
 def router(frame: Frame) -> APIRouter:
@@ -18,6 +66,59 @@ def router(frame: Frame) -> APIRouter:
     @api.get("/drift")
     def page(request: Request, caller: allowed, station: str | None = None) -> Response:
         chosen = frame.one_station(caller, station)
-        return frame.html(request, caller, "drift.html", title="Drift", station=chosen, all_stations=False)
+        with frame.service.database.read() as connection:
+            found = [one for one in stations.deciding(connection) if one.station == chosen]
+        found.sort(key=lambda one: one.category)
+        return frame.html(
+            request,
+            caller,
+            "drift.html",
+            title="Drift",
+            station=chosen,
+            all_stations=False,
+            reports=[in_words(frame.service.watch.report(one, 1)) for one in found],
+            charts=CHARTS,
+            may_apply=caller.may("admin"),
+        )
 
     return api
+
+
+def in_words(report: DriftReport) -> Said:
+    """What a person has to know of it, the most important first."""
+    lines = [_state(report)]
+    if report.window and report.flagged > report.flagged_limit:
+        lines.append(
+            f"{report.flagged} of the last {report.window} parts were flagged; chance brings more than "
+            f"{report.flagged_limit} once in a thousand windows. Those are defects or a drift upwards: "
+            "review tells."
+        )
+    elif report.window:
+        lines.append(
+            f"{report.flagged} of the last {report.window} parts were flagged "
+            f"({percent(report.flagged / report.window)}); up to {report.flagged_limit} may be chance."
+        )
+    if report.every > 1:
+        lines.append(f"Neighbours are alike here, so each {report.every}th part is watched.")
+    return Said(
+        category=report.category,
+        phase=report.phase,
+        look=LOOKS[report.phase],
+        lines=lines,
+        since=report.since,
+        since_time=utc(time_of_id(report.since)) if report.since else None,
+        hints=report.hints,
+    )
+
+
+def _state(report: DriftReport) -> str:
+    risen = "risen" if report.effect < 0.5 else "fallen"
+    seen = f"{report.parts} parts were watched"
+    return {
+        "commissioning": "The limits are still those of the training. Let the line run, judge what is "
+        "flagged, and make limits of the line on the page Limits: from then on it is watched.",
+        "watching": f"Parts look as they did when the limits were made; {seen} since.",
+        "notice": f"There is evidence that scores have {risen}, by little; {seen}. More of it is an alarm.",
+        "alarm": f"Parts look different: their scores have {risen}. The watch stands still until the cause "
+        "is known or new limits are in force.",
+    }[report.phase]

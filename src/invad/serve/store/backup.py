@@ -43,7 +43,7 @@ def backup(folder: Path, target: Path) -> Copied:
     The service may run: the rows are those of one moment, and files are never changed, only removed when they
     have expired. Raises DataError, ArtifactError.
     """
-    _require_database(folder)
+    require_database(folder)
     make_folder(target)
     target_database = target / FILE
     copy_sqlite(folder / FILE, target_database)
@@ -52,7 +52,7 @@ def backup(folder: Path, target: Path) -> Copied:
 
 def restore(source: Path, folder: Path) -> Copied:
     """Make a data folder of a backup. Raises DataError when there is something in the folder already."""
-    _require_database(source)
+    require_database(source)
     if is_there(folder) and (not is_folder(folder) or any(folder.iterdir())):
         raise DataError(f"{folder}: is not empty; restore into a new folder")
     for problem in problems(source):
@@ -136,7 +136,7 @@ def check(folder: Path, url: str | None = None) -> Checked:
     Raises DataError when a service uses it or there is no database, ArtifactError for an unreadable one.
     """
     if url is None:
-        _require_database(folder)
+        require_database(folder)
     with sole_writer(folder, "service"):
         damaged = problems(folder) if url is None else []
         if damaged:
@@ -174,7 +174,7 @@ def make_key(
 def beside(folder: Path, url: str | None) -> Iterator[Connection]:
     """One transaction in a database whose service may be running. Raises DataError where there is none."""
     if url is None:
-        _require_database(folder)
+        require_database(folder)
     database = Database(folder, url, beside=True)
     try:
         with database.write() as connection:
@@ -183,7 +183,8 @@ def beside(folder: Path, url: str | None) -> Iterator[Connection]:
         database.close()
 
 
-def _require_database(folder: Path) -> None:
+def require_database(folder: Path) -> None:
+    """Raises DataError where there is no database file."""
     if not is_file(folder / FILE):
         raise DataError(
             f"{folder}: holds no {FILE}; give the data folder of a service. A PostgreSQL database is copied "

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, delete, or_, select
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -101,6 +103,19 @@ def parts(
     columns = (result.c.id, result.c.time, result.c.score)
     wanted = select(*columns).where(*where).order_by(result.c.id).limit(limit)
     return list(connection.execute(wanted))
+
+
+def pictures(
+    connection: Connection, revision: Revision, since: str, count: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(grey, clipped, sharpness) of the newest parts up to `since`, and of the newest ones after it."""
+    columns = (result.c.grey, result.c.clipped, result.c.sharpness)
+    sides = []
+    for side in (result.c.id <= since, result.c.id > since):
+        wanted = select(*columns).where(*_of(revision), side).order_by(result.c.id.desc()).limit(count)
+        rows = [tuple(row) for row in connection.execute(wanted)]
+        sides.append(np.array(rows, np.float64).reshape(-1, len(columns)))
+    return sides[0], sides[1]
 
 
 def last_scores(connection: Connection, revision: Revision, count: int) -> list[float]:

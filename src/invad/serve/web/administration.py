@@ -113,7 +113,7 @@ def router(service: Service, gate: Gate) -> APIRouter:
         with service.database.read() as connection:
             found = stations.revisions(connection, station)
             deciding = {one.id for one in stations.deciding(connection)}
-        return {"calibrations": [_revision(one, one.id in deciding) for one in found]}
+        return {"calibrations": [revision_record(one, one.id in deciding) for one in found]}
 
     @api.get("/keys", summary="The keys, without their secrets.")
     def list_keys(caller: administering) -> dict[str, list[KeyRecord]]:
@@ -148,7 +148,8 @@ def _station(one: stations.Station) -> StationRecord:
     return StationRecord(name=one.name, created=utc(one.created), active=one.active, shadow=one.shadow)
 
 
-def _revision(one: stations.Revision, in_force: bool) -> RevisionRecord:
+def revision_record(one: stations.Revision, in_force: bool) -> RevisionRecord:
+    """What is said of a revision."""
     limits = one.calibration
     review, bad = limits.score_limits()
     return RevisionRecord(

@@ -32,6 +32,11 @@ class Caller:
         """Whether the caller has a scope; admin has all."""
         return scope in self.scopes or "admin" in self.scopes
 
+    def require_scope(self, scope: str) -> None:
+        """Raises Refused (403) for a caller without it."""
+        if not self.may(scope):
+            raise Refused(f"this key has the scopes {', '.join(self.scopes)}; it needs {scope}", 403)
+
     def require(self, station: str) -> None:
         """Raises Refused for a station that the key is not for."""
         if self.stations is not None and station not in self.stations:

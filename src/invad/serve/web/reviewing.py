@@ -125,13 +125,16 @@ def router(service: Service, gate: Gate) -> APIRouter:
         responses={**NOT_THERE, 409: error("They would be wrong, and why.")},
     )
     def recalibrate(
-        caller: administering,
+        caller: reading,
         station: StationName,
         given: NewCalibration,
         preview: Annotated[bool, Query(description="Say what they would be, and change nothing.")] = False,
     ) -> Proposal:
-        """All parts of a time count: good ones without a verdict as normal, flagged ones by their verdict."""
+        """All parts of a time count: good ones without a verdict as normal, flagged ones by their verdict.
+        A preview needs the scope `read`, all else `admin`."""
         caller.require(station)
+        if not preview:
+            caller.require_scope("admin")
         service.require_station(station)
         window = (time_of("since", given.since), time_of("until", given.until))
         rates = _rates(service, station, given)
@@ -162,7 +165,12 @@ def _rates(service: Service, station: str, given: NewCalibration) -> Rates | Non
         return None
     key = service.in_force.key(station, given.category)
     current = service.in_force.limits(station, key).calibration.rates
-    return Rates(review=given.review_rate or current.review, bad=given.bad_rate or current.bad)
+    review, bad = given.review_rate or current.review, given.bad_rate or current.bad
+    if given.review_limit is not None:  # which takes the place of this rate
+        review = max(review, bad)
+    if given.bad_limit is not None:
+        bad = min(review, bad)
+    return Rates(review=review, bad=bad)
 
 
 def _review(one: Review) -> ReviewRecord:
