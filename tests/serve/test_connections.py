@@ -7,7 +7,7 @@ import time
 import pytest
 
 from greys import Greys, png
-from invad.serve import Options, Service
+from invad.serve import Options, Service, running
 
 HEAD_SECONDS = 0.5
 
@@ -98,3 +98,13 @@ def test_others_are_answered_beside_many_that_are_silent(place):
     for one in silent:
         assert ended(one)[0].startswith(b"HTTP/1.1 408 ")
         one.close()
+
+
+def test_answers_do_not_wait_for_each_other():
+    """asyncio turns Nagle's algorithm off where a socket says that it is of TCP: 40 ms of each answer."""
+    with (
+        running._listening(running.Address(port=0)) as listening,
+        socket.create_connection(listening.getsockname()),
+        listening.accept()[0] as accepted,
+    ):
+        assert accepted.proto == socket.IPPROTO_TCP

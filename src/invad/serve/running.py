@@ -123,7 +123,8 @@ def server_of(service: Service, address: Address) -> uvicorn.Server:
 
 def _listening(address: Address) -> socket.socket:
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    opened = socket.socket(family)
+    # With the protocol named, asyncio sends small packets at once; else each answer waits 40 ms for an ACK.
+    opened = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         opened.bind((address.host, address.port))
