@@ -159,6 +159,8 @@ def plans(database, ask):
         lambda c: results.page(c, results.Query(part_id="7")),
         lambda c: results.page(c, results.Query(lot="L")),
         lambda c: results.page(c, results.Query(verdict="bad")),
+        lambda c: results.page(c, results.Query(until=10**12)),
+        lambda c: results.page(c, results.Query(station="default", least=9, most=10)),
         lambda c: results.count_since(c, "default", 10**12),
         lambda c: results.by_request(c, "default", "r"),
         lambda c: results.newest_id(c),
@@ -176,7 +178,9 @@ def test_a_long_history_is_not_read_through(tmp_path, ask):
         results.insert(connection, [row() for _ in range(200)], ())
     found = plans(database, ask)
     database.close()
+    bounded = ("SCAN newest", "SCAN nearest")  # results of an inner search, which has a limit
     scans = [line for line in found if line.startswith("SCAN") and "INDEX" not in line]
+    scans = [line for line in scans if line not in bounded]
     assert found
     assert scans == []
 

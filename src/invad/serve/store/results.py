@@ -14,6 +14,7 @@ from invad.serve.ids import smallest_id
 from invad.serve.records import SCHEMA, Milliseconds, Picture, Result, Verdict, milliseconds, utc
 from invad.serve.store.schema import outbox, region, result
 
+NEAREST = 1000
 LOOKED_AT = 50_000
 """Results whose scores a page asks for."""
 
@@ -105,7 +106,7 @@ def page(connection: Connection, query: Query) -> tuple[list[Stored], str | None
         wanted = select(result).where(*_fits(query)).order_by(newest_first).limit(query.limit)
         rows = connection.execute(wanted).all()
         return _with_regions(connection, rows), rows[-1].id if len(rows) == query.limit else None
-    ids = select(result.c.id).where(*_fits(query)).order_by(newest_first).limit(LOOKED_AT).subquery()
+    ids = select(result.c.id).where(*_fits(query)).order_by(newest_first).limit(LOOKED_AT).subquery("newest")
     wanted = select(result).join(ids, ids.c.id == result.c.id).where(*of_scores)
     rows = connection.execute(wanted.order_by(newest_first).limit(query.limit)).all()
     if len(rows) == query.limit:
@@ -135,7 +136,14 @@ def _fits(query: Query) -> list[ColumnElement[bool]]:
         # An id is made after its part has come, and ids never fall: so this leaves none out, and is quick.
         where += [result.c.time >= query.since, result.c.id >= smallest_id(query.since)]
     if query.until is not None:
-        where.append(result.c.time < query.until)
+        # Ids rise with time, but where a clock was set back: so the largest id of the parts nearest in time
+        # bounds the search. Without it every newer part would be looked at.
+        near = select(result.c.id).where(result.c.time < query.until).order_by(result.c.time.desc())
+        nearest = near.limit(NEAREST).subquery("nearest")
+        where += [
+            result.c.time < query.until,
+            result.c.id <= select(func.max(nearest.c.id)).scalar_subquery(),
+        ]
     if query.before is not None:
         where.append(result.c.id < query.before)
     return where
