@@ -104,6 +104,10 @@ def test_pictures_of_a_result(http, pictures, exported):
     for name in ("overlay", "image?form=png"):
         with Image.open(io.BytesIO(http.get(f"{address}/{name}").content)) as drawn:
             assert (drawn.format, drawn.size) == ("PNG", (64, 64))
+    for name, mode, size in (("image?side=32", "RGB", (32, 32)), ("map?form=layer", "RGBA", (64, 64))):
+        with Image.open(io.BytesIO(http.get(f"{address}/{name}").content)) as drawn:
+            assert (drawn.mode, drawn.size) == (mode, size)
+    assert http.get(f"{address}/overlay?side=5").status_code == 422
     assert send(http, bad, map="url").json()["map"].startswith("/api/v1/results/")
     assert "map" not in send(http, bad).json()
 

@@ -15,6 +15,9 @@ from invad.report.colours import display, layer, overlay
 MOST_PIXELS = 65_536
 """Of a map that is kept: it has no detail below the cells of the model, of which there are a few thousand."""
 
+LAYER_SIDE = 1024
+"""Pixels of the longer side of a heat map that lies over its image."""
+
 RANGE = "invad:range"
 """Text of the PNG: the values of black and white, as a JSON list."""
 
@@ -75,9 +78,12 @@ def draw_overlay(image: bytes, map_png: bytes, limits: tuple[float, float], side
     return _png(Image.fromarray(overlay(pixels, whole, limits)))
 
 
-def draw_layer(map_png: bytes, limits: tuple[float, float]) -> bytes:
-    """PNG of a heat map alone, as large as it is kept, to be laid over its image. limits: (review, bad)."""
-    return _png(Image.fromarray(layer(decode_map(map_png), limits)))
+def draw_layer(map_png: bytes, limits: tuple[float, float], size: tuple[int, int]) -> bytes:
+    """PNG of a heat map alone, to be laid over its image. limits: (review, bad). size: height and width of
+    the image; the layer has its shape, and 1024 pixels on the longer side at most."""
+    shrunk = min(1.0, LAYER_SIDE / max(size))
+    height, width = (max(1, round(side * shrunk)) for side in size)
+    return _png(Image.fromarray(layer(resize_map(decode_map(map_png), (height, width)), limits)))
 
 
 def shown_png(image: bytes, side: int | None = None) -> bytes:

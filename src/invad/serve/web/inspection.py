@@ -225,9 +225,12 @@ def history_router(service: Service, gate: Gate) -> APIRouter:
         stored = await run_in_threadpool(_result, caller, id)
         if form == "layer":
             tag = f'"{stored.result.id}-layer"'
-            return await _drawn(
-                request, tag, lambda: draw_layer(service.picture(stored, "map"), stored.map_limits)
-            )
+            size = stored.result.height, stored.result.width
+
+            def draw() -> bytes:
+                return draw_layer(service.picture(stored, "map"), stored.map_limits, size)
+
+            return await _drawn(request, tag, draw)
         tag = f'"{stored.map_sha256}"'
         if (unchanged := _unchanged(request, tag)) is not None:
             return unchanged
