@@ -18,6 +18,16 @@ DROP = """([name, content]) => {
 }"""
 
 
+NAMELESS = """() => {
+  const isNamed = (one) => one.ariaLabel || one.labels?.length || one.type === "hidden";
+  const fields = [...document.querySelectorAll("input, select, textarea")].filter((one) => !isNamed(one));
+  const said = [...document.querySelectorAll("button, a, summary")];
+  const mute = said.filter((one) => !one.ariaLabel && !one.textContent.trim());
+  const bare = [...document.querySelectorAll("img:not([alt]), th:not([scope])")];
+  return [...fields, ...mute, ...bare].map((one) => one.outerHTML);
+}"""
+
+
 def test_vendored_files_are_those_of_their_packages():
     listed = json.loads((VENDOR / "hashes.json").read_text())
     found = {path.name: sha256(path.read_bytes()).hexdigest() for path in VENDOR.iterdir()}
@@ -34,12 +44,13 @@ def test_the_bar_leads_to_every_page(page):
 
 
 @pytest.mark.parametrize("path", ["/", "/history", "/settings", "/docs"])
-def test_a_page_fits_a_telephone(path, page):
+def test_a_page_fits_a_telephone_and_names_what_it_holds(path, page):
     page.set_viewport_size({"width": 390, "height": 800})
     page.goto(path)
     width = "document.documentElement.scrollWidth"
     assert page.evaluate(width) <= 390
     assert page.locator("h1").count() == 1
+    assert page.evaluate(NAMELESS) == []
 
 
 def test_a_picture_is_sent_seen_found_and_looked_at(page, site, pictures):
