@@ -41,7 +41,7 @@ class Frame:
     prefix: str
 
     def needs(self, scope: str) -> Callable[[Request], "object"]:
-        """A dependency of FastAPI that gives the caller; nobody knows who calls? then the page to log in."""
+        """A dependency of FastAPI that gives the caller; who is not logged in is led to the form."""
         return self.gate.needs(scope)
 
     def stations(self, caller: Caller) -> list[str]:
