@@ -36,12 +36,13 @@ SURFACE = {
     "benchmark run": "DATASET ROOT --setting --categories --preset --seeds --steps --metrics --output "
     "--keep-models --device --json --split --strict --backbone --weights",
     "benchmark rescore": "PREDICTIONS --metrics --output --json",
-    "serve run": "MODEL --data --port --host --no-auth --engine --device --queue --batch --streams --threads "
-    "--database --keep-good --keep-flagged --keep-rows --audit-share --notice-every --reserve --max-body "
-    "--webhook --prefix --tls-certificate --tls-key",
+    "serve run": "MODEL|LINE.toml --data --port --host --no-auth --engine --device --queue --batch --streams "
+    "--threads --database --keep-good --keep-flagged --keep-rows --audit-share --notice-every --reserve "
+    "--max-body --webhook --prefix --tls-certificate --tls-key",
     "serve backup": "--data --output --json",
     "serve restore": "BACKUP --data --json",
-    "serve check": "--data --database --json",
+    "serve init": "--example",
+    "serve check": "LINE.toml --data --database --json",
     "serve verdicts": "--data --output --station --database --json",
     "serve key": "--data --scopes --stations --name --database --json",
     "serve user add": "NAME --data --role --database",

@@ -12,7 +12,6 @@ from typer.core import TyperGroup
 from invad.cli.options import (
     ENGINES,
     SPEED,
-    BundleArgument,
     DeviceOption,
     EngineOption,
     JsonOption,
@@ -58,7 +57,13 @@ DatabaseOption = Annotated[
 
 
 def run(
-    model: BundleArgument,
+    model: Annotated[
+        Path,
+        typer.Argument(
+            metavar="MODEL|LINE.toml",
+            help="Folder of 'invad train' or 'invad export', or a file of stations, see 'invad serve init'.",
+        ),
+    ],
     data: DataOption,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     host: Annotated[
@@ -155,6 +160,8 @@ def run(
     require_installed()
     from invad.scoring.drift import DriftSettings
     from invad.serve.options import MIB, Options, Retention
+    from invad.serve.plant.lineup import is_lineup, read_lineup
+    from invad.serve.plant.plant import Plant
     from invad.serve.running import Address, log_to_standard_error
     from invad.serve.running import run as answer
     from invad.serve.service import Service
@@ -179,8 +186,10 @@ def run(
         webhook=webhook,
         webhook_secret=os.environ.get(SECRET_VARIABLE, ""),
     )
+    lineup = read_lineup(model) if is_lineup(model) else None
+    judging = model if lineup is None else lineup.models
     with Service(
-        model, data, database=database, options=options, engine=engine, device=device, threads=threads
+        judging, data, database=database, options=options, engine=engine, device=device, threads=threads
     ) as service:
         log_to_standard_error()
 
@@ -190,7 +199,16 @@ def run(
                 voice.say(f"Key, shown this once: {secret}")
             voice.say(f"Listening on {url}, described at {url}/docs")
 
-        answer(service, address, opened)
+        answer(service, address, opened, None if lineup is None else Plant(service, model))
+
+
+def init(
+    example: Annotated[bool, typer.Option("--example", help="With every key, and what it means.")] = False,
+) -> None:
+    """Print a line.toml to begin with: the stations of a service, their models, and where parts come from."""
+    from invad.serve.plant.lineup import EXAMPLE, SMALLEST
+
+    Voice().say(*(EXAMPLE if example else SMALLEST).splitlines())
 
 
 def backup(
@@ -220,30 +238,59 @@ def restore(
     _say_copied(voice, data, restore(backup, data))
 
 
-def check(data: DataOption, database: DatabaseOption = None, json: JsonOption = None) -> None:
-    """Say what is wrong with a data folder whose service is stopped: damaged rows or files, lost, not named.
+def check(
+    lineup: Annotated[
+        Path | None, typer.Argument(metavar="LINE.toml", help="Stations, whose models and folders are tried.")
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Folder of a service that is stopped."),
+    ] = None,
+    database: DatabaseOption = None,
+    json: JsonOption = None,
+) -> None:
+    """Say what is wrong with a file of stations, or with a data folder whose service is stopped.
 
-    Nothing is changed. The exit status is 1 when something is damaged or lost.
+    Of a data folder: what is damaged, lost, or not named. Nothing is changed. The exit status is 1 when a
+    station could not work, or something is damaged or lost.
     """
     voice = Voice(json)
     require_installed()
-    from invad.serve.store.backup import check
+    if lineup is None and data is None:
+        raise ConfigError("give a LINE.toml, or --data and the folder of a service")
+    summary: dict[str, Any] = {}
+    refused = []
+    if lineup is not None:
+        from invad.serve.plant.checking import problems
+        from invad.serve.plant.lineup import read_lineup
 
-    found = check(data, database)
-    for line in (*found.damaged, *found.lost, *found.unnamed):
-        voice.say(line)
-    voice.say(f"{found.results} results, {found.files} files")
-    voice.hand_over(
-        {
+        read = read_lineup(lineup)
+        wrong = list(problems(read))
+        for line in wrong:
+            voice.say(line)
+        voice.say(f"{len(read.station)} stations")
+        summary |= {"stations": len(read.station), "problems": wrong}
+        if wrong:
+            refused.append(f"{lineup}: {len(wrong)} problems")
+    if data is not None:
+        from invad.serve.store.backup import check
+
+        found = check(data, database)
+        for line in (*found.damaged, *found.lost, *found.unnamed):
+            voice.say(line)
+        voice.say(f"{found.results} results, {found.files} files")
+        summary |= {
             "results": found.results,
             "files": found.files,
             "damaged": list(found.damaged),
             "lost": list(found.lost),
             "unnamed": list(found.unnamed),
         }
-    )
-    if found.damaged or found.lost:
-        raise DataError(f"{data}: {len(found.damaged)} damaged, {len(found.lost)} lost; restore a backup")
+        if found.damaged or found.lost:
+            refused.append(f"{data}: {len(found.damaged)} damaged, {len(found.lost)} lost; restore a backup")
+    voice.hand_over(summary)
+    if refused:
+        raise DataError("; ".join(refused))
 
 
 def key(

@@ -56,6 +56,15 @@ class Metrics:
         self.oldest = Gauge(
             "invad_outbox_oldest_seconds", "Age of the oldest of them.", ["sink"], registry=registry
         )
+        self.source_files = Counter(
+            "invad_source_files", "Images that a source took.", ["station", "outcome"], registry=registry
+        )
+        self.source_waiting = Gauge(
+            "invad_source_waiting", "Images that are there and not answered.", ["station"], registry=registry
+        )
+        self.source_up = Gauge(
+            "invad_source_up", "1 while a source can take images.", ["station"], registry=registry
+        )
         self.model = Gauge(
             "invad_model", "1 for the model that judges.", ["model", "hash", "engine"], registry=registry
         )

@@ -124,6 +124,21 @@ class Result:
         return cls(**known)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceState:
+    """What a source does that brings parts by itself. place: where it looks. problem: why it takes nothing,
+    in words, or None. waiting: images that are there and not answered. taken, failed: since the start;
+    failed ones could not be judged. other: files left alone, because they are no images of the pattern."""
+
+    kind: str
+    place: str
+    problem: str | None
+    waiting: int
+    taken: int
+    failed: int
+    other: int
+
+
 class Inspector(ABC):
     """Whatever judges a part and keeps the result: a service in this process, or one at an address."""
 

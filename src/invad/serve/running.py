@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from invad.errors import ConfigError, DataError, reason
 from invad.serve.app import application
 from invad.serve.connections import protocol
 from invad.serve.options import is_loopback
+from invad.serve.plant.plant import Plant
 from invad.serve.records import utc
 from invad.serve.service import Service
 from invad.system.signals import answering
@@ -85,10 +86,11 @@ class _Server(uvicorn.Server):
         yield
 
 
-def run(service: Service, address: Address, said: Callable[[str], None]) -> None:
+def run(service: Service, address: Address, said: Callable[[str], None], plant: Plant | None = None) -> None:
     """Answer requests until SIGTERM or Ctrl-C; then take no more, answer those under way, close the service.
 
-    said: told the address when the port is open. Raises DataError for a port that cannot be had.
+    said: told the address when the port is open. plant: sources that are started then and ended before the
+    service; SIGHUP has them read their file again. Raises DataError for a port that cannot be had.
     """
     listening = _listening(address)
     host, port = listening.getsockname()[:2]
@@ -97,13 +99,18 @@ def run(service: Service, address: Address, said: Callable[[str], None]) -> None
     server = server_of(service, address)
     # A run that comes back from the engine waits for the interpreter; by default up to 5 ms a time.
     sys.setswitchinterval(SWITCH_SECONDS)
-    with answering((signal.SIGINT, signal.SIGTERM), lambda: server.handle_exit(signal.SIGTERM, None)):
-        try:
-            said(f"{scheme}://{shown}:{port}{address.prefix}")
-            server.run([listening])
-        finally:
-            listening.close()
-            service.close(CLOSE_SECONDS)
+    with ExitStack() as ends:
+        ends.enter_context(
+            answering((signal.SIGINT, signal.SIGTERM), lambda: server.handle_exit(signal.SIGTERM, None))
+        )
+        ends.callback(service.close, CLOSE_SECONDS)
+        ends.callback(listening.close)
+        if plant is not None:
+            ends.enter_context(answering((signal.SIGHUP,), plant.ask_reload))
+            ends.callback(plant.close)
+            plant.start()
+        said(f"{scheme}://{shown}:{port}{address.prefix}")
+        server.run([listening])
 
 
 def server_of(service: Service, address: Address) -> uvicorn.Server:

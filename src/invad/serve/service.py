@@ -16,15 +16,15 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from invad.detector.opening import AUTO
 from invad.errors import ArtifactError, ConfigError, DataError, InvadError
-from invad.runtime.predictor import Predictor
 from invad.serve.accounts import Accounts
+from invad.serve.given import Given, open_given, take_given
 from invad.serve.limits import InForce
 from invad.serve.line import Line
 from invad.serve.metrics import Metrics
-from invad.serve.models import Loaded, Models, Opening, told_of
+from invad.serve.models import Loaded, Models, Opening
 from invad.serve.options import DEFAULT_STATION, Options, station_name
 from invad.serve.parts import Job
-from invad.serve.records import Inspector, Part, Refused, Result, require_word
+from invad.serve.records import Inspector, Part, Refused, Result, SourceState, require_word
 from invad.serve.shadowing import Shadow
 from invad.serve.store import keys, outbox, results, retention, reviews, stations
 from invad.serve.store.backup import FILES, MODELS
@@ -62,7 +62,7 @@ class Service(Inspector):
 
     def __init__(
         self,
-        model: str | Path | Predictor,
+        model: Given | Mapping[str, Given],
         data: str | Path,
         *,
         database: str | None = None,
@@ -71,8 +71,9 @@ class Service(Inspector):
         device: str | None = None,
         threads: int | None = None,
     ):
-        """model: folder of 'invad train' or 'invad export', or a detector that was saved or loaded. data: the
-        folder of images, maps and, without a PostgreSQL `database` URL, of the rows; made if need be.
+        """model: folder of 'invad train' or 'invad export', or a detector that was saved or loaded; for
+        several stations one of each, by name. data: the folder of images, maps and, without a PostgreSQL
+        `database` URL, of the rows; made if need be.
         engine, device, threads: as of `invad predict`.
 
         Raises DataError when another service uses the folder or nothing can be written there, ArtifactError
@@ -90,7 +91,7 @@ class Service(Inspector):
             self.options = options
             opening = Opening(engine=engine, device=device, threads=threads)
             self.models = Models(self.folder / MODELS, options, opening)
-            given = self._given(model)
+            given = open_given(self.models, model)
             self.metrics = Metrics()
             self.keyring = keys.Keyring(self.database)
             self.accounts = Accounts(self.database, self.keyring)
@@ -98,7 +99,7 @@ class Service(Inspector):
             self.watch = Watch(self.database, self.metrics, options.drift)
             self.uploading = threading.Lock()
             self._switching = threading.Lock()
-            self._take_model(given)
+            self._take_given(given)
             self._stopping = threading.Event()
             self.webhook = self._webhook()
             self.line = Line(
@@ -121,6 +122,7 @@ class Service(Inspector):
                 most=options.shadow,
                 memory=options.memory,
             )
+            self.sources: Callable[[], Mapping[str, SourceState]] = dict
             self._checked: tuple[float, Readiness] | None = None
             self._checking = threading.Lock()
             self._sweeper = threading.Thread(target=self._sweep, name="invad-sweep", daemon=True)
@@ -190,7 +192,9 @@ class Service(Inspector):
         Raises ConfigError for an impossible name, Refused (409) for one that is there.
         """
         station_name(name)
-        model = self.active()
+        with self.database.read() as connection:
+            first = stations.stations(connection)[0].name
+        model = self.active(first)
 
         def add(connection: Connection) -> stations.Station:
             if any(one.name == name for one in stations.stations(connection)):
@@ -201,6 +205,15 @@ class Service(Inspector):
             return made
 
         return self.switch(add)
+
+    def take_models(self, models: Mapping[str, Given]) -> None:
+        """Let these models judge at their stations, which are made if need be, as a start with them would.
+
+        Raises ArtifactError, ConfigError, NotCalibratedError or DataError, and then nothing has changed.
+        """
+        with self._switching:
+            given = open_given(self.models, models)
+        self._take_given(given)
 
     def active(self, station: str = DEFAULT_STATION) -> Loaded:
         """What judges there. Raises Refused (404) where there is no such station."""
@@ -304,26 +317,9 @@ class Service(Inspector):
             )
         return database
 
-    def _given(self, model: str | Path | Predictor) -> Loaded:
-        if isinstance(model, Predictor):
-            return self.models.hold("model", model)
-        return self.models.give(Path(model))
-
-    def _take_model(self, given: Loaded) -> None:
-        """Let the model judge at every station, unless the last start was given the same: then what was
-        activated since stays."""
+    def _take_given(self, given: Loaded | Mapping[str, Loaded]) -> None:
         with self.database.write() as connection:
-            before = stations.stations(connection)
-            stations.add_version(connection, given.hash, given.name, told_of(given))
-            if stations.give(connection, given.hash) or not before:
-                for station in [one.name for one in before] or [DEFAULT_STATION]:
-                    calibrations = given.detector.calibrations
-                    stations.activate(
-                        connection, station, given.hash, calibrations, reason="given at the start"
-                    )
-                if changed := [one.name for one in before if one.active != given.hash]:
-                    note(connection, "invad", "switch model", {"to": given.hash, "stations": changed})
-            retired = [one.hash for one in stations.versions(connection) if one.retired is not None]
+            retired = take_given(connection, given)
         self.models.remove_all(retired)
         self.refresh_limits()
 

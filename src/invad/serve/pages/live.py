@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from invad.metrics.alarms import count_interval
 from invad.serve.pages.frame import Frame
-from invad.serve.records import Refused, Result
+from invad.serve.records import Refused, Result, SourceState
 from invad.serve.store import results, reviews, stations
 from invad.serve.store.database import now_ms
 from invad.serve.store.stations import Revision
@@ -63,13 +63,14 @@ class Flags:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StationView:
-    """per_hour: parts of the last hour. waiting: parts that wait for a verdict."""
+    """per_hour: parts of the last hour. waiting: parts that wait for a verdict. source: what brings parts."""
 
     name: str
     last: Result | None
     per_hour: int
     waiting: int
     flags: list[Flags]
+    source: SourceState | None
 
     @property
     def has_categories(self) -> bool:
@@ -169,6 +170,7 @@ def _view(frame: Frame, name: str, deciding: list[Revision]) -> StationView:
         waiting=waiting,
         # Limits over all categories decide nothing where every part comes with its category.
         flags=[one for one in flags if one.window] or flags,
+        source=frame.service.sources().get(name),
     )
 
 

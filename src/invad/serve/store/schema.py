@@ -48,6 +48,16 @@ station = Table(
     Column("active", ForeignKey("model_version.hash"), nullable=False),
 )
 
+taken = Table(
+    "taken",
+    metadata,
+    Column("station", ForeignKey("station.name"), primary_key=True),
+    Column("path", Text, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("time_ns", BigInteger, nullable=False),
+)
+"""Files of watched folders that are done with and stay where they are."""
+
 shadowing = Table(
     "shadowing",
     metadata,

@@ -20,6 +20,9 @@ from invad.serve.store.schema import (
 )
 from invad.system.plain import from_plain, to_plain
 
+GIVEN = "given at the start"
+"""Why a version is active that a start was told to use."""
+
 FROM_MODEL = "model"
 """What a revision was made from that came with the model."""
 
@@ -122,7 +125,7 @@ def activate(
     if not made.rowcount:
         connection.execute(station.insert().values(name=name, created=now_ms(), active=version))
     values = {"station": name, "model_version": version, "time": now_ms(), "who": who, "reason": reason}
-    if activated(connection, name)[:1] != [version]:
+    if reason == GIVEN or activated(connection, name)[:1] != [version]:
         connection.execute(activation.insert().values(values))
     here = (shadowing.c.station == name, shadowing.c.model_version == version)
     connection.execute(delete(shadowing).where(*here))
@@ -132,7 +135,21 @@ def activate(
 def activated(connection: Connection, name: str) -> list[str]:
     """The last two versions that were active at a station, the one that is now first."""
     of_station = select(activation.c.model_version).where(activation.c.station == name)
-    return list(connection.scalars(of_station.order_by(activation.c.id.desc()).limit(2)))
+    last: list[str] = []
+    for version in connection.scalars(of_station.order_by(activation.c.id.desc())):
+        if version not in last[-1:]:
+            last.append(version)
+        if len(last) == 2:
+            break
+    return last
+
+
+def given(connection: Connection, name: str) -> str | None:
+    """The version that the last start which was told to use one at this station was told."""
+    of_station = select(activation.c.model_version).where(
+        activation.c.station == name, activation.c.reason == GIVEN
+    )
+    return connection.scalar(of_station.order_by(activation.c.id.desc()).limit(1))
 
 
 def put_shadow(

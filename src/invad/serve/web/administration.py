@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Depends
 from starlette.responses import Response
 
-from invad.serve.records import Refused, utc
+from invad.serve.records import Refused, SourceState, utc
 from invad.serve.service import Service
 from invad.serve.store import keys, stations
 from invad.serve.store.database import note
@@ -16,12 +16,14 @@ from invad.serve.web.auth import Caller, Gate
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StationRecord:
-    """active: content hash of the version that judges there. shadow: of one that scores parts, too."""
+    """active: content hash of the version that judges there. shadow: of one that scores parts, too. source:
+    what brings parts by itself, None where they come over HTTP alone."""
 
     name: str
     created: str
     active: str
     shadow: str | None
+    source: SourceState | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +84,8 @@ def router(service: Service, gate: Gate) -> APIRouter:
         with service.database.read() as connection:
             found = stations.stations(connection)
         mine = [one for one in found if caller.stations is None or one.name in caller.stations]
-        return {"stations": [_station(one) for one in mine]}
+        sources = service.sources()
+        return {"stations": [_station(one, sources.get(one.name)) for one in mine]}
 
     @api.post(
         "/stations",
@@ -144,8 +147,10 @@ def router(service: Service, gate: Gate) -> APIRouter:
     return api
 
 
-def _station(one: stations.Station) -> StationRecord:
-    return StationRecord(name=one.name, created=utc(one.created), active=one.active, shadow=one.shadow)
+def _station(one: stations.Station, source: SourceState | None = None) -> StationRecord:
+    return StationRecord(
+        name=one.name, created=utc(one.created), active=one.active, shadow=one.shadow, source=source
+    )
 
 
 def revision_record(one: stations.Revision, in_force: bool) -> RevisionRecord:

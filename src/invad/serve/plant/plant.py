@@ -1,0 +1,95 @@
+"""The sources of all stations of a `line.toml`, started, told anew and ended together."""
+
+import logging
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+from invad.errors import InvadError
+from invad.serve.plant.folder import FolderWatch
+from invad.serve.plant.lineup import Lineup, Station, read_lineup
+from invad.serve.records import SourceState
+from invad.serve.service import Service
+
+LOG = logging.getLogger("invad.serve")
+
+
+class Plant:
+    """What a `line.toml` says, at work beside a service that has its models."""
+
+    def __init__(self, service: Service, path: str | Path):
+        """Raises ConfigError for a file that cannot be, or a category that a model does not know."""
+        self.service, self.path = service, Path(path)
+        self.lineup = read_lineup(path)
+        _require_categories(service, self.lineup)
+        self._sources: dict[str, FolderWatch] = {}
+        self._changing = threading.Lock()
+        self._asked, self._closing = threading.Event(), False
+        self._thread = threading.Thread(target=self._reload_when_asked, name="invad-plant", daemon=True)
+
+    def start(self) -> None:
+        """Take parts from now on."""
+        self.service.sources = self.states
+        for station in self.lineup.station:
+            self._begin(station)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Take no more parts; those under way are answered first."""
+        self._closing = True
+        self._asked.set()
+        with self._changing:
+            for source in self._sources.values():
+                source.close()
+            self._sources = {}
+
+    def states(self) -> Mapping[str, SourceState]:
+        """What each source does, by station."""
+        return {name: source.state() for name, source in self._sources.items()}
+
+    def ask_reload(self) -> None:
+        """As `reload`, soon; may be called by a signal."""
+        self._asked.set()
+
+    def reload(self) -> None:
+        """Read the file again: models and sources that changed are exchanged, the others go on.
+
+        Raises ConfigError, ArtifactError or DataError, and then everything stays as it was.
+        """
+        lineup = read_lineup(self.path)
+        with self._changing:
+            before = {one.name: one for one in self.lineup.station}
+            self.service.take_models(lineup.models)
+            _require_categories(self.service, lineup)
+            now = {one.name: one for one in lineup.station}
+            for name, station in before.items():
+                if station.source is not None and now.get(name) != station:
+                    self._sources.pop(name).close()
+            self.lineup = lineup
+            for name, station in now.items():
+                if name not in self._sources:
+                    self._begin(station)
+        LOG.info("%s was read again: %d stations", self.path, len(lineup.station))
+
+    def _begin(self, station: Station) -> None:
+        if station.source is not None:
+            self._sources[station.name] = FolderWatch(self.service, station, station.source)
+            self._sources[station.name].start()
+
+    def _reload_when_asked(self) -> None:
+        while True:
+            self._asked.wait()
+            self._asked.clear()
+            if self._closing:
+                return
+            try:
+                self.reload()
+            except InvadError as error:
+                LOG.error("all stays as it was: %s", error)
+
+
+def _require_categories(service: Service, lineup: Lineup) -> None:
+    """Raises ConfigError for a category without limits."""
+    for station in lineup.station:
+        if station.category is not None:
+            service.in_force.key(station.name, station.category)
