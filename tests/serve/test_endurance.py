@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import io
 import json
 import random
 import re
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import zipfile
 from contextlib import contextmanager, nullcontext
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -233,6 +235,11 @@ def test_it_runs_from_the_runtime_alone_without_torch(start, pictures, tmp_path)
         assert http.get(f"/api/v1/results/{answer['id']}/overlay").status_code == 200
         for page in ("/docs", "/", f"/parts/{answer['id']}", "/static/vendor/hashes.json"):
             assert http.get(page, headers={"Accept": "text/html"}).status_code == 200
+        trained = io.BytesIO()
+        with zipfile.ZipFile(trained, "w") as archive:
+            archive.writestr("config.json", '{"files": {}}')
+        refused = http.post("/api/v1/models/trained/versions", content=trained.getvalue())
+        assert (refused.status_code, "needs PyTorch" in refused.json()["error"]) == (400, True)
     with open(f"/proc/{service.process.pid}/status") as status:  # noqa: PTH123
         resident_kb = next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
     assert resident_kb < 350 * 1024

@@ -74,6 +74,9 @@ def add(service: Service, name: str, archive: Path, who: str) -> tuple[Version, 
         _require_safe(folder)
         proved = _proved(service, folder)
         model = service.models.look(folder, name)
+    except ImportError:
+        text = "a trained model needs PyTorch, which is not installed here; upload an exported bundle"
+        raise Refused(text, 400) from None
     except InvadError as error:
         if isinstance(error, Refused):
             raise
