@@ -31,7 +31,9 @@ LOG = logging.getLogger("invad.serve")
 SHADOWED_BEFORE = 500
 """Parts that a version should have scored as a shadow before it judges."""
 
-MOST_PAIRS = 20_000
+MOST_PAIRS = 5_000
+"""Of a comparison: the page asks for one every few seconds, and parts must not wait for it."""
+
 VERIFY_SECONDS = 600
 LIKE = ("grid_hw", "input_hw", "size_hw")
 """What all versions of a model have in common: maps and scores of others are of another kind."""
@@ -71,7 +73,7 @@ def add(service: Service, name: str, archive: Path, who: str) -> tuple[Version, 
     folder = archive.with_name("model")
     try:
         unpack(archive, folder, service.options.max_model)
-        _require_safe(folder)
+        _require_fitting(service, folder, name)
         proved = _proved(service, folder)
         model = service.models.look(folder, name)
     except ImportError:
@@ -84,9 +86,9 @@ def add(service: Service, name: str, archive: Path, who: str) -> tuple[Version, 
             f"not taken: {str(error).replace(f'{folder}/', '').replace(str(folder), 'it')}", 400
         ) from None
     content = {**told_of(model), "proved": proved, "by": who, "bytes": _size(folder)}
+    _require_alike(service, name, content)
     with service.database.read() as connection:
         known = stations.version(connection, model.hash)
-        _require_alike(stations.versions(connection, name), name, content)
     if known is not None and known.model != name:
         raise Refused(f"this is version {model.hash[:12]} of model {known.model} already", 409)
     if not service.models.path(model.hash).is_dir():
@@ -101,17 +103,19 @@ def add(service: Service, name: str, archive: Path, who: str) -> tuple[Version, 
     return made, is_new
 
 
-def _require_safe(folder: Path) -> None:
-    """Files as they were made, and no graph that runs code of its own."""
+def _require_fitting(service: Service, folder: Path, name: str) -> None:
+    """What can be said of a bundle before it runs: files as they were made, no graph that runs code of its
+    own, and of the grid of its model. Raises ArtifactError, Refused (400, 409)."""
     if not is_bundle(folder):
         return
     info, _ = read_bundle(folder)
     if info.format == "torch":
         raise Refused(
-            "a PyTorch graph may run code of its own, so it is not taken from afar; start the service "
-            "with it, or export the model as onnx or openvino",
+            "a PyTorch graph may run code of its own, so it is not taken from afar; start the service with "
+            "it, or export the model as onnx or openvino",
             400,
         )
+    _require_alike(service, name, {what: getattr(info, what) for what in LIKE})
 
 
 def _proved(service: Service, folder: Path) -> dict[str, Any]:
@@ -142,8 +146,10 @@ def _proved(service: Service, folder: Path) -> dict[str, Any]:
     return {"probes": len(certificate["rows"]), **{name: certificate[name] for name in kept}}
 
 
-def _require_alike(there: Sequence[Version], name: str, content: Mapping[str, Any]) -> None:
+def _require_alike(service: Service, name: str, content: Mapping[str, Any]) -> None:
     """Raises Refused (409) where other versions of the model have another grid or size."""
+    with service.database.read() as connection:
+        there = stations.versions(connection, name)
     for other in there:
         for what in LIKE:
             before, now = other.content.get(what), content.get(what)
