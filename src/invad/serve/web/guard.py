@@ -29,7 +29,7 @@ SECURITY = (
 UNLOGGED = ("/live/stations",)
 """Asked for each second by every open page."""
 
-DRAINED = 64 * MIB
+DRAINED = 128 * MIB
 """Bytes that are read and thrown away so that a sender comes to read the answer."""
 
 
@@ -161,7 +161,7 @@ class _Watched:
         """Read on for a while: who is still sending does not look for an answer."""
         if any(name == b"expect" for name, _ in self.scope["headers"]):
             return
-        until = time.monotonic() + 5
+        until = time.monotonic() + 10
         drained = 0
         while not self.whole and drained < DRAINED and time.monotonic() < until:
             try:
