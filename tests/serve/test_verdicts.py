@@ -30,13 +30,14 @@ def runs_of(mask_hw):
 
 
 @pytest.fixture(scope="module")
-def judged(two_categories, pictures, tmp_path_factory):
-    """(service, model folder, ids by what was said of them, the mask)."""
+def judged(two_categories, bundle, pictures, tmp_path_factory):
+    """(service, model folder, ids by what was said of them, the mask). The service has the bundle of the
+    model, so that it computes in no thread of PyTorch."""
     folder = tmp_path_factory.mktemp("judged")
     two_categories.save(folder / "model")
     mask = np.zeros((64, 64), bool)
     mask[32:44, 32:44] = True
-    with Service(folder / "model", folder / "line", options=Options(reserve=0), device="cpu") as service:
+    with Service(bundle, folder / "line", options=Options(reserve=0), threads=1) as service:
         good, bad = ([service.inspect(body, category="part") for body in bodies] for bodies in pictures)
         again = service.inspect(pictures[1][0], category="part")
 

@@ -231,12 +231,17 @@ def test_blocks_sum_what_lines_flag_what_people_say_and_what_pictures_are_like(d
         )
     store(database, [0.0] * 5, 1, lambda i: begin - hour)
     with database.read() as connection:
-        assert trends.first_and_last(connection, "default", "", begin, begin + 9 * hour) == (
-            begin,
-            begin + 299 * 36_000,
+        span = ("default", "", begin, begin + 9 * hour)
+        first = trends.beginning(connection, "default", begin, begin + 9 * hour, 1000)
+        assert trends.first_and_last(connection, *span, first) == (begin, begin + 299 * 36_000)
+        assert (
+            trends.first_and_last(connection, "default", "", begin + 9 * hour, begin + 9 * hour, "") is None
         )
-        assert trends.first_and_last(connection, "default", "", begin + 9 * hour, begin + 9 * hour) is None
-        found = trends.blocks(connection, "default", "", begin, begin + 9 * hour, hour)
+        found = trends.blocks(connection, *span, first, hour)
+        newest = trends.beginning(connection, "default", begin, begin + 9 * hour, 304)
+        last = trends.blocks(connection, *span, newest, hour)
+        assert {one.revision for one in last} == {revision.revision}
+        assert sum(one.labels.parts for one in last) == 300
     assert [(one.revision, one.since) for one in found] == [
         (number, begin + i * hour) for i in range(3) for number in (1, revision.revision)
     ]

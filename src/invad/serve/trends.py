@@ -19,6 +19,9 @@ BAND = 0.998
 MOST_COUNTED = 10_000
 """Parts above which a band is that of so many: then the limit, not the block, says how wide it is."""
 
+MOST_PARTS = 200_000
+"""Of the asked time, the newest; a month of a fast line would be seconds of reading."""
+
 MINUTE_MS = 60_000
 LENGTHS_MS = tuple(MINUTE_MS * minutes for minutes in (1, 5, 15, 60, 360, 1440, 10080))
 MOST_BLOCKS = 120
@@ -63,9 +66,10 @@ class Kept:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trends:
-    """block_seconds: length of a block. blocks: those with parts, oldest first. revisions: what verdicts say
-    of each, newest first."""
+    """since: when the first part that counts came, None where there is none. block_seconds: length of a
+    block. blocks: those with parts, oldest first. revisions: what verdicts say of each, newest first."""
 
+    since: str | None
     block_seconds: int
     blocks: Sequence[Trend]
     revisions: Sequence[Kept]
@@ -73,16 +77,18 @@ class Trends:
 
 def of_station(service: Service, station: str, category: str | None, since: int, until: int) -> Trends:
     """The blocks between two times in milliseconds, as long as they need to be so that they are no more than
-    120."""
+    120. The newest 200,000 parts of that time count."""
     key = service.in_force.key(station, category)
     with service.database.read() as connection:
-        ends = trends.first_and_last(connection, station, key, since, until)
+        begin = trends.beginning(connection, station, since, until, MOST_PARTS)
+        ends = trends.first_and_last(connection, station, key, since, until, begin)
         span = 0 if ends is None else ends[1] - ends[0]
         length = next((one for one in LENGTHS_MS if span < MOST_BLOCKS * one), LENGTHS_MS[-1])
-        found = trends.blocks(connection, station, key, since, until, length)
+        found = trends.blocks(connection, station, key, since, until, begin, length)
         all_of = stations.revisions(connection, station)
     revisions = {one.revision: one for one in all_of if one.category == key}
     return Trends(
+        since=None if ends is None else utc(ends[0]),
         block_seconds=length // 1000,
         blocks=[_trend(block, revisions[block.revision]) for block in found],
         revisions=[

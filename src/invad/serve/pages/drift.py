@@ -1,7 +1,7 @@
 """The page /drift."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated
 
 from fastapi import APIRouter, Depends
@@ -16,7 +16,10 @@ from invad.serve.store import stations
 from invad.serve.watching import DriftReport
 from invad.serve.web.auth import Caller
 
-LOOKS = {"commissioning": "plain", "watching": "good", "notice": "review", "alarm": "bad"}
+LOOKS = {"alarm": "bad", "notice": "review", "watching": "good", "commissioning": "plain"}
+"""Of the badge of a phase; the most urgent first."""
+
+OVER_ALL = "over all"
 
 CHARTS = (
     (
@@ -47,9 +50,10 @@ CHARTS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """A report in words. look: of its badge."""
+    """A report in words. name: of the category, or of several. look: of its badge."""
 
     category: str | None
+    name: str
     phase: str
     look: str
     lines: Sequence[str]
@@ -68,7 +72,7 @@ def router(frame: Frame) -> APIRouter:
         chosen = frame.one_station(caller, station)
         with frame.service.database.read() as connection:
             found = [one for one in stations.deciding(connection) if one.station == chosen]
-        found.sort(key=lambda one: one.category)
+        reports = [frame.service.watch.report(one, 1) for one in found]
         return frame.html(
             request,
             caller,
@@ -76,12 +80,26 @@ def router(frame: Frame) -> APIRouter:
             title="Drift",
             station=chosen,
             all_stations=False,
-            reports=[in_words(frame.service.watch.report(one, 1)) for one in found],
+            reports=all_in_words(reports),
+            categories=sorted(one.category or "" for one in reports),
             charts=CHARTS,
             may_apply=caller.may("admin"),
         )
 
     return api
+
+
+def all_in_words(reports: Sequence[DriftReport]) -> list[Said]:
+    """Of the categories of a station, the most urgent first; those that are not watched yet are one."""
+    phases = list(LOOKS)
+    ordered = sorted(reports, key=lambda one: (phases.index(one.phase), one.category or ""))
+    watched = [in_words(one) for one in ordered if one.phase != "commissioning"]
+    others = [one for one in ordered if one.phase == "commissioning"]
+    if not others:
+        return watched
+    names = ", ".join(one.category or OVER_ALL for one in others)
+    one = replace(in_words(others[0]), name=names if len(reports) > 1 else "")
+    return [*watched, one if len(others) == 1 else replace(one, lines=one.lines[:1])]
 
 
 def in_words(report: DriftReport) -> Said:
@@ -102,6 +120,7 @@ def in_words(report: DriftReport) -> Said:
         lines.append(f"Neighbours are alike here, so each {report.every}th part is watched.")
     return Said(
         category=report.category,
+        name=report.category or OVER_ALL,
         phase=report.phase,
         look=LOOKS[report.phase],
         lines=lines,

@@ -21,20 +21,28 @@ class Block:
     sharpness: float
 
 
+def beginning(connection: Connection, station: str, since: int, until: int, most: int) -> str:
+    """The id from which on about the newest `most` parts of a time lie, by an index alone."""
+    ids = (result.c.id >= smallest_id(since), result.c.id < smallest_id(until))
+    wanted = select(result.c.id).where(result.c.station == station, *ids).order_by(result.c.id.desc())
+    found: str | None = connection.scalar(wanted.offset(most).limit(1))
+    return found or smallest_id(since)
+
+
 def first_and_last(
-    connection: Connection, station: str, category: str, since: int, until: int
+    connection: Connection, station: str, category: str, since: int, until: int, begin: str
 ) -> tuple[int, int] | None:
-    """When the first and the last part of a time came; None where there is none."""
-    wanted = select(result.c.time).where(*_of(station, category, since, until)).limit(1)
+    """When the first and the last part of a time came; None where there is none. begin: smallest id."""
+    wanted = select(result.c.time).where(*_of(station, category, since, until, begin)).limit(1)
     first = connection.scalar(wanted.order_by(result.c.id))
     last = connection.scalar(wanted.order_by(result.c.id.desc()))
     return None if first is None or last is None else (first, last)
 
 
 def blocks(
-    connection: Connection, station: str, category: str, since: int, until: int, length: int
+    connection: Connection, station: str, category: str, since: int, until: int, begin: str, length: int
 ) -> list[Block]:
-    """Those with parts, oldest first. length: in milliseconds, from midnight UTC on."""
+    """Those with parts, oldest first. begin: smallest id. length: in milliseconds, from midnight UTC on."""
     start = ((result.c.time // length) * length).label("start")
     is_flagged, is_said = result.c.decision != "good", result.c.verdict.in_(("good", "bad"))
     wanted = (
@@ -51,7 +59,7 @@ def blocks(
             func.avg(result.c.clipped),
             func.avg(result.c.sharpness),
         )
-        .where(*_of(station, category, since, until))
+        .where(*_of(station, category, since, until, begin))
         .group_by(result.c.calibration, start)
         .order_by(start, result.c.calibration)
     )
@@ -79,7 +87,7 @@ def _number(condition: ColumnElement[bool]) -> ColumnElement[int]:
     return func.sum(case((condition, 1), else_=0))
 
 
-def _of(station: str, category: str, since: int, until: int) -> list[ColumnElement[bool]]:
+def _of(station: str, category: str, since: int, until: int, begin: str) -> list[ColumnElement[bool]]:
     of_category = result.c.category == category
     if not category:
         of_category = or_(of_category, result.c.category.is_(None))
@@ -88,5 +96,5 @@ def _of(station: str, category: str, since: int, until: int) -> list[ColumnEleme
         of_category,
         result.c.time >= since,
         result.c.time < until,
-        result.c.id >= smallest_id(since),  # an id is made after its part has come
+        result.c.id >= begin,  # an id is made after its part has come
     ]

@@ -25,6 +25,7 @@ function chart(id, times, series, write, range) {
   const place = byId(id);
   plots.get(id)?.plot?.destroy();
   table(id, times, series, write);
+  byId(`${id}-table`).closest("details").hidden = !times.length;
   if (!times.length) {
     plots.delete(id);
     place.textContent = "Nothing to show yet.";
@@ -111,7 +112,7 @@ function drawDrift(one) {
   ], figure, (_, least, most) => [Math.min(0.35, least ?? 0.5), Math.max(0.65, most ?? 0.5)]);
 }
 
-function drawTrends({ blocks, revisions, block_seconds: seconds }) {
+function drawTrends({ since, blocks, revisions, block_seconds: seconds }) {
   const times = rising(blocks.map((one) => Date.parse(one.since) / 1000));
   const asked = new Map(revisions.map((one) => [one.revision, one]));
   const of = (read) => blocks.map((one) => read(one) ?? null);
@@ -137,7 +138,8 @@ function drawTrends({ blocks, revisions, block_seconds: seconds }) {
   }
   const units = [[86400, "days"], [3600, "hours"], [60, "minutes"]];
   const [length, unit] = units.find(([one]) => seconds >= one && seconds % one === 0) ?? [1, "seconds"];
-  byId("blocks").textContent = `in blocks of ${seconds / length} ${seconds === length ? unit.slice(0, -1) : unit}`;
+  const from = since ? `since ${when.format(new Date(since))}, ` : "";
+  byId("blocks").textContent = `${from}in blocks of ${seconds / length} ${seconds === length ? unit.slice(0, -1) : unit}`;
   byId("revisions").replaceChildren(...revisions.map(row));
 }
 
