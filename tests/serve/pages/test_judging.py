@@ -174,3 +174,34 @@ def test_limits_are_drawn_shown_put_in_force_and_rolled_back(page, line):
     page.get_by_role("button", name="Roll back to 2", exact=True).click()
     page.get_by_role("button", name="Roll back to 1", exact=True).wait_for()
     assert line(3062)["calibration"] == 2
+
+
+def test_a_lamp_that_grows_brighter_is_an_alarm_that_names_the_lamp(page, line):
+    """After the test before, whose limits are watched. The lamp rises while parts still pass."""
+    page.goto(f"/drift?station={STATION}")
+    expect(page.locator(".state .badge").first).to_have_text("watching")
+    for seed in range(4000, 4030):
+        line(seed)
+    light = 0.0
+    for seed in range(4100, 4500):
+        found = line(seed, light=light)
+        light += 0.7 if found["p_value"] > 0.3 else -0.5 if found["decision"] != "good" else 0
+        if seed % 10 == 0 and state(line)["phase"] == "alarm":
+            break
+    page.reload()
+    expect(page.locator(".state .badge").first).to_have_text("alarm")
+    expect(page.get_by_text("The change probably began")).to_be_visible()
+    expect(page.locator(".state li").filter(has_text="mean grey rose")).to_contain_text("look at the lamp")
+    page.locator("body[data-drawn]").wait_for()
+    assert page.locator(".plot canvas").count() == 8
+    page.locator("#evidence ~ details summary").click()
+    assert page.locator("#evidence-table tbody tr").count() > 3
+    expect(page.locator("#revisions tr").first).to_contain_text("%")
+    page.get_by_label("The cause").fill("the lamp was turned up")
+    page.get_by_role("button", name="The cause is known").click()
+    expect(page.locator(".state .badge").first).to_have_text("watching")
+
+
+def state(line):
+    found = line.http.get("/api/v1/drift", params={"station": STATION, "points": 0}).json()["drift"]
+    return next(one for one in found if one["category"] is None)

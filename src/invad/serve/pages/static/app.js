@@ -33,7 +33,7 @@ export async function api(path, { json, headers = {}, ...options } = {}) {
   if (answer.status === 401) {
     location.assign(`${prefix}/login?next=${encodeURIComponent(here())}`);
   }
-  const isJson = (answer.headers.get("content-type") ?? "").startsWith("application/json");
+  const isJson = answer.status !== 204 && (answer.headers.get("content-type") ?? "").startsWith("application/json");
   const content = isJson ? await answer.json() : answer;
   if (!answer.ok) throw new Error(isJson && content.error ? content.error : `the service said ${answer.status}`);
   return content;
