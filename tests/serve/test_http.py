@@ -271,6 +271,26 @@ def test_pictures_that_are_none(body, words, http):
     assert (answer.status_code, words in error(answer)) == (400, True), answer.text
 
 
+def test_a_form_may_say_what_the_address_may(http, pictures):
+    def post(address="", file="image", **words):
+        return http.post(f"{INSPECT}{address}", files={file: pictures[0][0]}, data=words)
+
+    words = {"part_id": "form-7", "lot": "L", "category": "part", "request_id": "form-7"}
+    answer = post(**words).json()
+    assert {name: answer[name] for name in words} == words
+    assert post("?request_id=form-7&part_id=form-7", lot="L").json()["id"] == answer["id"]
+    refused = {
+        "part_id is 'a' in the address and 'b' in the form": post("?part_id=a", part_id="b"),
+        "the form field 'part' is unknown; known are image, part_id": post(part="7"),
+        "the word of the address 'partid' is unknown; known are part_id": post("?partid=7"),
+    }
+    for said, found in refused.items():
+        assert found.status_code == 400
+        assert found.json()["error"].startswith(said), found.text
+    two = http.post(INSPECT, files={"image": pictures[0][0], "lot": pictures[0][1]})
+    assert two.status_code == 400
+
+
 def test_forms_and_types_that_are_none(http, pictures):
     picture = pictures[0][0]
     for kind, status in (("text/html", 415), ("", 415), ("multipart/form-data", 400)):

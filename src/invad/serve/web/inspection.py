@@ -17,7 +17,7 @@ from invad.serve.service import Service
 from invad.serve.store import results
 from invad.serve.web.answers import FILE_GONE, NO_KEY, NOT_THERE, Responses, StationName, error, time_of
 from invad.serve.web.auth import Caller, Gate
-from invad.serve.web.uploads import FIELD, image_of
+from invad.serve.web.uploads import FIELD, WORDS, image_of, require_known, said_once
 
 PNG, ANY = "image/png", "application/octet-stream"
 LONGEST_PAGE = 1000
@@ -38,7 +38,10 @@ UPLOAD = {
             "schema": {
                 "type": "object",
                 "required": [FIELD],
-                "properties": {FIELD: {"type": "string", "format": "binary"}},
+                "properties": {
+                    FIELD: {"type": "string", "format": "binary"},
+                    **{name: {"type": "string"} for name in WORDS},
+                },
             }
         },
         "image/*": {"schema": {"type": "string", "format": "binary"}},
@@ -91,16 +94,21 @@ def router(service: Service, gate: Gate, prefix: str) -> APIRouter:
             MapAnswer, Query(description="Add `map`: its address, or the PNG in base 64.")
         ] = "none",
     ) -> Response:
-        """The answer comes when the result is stored. The image is the field `image` of a form, or all."""
+        """The answer comes when the result is stored. The image is the field `image` of a form, or all.
+
+        A form may have the words of the address as fields, too; a field or a word that is unknown is refused.
+        """
         caller.require(station)
         service.require_station(station)
+        require_known(request.query_params, (*WORDS, "map"), "the word of the address")
+        body, words = await image_of(request)
         part = Part(
-            body=await image_of(request),
+            body=body,
             station=station,
-            part_id=part_id or None,
-            lot=lot or None,
-            category=category or None,
-            request_id=request_id or None,
+            part_id=said_once("part_id", part_id, words.get("part_id")),
+            lot=said_once("lot", lot, words.get("lot")),
+            category=said_once("category", category, words.get("category")),
+            request_id=said_once("request_id", request_id, words.get("request_id")),
         )
         if len(part.body) > SMALL:
             record = await asyncio.wrap_future(await run_in_threadpool(service.submit, part))

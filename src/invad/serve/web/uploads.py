@@ -1,6 +1,6 @@
-"""The image of a request: the whole body, or the field `image` of a form."""
+"""The image of a request, the whole body or the field `image` of a form, and what is said of its part."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 
 from python_multipart.exceptions import MultipartParseError
 from starlette.datastructures import Headers, UploadFile
@@ -10,6 +10,9 @@ from starlette.requests import ClientDisconnect, Request
 from invad.serve.records import Refused
 
 FIELD = "image"
+WORDS = ("part_id", "lot", "category", "request_id")
+"""What may be said of a part, in the address or in fields of the form."""
+
 RAW = ("image/", "application/octet-stream")
 
 
@@ -19,12 +22,13 @@ class _InMemory(MultiPartParser):
     spool_max_size = 1 << 40
 
 
-async def image_of(request: Request) -> bytes:
-    """The encoded image. Raises Refused (400, 415)."""
+async def image_of(request: Request) -> tuple[bytes, dict[str, str]]:
+    """The encoded image, and what of WORDS the form says. Raises Refused (400, 415)."""
+    words: dict[str, str] = {}
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     try:
         if kind == "multipart/form-data":
-            body = await _field(request.headers, request.stream())
+            body, words = await _fields(request.headers, request.stream())
         elif kind.startswith(RAW):
             body = await request.body()
         else:
@@ -37,10 +41,24 @@ async def image_of(request: Request) -> bytes:
         raise Refused("the request ended before its body did", 400) from None
     if not body:
         raise Refused("the image is empty", 400)
-    return body
+    return body, words
 
 
-async def _field(headers: Headers, stream: AsyncGenerator[bytes, None]) -> bytes:
+def require_known(given: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Raises Refused for a name that nobody reads: what it says would be lost without a word."""
+    for name in given:
+        if name not in known:
+            raise Refused(f"{what} {name!r} is unknown; known are {', '.join(known)}", 400)
+
+
+def said_once(name: str, in_address: str | None, in_form: str | None) -> str | None:
+    """What is said of a part, wherever. Raises Refused where both places say something else."""
+    if in_address and in_form and in_address != in_form:
+        raise Refused(f"{name} is {in_address!r} in the address and {in_form!r} in the form", 400)
+    return in_address or in_form or None
+
+
+async def _fields(headers: Headers, stream: AsyncGenerator[bytes, None]) -> tuple[bytes, dict[str, str]]:
     try:
         form = await _InMemory(headers, stream, max_files=1, max_fields=10).parse()
     except (MultiPartException, MultipartParseError, KeyError, ValueError) as error:
@@ -50,6 +68,10 @@ async def _field(headers: Headers, stream: AsyncGenerator[bytes, None]) -> bytes
     if not isinstance(image, UploadFile):
         raise Refused(f"the form has no file in the field '{FIELD}'", 400)
     try:
-        return await image.read()
+        require_known(form.keys(), (FIELD, *WORDS), "the form field")
+        words = {name: value for name in WORDS if (value := form.get(name)) is not None}
+        if any(not isinstance(value, str) for value in words.values()):
+            raise Refused(f"only the field '{FIELD}' of the form may be a file", 400)
+        return await image.read(), {name: str(value) for name, value in words.items()}
     finally:
         await form.close()
