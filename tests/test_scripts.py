@@ -61,6 +61,9 @@ def test_every_direct_dependency_has_an_upper_bound_and_no_other_does() -> None:
 
 @pytest.mark.parametrize("name", sorted(DIRECT))
 def test_installed_version_is_within_the_bounds(name: str) -> None:
+    marker = DIRECT[name].marker
+    if marker is not None and not marker.evaluate({"extra": ""}):
+        pytest.skip(f"not needed here: {marker}")
     installed = version(name)
     assert installed in BOUNDS[name].specifier
     assert installed in DIRECT[name].specifier

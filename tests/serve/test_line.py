@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from greys import LIMITS, Greys, png
 from invad.errors import ConfigError, DataError, InvadError, NotCalibratedError
@@ -222,6 +223,19 @@ def test_a_database_that_stays_away_is_said_and_the_part_may_come_again(made):
     assert (caught.value.status, service.line.under_way) == (503, 0)
     file.with_name("away").rename(file)
     assert service.inspect(png(1), request_id="r").score == 1
+
+
+def test_who_reads_while_the_database_is_away_makes_no_empty_one(made):
+    service = made()
+    service.inspect(png(1), request_id="r")
+    file = service.database.path
+    file.rename(file.with_name("away"))
+    service.database.reader.dispose()
+    with pytest.raises(SQLAlchemyError), service.database.read():
+        pass
+    assert not file.exists()
+    file.with_name("away").rename(file)
+    assert stored(service) == 1
 
 
 def test_a_row_that_the_database_does_not_take_keeps_no_other_back(made, monkeypatch):

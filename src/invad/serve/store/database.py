@@ -6,8 +6,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from alembic import command
 from alembic.config import Config
@@ -165,6 +167,9 @@ class Database:
 
     def _prepare(self) -> bool:
         """Make or update the tables; returns whether there were none."""
+        if self.path is not None:
+            with suppress(OSError):  # connecting says it better
+                self.path.touch()
         try:
             with self.reader.connect() as connection:
                 tables = inspect(connection).get_table_names()
@@ -258,7 +263,9 @@ def _engines(url: str) -> tuple[Engine, Engine]:
         if parsed.get_backend_name() != "sqlite":
             raise ConfigError(f"database {_without_password(url)}: give postgresql+psycopg://USER@HOST/NAME")
         writer = create_engine(parsed, poolclass=QueuePool, pool_size=1, max_overflow=0)
-        reader = create_engine(parsed, poolclass=QueuePool, pool_size=READERS)
+        reader = create_engine(
+            parsed, poolclass=QueuePool, pool_size=READERS, creator=partial(_existing, str(parsed.database))
+        )
     except (ArgumentError, NoSuchModuleError):
         raise ConfigError(
             f"database {_without_password(url)}: is no address; give postgresql+psycopg://USER@HOST/NAME"
@@ -268,6 +275,11 @@ def _engines(url: str) -> tuple[Engine, Engine]:
     _speak_sqlite(writer, "BEGIN IMMEDIATE")
     _speak_sqlite(reader, "BEGIN")
     return writer, reader
+
+
+def _existing(path: str) -> sqlite3.Connection:
+    """Where the file is away for a moment, a reader must not make an empty one in its place."""
+    return sqlite3.connect(f"file:{quote(path)}?mode=rw", uri=True, check_same_thread=False)
 
 
 def _speak_sqlite(engine: Engine, begin: str) -> None:

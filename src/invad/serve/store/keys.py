@@ -22,7 +22,7 @@ PREFIX = "inv"
 REMEMBERED_SECONDS = 2.0
 """How long a key that was looked up is not looked up again: a revoked one may work so long."""
 
-UNKNOWN_SECONDS = 0.2
+UNKNOWN_SECONDS = 0.05
 """The same for keys that were not there: who guesses must not keep the database busy."""
 
 USED_EVERY_MS = 60_000
