@@ -274,6 +274,20 @@ def test_a_folder_that_goes_and_comes_back(stand, caplog):
         assert stand.scores(service) == [("a", 1), ("b", 2)]
 
 
+def test_a_folder_that_is_empty_for_a_while_is_not_read_again(stand):
+    """As a share that was not mounted: nothing there is new when it is back."""
+    put(stand.place / "a.png", png(1))
+    with stand.running() as (service, watch):
+        waits(lambda: watch.state().taken == 1)
+        (stand.place / "a.png").rename(stand.tmp_path / "a.png")
+        time.sleep(0.3)
+        (stand.tmp_path / "a.png").rename(stand.place / "a.png")
+        put(stand.place / "b.png", png(2))
+        waits(lambda: len(stand.scores(service)) == 2)
+        time.sleep(0.2)
+        assert watch.state().taken == 2
+
+
 def test_a_full_line_holds_the_folder_and_drops_nothing(stand):
     for i in range(30):
         put(stand.place / f"{i:02d}.png", png(i))
