@@ -21,6 +21,7 @@ from invad.serve.plant import folder
 from invad.serve.plant.folder import FolderWatch
 from invad.serve.plant.lineup import EXAMPLE, SMALLEST, FolderSource, Station, read_lineup
 from invad.serve.plant.plant import Plant
+from invad.serve.store import stations
 from invad.serve.store.results import Query
 
 # The file
@@ -338,6 +339,15 @@ def test_each_station_has_its_model_and_keeps_what_was_activated_since(tmp_path)
         service.take_models({"a": second, "c": first})
         assert [service.active(name).hash[0] for name in "abc"] == ["1", "1", "0"]
         assert service.add_station("d").active[0] == "1"
+        calibrations = second.calibrations
+        service.switch(lambda c: stations.activate(c, "c", second.content_hash, calibrations, "anna"))
+        service.take_models({"a": second, "c": first})
+        assert service.active("c").hash[0] == "1"  # what she activated stays
+        with service.database.read() as connection:
+            assert stations.activated(connection, "c") == [second.content_hash, first.content_hash]
+        service.take_models({"c": second})
+        service.take_models({"c": first})
+        assert service.active("c").hash[0] == "0"  # told another one since
 
 
 def lines(tmp_path, bundle, *names, **source):
