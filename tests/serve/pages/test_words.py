@@ -1,10 +1,13 @@
 """Figures and text as people read them."""
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
 
+from greys import Greys, png
 from invad.report.colours import OPACITY_AT_BAD, layer, overlay
+from invad.serve import Options, Service
 from invad.serve.pages.rendering import code
 from invad.serve.pages.words import bytes_, number, percent
 
@@ -45,3 +48,15 @@ def test_a_layer_over_its_image_is_the_overlay():
     outlined = (drawn[..., :3] == (110, 0, 24)).all(axis=2)
     assert np.abs(laid - overlay(pixels, values, limits))[~outlined].max() <= 1.5
     assert Image.fromarray(layer(values, limits)).mode == "RGBA"
+
+
+def test_pages_of_one_category_begin_with_that_of_the_last_part(served, tmp_path):
+    with (
+        Service(Greys(), tmp_path / "line", options=Options(reserve=0)) as service,
+        served(service, without_keys=True) as url,
+    ):
+        for page in ("limits", "drift"):
+            assert '<option value="" selected>over all' in httpx.get(f"{url}/{page}").text
+        service.inspect(png(120), category="part")
+        for page in ("limits", "drift"):
+            assert '<option value="part" selected>' in httpx.get(f"{url}/{page}").text

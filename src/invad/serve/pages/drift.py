@@ -82,6 +82,7 @@ def router(frame: Frame) -> APIRouter:
             all_stations=False,
             reports=all_in_words(reports),
             categories=sorted(one.category or "" for one in reports),
+            usual=frame.usual_category(chosen),
             charts=CHARTS,
             may_apply=caller.may("admin"),
         )

@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from invad._version import __version__
 from invad.serve.pages.rendering import render
 from invad.serve.service import Service
-from invad.serve.store import stations
+from invad.serve.store import results, stations
 from invad.serve.web.auth import Caller, Gate
 
 NAV = (
@@ -62,6 +62,12 @@ class Frame:
         """The same for a page that shows one at a time: the first where none was asked for."""
         mine = self.stations(caller)
         return self.station(caller, name) or (mine[0] if mine else "default")
+
+    def usual_category(self, station: str) -> str:
+        """Of the last part there, "" where it has none: what a page shows first that shows one at a time."""
+        with self.service.database.read() as connection:
+            last, _ = results.page(connection, results.Query(station=station, limit=1))
+        return (last[0].result.category or "") if last else ""
 
     def html(
         self,

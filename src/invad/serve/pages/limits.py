@@ -34,6 +34,7 @@ def router(frame: Frame) -> APIRouter:
             revisions=[revision_record(one, one.id in deciding) for one in found],
             categories=sorted({one.category for one in found if one.id in deciding}),
             active=active,
+            usual=frame.usual_category(chosen),
             may_apply=caller.may("admin"),
         )
 

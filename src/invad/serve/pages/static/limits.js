@@ -85,6 +85,7 @@ function draw() {
   let bars = svg.querySelector(".bars");
   if (!bars) bars = make(svg, "g", { class: "bars", "aria-hidden": "true" });
   bars.replaceChildren();
+  byId("no-parts").hidden = Boolean(found.histogram);
   if (!found.histogram) return;
   const { edges, normal, waiting, bad } = found.histogram;
   const height = byId("log").checked ? (count) => Math.log10(1 + count) : (count) => count;
