@@ -196,6 +196,11 @@ def test_what_one_predictor_sees_is_not_averaged_away():
     torch.testing.assert_close(judge(alone, stats, TWO)[1], judge(alone, stats, averaged)[1])
 
 
+def test_a_rule_that_combines_needs_statistics_of_scores():
+    with pytest.raises(ValueError, match="the statistics have none of them"):
+        judge(maps_of(1), fit_position_stats(maps_of(5)), TWO)
+
+
 def test_few_or_equal_scores_are_given_the_usual_spread():
     stats = fit_score_stats(torch.tensor([[4.0, 8.0], [4.0, 8.0]]))
     assert stats.mean_P.tolist() == [4, 8]

@@ -12,8 +12,9 @@ from invad.scoring.typicality import (
     combined_scores,
     fit_position_stats,
     fit_score_stats,
-    judge,
+    image_scores,
     predictor_scores,
+    typicality_map,
 )
 
 CROSS_FITS = 5
@@ -44,9 +45,11 @@ def cross_fit(
     by_predictor = torch.empty(len(maps_NLhw), len(rule.counts), dtype=torch.float64)
     for rest, fold in parts:
         stats = fit_position_stats(maps_NLhw[rest])
-        scores[fold], map_Bhw = (x.double() for x in judge(maps_NLhw[fold], stats, rule))
-        peaks[fold] = map_Bhw.flatten(1).amax(dim=1)
-        if rule.top_fractions is not None:
+        map_Bhw = typicality_map(maps_NLhw[fold], stats, rule.weights, rule.floor)
+        peaks[fold] = map_Bhw.flatten(1).amax(dim=1).double()
+        if rule.top_fractions is None:
+            scores[fold] = image_scores(map_Bhw, rule.top_fraction).double()
+        else:
             by_predictor[fold] = predictor_scores(maps_NLhw[fold], stats, rule).double()
     whole = fit_position_stats(maps_NLhw)
     if rule.top_fractions is not None:

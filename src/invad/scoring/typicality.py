@@ -120,10 +120,15 @@ def typicality_map(
 
 
 def judge(maps_BLhw: Tensor, stats: PositionStats, rule: ScoreRule) -> tuple[Tensor, Tensor]:
-    """Image scores B and anomaly maps B x h x w from norm maps."""
+    """Image scores B and anomaly maps B x h x w from norm maps.
+
+    Raises ValueError for a rule that combines scores and statistics that know of none.
+    """
     map_Bhw = typicality_map(maps_BLhw, stats, rule.weights, rule.floor)
-    if rule.top_fractions is None or stats.scores is None:
+    if rule.top_fractions is None:
         return image_scores(map_Bhw, rule.top_fraction), map_Bhw
+    if stats.scores is None:
+        raise ValueError("the rule combines scores, and the statistics have none of them")
     return combined_scores(predictor_scores(maps_BLhw, stats, rule), stats.scores), map_Bhw
 
 
