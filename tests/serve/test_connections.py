@@ -7,7 +7,8 @@ import time
 import pytest
 
 from greys import Greys, png
-from invad.serve import Options, Service, running
+from invad.serve import Options, Service
+from invad.serve.listening import Address, open_port
 
 HEAD_SECONDS = 0.5
 
@@ -103,7 +104,7 @@ def test_others_are_answered_beside_many_that_are_silent(place):
 def test_answers_do_not_wait_for_each_other():
     """asyncio turns Nagle's algorithm off where a socket says that it is of TCP: 40 ms of each answer."""
     with (
-        running._listening(running.Address(port=0)) as listening,
+        open_port(Address(port=0)) as listening,
         socket.create_connection(listening.getsockname()),
         listening.accept()[0] as accepted,
     ):

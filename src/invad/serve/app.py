@@ -14,6 +14,7 @@ from invad.serve.service import Service
 from invad.serve.web import (
     administration,
     drifting,
+    inferring,
     inspection,
     oip,
     people,
@@ -50,7 +51,7 @@ def application(service: Service, *, without_keys: bool = False, prefix: str = "
     app.include_router(people.router(service, gate))
     app.include_router(reviewing.router(service, gate))
     app.include_router(drifting.router(service, gate))
-    app.include_router(oip.router(service, gate))
+    app.include_router(oip.router(inferring.PartsOfTheLine(service), gate.needs("infer")))
     site.install(app, frame)
 
     @app.get("/openapi.json", include_in_schema=False)
