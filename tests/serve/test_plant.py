@@ -19,8 +19,10 @@ from invad.errors import ConfigError
 from invad.serve import Options, Service
 from invad.serve.plant import folder
 from invad.serve.plant.folder import FolderWatch
-from invad.serve.plant.lineup import EXAMPLE, SMALLEST, FolderSource, Station, read_lineup
+from invad.serve.plant.lineup import EXAMPLE, SMALLEST, Station, read_lineup
+from invad.serve.plant.outputs import WebhookOutput
 from invad.serve.plant.plant import Plant
+from invad.serve.plant.sources import FolderSource
 from invad.serve.store import stations
 from invad.serve.store.results import Query
 
@@ -39,11 +41,20 @@ def test_the_examples_say_what_they_mean(tmp_path):
     assert one.source == FolderSource(kind="folder", path=str(tmp_path / "incoming"))
     first, second = read(tmp_path, EXAMPLE).station
     assert first.source.done == str(tmp_path / "done" / "press-1")
-    assert (second.name, second.source) == ("press-2", None)
+    assert first.output == (
+        WebhookOutput(
+            kind="webhook",
+            url="http://127.0.0.1:9000/results",
+            secret_variable="INVAD_WEBHOOK_SECRET",
+            decisions=("review", "bad"),
+        ),
+    )
+    assert (second.name, second.source, second.output) == ("press-2", None, ())
 
 
 STATION = '[[station]]\nname = "a"\nmodel = "m"\n'
 SOURCE = '[station.source]\nkind = "folder"\npath = "in"\n'
+OUTPUT = '[[station.output]]\nkind = "webhook"\nurl = "http://127.0.0.1:1/"\n'
 OTHER = '[[station]]\nname = "b"\nmodel = "m"\n'
 
 
@@ -61,6 +72,14 @@ OTHER = '[[station]]\nname = "b"\nmodel = "m"\n'
         (f"{STATION}{SOURCE}settle = -1\n", "settle = -1: give 0 to 3600 seconds"),
         (f"{STATION}{SOURCE}rescan = 0\n", "rescan = 0: give 0.05 to 3600 seconds"),
         (f'{STATION}{SOURCE}pattern = "a/*.png"\n', "pattern = 'a/\\*.png'"),
+        (f'{STATION}[station.source]\npath = "in"\n', "key 'station.0.source.kind' is missing"),
+        (
+            f'{STATION}[[station.output]]\nkind = "fax"\nurl = "http://"\n',
+            "output.0.kind = 'fax': expected one of",
+        ),
+        (f"{STATION}{OUTPUT}{OUTPUT}", "station a: 2 outputs are called webhook; give each a name"),
+        (f'{STATION}[[station.output]]\nkind = "webhook"\nurl = "x"\n', "url = 'x': give one that begins"),
+        (f"{STATION}{OUTPUT}secret = 1\n", "unknown key 'station.0.output.0.secret'"),
         (f"{STATION}{SOURCE}{OTHER}{SOURCE}", "stations a and b would both take the images of .*in"),
         (f'{STATION}{SOURCE}done = "in"\n', "station a: done = .*in lies in its source"),
         (f'{STATION}{SOURCE}recursive = true\nfailed = "in/bad"\n', "failed = .*in/bad lies in its source"),

@@ -83,9 +83,13 @@ def row(decision="good", time=0, image="a", map="b", **changed):
     )
 
 
+def nobody(result):
+    return ()
+
+
 def add(database, *rows, sinks=()):
     with database.write() as connection:
-        results.insert(connection, rows, sinks)
+        results.insert(connection, rows, lambda result: sinks)
     return rows
 
 
@@ -175,7 +179,7 @@ def test_a_long_history_is_not_read_through(tmp_path, ask):
     with database.write() as connection:
         stations.add_version(connection, "hash", "model", {"engine": "none"})
         stations.activate(connection, "default", "hash", {"": LIMITS})
-        results.insert(connection, [row() for _ in range(200)], ())
+        results.insert(connection, [row() for _ in range(200)], nobody)
     found = plans(database, ask)
     database.close()
     bounded = ("SCAN newest", "SCAN nearest")  # results of an inner search, which has a limit
@@ -613,7 +617,7 @@ def test_versions_shadow_follow_each_other_and_retire(database, tmp_path):
         assert (station.active, station.shadow) == ("hash", "new")
         one = row(decision="good")
         one = replace(one, result=replace(one.result, model_version="hash"))
-        results.insert(connection, [one], ())
+        results.insert(connection, [one], nobody)
         said = shadows.Shadowed(
             result=one.result.id,
             model_version="new",

@@ -89,7 +89,7 @@ def store(database, scores, revision, time_ms=lambda i: 1000 * i, **each):
     records = [replace(one, **{name: of(i) for name, of in each.items()}) for i, one in enumerate(records)]
     rows = [results.Stored(result=one, map_sha256=None, map_limits=(1, 2)) for one in records]
     with database.write() as connection:
-        results.insert(connection, rows, ())
+        results.insert(connection, rows, lambda result: ())
     return records
 
 

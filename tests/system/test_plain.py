@@ -1,4 +1,6 @@
+import re
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -120,3 +122,43 @@ def test_numbers_that_are_none_do_not_pass_for_a_calibration(value):
 
 def test_defaults_fill_in():
     assert from_plain(Outer, {"inner": {"size": 5}}, "here") == Outer(inner=replace(Inner(), size=5))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Round:
+    kind: Literal["round"]
+    radius: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Square:
+    kind: Literal["square"]
+    side: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shapes:
+    first: Round | Square | None = None
+    more: tuple[Round | Square, ...] = ()
+
+
+def test_one_of_several_kinds_is_told_by_its_key():
+    plain = {"first": {"kind": "square", "side": 1}, "more": [{"kind": "round", "radius": 2}]}
+    made = Shapes(first=Square(kind="square", side=1.0), more=(Round(kind="round", radius=2.0),))
+    assert from_plain(Shapes, plain, "here") == made
+    assert from_plain(Shapes, {"first": None}, "here") == Shapes()
+
+
+@pytest.mark.parametrize(
+    ("one", "words"),
+    [
+        ({"side": 1}, "here: key 'first.kind' is missing; give one of round, square"),
+        ({"kind": "oval"}, "here: first.kind = 'oval': expected one of round, square"),
+        ({"kind": 3}, "here: first.kind = 3: expected one of round, square"),
+        ({"kind": "round", "side": 1}, "here: unknown key 'first.side'; known keys are kind, radius"),
+        (3, "here: first = 3: expected an object"),
+    ],
+)
+def test_a_kind_that_is_none_is_named(one, words):
+    with pytest.raises(ConfigError, match=f"^{re.escape(words)}$"):
+        from_plain(Shapes, {"first": one}, "here")

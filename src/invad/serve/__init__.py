@@ -9,8 +9,9 @@ The package needs `pip install 'invad[serve]'`; each class is imported when it i
 needs no server.
 
 Order of imports: ids, options, records, verdicts, archives, client, store, limits, metrics, models,
-given, pictures, parts, storing, line, shadowing, webhook, recalibration, hints, watching, accounts, service,
-trends, reviewing, versions, web, plant, pages, app, connections, listening, running.
+given, pictures, parts, storing, line, shadowing, delivery, webhook, recalibration, hints, watching,
+accounts, service, trends, reviewing, versions, web, plant, pages, app, connections, listening,
+running.
 """
 
 from typing import TYPE_CHECKING, Any

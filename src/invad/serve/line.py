@@ -10,7 +10,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 
@@ -44,12 +44,13 @@ class Line:
         in_force: InForce,
         options: Options,
         metrics: Metrics,
-        sinks: Sequence[str] = (),
-        woken: Callable[[], None] = lambda: None,
+        sinks: Callable[[Result], Sequence[str]] = lambda result: (),
+        woken: Callable[[Set[str]], None] = lambda sinks: None,
         watched: Callable[[Sequence[Job]], None] = lambda jobs: None,
     ):
-        """models: say what judges at each station. sinks: get a row of the outbox for each result, and
-        `woken` is called when there are new ones. watched: told what was stored and answered."""
+        """models: say what judges at each station. sinks: names those that a result goes to, each of
+        which gets a row of the outbox; `woken` is told which got new ones. watched: told what was stored
+        and answered."""
         self.models, self.in_force = models, in_force
         self.database, self.files, self.options, self.metrics = database, files, options, metrics
         self.committer = Committer(

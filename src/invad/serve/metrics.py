@@ -56,6 +56,7 @@ class Metrics:
         self.oldest = Gauge(
             "invad_outbox_oldest_seconds", "Age of the oldest of them.", ["sink"], registry=registry
         )
+        self.sink_up = Gauge("invad_sink_up", "1 while a sink takes results.", ["sink"], registry=registry)
         self.source_files = Counter(
             "invad_source_files", "Images that a source took.", ["station", "outcome"], registry=registry
         )

@@ -78,11 +78,11 @@ class Options:
             raise ConfigError(f"webhook {self.webhook}: give an address that begins with https:// or http://")
 
 
-def station_name(name: str) -> str:
-    """The name, if it is one of a station. Raises ConfigError."""
+def station_name(name: str, what: str = "station") -> str:
+    """The name, if it is one of a station, or of something else that is named so. Raises ConfigError."""
     if not _NAME.fullmatch(name):
         raise ConfigError(
-            f"station {name!r}: give up to 64 small letters, digits, dots, dashes and underscores"
+            f"{what} {name!r}: give up to 64 small letters, digits, dots, dashes and underscores"
         )
     return name
 

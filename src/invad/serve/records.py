@@ -139,6 +139,20 @@ class SourceState:
     other: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SinkState:
+    """How far whoever is told of results is. place: where they go, without secrets. problem: why nothing is
+    taken, in words, or None. waiting: results not taken yet, the oldest of which came so many seconds ago.
+    delivered: since the start."""
+
+    kind: str
+    place: str
+    problem: str | None
+    waiting: int
+    oldest_seconds: float
+    delivered: int
+
+
 class Inspector(ABC):
     """Whatever judges a part and keeps the result: a service in this process, or one at an address."""
 

@@ -17,6 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from invad.detector.opening import AUTO
 from invad.errors import ArtifactError, ConfigError, DataError, InvadError
 from invad.serve.accounts import Accounts
+from invad.serve.delivery import Deliveries, Route
 from invad.serve.given import Given, open_given, take_given
 from invad.serve.limits import InForce
 from invad.serve.line import Line
@@ -26,13 +27,13 @@ from invad.serve.options import DEFAULT_STATION, Options, station_name
 from invad.serve.parts import Job
 from invad.serve.records import Inspector, Part, Refused, Result, SourceState, require_word
 from invad.serve.shadowing import Shadow
-from invad.serve.store import keys, outbox, results, retention, reviews, stations
+from invad.serve.store import keys, results, retention, reviews, stations
 from invad.serve.store.backup import FILES, MODELS
 from invad.serve.store.database import Database, note, now_ms, said
 from invad.serve.store.files import Files
 from invad.serve.store.stations import Revision
 from invad.serve.watching import Watch
-from invad.serve.webhook import SINK, Webhook
+from invad.serve.webhook import NAME, Webhook
 from invad.system.files import is_folder, make_folder
 from invad.system.lock import sole_writer
 
@@ -101,7 +102,9 @@ class Service(Inspector):
             self._switching = threading.Lock()
             self._take_given(given)
             self._stopping = threading.Event()
-            self.webhook = self._webhook()
+            self.deliveries = Deliveries(self.database, self.metrics)
+            if options.webhook is not None:
+                self.deliveries.add(Route(name=NAME), Webhook(options.webhook, options.webhook_secret))
             self.line = Line(
                 self.models,
                 self.database,
@@ -109,8 +112,8 @@ class Service(Inspector):
                 self.in_force,
                 self.options,
                 self.metrics,
-                sinks=[SINK] if self.webhook else [],
-                woken=self.webhook.wake if self.webhook else lambda: None,
+                sinks=self.deliveries.names,
+                woken=self.deliveries.wake,
                 watched=self._look_at,
             )
             self.shadow = Shadow(
@@ -259,12 +262,7 @@ class Service(Inspector):
             count, oldest = reviews.waiting(connection)
         self.metrics.review.set(count)
         self.metrics.review_age.set(0 if oldest is None else max(0, now_ms() - oldest) / 1000)
-        if self.webhook is not None:
-            with self.database.read() as connection:
-                waiting = outbox.pending(connection).get(SINK, outbox.Pending(count=0, oldest=None))
-            self.metrics.pending.labels(SINK).set(waiting.count)
-            age = 0 if waiting.oldest is None else max(0, now_ms() - waiting.oldest) / 1000
-            self.metrics.oldest.labels(SINK).set(age)
+        self.deliveries.refresh_metrics()
 
     def first_key(self) -> str | None:
         """The secret of a new key for everything, where the service has no keys yet."""
@@ -289,8 +287,7 @@ class Service(Inspector):
         self._stopping.set()
         self.shadow.close()
         self.watch.close()
-        if self.webhook is not None:
-            self.webhook.close()
+        self.deliveries.close()
         self._sweeper.join(1)
         self._open.close()
 
@@ -351,11 +348,6 @@ class Service(Inspector):
         """Parts that were stored and answered."""
         self.watch.observe([job.stored.result for job in jobs if job.stored is not None])
         self.shadow.offer(jobs)
-
-    def _webhook(self) -> Webhook | None:
-        if self.options.webhook is None:
-            return None
-        return Webhook(self.options.webhook, self.options.webhook_secret, self.database, self.metrics)
 
     def _look(self) -> Readiness:
         problem = self.database.problem()

@@ -6,7 +6,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
@@ -52,8 +52,8 @@ class Committer:
         *,
         wait_seconds: float,
         audit_share: float,
-        sinks: Sequence[str] = (),
-        woken: Callable[[], None] = lambda: None,
+        sinks: Callable[[Result], Sequence[str]] = lambda result: (),
+        woken: Callable[[Set[str]], None] = lambda sinks: None,
         watched: Callable[[Sequence[Job]], None] = lambda jobs: None,
     ):
         """finish: told the outcome of each part. wait_seconds: how long a
@@ -61,7 +61,7 @@ class Committer:
         at. sinks, woken, watched: see `Line`."""
         self.database, self.files, self.in_force = database, files, in_force
         self.metrics, self.finish, self.wait_seconds = metrics, finish, wait_seconds
-        self.audit_share, self.sinks, self.woken = audit_share, tuple(sinks), woken
+        self.audit_share, self.sinks, self.woken = audit_share, sinks, woken
         self.watched = watched
         with database.read() as connection:
             self.ids = Ids(results.newest_id(connection))
@@ -230,8 +230,8 @@ class Committer:
             self.metrics.parts.labels(record.station, record.decision, record.source, version).inc()
             self.metrics.p_value.labels(record.station).observe(record.p_value)
             self.finish(job, record)
-        if self.sinks:
-            self.woken()
+        if told := {sink for row in rows for sink in self.sinks(row.result)}:
+            self.woken(told)
         self.watched(jobs)
 
     def _give_up(self, jobs: Sequence[Job], error: Exception) -> None:

@@ -6,7 +6,7 @@ What a file holds is a frozen dataclass; `to_plain` turns one into JSON data and
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -71,8 +71,10 @@ def _read(hint: Any, plain: Any, at: str) -> Any:
     if is_dataclass(hint):
         return _read_fields(hint, plain, at)
     if origin in (Union, UnionType):
-        (wanted,) = set(inner) - {NoneType}
-        return None if plain is None else _read(wanted, plain, at)
+        wanted = [one for one in inner if one is not NoneType]
+        if plain is None and NoneType in inner:
+            return None
+        return _read(wanted[0] if len(wanted) == 1 else _of_kind(wanted, plain, at), plain, at)
     if origin is Literal:
         if not isinstance(plain, str) or plain not in inner:
             raise _refused(at, plain, f"one of {', '.join(inner)}")
@@ -84,6 +86,18 @@ def _read(hint: Any, plain: Any, at: str) -> Any:
         keys = {key: _read_key(inner[0], key, at) for key in plain}
         return {keys[key]: _read(inner[1], value, _below(at, key)) for key, value in plain.items()}
     return _read_scalar(hint, plain, at)
+
+
+def _of_kind(classes: Sequence[Any], plain: Any, at: str) -> Any:
+    """The one among dataclasses whose key `kind`, a literal, is that of the data."""
+    _require(dict, plain, at, "an object")
+    kinds = {get_args(_hints(one)["kind"])[0]: one for one in classes}
+    if "kind" not in plain:
+        raise _Refused(f"key {_below(at, 'kind')!r} is missing; give one of {', '.join(sorted(kinds))}")
+    found = plain["kind"]
+    if not isinstance(found, str) or found not in kinds:
+        raise _refused(_below(at, "kind"), found, f"one of {', '.join(sorted(kinds))}")
+    return kinds[found]
 
 
 def _read_fields(cls: Any, plain: Any, at: str) -> Any:

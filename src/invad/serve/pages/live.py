@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from invad.metrics.alarms import count_interval
 from invad.serve.pages.frame import Frame
-from invad.serve.records import Refused, Result, SourceState
+from invad.serve.records import Refused, Result, SinkState, SourceState
 from invad.serve.store import results, reviews, stations
 from invad.serve.store.database import now_ms
 from invad.serve.store.stations import Revision
@@ -63,7 +63,8 @@ class Flags:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StationView:
-    """per_hour: parts of the last hour. waiting: parts that wait for a verdict. source: what brings parts."""
+    """per_hour: parts of the last hour. waiting: parts that wait for a verdict. source: what brings parts.
+    outputs: who is told of results, by name."""
 
     name: str
     last: Result | None
@@ -71,6 +72,7 @@ class StationView:
     waiting: int
     flags: list[Flags]
     source: SourceState | None
+    outputs: dict[str, SinkState]
 
     @property
     def has_categories(self) -> bool:
@@ -111,6 +113,7 @@ def router(frame: Frame) -> APIRouter:
             views=views(caller, station),
             under_way=line.under_way,
             queue=service.options.queue,
+            of_all=service.deliveries.states() if station is None and caller.stations is None else {},
             problems=[f"{name}: {said}" for name, said in service.readiness().checks.items() if said != "ok"],
         )
 
@@ -171,6 +174,7 @@ def _view(frame: Frame, name: str, deciding: list[Revision]) -> StationView:
         # Limits over all categories decide nothing where every part comes with its category.
         flags=[one for one in flags if one.window] or flags,
         source=frame.service.sources().get(name),
+        outputs=frame.service.deliveries.states(name),
     )
 
 

@@ -1,4 +1,4 @@
-"""Whether what a `line.toml` names can be used: every model is opened, every folder looked at."""
+"""Whether what a `line.toml` names can be used: models are opened, folders looked at, receivers reached."""
 
 import os
 from collections.abc import Iterator
@@ -7,7 +7,9 @@ from pathlib import Path
 from invad.detector.opening import AUTO, open_detector
 from invad.errors import InvadError, reason
 from invad.scoring.calibration import known_category
-from invad.serve.plant.lineup import FolderSource, Lineup
+from invad.serve.plant.lineup import Lineup
+from invad.serve.plant.making import made_sink
+from invad.serve.plant.sources import FolderSource
 from invad.system.files import is_folder
 
 
@@ -31,6 +33,14 @@ def problems(lineup: Lineup) -> Iterator[str]:
         if station.source is not None:
             for line in _of_folder(station.source):
                 yield f"station {station.name}: {line}"
+        for output in station.output:
+            try:
+                sink = made_sink(output)
+                for line in sink.problems():
+                    yield f"station {station.name}, output {output.name}: {line}"
+                sink.close()
+            except InvadError as error:
+                yield f"station {station.name}, output {output.name}: {error}"
 
 
 def _of_folder(source: FolderSource) -> Iterator[str]:

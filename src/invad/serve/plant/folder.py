@@ -25,7 +25,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from invad.data.formats import IMAGE_SUFFIXES
 from invad.errors import DataError, InvadError, in_one_line, reason
-from invad.serve.plant.lineup import FolderSource, Station
+from invad.serve.plant.lineup import Station
+from invad.serve.plant.sources import FolderSource, Source
 from invad.serve.records import LONGEST_WORD, Part, Refused, Result, SourceState
 from invad.serve.service import Service
 from invad.serve.store import taken
@@ -52,7 +53,7 @@ class _File:
     mark: taken.Mark
 
 
-class FolderWatch:
+class FolderWatch(Source):
     """Hands the images of a folder to a service, in the order of their times, from a thread of its own."""
 
     def __init__(self, service: Service, station: Station, source: FolderSource):

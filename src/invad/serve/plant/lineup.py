@@ -4,10 +4,12 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from invad.errors import ConfigError, in_one_line, reason
 from invad.serve.options import station_name
+from invad.serve.plant.outputs import AnyOutput
+from invad.serve.plant.sources import AnySource, FolderSource
 from invad.system.plain import from_plain
 
 if sys.version_info >= (3, 11):
@@ -44,6 +46,13 @@ rescan = 2.0                  # seconds between two looks, also where the system
 done = "done/press-1"         # images that were judged go there; left out: they stay where they are
 failed = "failed/press-1"     # those that cannot be read go there; left out: they stay, and are named once
 
+[[station.output]]            # who is told of the results; as many as there are receivers
+kind = "webhook"              # each result is posted to an address, until it was taken
+url = "http://127.0.0.1:9000/results"
+secret_variable = "INVAD_WEBHOOK_SECRET"  # of the environment; what it holds signs each post
+name = "webhook"              # what pages and metrics call it; left out: its kind
+decisions = ["review", "bad"] # of which results; left out: of all
+
 [[station]]                   # a second one, to which programs post: POST /api/v1/stations/press-2/inspect
 name = "press-2"
 model = "models/gasket"
@@ -51,39 +60,27 @@ model = "models/gasket"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FolderSource:
-    """Images that appear in a folder; see EXAMPLE. Times in seconds."""
-
-    kind: Literal["folder"]
-    path: str
-    pattern: str = "*"
-    recursive: bool = False
-    settle: float = 0.5
-    rescan: float = 2.0
-    done: str | None = None
-    failed: str | None = None
-
-    def __post_init__(self) -> None:
-        for name, low, high in (("settle", 0.0, 3600.0), ("rescan", 0.05, 3600.0)):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{name} = {getattr(self, name):g}: give {low:g} to {high:g} seconds")
-        if not self.pattern or "/" in self.pattern:
-            raise ConfigError(f"pattern = {self.pattern!r}: give one of file names, such as '*.png'")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Station:
-    """A place that parts come from. model: a folder. category: None for the limits over all."""
+    """A place that parts come from. model: a folder. category: None for the limits over all. output: who is
+    told of its results."""
 
     name: str
     model: str
     category: str | None = None
-    source: FolderSource | None = None
+    source: AnySource | None = None
+    output: tuple[AnyOutput, ...] = ()
 
     def __post_init__(self) -> None:
         station_name(self.name)
         if not self.model:
             raise ConfigError(f"station {self.name}: model = '': give a folder")
+        names = [one.name for one in self.output]
+        for name in names:
+            station_name(name, "output")
+            if names.count(name) > 1:
+                raise ConfigError(
+                    f"station {self.name}: {names.count(name)} outputs are called {name}; give each a name"
+                )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,11 +124,9 @@ def read_lineup(path: str | Path) -> Lineup:
 
 def _whole(station: Station, base: Path) -> Station:
     """With paths that do not depend on where the program was started."""
-    source = station.source
-    if source is not None:
-        done, failed = (None if one is None else str(base / one) for one in (source.done, source.failed))
-        source = replace(source, path=str(base / source.path), done=done, failed=failed)
-    return replace(station, model=str(base / station.model), source=source)
+    source = None if station.source is None else station.source.below(base)
+    outputs = tuple(one.below(base) for one in station.output)
+    return replace(station, model=str(base / station.model), source=source, output=outputs)
 
 
 def _clashes(stations: tuple[Station, ...]) -> Iterator[str]:
@@ -139,7 +134,7 @@ def _clashes(stations: tuple[Station, ...]) -> Iterator[str]:
     for name in names:
         if names.count(name) > 1:
             yield f"station {name} is there {names.count(name)} times; give each a name of its own"
-    watched = [(one.name, one.source) for one in stations if one.source is not None]
+    watched = [(one.name, one.source) for one in stations if isinstance(one.source, FolderSource)]
     for i, (name, source) in enumerate(watched):
         here = Path(source.path).resolve()
         for other_name, other in watched[:i]:

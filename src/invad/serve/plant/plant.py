@@ -1,4 +1,4 @@
-"""The sources of all stations of a `line.toml`, started, told anew and ended together."""
+"""The sources and outputs of all stations of a `line.toml`, started, told anew and ended together."""
 
 import logging
 import threading
@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from invad.errors import InvadError
-from invad.serve.plant.folder import FolderWatch
+from invad.serve.delivery import Route, Sink
 from invad.serve.plant.lineup import Lineup, Station, read_lineup
+from invad.serve.plant.making import made_sink, made_source, route
+from invad.serve.plant.outputs import AnyOutput
+from invad.serve.plant.sources import Source
 from invad.serve.records import SourceState
 from invad.serve.service import Service
 
@@ -18,11 +21,14 @@ class Plant:
     """What a `line.toml` says, at work beside a service that has its models."""
 
     def __init__(self, service: Service, path: str | Path):
-        """Raises ConfigError for a file that cannot be, or a category that a model does not know."""
+        """Raises ConfigError for a file that cannot be, a category that a model does not know, or a secret
+        that is not there."""
         self.service, self.path = service, Path(path)
         self.lineup = read_lineup(path)
         _require_categories(service, self.lineup)
-        self._sources: dict[str, FolderWatch] = {}
+        self._sources: dict[str, Source] = {}
+        self._outputs: dict[Route, AnyOutput] = {}
+        self._sinks = _sinks(self.lineup, {})
         self._changing = threading.Lock()
         self._asked, self._closing = threading.Event(), False
         self._thread = threading.Thread(target=self._reload_when_asked, name="invad-plant", daemon=True)
@@ -30,6 +36,7 @@ class Plant:
     def start(self) -> None:
         """Take parts from now on."""
         self.service.sources = self.states
+        self._tell(self._sinks)
         for station in self.lineup.station:
             self._begin(station)
         self._thread.start()
@@ -41,7 +48,7 @@ class Plant:
         with self._changing:
             for source in self._sources.values():
                 source.close()
-            self._sources = {}
+            self._sources = {}  # sinks end with the service, after its last result
 
     def states(self) -> Mapping[str, SourceState]:
         """What each source does, by station."""
@@ -58,6 +65,7 @@ class Plant:
         """
         lineup = read_lineup(self.path)
         with self._changing:
+            sinks = _sinks(lineup, self._outputs)
             before = {one.name: one for one in self.lineup.station}
             self.service.take_models(lineup.models)
             _require_categories(self.service, lineup)
@@ -66,6 +74,7 @@ class Plant:
                 if station.source is not None and now.get(name) != station:
                     self._sources.pop(name).close()
             self.lineup = lineup
+            self._tell(sinks)
             for name, station in now.items():
                 if name not in self._sources:
                     self._begin(station)
@@ -73,8 +82,18 @@ class Plant:
 
     def _begin(self, station: Station) -> None:
         if station.source is not None:
-            self._sources[station.name] = FolderWatch(self.service, station, station.source)
+            self._sources[station.name] = made_source(self.service, station, station.source)
             self._sources[station.name].start()
+
+    def _tell(self, new: Mapping[Route, Sink]) -> None:
+        """Let the outputs of the file be those that are told: some end, some go on, `new` ones begin."""
+        now = _outputs(self.lineup)
+        for known, output in self._outputs.items():
+            if now.get(known) != output:
+                self.service.deliveries.remove(known.name)
+        for added, sink in new.items():
+            self.service.deliveries.add(added, sink)
+        self._outputs = now
 
     def _reload_when_asked(self) -> None:
         while True:
@@ -86,6 +105,15 @@ class Plant:
                 self.reload()
             except InvadError as error:
                 LOG.error("all stays as it was: %s", error)
+
+
+def _outputs(lineup: Lineup) -> dict[Route, AnyOutput]:
+    return {route(station, output): output for station in lineup.station for output in station.output}
+
+
+def _sinks(lineup: Lineup, known: Mapping[Route, AnyOutput]) -> dict[Route, Sink]:
+    """Those of outputs that are not known yet. Raises ConfigError for a secret that is not there."""
+    return {one: made_sink(output) for one, output in _outputs(lineup).items() if known.get(one) != output}
 
 
 def _require_categories(service: Service, lineup: Lineup) -> None:

@@ -25,13 +25,20 @@ class Pending:
     count: int
     oldest: int | None
 
+    def age_seconds(self, now: int) -> float:
+        """Of the oldest, 0 where nothing waits."""
+        return 0 if self.oldest is None else max(0, now - self.oldest) / 1000
+
+
+NONE = Pending(count=0, oldest=None)
+
 
 def due(connection: Connection, sink: str, now: int, limit: int) -> list[Due]:
-    """Those whose next try has come, the longest waiting first."""
+    """Those whose next try has come, in the order of storing."""
     wanted = (
         select(outbox.c.result, outbox.c.attempts)
         .where(outbox.c.sink == sink, outbox.c.next_try <= now)
-        .order_by(outbox.c.next_try, outbox.c.result)
+        .order_by(outbox.c.result)
         .limit(limit)
     )
     found = []

@@ -1,7 +1,7 @@
 """Results: written many in one transaction, read one by one and page by page."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,8 +53,10 @@ class Query:
     limit: int = 50
 
 
-def insert(connection: Connection, stored: Sequence[Stored], sinks: Sequence[str]) -> None:
-    """Add results, their regions, and a row of the outbox for each and each sink."""
+def insert(
+    connection: Connection, stored: Sequence[Stored], sinks: Callable[[Result], Sequence[str]]
+) -> None:
+    """Add results, their regions, and a row of the outbox for each and each of its sinks."""
     connection.execute(result.insert(), [_columns(one) for one in stored])
     found = [
         {"result": one.result.id, "number": number, **_region_columns(place)}
@@ -71,7 +73,7 @@ def insert(connection: Connection, stored: Sequence[Stored], sinks: Sequence[str
             "next_try": one.time_ms,
         }
         for one in stored
-        for sink in sinks
+        for sink in sinks(one.result)
     ]
     if waiting:
         connection.execute(outbox.insert(), waiting)

@@ -230,10 +230,10 @@ outbox = Table(
     "outbox",
     metadata,
     Column("result", ForeignKey("result.id", ondelete="CASCADE"), primary_key=True),
-    Column("sink", String(64), primary_key=True),
+    Column("sink", String(160), primary_key=True),
     Column("attempts", Integer, nullable=False),
     Column("next_try", BigInteger, nullable=False),
-    Index(None, "sink", "next_try"),
+    Index(None, "sink", "result"),
 )
 """What a sink has not taken yet; a row goes when it has."""
 

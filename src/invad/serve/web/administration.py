@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Depends
 from starlette.responses import Response
 
-from invad.serve.records import Refused, SourceState, utc
+from invad.serve.records import Refused, SinkState, SourceState, utc
 from invad.serve.service import Service
 from invad.serve.store import keys, stations
 from invad.serve.store.database import note
@@ -17,13 +17,15 @@ from invad.serve.web.auth import Caller, Gate
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StationRecord:
     """active: content hash of the version that judges there. shadow: of one that scores parts, too. source:
-    what brings parts by itself, None where they come over HTTP alone."""
+    what brings parts by itself, None where they come over HTTP alone. outputs: who is told of its results, by
+    name; one that is told of the results of all stations is not among them."""
 
     name: str
     created: str
     active: str
     shadow: str | None
     source: SourceState | None
+    outputs: dict[str, SinkState]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +87,8 @@ def router(service: Service, gate: Gate) -> APIRouter:
             found = stations.stations(connection)
         mine = [one for one in found if caller.stations is None or one.name in caller.stations]
         sources = service.sources()
-        return {"stations": [_station(one, sources.get(one.name)) for one in mine]}
+        outputs = service.deliveries.states
+        return {"stations": [_station(one, sources.get(one.name), outputs(one.name)) for one in mine]}
 
     @api.post(
         "/stations",
@@ -99,7 +102,7 @@ def router(service: Service, gate: Gate) -> APIRouter:
     ) -> StationRecord:
         """Its limits are those of the model at first, and its own from then on."""
         caller.require(name)
-        return _station(service.add_station(name, caller.name))
+        return _station(service.add_station(name, caller.name), None, {})
 
     @api.get(
         "/stations/{station}/calibrations",
@@ -147,9 +150,16 @@ def router(service: Service, gate: Gate) -> APIRouter:
     return api
 
 
-def _station(one: stations.Station, source: SourceState | None = None) -> StationRecord:
+def _station(
+    one: stations.Station, source: SourceState | None, outputs: dict[str, SinkState]
+) -> StationRecord:
     return StationRecord(
-        name=one.name, created=utc(one.created), active=one.active, shadow=one.shadow, source=source
+        name=one.name,
+        created=utc(one.created),
+        active=one.active,
+        shadow=one.shadow,
+        source=source,
+        outputs=outputs,
     )
 
 
