@@ -18,6 +18,7 @@ MOST_PIXELS = 65_536
 LAYER_SIDE = 1024
 """Pixels of the longer side of a heat map that lies over its image."""
 
+MASK_COLOUR = (0, 213, 255, 150)
 RANGE = "invad:range"
 """Text of the PNG: the values of black and white, as a JSON list."""
 
@@ -84,6 +85,13 @@ def draw_layer(map_png: bytes, limits: tuple[float, float], size: tuple[int, int
     shrunk = min(1.0, LAYER_SIDE / max(size))
     height, width = (max(1, round(side * shrunk)) for side in size)
     return _png(Image.fromarray(layer(resize_map(decode_map(map_png), (height, width)), limits)))
+
+
+def draw_mask(mask_HW: NDArray[np.bool_]) -> bytes:
+    """PNG of a mask, to be laid over its image: blue where it is true, else nothing."""
+    drawn = np.zeros((*mask_HW.shape, 4), np.uint8)
+    drawn[mask_HW] = MASK_COLOUR
+    return _png(Image.fromarray(drawn))
 
 
 def shown_png(image: bytes, side: int | None = None) -> bytes:

@@ -16,10 +16,11 @@ from typing import Any
 from sqlalchemy import Connection
 
 from invad.errors import InvadError, in_one_line
+from invad.records import Decision
 from invad.runtime.bundle import is_bundle, read_bundle
 from invad.serve.archives import unpack
 from invad.serve.models import Loaded, told_of
-from invad.serve.records import Refused, require_word
+from invad.serve.records import Refused, require_word, utc
 from invad.serve.service import Service
 from invad.serve.store import shadows, stations
 from invad.serve.store.backup import UNFINISHED_MODEL
@@ -173,13 +174,25 @@ def _size(folder: Path) -> int:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Differing:
+    """A part whose decision differs. time: UTC."""
+
+    id: str
+    time: str
+    score: float
+    decision: Decision
+    shadow_score: float
+    shadow_decision: Decision
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """A shadow beside the active version, over the newest parts that both have scored.
 
-    parts: how many. needed: how many there should be before it judges. flagged: shares above good, by the
-    active version and by the shadow. flips: parts whose decision differs, by `active > shadow`. correlation:
-    of the ranks of the scores (Spearman), None below three parts. ms: median run of each. differing: the
-    newest parts whose decision differs.
+    parts: how many. needed: how many there should be before it judges. waiting: not scored yet. flagged:
+    shares above good, by the active version and by the shadow. flips: parts whose decision differs, by
+    `active > shadow`. correlation: of the ranks of the scores (Spearman), None below three parts. ms: median
+    run of each. differing: the newest parts whose decision differs.
     """
 
     station: str
@@ -192,7 +205,7 @@ class Comparison:
     flips: Mapping[str, int]
     correlation: float | None
     ms: tuple[float, float]
-    differing: Sequence[Pair]
+    differing: Sequence[Differing]
 
 
 def put_shadow(service: Service, station: str, name: str, hash: str, who: str) -> None:
@@ -242,7 +255,18 @@ def compare(service: Service, station: str, most_differing: int) -> Comparison:
         flips=dict(sorted(flips.items())),
         correlation=_correlation(found),
         ms=_medians(found),
-        differing=[one for one in found if one.decision != one.shadow_decision][:most_differing],
+        differing=[_differing(one) for one in found if one.decision != one.shadow_decision][:most_differing],
+    )
+
+
+def _differing(one: Pair) -> Differing:
+    return Differing(
+        id=one.id,
+        time=utc(one.time),
+        score=one.score,
+        decision=one.decision,
+        shadow_score=one.shadow_score,
+        shadow_decision=one.shadow_decision,
     )
 
 

@@ -102,6 +102,16 @@ def test_parts_are_judged_by_key_with_a_mask_and_a_verdict_is_taken_back(page, l
     page.get_by_role("button", name="bad B").click()
     expect(page.locator("#empty")).to_be_visible()
     assert [verdict(line, one) for one in parts] == ["bad", "unsure", "bad"]
+    # the page of the part lays the mask over the picture
+    page.goto(f"/parts/{parts[0]['id']}")
+    expect(page.locator("#mask")).to_be_hidden()
+    page.keyboard.press("p")
+    expect(page.locator("#mask")).to_be_visible()
+    expect(page.locator("#mask")).to_have_js_property("naturalWidth", EDGE)
+    shown = line.http.get(f"/parts/{parts[0]['id']}/mask").content
+    alpha = np.asarray(Image.open(io.BytesIO(shown)))[:, :, 3] > 0
+    assert np.array_equal(alpha, bits(reviews(line, parts[0])[0]["mask"]))
+    assert line.http.get(f"/parts/{parts[2]['id']}/mask").status_code == 404
     line.http.post(f"/api/v1/results/{parts[1]['id']}/review", json={"verdict": "bad"})
 
 

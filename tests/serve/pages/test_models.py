@@ -44,6 +44,13 @@ def test_a_version_is_uploaded_shadowed_activated_and_rolled_back(page, site, ar
             http.post("/api/v1/stations/default/inspect", files={"image": picture}).raise_for_status()
     page.locator("#shadowed").get_by_text("5", exact=True).wait_for()
     page.get_by_text("correlate by 1.000").wait_for()
+    with site.http() as http:
+        (newest,) = http.get("/api/v1/results", params={"limit": 1}).json()["results"]
+    page.goto(f"/parts/{newest['id']}")
+    shadows = page.locator('section[aria-labelledby="shadows"] tbody tr')
+    assert version[:12] in shadows.inner_text()
+    assert newest["decision"] in shadows.inner_text()
+    page.goto("/models")
 
     press(page, "Activate")
     page.keyboard.press("Enter")  # in the field of the reason: does it

@@ -11,7 +11,7 @@ from invad.serve.pages.frame import Frame
 from invad.serve.records import Refused
 from invad.serve.store import stations
 from invad.serve.web.auth import Caller
-from invad.serve.web.versions import comparison_record, version_records
+from invad.serve.web.versions import version_records
 
 LISTED = 20
 """Parts whose decision differs."""
@@ -56,4 +56,4 @@ def _compared(frame: Frame, station: str) -> dict[str, Any]:
         found = versions.compare(frame.service, station, LISTED)
     except Refused:
         return {"comparison": None}
-    return {"comparison": comparison_record(found)}
+    return {"comparison": found}

@@ -1,5 +1,6 @@
 """The page of one part: the picture under its map, and all that is known of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -8,8 +9,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from invad.serve.pages.frame import Frame
+from invad.serve.pictures import draw_mask
 from invad.serve.records import Refused, Result, utc
-from invad.serve.store import reviews
+from invad.serve.store import reviews, shadows
+from invad.serve.store.reviews import Review
+from invad.serve.verdicts import Words, mask_of
 from invad.serve.web.auth import Caller
 
 WIDTH = 600.0
@@ -47,6 +51,7 @@ def router(frame: Frame) -> APIRouter:
             raise Refused(f"no result {id}", 404)  # what a key may not see is not there
         with frame.service.database.read() as connection:
             said = reviews.of_result(connection, id)
+            shadowed = shadows.of_result(connection, id)
         return frame.html(
             request,
             caller,
@@ -58,6 +63,24 @@ def router(frame: Frame) -> APIRouter:
             scale=scale(part),
             width=WIDTH,
             reviews=[(utc(one.time), one) for one in said],
+            painted=_painted(said),
+            shadowed=shadowed,
         )
 
+    @api.get("/parts/{id}/mask")
+    def mask(caller: allowed, id: str) -> Response:
+        """What people painted last, to be laid over the picture."""
+        part = frame.service.result(id).result
+        with frame.service.database.read() as connection:
+            painted = _painted(reviews.of_result(connection, id))
+        if painted is None or (caller.stations is not None and part.station not in caller.stations):
+            raise Refused(f"no mask of result {id}", 404)
+        drawn = draw_mask(mask_of(painted, part.width, part.height))
+        return Response(drawn, media_type="image/png", headers={"Cache-Control": "no-store"})
+
     return api
+
+
+def _painted(said: list[Review]) -> Sequence[int] | None:
+    """The mask that counts now."""
+    return Words.of((one.verdict, one.defect, one.mask) for one in said).mask

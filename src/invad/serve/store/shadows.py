@@ -56,6 +56,13 @@ def count(connection: Connection, station: str, version: str) -> int:
     return connection.scalar(wanted.where(*here)) or 0
 
 
+def of_result(connection: Connection, id: str) -> list[Shadowed]:
+    """What was said of one part."""
+    names = Shadowed.__dataclass_fields__.keys()
+    wanted = select(*(shadow.c[name] for name in names)).where(shadow.c.result == id)
+    return [Shadowed(**row) for row in connection.execute(wanted.order_by(shadow.c.model_version)).mappings()]
+
+
 def pairs(connection: Connection, station: str, active: str, version: str, most: int) -> list[Pair]:
     """The newest `most` parts that `active` answered and `version` scored as a shadow, newest first."""
     wanted = (

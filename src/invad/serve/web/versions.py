@@ -11,7 +11,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from invad.records import Decision
 from invad.serve import versions
 from invad.serve.records import Refused, utc
 from invad.serve.service import Service
@@ -48,37 +47,6 @@ class VersionRecord:
     proved: Mapping[str, Any] | None
     by: str | None
     content: Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DifferingRecord:
-    """A part whose decision differs."""
-
-    id: str
-    time: str
-    score: float
-    decision: Decision
-    shadow_score: float
-    shadow_decision: Decision
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ComparisonRecord:
-    """parts: the newest that both versions have scored; needed: how many there should be before the shadow
-    judges; waiting: not scored yet. flagged, ms: of the active version and of the shadow: share above good,
-    median milliseconds of a run. flips: by `active > shadow`. correlation: of the ranks of the scores."""
-
-    station: str
-    active: str
-    shadow: str
-    parts: int
-    needed: int
-    waiting: int
-    flagged: tuple[float, float]
-    flips: Mapping[str, int]
-    correlation: float | None
-    ms: tuple[float, float]
-    differing: list[DifferingRecord]
 
 
 def router(service: Service, gate: Gate) -> APIRouter:
@@ -149,10 +117,10 @@ def router(service: Service, gate: Gate) -> APIRouter:
         caller: reading,
         station: StationName,
         differing: Annotated[int, Query(ge=0, le=MOST_DIFFERING, description="Parts to list.")] = 50,
-    ) -> ComparisonRecord:
+    ) -> versions.Comparison:
         """Beside the active version, over the same parts."""
         caller.require(station)
-        return comparison_record(versions.compare(service, station, differing))
+        return versions.compare(service, station, differing)
 
     @api.delete("/stations/{station}/shadow", summary="End the shadow.", status_code=204, responses=NOT_THERE)
     def end_shadow(caller: administering, station: StationName) -> Response:
@@ -241,13 +209,3 @@ def _record(one: Version, places: list[Station]) -> VersionRecord:
         by=one.content.get("by"),
         content={key: value for key, value in one.content.items() if key not in own},
     )
-
-
-def comparison_record(found: versions.Comparison) -> ComparisonRecord:
-    names = ComparisonRecord.__dataclass_fields__.keys() - {"differing"}
-    names_of_part = ("id", "score", "decision", "shadow_score", "shadow_decision")
-    differing = [
-        DifferingRecord(time=utc(one.time), **{name: getattr(one, name) for name in names_of_part})
-        for one in found.differing
-    ]
-    return ComparisonRecord(differing=differing, **{name: getattr(found, name) for name in names})
