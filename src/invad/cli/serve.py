@@ -19,6 +19,7 @@ from invad.cli.options import (
 )
 from invad.cli.voice import Voice
 from invad.errors import ConfigError, DataError
+from invad.report.wording import counted
 
 KEEPING, NETWORK = "What is kept", "Network"
 NEEDED = (
@@ -268,17 +269,17 @@ def check(
         wrong = list(problems(read))
         for line in wrong:
             voice.say(line)
-        voice.say(f"{len(read.station)} stations")
+        voice.say(counted(len(read.station), "station"))
         summary |= {"stations": len(read.station), "problems": wrong}
         if wrong:
-            refused.append(f"{lineup}: {len(wrong)} problems")
+            refused.append(f"{lineup}: {counted(len(wrong), 'problem')}")
     if data is not None:
         from invad.serve.store.backup import check
 
         found = check(data, database)
         for line in (*found.damaged, *found.lost, *found.unnamed):
             voice.say(line)
-        voice.say(f"{found.results} results, {found.files} files")
+        voice.say(f"{counted(found.results, 'result')}, {counted(found.files, 'file')}")
         summary |= {
             "results": found.results,
             "files": found.files,
@@ -342,7 +343,7 @@ def verdicts(
 
 
 def _say_copied(voice: Voice, where: Path, copied: Any) -> None:
-    voice.say(f"{where}: {copied.results} results, {copied.files} files")
+    voice.say(f"{where}: {counted(copied.results, 'result')}, {counted(copied.files, 'file')}")
     if copied.missing:
         voice.warn(f"{copied.missing} files that rows name were not there")
     voice.hand_over({"results": copied.results, "files": copied.files, "missing": copied.missing})
