@@ -36,8 +36,9 @@ SURFACE = {
     "benchmark run": "DATASET ROOT --setting --categories --preset --seeds --steps --metrics --output "
     "--keep-models --device --json --split --strict --backbone --weights",
     "benchmark rescore": "PREDICTIONS --metrics --output --json",
-    "serve run": "MODEL|LINE.toml --data --port --host --no-auth --engine --device --queue --batch --streams "
-    "--threads --database --keep-good --keep-flagged --keep-rows --audit-share --notice-every --reserve "
+    "serve run": "MODEL|LINE.toml --data --port --host --no-auth --stateless --model-name --key-file "
+    "--engine --device --queue --batch --streams --threads --database --keep-good --keep-flagged "
+    "--keep-rows --audit-share --notice-every --reserve "
     "--max-body --webhook --prefix --tls-certificate --tls-key",
     "serve backup": "--data --output --json",
     "serve restore": "BACKUP --data --json",

@@ -1,7 +1,7 @@
 """The command line. Each verb is one function; heavy imports are inside it, so that help is quick.
 
 Order of imports: voice, rows, progress, folder, options, former, archive, server, backbones, calibrate, data,
-doctor, drift, evaluate, export, info, recipes, reference, train, predict, serve, users,
+doctor, drift, evaluate, export, info, recipes, reference, train, predict, stateless, serve, kept, users,
 versions, demo, bench, ablate, benchmark, app.
 """
 

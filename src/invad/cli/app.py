@@ -15,8 +15,8 @@ import typer
 from typer.core import TyperGroup
 
 from invad._version import __version__
+from invad.cli import kept, users, versions
 from invad.cli import serve as serving
-from invad.cli import users, versions
 from invad.cli.ablate import ablate
 from invad.cli.backbones import distill, list_backbones
 from invad.cli.bench import bench
@@ -153,8 +153,8 @@ _add(serve, serving.backup, "serve backup --data line --output copy")
 _add(serve, serving.restore, "serve restore copy --data line")
 _add(serve, serving.init, "serve init --example")
 _add(serve, serving.check, "serve check line.toml --data line")
-_add(serve, serving.verdicts, "serve verdicts --data line --output judged")
-_add(serve, serving.key, "serve key --data line --scopes infer,read")
+_add(serve, kept.verdicts, "serve verdicts --data line --output judged")
+_add(serve, kept.key, "serve key --data line --scopes infer,read")
 user = typer.Typer(no_args_is_help=True, help="People who use the page, and what each may do.")
 serve.add_typer(user, name="user")
 _add(user, users.add, "serve user add anna --role reviewer --data line")

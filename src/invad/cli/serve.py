@@ -1,7 +1,6 @@
 """invad serve: the service beside the line, and the care of its data folder."""
 
 import os
-from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from invad.cli import stateless as without_memory
 from invad.cli.options import (
     ENGINES,
     SPEED,
@@ -21,7 +21,7 @@ from invad.cli.voice import Voice
 from invad.errors import ConfigError, DataError
 from invad.report.wording import counted
 
-KEEPING, NETWORK = "What is kept", "Network"
+KEEPING, NETWORK, STATELESS = "What is kept", "Network", "Without a memory"
 NEEDED = (
     *("fastapi", "uvicorn", "python_multipart", "sqlalchemy", "alembic", "prometheus_client", "httpx"),
     "jinja2",
@@ -58,6 +58,7 @@ DatabaseOption = Annotated[
 
 
 def run(
+    context: typer.Context,
     model: Annotated[
         Path,
         typer.Argument(
@@ -65,14 +66,49 @@ def run(
             help="Folder of 'invad train' or 'invad export', or a file of stations, see 'invad serve init'.",
         ),
     ],
-    data: DataOption,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the service: its database, images and maps. Made if need be; asked for without "
+            "--stateless.",
+        ),
+    ] = None,
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one.")] = 8000,
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 is all of the machine's.")
     ] = "127.0.0.1",
     no_auth: Annotated[
-        bool, typer.Option("--no-auth", help="For trials: no keys, and requests of this machine alone.")
+        bool,
+        typer.Option(
+            "--no-auth",
+            help="For trials: no keys, and requests of this machine alone; with --stateless of everybody.",
+        ),
     ] = False,
+    stateless: Annotated[
+        bool,
+        typer.Option(
+            "--stateless",
+            rich_help_panel=STATELESS,
+            help="Keep nothing: a runtime for KServe with the Open Inference Protocol alone.",
+        ),
+    ] = False,
+    model_name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=STATELESS,
+            help="What the model is asked for by. Default: the name of its folder.",
+        ),
+    ] = None,
+    key_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=STATELESS,
+            help="Keys that may infer, one a line; read again when it changes.",
+        ),
+    ] = None,
     engine: EngineOption = ENGINES[0],
     device: DeviceOption = None,
     queue: Annotated[
@@ -159,6 +195,10 @@ def run(
     """
     voice = Voice()
     require_installed()
+    if without_memory.chosen(context):
+        without_memory.run(context.params)
+        return
+    assert data is not None
     from invad.scoring.drift import DriftSettings
     from invad.serve.options import MIB, Options, Retention
     from invad.serve.plant.lineup import is_lineup, read_lineup
@@ -292,54 +332,6 @@ def check(
     voice.hand_over(summary)
     if refused:
         raise DataError("; ".join(refused))
-
-
-def key(
-    data: DataOption,
-    scopes: Annotated[
-        str, typer.Option(metavar="A,B", help="What it may do: infer, read, review, admin.")
-    ] = "infer,read",
-    stations: Annotated[
-        str | None, typer.Option(metavar="A,B", help="Where it is good. Default: everywhere.")
-    ] = None,
-    name: Annotated[str, typer.Option(help="Whose it is.")] = "command line",
-    database: DatabaseOption = None,
-    json: JsonOption = None,
-) -> None:
-    """Make a key for a service, which may be running, and print its secret this once."""
-    voice = Voice(json)
-    require_installed()
-    from invad.cli.options import split_names
-    from invad.serve.store.backup import make_key
-
-    secret = make_key(data, database, name, split_names(scopes) or (), split_names(stations))
-    voice.say(secret)
-    voice.hand_over({"key": secret})
-
-
-def verdicts(
-    data: DataOption,
-    output: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for images and masks.")],
-    station: Annotated[str | None, typer.Option(help="Of this station alone. Default: of all.")] = None,
-    database: DatabaseOption = None,
-    json: JsonOption = None,
-) -> None:
-    """Write what people said of parts as a data set in the layout of MVTec AD, for 'invad evaluate'.
-
-    The service may be running. Judged parts become test images, painted masks ground truth; good parts
-    without a verdict fill train/good. What cannot be written is named.
-    """
-    voice = Voice(json)
-    require_installed()
-    from invad.serve.store.judged import export
-
-    written = export(data, database, output, station)
-    voice.warn(*written.left_out)
-    if written.without_masks:
-        count = len(written.without_masks)
-        voice.warn(f"{count} bad parts have no mask and count as whole images alone")
-    voice.say(f"{output}: {written.good} good and {written.bad} bad parts, {written.masks} masks")
-    voice.hand_over({**asdict(written), "output": str(output)})
 
 
 def _say_copied(voice: Voice, where: Path, copied: Any) -> None:

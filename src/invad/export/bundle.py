@@ -24,7 +24,7 @@ from invad.records import Hw
 from invad.runtime.bundle import CERTIFICATE, ExportInfo, write_bundle
 from invad.runtime.certificate import PROBES, TOLERANCES, Certificate, certify, compare, store_probes
 from invad.runtime.detector import ExportedDetector
-from invad.runtime.engines import AUTO, Options, open_engine
+from invad.runtime.engines import AUTO, Options, open_engine, report_nothing
 from invad.scoring.rates import POOLED
 
 FORMATS = {"onnx": "model.onnx", "openvino": "model.xml", "torch": "model.pt2"}
@@ -66,6 +66,7 @@ def export(detector: Detector, output: str | Path, config: ExportConfig) -> tupl
     """
     import torch
 
+    report_nothing()
     if config.precision == "int8" and config.format == "torch":
         raise ConfigError("int8 is for onnx and openvino; export torch as fp32 or bf16")
     if config.precision == "int8" and config.calibration is None:

@@ -1,5 +1,6 @@
 """What can run a graph: the contract, the table of engines, and which one to take."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -71,6 +72,14 @@ ENGINES = {
     "torch": Kind("torch_engine", "torch", "pip install invad", ("torch",)),
 }
 AUTO = "auto"
+UNREPORTED = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")
+
+
+def report_nothing() -> None:
+    """From version 1.29 on ONNX Runtime tells its maker what runs where, and keeps what it could not tell in
+    the home folder. Whoever is about to import it calls this first; a variable that is set stays as it is."""
+    for name in UNREPORTED:
+        os.environ.setdefault(name, "1")
 
 
 def open_engine(name: str, format: str, graph: Path, options: Options) -> Engine:
@@ -93,6 +102,7 @@ def open_engine(name: str, format: str, graph: Path, options: Options) -> Engine
         )
     if not find_spec(ENGINES[name].package):
         raise ConfigError(f"engine {name} is not installed; {ENGINES[name].hint}")
+    report_nothing()
     with some_home():
         module = import_module(f"invad.runtime.{ENGINES[name].module}")
     open_graph: Callable[[Path, Options], Engine] = module.open_graph

@@ -11,7 +11,7 @@ needs no server.
 Order of imports: ids, options, records, verdicts, archives, client, store, limits, metrics, models,
 given, pictures, parts, storing, line, shadowing, delivery, webhook, recalibration, hints, watching,
 accounts, service, trends, reviewing, versions, web, plant, pages, app, connections, listening,
-running.
+stateless, running.
 """
 
 from typing import TYPE_CHECKING, Any

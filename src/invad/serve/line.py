@@ -6,7 +6,6 @@ is not admitted is refused at once and may be sent again. Nothing is dropped sil
 
 import logging
 import math
-import re
 import threading
 import time
 from collections import deque
@@ -16,13 +15,12 @@ from hashlib import sha256
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from invad.errors import DataError, InvadError
-from invad.records import Prediction
+from invad.errors import InvadError
 from invad.serve.limits import InForce
 from invad.serve.metrics import Metrics
 from invad.serve.models import Models
 from invad.serve.options import Options
-from invad.serve.parts import Budget, Job, Queue, since
+from invad.serve.parts import Budget, Job, Queue, decoded, judged, since
 from invad.serve.pictures import statistics
 from invad.serve.records import Part, Refused, Result
 from invad.serve.store import results
@@ -65,7 +63,7 @@ class Line:
             woken=woken,
             watched=watched,
         )
-        self.queue = Queue()
+        self.queue: Queue[Job] = Queue()
         self.pixels = Budget(options.memory)
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
@@ -184,11 +182,7 @@ class Line:
             detector = job.model.detector
             job.key = self.in_force.key(part.station, part.category, job.model.hash)
             started = time.monotonic()
-            try:
-                pixels = detector.decode(part.body)
-            except DataError as error:
-                self.metrics.rejected.labels("image").inc()
-                raise Refused(re.sub("^<(bytes|array)>", "the image", str(error)), 400) from None
+            pixels = decoded(detector, part.body, self.metrics)
             job.decode_ms = since(started)
             if self._has_room():
                 self.committer.keep_image(job)  # beside the run
@@ -232,7 +226,9 @@ class Line:
             for job in jobs:
                 job.queue_ms = (started - job.queued) * 1000
             self.metrics.batch.observe(len(jobs))
-            for job, outcome in zip(jobs, self._judged(jobs), strict=True):
+            pixels = [job.pixels for job in jobs if job.pixels is not None]
+            found = judged(jobs[0].model.detector, pixels, jobs[0].key or None, self.metrics)
+            for job, outcome in zip(jobs, found, strict=True):
                 job.infer_ms = since(started)
                 job.judged = time.monotonic()
                 if isinstance(outcome, BaseException):
@@ -240,19 +236,6 @@ class Line:
                     continue
                 job.prediction = outcome
                 self.committer.add(job)
-
-    def _judged(self, jobs: Sequence[Job]) -> Sequence[Prediction | BaseException]:
-        """What the detector says; one part at which it fails does not take the others with it."""
-        pixels = [job.pixels for job in jobs if job.pixels is not None]
-        try:
-            judged = jobs[0].model.detector.judge(pixels, jobs[0].key or None)
-            return [_finite(one) for one in judged]
-        except Exception as error:
-            if len(jobs) > 1:
-                return [outcome for job in jobs for outcome in self._judged([job])]
-            self.metrics.errors.labels("engine").inc()
-            LOG.exception("the engine failed")
-            return [error]
 
 
 def require_same(part: Part, digest: str, own: str) -> None:
@@ -266,9 +249,3 @@ def require_same(part: Part, digest: str, own: str) -> None:
 def _most(job: Job) -> int:
     """Parts of a run that begins with this one."""
     return job.model.batch
-
-
-def _finite(prediction: Prediction) -> Prediction | BaseException:
-    if math.isfinite(prediction.score):
-        return prediction
-    return InvadError(f"the engine gave the score {prediction.score}; test the model with 'invad verify'")

@@ -6,25 +6,16 @@ STEPS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
 P_VALUES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 
 
-class Metrics:
-    """What is counted; the names are those of docs/service.md."""
+class RunMetrics:
+    """What is counted wherever images are judged; the names are those of docs/service.md."""
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
         self.parts = Counter(
             "invad_parts",
-            "Parts that were stored.",
+            "Parts that were judged, and stored if results are kept.",
             ["station", "decision", "source", "version"],
             registry=registry,
-        )
-        self.shadow = Counter(
-            "invad_shadow_parts",
-            "Parts that a shadowing version scored, too; change: its decision beside that of the active one.",
-            ["station", "version", "change"],
-            registry=registry,
-        )
-        self.shadow_dropped = Counter(
-            "invad_shadow_dropped", "Parts that it did not score.", ["station", "reason"], registry=registry
         )
         self.errors = Counter("invad_errors", "What failed.", ["kind"], registry=registry)
         self.rejected = Counter(
@@ -41,6 +32,30 @@ class Metrics:
         )
         self.queue = Gauge("invad_queue_parts", "Parts under way.", registry=registry)
         self.ready = Gauge("invad_ready", "1 when parts are taken.", registry=registry)
+        self.model = Gauge(
+            "invad_model", "1 for the model that judges.", ["model", "hash", "engine"], registry=registry
+        )
+
+    def text(self) -> bytes:
+        """In the text form of Prometheus."""
+        return generate_latest(self.registry)
+
+
+class Metrics(RunMetrics):
+    """What is counted where results are kept, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        registry = self.registry
+        self.shadow = Counter(
+            "invad_shadow_parts",
+            "Parts that a shadowing version scored, too; change: its decision beside that of the active one.",
+            ["station", "version", "change"],
+            registry=registry,
+        )
+        self.shadow_dropped = Counter(
+            "invad_shadow_dropped", "Parts that it did not score.", ["station", "reason"], registry=registry
+        )
         self.free = Gauge("invad_disk_free_bytes", "Free bytes of the disk.", registry=registry)
         where = ["station", "category"]
         self.drift_evidence = Gauge(
@@ -66,10 +81,3 @@ class Metrics:
         self.source_up = Gauge(
             "invad_source_up", "1 while a source can take images.", ["station"], registry=registry
         )
-        self.model = Gauge(
-            "invad_model", "1 for the model that judges.", ["model", "hash", "engine"], registry=registry
-        )
-
-    def text(self) -> bytes:
-        """In the text form of Prometheus."""
-        return generate_latest(self.registry)

@@ -110,7 +110,7 @@ class Models:
         Raises ArtifactError, ConfigError, NotCalibratedError, DataError.
         """
         name = folder.resolve().name or "model"
-        loaded = self.hold(name, self._opened(folder, self.opening))
+        loaded = self.hold(name, _opened(folder, self.options, self.opening))
         if not is_folder(self.path(loaded.hash)):
             try:
                 self.keep(folder, loaded.hash)
@@ -133,7 +133,7 @@ class Models:
 
     def look(self, folder: Path, name: str) -> Loaded:
         """A folder ready to run, on one thread, without keeping it. Raises as `give`."""
-        return _loaded(name, self._opened(folder, replace(self.opening, threads=1)), self.options)
+        return open_alone(folder, name, self.options, replace(self.opening, threads=1))
 
     def adopt(self, folder: Path, hash: str) -> None:
         """Keep a folder that lies here already and is on the disk, without what is no file of it.
@@ -159,7 +159,7 @@ class Models:
         if not is_folder(self.path(hash)):
             raise ArtifactError(f"{self.path(hash)}: is gone; restore a backup, or start with another model")
         opening = replace(self.opening, threads=1) if shadowing else self.opening
-        loaded = _loaded(name, self._opened(self.path(hash), opening), self.options)
+        loaded = open_alone(self.path(hash), name, self.options, opening)
         if loaded.hash != hash:
             raise ArtifactError(f"{self.path(hash)}: holds version {loaded.hash[:12]}; restore a backup")
         with self._lock:
@@ -177,22 +177,10 @@ class Models:
         for hash in hashes:
             self.remove(hash)
 
-    def _opened(self, folder: Path, opening: Opening) -> Predictor:
-        if is_bundle(folder):
-            from invad.runtime import load
 
-            return load(
-                folder,
-                opening.engine,
-                threads=opening.threads,
-                streams=self.options.streams,
-                device=opening.device,
-            )
-        if self.options.streams > 1:
-            raise ConfigError(
-                f"streams = {self.options.streams}: only exported bundles run several at a time"
-            )
-        return open_detector(folder, opening.engine, opening.device, opening.threads)
+def open_alone(folder: Path, name: str, options: Options, opening: Opening) -> Loaded:
+    """The folder of a model or bundle, ready to run, without a copy of it. Raises as `Models.give`."""
+    return _loaded(name, _opened(folder, options, opening), options)
 
 
 def told_of(model: Loaded) -> dict[str, Any]:
@@ -204,6 +192,22 @@ def told_of(model: Loaded) -> dict[str, Any]:
         **told,
         "categories": [name for name in model.detector.calibrations if name],
     }
+
+
+def _opened(folder: Path, options: Options, opening: Opening) -> Predictor:
+    if is_bundle(folder):
+        from invad.runtime import load
+
+        return load(
+            folder,
+            opening.engine,
+            threads=opening.threads,
+            streams=options.streams,
+            device=opening.device,
+        )
+    if options.streams > 1:
+        raise ConfigError(f"streams = {options.streams}: only exported bundles run several at a time")
+    return open_detector(folder, opening.engine, opening.device, opening.threads)
 
 
 def _loaded(name: str, detector: Predictor, options: Options) -> Loaded:

@@ -1,17 +1,27 @@
 """A part under way, and the places where parts wait for each other."""
 
+import logging
+import math
+import re
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
+from invad.data.images import ImageSource
+from invad.errors import DataError, InvadError
 from invad.records import Prediction
-from invad.runtime.predictor import Pixels
+from invad.runtime.predictor import Pixels, Predictor
+from invad.serve.metrics import RunMetrics
 from invad.serve.models import Loaded
-from invad.serve.records import Part, Result
+from invad.serve.records import Part, Refused, Result
 from invad.serve.store import results
+
+LOG = logging.getLogger("invad.serve")
+Waiting = TypeVar("Waiting")
 
 
 @dataclass(slots=True, eq=False)
@@ -63,21 +73,21 @@ class Budget:
             self._changed.notify_all()
 
 
-class Queue:
+class Queue(Generic[Waiting]):
     """Decoded parts, sorted by what may share a run; kinds take turns."""
 
     def __init__(self) -> None:
-        self._kinds: OrderedDict[Hashable, deque[Job]] = OrderedDict()
+        self._kinds: OrderedDict[Hashable, deque[Waiting]] = OrderedDict()
         self._changed = threading.Condition()
         self.closed = False
 
-    def put(self, kind: Hashable, job: Job) -> None:
+    def put(self, kind: Hashable, job: Waiting) -> None:
         """Jobs of one kind are of one version."""
         with self._changed:
             self._kinds.setdefault(kind, deque()).append(job)
             self._changed.notify()
 
-    def take(self, most: Callable[[Job], int], delay: float) -> list[Job]:
+    def take(self, most: Callable[[Waiting], int], delay: float) -> list[Waiting]:
         """Parts of one kind, when there is one; [] after `close`.
 
         most: how many a run may have that begins with a part. delay: seconds to wait for more.
@@ -103,3 +113,32 @@ class Queue:
         with self._changed:
             self.closed = True
             self._changed.notify_all()
+
+
+def decoded(detector: Predictor, image: ImageSource, metrics: RunMetrics) -> Pixels:
+    """The pixels of a part. Raises Refused (400) when it cannot be read or judged."""
+    try:
+        return detector.decode(image)
+    except DataError as error:
+        metrics.rejected.labels("image").inc()
+        raise Refused(re.sub("^<(bytes|array)>", "the image", str(error)), 400) from None
+
+
+def judged(
+    detector: Predictor, pixels: Sequence[Pixels], category: str | None, metrics: RunMetrics
+) -> list[Prediction | Exception]:
+    """What a detector says of parts of one kind; one at which it fails does not take the others with it."""
+    try:
+        return [_finite(one) for one in detector.judge(pixels, category)]
+    except Exception as error:
+        if len(pixels) > 1:
+            return [found for one in pixels for found in judged(detector, [one], category, metrics)]
+        metrics.errors.labels("engine").inc()
+        LOG.exception("the engine failed")
+        return [error]
+
+
+def _finite(prediction: Prediction) -> Prediction | Exception:
+    if math.isfinite(prediction.score):
+        return prediction
+    return InvadError(f"the engine gave the score {prediction.score}; test the model with 'invad verify'")

@@ -53,15 +53,14 @@ class Gate:
         """Raises Refused (401, 403)."""
         if self.without_keys:
             return Caller(name="nobody", scopes=("admin",))
-        secret = _sent(request)
+        secret = sent_key(request)
         if not secret and (cookie := request.cookies.get(COOKIE)):
             return await run_in_threadpool(self._of_session, request, cookie, scope)
         # Nearly always known already; a thread costs more than that.
         key = await run_in_threadpool(self.service.keyring.owner, secret) if secret else None
         if key is None:
             self.service.metrics.rejected.labels("key").inc()
-            text = "this key is not known, was revoked or has expired" if secret else "send a key"
-            raise Refused(f"{text}; as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'", 401)
+            raise no_key("this key is not known, was revoked or has expired" if secret else "send a key")
         request.scope.setdefault("state", {})["key"] = key.id
         return _allowed(key, scope)
 
@@ -94,6 +93,11 @@ class Gate:
         return dependency
 
 
+def no_key(text: str) -> Refused:
+    """The refusal of a request without a key that is known."""
+    return Refused(f"{text}; as 'Authorization: Bearer KEY' or 'X-API-Key: KEY'", 401)
+
+
 def token_of(cookie: str) -> str:
     """What a page of a session sends along with what it changes; another site cannot know it."""
     return sha256(b"token of " + cookie.encode("utf-8", "replace")).hexdigest()
@@ -105,7 +109,8 @@ def require_token(token: str, cookie: str) -> None:
         raise Refused(f"send the page's token as {TOKEN}; load the page again", 403)
 
 
-def _sent(request: Request) -> str:
+def sent_key(request: Request) -> str:
+    """What a request has as its key; an empty text without one."""
     kind, _, secret = request.headers.get("authorization", "").partition(" ")
     return secret.strip() if kind.lower() == "bearer" else request.headers.get("x-api-key", "").strip()
 
