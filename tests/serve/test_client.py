@@ -10,6 +10,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from typer.testing import CliRunner
@@ -43,6 +44,8 @@ def test_it_says_what_the_service_says(client, http, pictures, tmp_path):
     assert found.plain() == http.get(f"/api/v1/results/{found.id}").json()
     assert client.result(found.id) == found
     assert client.file(found.id, "image") == pictures[1][0]
+    pixels = np.asarray(Image.open(path))
+    assert client.inspect(pixels).score == found.score
     made = [client.inspect(body, lot="pages").id for body in pictures[0][:5]]
     assert [one.id for one in client.results(lot="pages", limit=2)] == made[::-1]
     assert client.is_ready()

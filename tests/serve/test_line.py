@@ -5,6 +5,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from sqlalchemy import func, select
 from sqlalchemy.exc import SQLAlchemyError
 
 from greys import LIMITS, Greys, png
+from invad.data.images import read_image
+from invad.data.png import encode_png
 from invad.errors import ConfigError, DataError, InvadError, NotCalibratedError
 from invad.serve import Options, Refused, Service, storing
 from invad.serve.parts import Budget, Queue
@@ -442,3 +445,90 @@ def test_a_map_keeps_its_values_and_large_ones_every_nth_pixel(shape):
     assert np.abs(back - expected).max() <= np.ptp(values) / 65535
     flat = np.full(shape, 2.5, np.float32)
     assert (decode_map(encode_map(flat)) == 2.5).all()
+
+
+@pytest.mark.parametrize(
+    ("channels", "dtype"), [(1, np.uint8), (3, np.uint8), (1, np.uint16), (3, np.uint16)], ids=str
+)
+def test_pixels_score_as_the_file_that_is_kept_of_them(bundle, draw, tmp_path, channels, dtype):
+    pixels = draw(500).astype(dtype)
+    if dtype == np.uint16:  # levels that 8 bits do not have
+        pixels = pixels * np.uint16(256) + np.arange(64, dtype=np.uint16)[:, None, None] * np.uint16(3)
+    pixels = pixels if channels == 3 else pixels[..., 0]
+    with Service(bundle, tmp_path / "line", options=Options(reserve=0), threads=1) as service:
+        found = service.inspect(pixels)
+        judge = service.active().detector
+        content = service.picture(service.result(found.id), "image")
+    assert found.image_sha256 == sha256(content).hexdigest()
+    assert np.array_equal(read_image(content), read_image(pixels))
+    assert read_image(content).dtype == dtype
+    assert found.score == judge.predict(content).score == judge.predict(pixels).score
+
+
+def test_pixels_that_come_again_give_the_result_there_is(made):
+    detector = Greys()
+    service = made(detector)
+    pixels = np.full((3, 4, 3), 900, np.uint16)
+    detector.gate.clear()
+    parts = [Part(body=pixels.copy(), station="default", request_id="r") for _ in range(3)]
+    answers = [service.submit(part) for part in parts]
+    for other in (pixels + np.uint16(1), pixels.astype(np.uint8), encode_png(pixels)):
+        with pytest.raises(Refused, match="came with another image"):
+            service.submit(Part(body=other, station="default", request_id="r"))
+    detector.gate.set()
+    assert {one.result(60).score for one in answers} == {900}
+    assert stored(service) == 1
+    assert service.inspect(pixels, request_id="r").id == answers[0].result().id
+    assert service.inspect(encode_png(pixels), request_id="r").id == answers[0].result().id
+    with pytest.raises(Refused, match="came with another image"):
+        service.inspect(pixels + np.uint16(1), request_id="r")
+
+
+def test_pixels_count_as_what_is_held(made, monkeypatch):
+    detector = Greys()
+    pixels = np.full((3, 4, 3), 7, np.uint8)
+    service = made(detector, memory=60, max_body=10)  # bytes of a file, that is
+    detector.gate.clear()
+    first = service.submit(Part(body=pixels, station="default"))
+    waits(lambda: detector.entered)
+    assert (service.line._bytes, service.line.pixels.held) == (36, 48)  # the map, but the pixels only once
+    with pytest.raises(Refused, match="wait already"):
+        service.inspect(pixels)
+    detector.gate.set()
+    first.result(60)
+    waits(lambda: not service.line.under_way)
+    detector.gate.clear()
+    grey = service.submit(Part(body=pixels[..., 0], station="default"))
+    waits(lambda: detector.entered == 2)
+    assert (service.line._bytes, service.line.pixels.held) == (12, 36 + 48)  # three channels are made of one
+    detector.gate.set()
+    assert grey.result(60).score == 7
+    assert (service.line._bytes, service.line.pixels.held) == (0, 0)
+    monkeypatch.setenv("INVAD_MAX_PIXELS", "11")
+    with pytest.raises(Refused, match="12 pixels, the limit is 11") as caught:
+        service.inspect(pixels)
+    assert caught.value.status == 413
+    for no_image in (pixels.astype(np.float32), pixels[..., :2]):
+        with pytest.raises(Refused, match=r"the image is .*: give H x W or H x W x 3 pixels") as caught:
+            service.inspect(no_image)
+        assert caught.value.status == 400
+
+
+def test_of_pixels_that_are_not_kept_the_digest_is_known(made, monkeypatch):
+    service = made()
+    pixels = np.full((3, 4, 3), 7, np.uint8)
+    monkeypatch.setattr(service.line, "_has_room", lambda: False)
+    found = service.inspect(pixels, request_id="r")
+    assert (found.image_kept, found.map_kept) == (False, False)
+    assert found.image_sha256 == sha256(encode_png(pixels)).hexdigest()
+    assert service.inspect(pixels, request_id="r").id == found.id
+
+
+def test_a_file_of_pixels_that_could_not_be_judged_is_not_held(made, monkeypatch):
+    service = made(Greys(fails=7.0))
+    # A large picture is encoded for longer than a run takes that fails.
+    monkeypatch.setattr(storing, "encode_png", lambda pixels: time.sleep(0.2) or encode_png(pixels))
+    with pytest.raises(RuntimeError, match="has a fault"):
+        service.inspect(np.full((3, 4, 3), 7, np.uint8))
+    time.sleep(0.3)
+    assert not service.files._in_use

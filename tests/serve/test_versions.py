@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from bundles import altered, zipped
 from greys import LIMITS, Greys, png
 from invad.cli.app import app
+from invad.data.images import read_image
 from invad.errors import ArtifactError
 from invad.runtime.bundle import BUNDLE
 from invad.runtime.certificate import PROBES
@@ -88,6 +89,7 @@ def test_a_second_version_shadows_judges_and_goes_again(line, bundle, second, pi
     there = f"{path}/{version['hash']}"
     assert http.post(f"{there}:shadow", json={}).json()["state"] == "shadow"
     sent = [http.post(INSPECT, files={"image": one}).json() for one in (*pictures[0][:3], *pictures[1])]
+    sent.append(service.inspect(read_image(pictures[0][3])).plain())  # pixels are shadowed as files are
     assert {one["model_version"] for one in sent} == {first}
     found = waits(
         lambda: (c := http.get("/api/v1/stations/default/shadow").json())["parts"] == len(sent) and c
@@ -99,7 +101,7 @@ def test_a_second_version_shadows_judges_and_goes_again(line, bundle, second, pi
 
     refused = http.post(f"{there}:activate", json={})
     assert refused.status_code == 409
-    assert "5 parts were shadowed, 500 are asked; give a reason" in refused.json()["error"]
+    assert "6 parts were shadowed, 500 are asked; give a reason" in refused.json()["error"]
     assert http.post(f"{there}:activate", json={"reason": "a trial"}).json()["state"] == "active"
     result = http.post(INSPECT, files={"image": pictures[1][0]}).json()
     assert result["model_version"] == version["hash"]

@@ -9,7 +9,9 @@ from types import TracebackType
 from typing import IO, Any
 
 import httpx
+import numpy as np
 
+from invad.data.png import encode_png
 from invad.errors import ConfigError, DataError
 from invad.serve.archives import packed
 from invad.serve.ids import Ids
@@ -57,7 +59,8 @@ class Client(Inspector):
         }
         given = {name: value for name, value in words.items() if value is not None}
         path = f"/api/v1/stations/{part.station}/inspect"
-        files = {"image": ("image", part.body)}
+        body = encode_png(part.body) if isinstance(part.body, np.ndarray) else part.body
+        files = {"image": ("image", body)}
         return Result.of_plain(self._patiently("POST", path, params=given, files=files))
 
     def result(self, id: str) -> Result:

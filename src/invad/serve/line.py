@@ -10,12 +10,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence, Set
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from hashlib import sha256
 
+import numpy as np
 from sqlalchemy.exc import SQLAlchemyError
 
+from invad.data.png import encode_png
 from invad.errors import InvadError
+from invad.runtime.predictor import Pixels
 from invad.serve.limits import InForce
 from invad.serve.metrics import Metrics
 from invad.serve.models import Models
@@ -89,20 +92,21 @@ class Line:
         for an image that cannot be read, ConfigError for an unknown category, Refused when it could not be
         stored, and whatever the engine raises.
         """
-        digest = sha256(part.body).hexdigest()
+        digest = "" if isinstance(part.body, np.ndarray) else sha256(part.body).hexdigest()
         with self._lock:
             name = (part.station, part.request_id) if part.request_id is not None else None
             if name is not None and (other := self._by_request.get(name)) is not None:
-                require_same(part, other.digest, digest)
+                if not _are_same(part.body, other.part.body):
+                    raise _other_image(part)
                 return other.answer
             if self._closing:
                 self._refuse("stopping", "the service is stopping; send it again", retry_after=5)
             if self._under_way >= self.options.queue or (
-                self._under_way and self._bytes + len(part.body) > self.options.memory
+                self._under_way and self._bytes + part.size > self.options.memory
             ):
                 self._refuse("full", f"{self._under_way} parts wait already; send it again", self._soon())
             model = self.models.active(part.station)
-            job = Job(part=part, digest=digest, came=now_ms(), model=model, bytes_held=len(part.body))
+            job = Job(part=part, digest=digest, came=now_ms(), model=model, bytes_held=part.size)
             job.answer.set_running_or_notify_cancel()  # who stops waiting does not stop the part
             self._under_way += 1
             self._bytes += job.bytes_held
@@ -153,6 +157,8 @@ class Line:
 
     def _finish(self, job: Job, outcome: Result | BaseException) -> None:
         """Answer a part, which then is under way no more."""
+        if job.image is not None:
+            wait([job.image])  # the digest of pixels, which it holds, is known only then
         self.files.release(job.held)
         if job.pixels is not None:
             self.pixels.give(job.pixel_bytes)
@@ -176,7 +182,7 @@ class Line:
         """Decode the image, keep its file, and put it in the queue."""
         part = job.part
         try:
-            if part.request_id is not None and (known := self._stored(part, job.digest)) is not None:
+            if part.request_id is not None and (known := self._stored(part)) is not None:
                 self._finish(job, known)
                 return
             detector = job.model.detector
@@ -184,10 +190,12 @@ class Line:
             started = time.monotonic()
             pixels = decoded(detector, part.body, self.metrics)
             job.decode_ms = since(started)
-            if self._has_room():
-                self.committer.keep_image(job)  # beside the run
-            # The map, float32, will be held as long as they are.
-            job.pixel_bytes = pixels.nbytes + 4 * pixels.shape[0] * pixels.shape[1]
+            self.committer.keep_image(job, has_room=self._has_room())  # beside the run
+            # The map, float32, will be held as long as they are. Pixels that came as they are judged are held
+            # as the body already.
+            job.pixel_bytes = 4 * pixels.shape[0] * pixels.shape[1]
+            if not (isinstance(part.body, np.ndarray) and np.may_share_memory(pixels, part.body)):
+                job.pixel_bytes += pixels.nbytes
             self.pixels.take(job.pixel_bytes)
             job.pixels, job.picture = pixels, statistics(pixels)
             job.queued = time.monotonic()
@@ -198,8 +206,8 @@ class Line:
                 LOG.exception("a part could not be prepared")
             self._finish(job, error)
 
-    def _stored(self, part: Part, digest: str) -> Result | None:
-        """What came of the request before."""
+    def _stored(self, part: Part) -> Result | None:
+        """What came of the request before. Raises Refused (409) where that was of another image."""
         try:
             with self.database.read() as connection:
                 found = results.by_request(connection, part.station, str(part.request_id))
@@ -207,7 +215,9 @@ class Line:
             raise Refused(f"the database does not answer ({said(error)}); send it again", 503, 5) from None
         if found is None:
             return None
-        require_same(part, found.result.image_sha256, digest)
+        content = encode_png(part.body) if isinstance(part.body, np.ndarray) else part.body
+        if found.result.image_sha256 != sha256(content).hexdigest():
+            raise _other_image(part)
         return found.result
 
     def _has_room(self) -> bool:
@@ -238,12 +248,17 @@ class Line:
                 self.committer.add(job)
 
 
-def require_same(part: Part, digest: str, own: str) -> None:
-    """Raises Refused when a request of the same name came with another image."""
-    if digest != own:
-        raise Refused(
-            f"request_id {part.request_id!r} came with another image before; give each part its own", 409
-        )
+def _other_image(part: Part) -> Refused:
+    return Refused(
+        f"request_id {part.request_id!r} came with another image before; give each part its own", 409
+    )
+
+
+def _are_same(one: bytes | Pixels, other: bytes | Pixels) -> bool:
+    """Whether two bodies are the same file or the same pixels."""
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return one.dtype == other.dtype and np.array_equal(one, other)
+    return isinstance(one, bytes) and isinstance(other, bytes) and one == other
 
 
 def _most(job: Job) -> int:

@@ -26,7 +26,10 @@ Waiting = TypeVar("Waiting")
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A part under way, and what is known of it so far. Times are those of a clock that only rises."""
+    """A part under way, and what is known of it so far. Times are those of a clock that only rises.
+
+    digest: SHA-256 of the image file; of pixels it is known when they were encoded, "" until then.
+    """
 
     part: Part
     digest: str

@@ -7,6 +7,9 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from invad.errors import DataError, InvadError, reason
 from invad.records import Decision
 from invad.scoring.regions import Region
@@ -28,15 +31,21 @@ Judgement = Literal["good", "bad", "unsure", "open"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A part as it came in. body: the encoded image. station, category: known ones."""
+    """A part as it came in. body: the encoded image, or its pixels, H x W or H x W x 3 (RGB) of uint8 or
+    uint16, which nobody writes to any more. station, category: known ones."""
 
-    body: bytes
+    body: bytes | NDArray[Any]
     station: str
     part_id: str | None = None
     lot: str | None = None
     category: str | None = None
     source: str = "http"
     request_id: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the body."""
+        return self.body.nbytes if isinstance(self.body, np.ndarray) else len(self.body)
 
 
 class Refused(InvadError):
@@ -70,8 +79,9 @@ class Picture:
 class Result:
     """What is known of one part: the answer to an inspection, the row of the history, the payload of sinks.
 
-    id: rises with the order of storing. time: when the part came in, UTC. source: http, python or oip.
-    request_id: the caller's own name of the request. width, height: of the image, upright, in pixels.
+    id: rises with the order of storing. time: when the part came in, UTC. source: http, python, oip or
+    the kind of the station's source. request_id: the caller's own name of the request. image_sha256: of the
+    file that is kept, which is a PNG where pixels came. width, height: of the image, upright, in pixels.
     model_version: content hash. calibration: the revision whose limits decided. peak: largest value of the
     anomaly map. regions: places of the map above its review limit, highest peak first.
     image_kept, map_kept: whether the files can still be had. audit: a good part that people should look at,
@@ -158,7 +168,7 @@ class Inspector(ABC):
 
     def inspect(
         self,
-        image: str | Path | bytes,
+        image: str | Path | bytes | NDArray[Any],
         *,
         station: str = DEFAULT_STATION,
         part_id: str | None = None,
@@ -168,12 +178,14 @@ class Inspector(ABC):
     ) -> Result:
         """Judge one image and keep the result; it is stored when this returns.
 
-        image: path or encoded bytes. request_id: the same one gives the stored result again. Raises Refused,
-        with an HTTP status, for what cannot be read, is not known or comes when the line is full; DataError
-        for a file that is not there or a service that does not answer.
+        image: path, encoded bytes, or pixels: H x W or H x W x 3 (RGB), uint8 or uint16. They are judged as
+        they are and kept as PNG, of which 'invad predict' gives the same score. request_id: the same one
+        gives the stored result again. Raises Refused, with an HTTP status, for what cannot be read, is not
+        known or comes when the line is full; DataError for a file that is not there or a service that does
+        not answer.
         """
         part = Part(
-            body=image if isinstance(image, bytes) else read_file(image),
+            body=_body(image),
             station=station,
             part_id=part_id,
             lot=lot,
@@ -186,6 +198,13 @@ class Inspector(ABC):
     @abstractmethod
     def inspect_part(self, part: Part) -> Result:
         """As `inspect`."""
+
+
+def _body(image: str | Path | bytes | NDArray[Any]) -> bytes | NDArray[Any]:
+    """Pixels are copied: a shadow may judge them after the caller has used their memory again."""
+    if isinstance(image, np.ndarray):
+        return image.copy()
+    return image if isinstance(image, bytes) else read_file(image)
 
 
 def require_word(name: str, value: str | None) -> None:

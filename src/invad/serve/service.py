@@ -11,9 +11,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
+import numpy as np
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from invad.data.images import pixel_limit
+from invad.data.png import require_png
 from invad.detector.opening import AUTO
 from invad.errors import ArtifactError, ConfigError, DataError, InvadError
 from invad.serve.accounts import Accounts
@@ -145,14 +148,26 @@ class Service(Inspector):
         for name in ("part_id", "lot", "request_id"):
             require_word(name, getattr(part, name))
         self.require_station(part.station)
-        if len(part.body) > self.options.max_body:
-            self.metrics.rejected.labels("large").inc()
-            raise Refused(f"the image has {len(part.body)} bytes, the limit is {self.options.max_body}", 413)
+        self._require_size(part)
         try:
             self.in_force.key(part.station, part.category)
         except ConfigError as error:
             raise Refused(str(error), 400) from None
         return self.line.submit(part)
+
+    def _require_size(self, part: Part) -> None:
+        """Raises Refused (400, 413) for a body that is too large, or pixels that no file can hold."""
+        size, limit, what = part.size, self.options.max_body, "bytes"
+        if isinstance(part.body, np.ndarray):
+            try:
+                require_png(part.body)
+            except DataError as error:
+                self.metrics.rejected.labels("image").inc()
+                raise Refused(f"the image is {error}", 400) from None
+            size, limit, what = part.body.shape[0] * part.body.shape[1], pixel_limit(), "pixels"
+        if size > limit:
+            self.metrics.rejected.labels("large").inc()
+            raise Refused(f"the image has {size} {what}, the limit is {limit}", 413)
 
     # ------------------------------------------------------------------ what is stored
 

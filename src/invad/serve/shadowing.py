@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from sqlalchemy.exc import SQLAlchemyError
 
 from invad.errors import DataError, InvadError
+from invad.runtime.predictor import Pixels
 from invad.serve.limits import InForce
 from invad.serve.line import Line
 from invad.serve.metrics import Metrics
@@ -41,7 +42,8 @@ class _Waiting:
     """A part that was answered."""
 
     record: Result
-    body: bytes
+    body: bytes | Pixels
+    size: int
 
 
 class Shadow:
@@ -76,11 +78,11 @@ class Shadow:
             if job.stored is None or self.models.shadow(part.station) is None:
                 continue
             with self._changed:
-                if len(self._waiting) >= self.most or self._bytes + len(part.body) > self.memory:
+                if len(self._waiting) >= self.most or self._bytes + part.size > self.memory:
                     self.metrics.shadow_dropped.labels(part.station, "full").inc()
                     continue
-                self._waiting.append(_Waiting(record=job.stored.result, body=part.body))
-                self._bytes += len(part.body)
+                self._waiting.append(_Waiting(record=job.stored.result, body=part.body, size=part.size))
+                self._bytes += part.size
                 self._changed.notify()
 
     @property
@@ -122,7 +124,7 @@ class Shadow:
             with self._changed:
                 if self._waiting:
                     one = self._waiting.popleft()
-                    self._bytes -= len(one.body)
+                    self._bytes -= one.size
                     return one
 
     def _score(self, one: _Waiting) -> Shadowed | None:

@@ -14,6 +14,7 @@ from hashlib import sha256
 import numpy as np
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
+from invad.data.png import encode_png
 from invad.errors import DataError, InvadError
 from invad.scoring.regions import regions
 from invad.serve.ids import Ids
@@ -34,7 +35,7 @@ AT_MOST = 64
 """Parts of one transaction."""
 
 KEEPERS = 4
-"""Threads that write files; they mostly wait for the disk."""
+"""Threads that encode and write files; they mostly wait for the disk."""
 
 STAGES = ("queue", "decode", "infer", "store")
 
@@ -73,10 +74,10 @@ class Committer:
         self._thread = threading.Thread(target=self._work, name="invad-commit", daemon=True)
         self._thread.start()
 
-    def keep_image(self, job: Job) -> None:
-        """Begin to write the image of a part."""
-        self._hold(job, "image", job.digest)
-        job.image = self._keepers.submit(self._keep, "image", job.part.body, job.digest)
+    def keep_image(self, job: Job, *, has_room: bool) -> None:
+        """Begin to write the image of a part, where the disk has room; pixels are encoded in any case,
+        because the row names the digest of their file."""
+        job.image = self._keepers.submit(self._keep_image, job, has_room)
 
     def add(self, job: Job) -> None:
         """Store a judged part soon."""
@@ -180,6 +181,18 @@ class Committer:
         return results.Stored(
             result=record, map_sha256=map_sha256 if map_kept else None, map_limits=limits.map
         )
+
+    def _keep_image(self, job: Job, has_room: bool) -> bool:
+        body = job.part.body
+        if isinstance(body, np.ndarray):
+            started = time.monotonic()
+            body = encode_png(body)
+            job.digest = sha256(body).hexdigest()
+            self.metrics.stage.labels("encode").observe(time.monotonic() - started)
+        if not has_room:
+            return False
+        self._hold(job, "image", job.digest)
+        return self._keep("image", body, job.digest)
 
     def _hold(self, job: Job, kind: str, digest: str) -> None:
         """Keep a file from being removed until the row that names it is there."""
