@@ -173,12 +173,19 @@ def postgres(tmp_path_factory):
     server.wait(30)
 
 
+@pytest.fixture
+def new_database(postgres):
+    """The address of a new, empty PostgreSQL database."""
+    return _made_database(postgres)
+
+
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request):
     """None for SQLite, or the address of a new PostgreSQL database."""
-    if request.param == "sqlite":
-        return None
-    address = request.getfixturevalue("postgres")
+    return None if request.param == "sqlite" else _made_database(request.getfixturevalue("postgres"))
+
+
+def _made_database(address):
     name = f"test_{time.time_ns()}"
     engine = create_engine(f"{address}/postgres", isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:

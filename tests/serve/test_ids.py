@@ -35,3 +35,13 @@ def test_text_and_number_are_the_same():
     assert number_of("01ARZ3NDEKTSV4RRFFQ69G5FAV") >> 80 == 1469922850259
     with pytest.raises(ValueError, match="no ULID"):
         number_of("short")
+
+
+def test_they_follow_what_another_process_gave():
+    given, other = Ids(), Ids()
+    for _ in range(3):
+        given.follow(other.new())
+        other.follow(last := given.new())
+        assert other.new() > last
+    given.follow(None)
+    assert given.new() > last

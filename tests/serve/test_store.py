@@ -3,6 +3,7 @@
 import json
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from hashlib import sha256
 
@@ -540,13 +541,82 @@ def test_sqlite_survives_a_power_cut_by_its_settings(tmp_path):
     database.close()
 
 
-def test_a_server_has_one_service_at_a_time(tmp_path, postgres):
+def test_a_server_has_several_services_but_none_while_it_is_checked(tmp_path, postgres, monkeypatch):
+    monkeypatch.setattr("invad.serve.store.leases.JOIN_SECONDS", 0.3)
     address = f"{postgres}/postgres"
-    first = Database(tmp_path, address)
+    first, second = Database(tmp_path, address), Database(tmp_path, address)
+    with pytest.raises(DataError, match="another service uses this database"):
+        Database(tmp_path, address, alone=True)
+    first.close()
+    second.close()
+    alone = Database(tmp_path, address, alone=True)
     with pytest.raises(DataError, match="another service uses this database"):
         Database(tmp_path, address)
-    first.close()
+    alone.close()
     Database(tmp_path, address).close()
+
+
+def test_of_several_services_one_writes_at_a_time(tmp_path, postgres):
+    """What both read before they write is then still so: here each adds one to a number."""
+    address = f"{postgres}/postgres"
+    both = [Database(tmp_path, address) for _ in range(2)]
+    with both[0].write() as connection:
+        connection.execute(text("CREATE TABLE number (is_now INTEGER)"))
+        connection.execute(text("INSERT INTO number VALUES (0)"))
+
+    def add_some(database):
+        for _ in range(20):
+            with database.write() as connection:
+                now = connection.execute(text("SELECT is_now FROM number")).scalar()
+                connection.execute(text(f"UPDATE number SET is_now = {now + 1}"))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(add_some, both))
+    with both[0].write() as connection:
+        assert connection.execute(text("SELECT is_now FROM number")).scalar() == 40
+        connection.execute(text("DROP TABLE number"))
+    for one in both:
+        one.close()
+
+
+def test_services_that_start_at_once_make_the_tables_once(tmp_path, new_database):
+    with ThreadPoolExecutor(3) as pool:
+        opened = list(pool.map(lambda _: Database(tmp_path, new_database), range(3)))
+    assert sorted(one.is_new for one in opened) == [False, False, True]
+    for one in opened:
+        one.close()
+
+
+def test_a_name_is_held_by_one_service_and_goes_on_when_its_session_ends(tmp_path, new_database):
+    opened = [Database(tmp_path, new_database) for _ in range(2)]
+    first, second = (one.leases for one in opened)
+    first.want("a")
+    second.want("a")
+    second.want("b")
+    assert (first.has("a"), second.has("a"), first.has("b"), second.has("b")) == (True, False, False, True)
+    first.give_up("a")
+    second.renew()
+    assert second.has("a")
+    with first.engine.connect() as connection:  # what the server does when it finds a machine cut off
+        ended = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND objsubid = 2"
+        connection.execute(text(ended))
+    first.want("a")
+    assert first.has("a")
+    with pytest.raises(DataError, match="does not answer"):
+        second.renew()
+    assert second.states() == {"a": False, "b": False}
+    second.renew()  # it comes back by itself
+    assert second.states() == {"a": False, "b": True}
+    for one in opened:
+        one.close()
+
+
+def test_a_file_has_one_service_which_holds_everything(tmp_path):
+    database = Database(tmp_path)
+    database.leases.want("a")
+    database.leases.renew()
+    assert database.leases.states() == {"a": True}
+    database.close()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Names of results: ULIDs, 26 letters and digits that rise with the order in which they were given.
 
 48 bits of milliseconds and 80 random bits in Crockford's base 32 (github.com/ulid/spec). A clock that is set
-back does not make them fall: the milliseconds of the last one are then counted on.
+back does not make them fall: the milliseconds of the last one are then counted on. So do those of several
+processes with clocks apart, as long as each is told the largest one before it gives the next.
 """
 
 import secrets
@@ -45,6 +46,11 @@ class Ids:
         """last: the largest one that was given before, by another process."""
         self._last = number_of(last) if last else 0
         self._lock = threading.Lock()
+
+    def follow(self, last: str | None) -> None:
+        """Give larger ones than this from now on."""
+        with self._lock:
+            self._last = max(self._last, number_of(last) if last else 0)
 
     def new(self) -> str:
         """One that is larger than all before it."""

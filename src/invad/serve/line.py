@@ -23,7 +23,7 @@ from invad.serve.limits import InForce
 from invad.serve.metrics import Metrics
 from invad.serve.models import Models
 from invad.serve.options import Options
-from invad.serve.parts import Budget, Job, Queue, decoded, judged, since
+from invad.serve.parts import Budget, Job, Queue, decoded, judged, other_image, since
 from invad.serve.pictures import statistics
 from invad.serve.records import Part, Refused, Result
 from invad.serve.store import results
@@ -97,7 +97,7 @@ class Line:
             name = (part.station, part.request_id) if part.request_id is not None else None
             if name is not None and (other := self._by_request.get(name)) is not None:
                 if not _are_same(part.body, other.part.body):
-                    raise _other_image(part)
+                    raise other_image(part)
                 return other.answer
             if self._closing:
                 self._refuse("stopping", "the service is stopping; send it again", retry_after=5)
@@ -217,7 +217,7 @@ class Line:
             return None
         content = encode_png(part.body) if isinstance(part.body, np.ndarray) else part.body
         if found.result.image_sha256 != sha256(content).hexdigest():
-            raise _other_image(part)
+            raise other_image(part)
         return found.result
 
     def _has_room(self) -> bool:
@@ -246,12 +246,6 @@ class Line:
                     continue
                 job.prediction = outcome
                 self.committer.add(job)
-
-
-def _other_image(part: Part) -> Refused:
-    return Refused(
-        f"request_id {part.request_id!r} came with another image before; give each part its own", 409
-    )
 
 
 def _are_same(one: bytes | Pixels, other: bytes | Pixels) -> bool:

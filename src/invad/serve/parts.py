@@ -52,6 +52,13 @@ class Job:
     stored: results.Stored | None = None
 
 
+def other_image(part: Part) -> Refused:
+    """What is said of a request whose name came with another image before."""
+    return Refused(
+        f"request_id {part.request_id!r} came with another image before; give each part its own", 409
+    )
+
+
 def since(started: float) -> float:
     """Milliseconds since a reading of the clock that only rises."""
     return (time.monotonic() - started) * 1000

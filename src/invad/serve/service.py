@@ -318,7 +318,7 @@ class Service(Inspector):
         """The database. Images without rows would be a database that was lost, so that is refused."""
         images = self.folder / FILES / "image"
         has_images = is_folder(images) and any(images.iterdir())
-        database = Database(self.folder, url)
+        database = Database(self.folder, url, alone=True)
         if has_images and database.is_new:
             database.close()
             if database.path is not None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from hashlib import sha256
 
 import numpy as np
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from invad.data.png import encode_png
@@ -20,7 +21,7 @@ from invad.scoring.regions import regions
 from invad.serve.ids import Ids
 from invad.serve.limits import InForce
 from invad.serve.metrics import Metrics
-from invad.serve.parts import Job, since
+from invad.serve.parts import Job, other_image, since
 from invad.serve.pictures import encode_map
 from invad.serve.records import SCHEMA, Milliseconds, Picture, Refused, Result, utc
 from invad.serve.store import results
@@ -64,8 +65,7 @@ class Committer:
         self.metrics, self.finish, self.wait_seconds = metrics, finish, wait_seconds
         self.audit_share, self.sinks, self.woken = audit_share, sinks, woken
         self.watched = watched
-        with database.read() as connection:
-            self.ids = Ids(results.newest_id(connection))
+        self.ids = Ids()
         regions(np.zeros((1, 1), np.float32), 0)  # loads what it needs before a part waits for it
         self._keepers = ThreadPoolExecutor(KEEPERS, thread_name_prefix="invad-keep")
         self._ready: deque[Job] = deque()
@@ -106,9 +106,6 @@ class Committer:
 
     def _work(self) -> None:
         while jobs := self._take():
-            for job in jobs:  # ids rise in the order of storing
-                assert job.stored is not None
-                job.stored = replace(job.stored, result=replace(job.stored.result, id=self.ids.new()))
             try:
                 self._store(jobs)
             except Exception as error:  # a fault of ours must not end the thread that answers
@@ -211,19 +208,14 @@ class Committer:
 
     def _store(self, jobs: Sequence[Job]) -> None:
         """One transaction for all, tried until the time of waiting is over; then the answers."""
-        rows = [job.stored for job in jobs if job.stored is not None]
-        started, again = time.monotonic(), False
+        started = time.monotonic()
         until = started + self.wait_seconds
         while True:
             try:
                 with self.database.write() as connection:
-                    # A commit whose end was not heard of may have been one.
-                    there = results.known(connection, [row.result.id for row in rows]) if again else set()
-                    if missing := [row for row in rows if row.result.id not in there]:
-                        results.insert(connection, missing, self.sinks)
+                    answers = self._insert(connection, jobs)
                 break
             except (SQLAlchemyError, DataError) as error:
-                again = True
                 self.metrics.errors.labels("database").inc()
                 LOG.error("results were not stored: %s", said(error))
                 if not _may_pass(error) and len(jobs) > 1:
@@ -235,17 +227,59 @@ class Committer:
                     return
                 time.sleep(0.2)
         self.metrics.stage.labels("commit").observe(time.monotonic() - started)
-        for job, row in zip(jobs, rows, strict=True):
-            record = row.result
+        stored = [job for job, answer in zip(jobs, answers, strict=True) if answer is None]
+        for job, answer in zip(jobs, answers, strict=True):
+            assert job.stored is not None
+            if answer is not None:
+                self.finish(job, answer)
+                continue
+            record = job.stored.result
             for stage in STAGES:
                 self.metrics.stage.labels(stage).observe(getattr(record.ms, stage) / 1000)
             version = record.model_version
             self.metrics.parts.labels(record.station, record.decision, record.source, version).inc()
             self.metrics.p_value.labels(record.station).observe(record.p_value)
             self.finish(job, record)
-        if told := {sink for row in rows for sink in self.sinks(row.result)}:
+        rows = [job.stored.result for job in stored if job.stored is not None]
+        if told := {sink for record in rows for sink in self.sinks(record)}:
             self.woken(told)
-        self.watched(jobs)
+        self.watched(stored)
+
+    def _insert(self, connection: Connection, jobs: Sequence[Job]) -> list[Result | Refused | None]:
+        """Store what is not there yet; of each part None, or what another process has made of its request."""
+        rows = [job.stored for job in jobs if job.stored is not None]
+        # What has an id was tried before: a commit whose end was not heard of may have been one.
+        tried = [row.result.id for row in rows if row.result.id]
+        there = results.known(connection, tried) if tried else set()
+        answers = self._answered_elsewhere(connection, jobs, there)
+        # Nobody else writes until the end of the transaction, so ids rise in the order of storing.
+        self.ids.follow(results.newest_id(connection))
+        missing = []
+        for job, row, answer in zip(jobs, rows, answers, strict=True):
+            if answer is None and row.result.id not in there:
+                job.stored = replace(row, result=replace(row.result, id=self.ids.new()))
+                missing.append(job.stored)
+        if missing:
+            results.insert(connection, missing, self.sinks)
+        return answers
+
+    def _answered_elsewhere(
+        self, connection: Connection, jobs: Sequence[Job], own: Set[str]
+    ) -> list[Result | Refused | None]:
+        """What another process has made of the same request meanwhile. own: ids that this one has stored."""
+        if not self.database.is_shared:
+            return [None] * len(jobs)
+        names = [(job.part.station, job.part.request_id) for job in jobs if job.part.request_id is not None]
+        found = results.of_requests(connection, names)
+        answers: list[Result | Refused | None] = []
+        for job in jobs:
+            other = found.get((job.part.station, job.part.request_id or ""))
+            if other is None or other.result.id in own:
+                answers.append(None)
+            else:
+                is_same = other.result.image_sha256 == job.digest
+                answers.append(other.result if is_same else other_image(job.part))
+        return answers
 
     def _give_up(self, jobs: Sequence[Job], error: Exception) -> None:
         for job in jobs:

@@ -141,7 +141,7 @@ def check(folder: Path, url: str | None = None) -> Checked:
         damaged = problems(folder) if url is None else []
         if damaged:
             return Checked(results=0, files=0, damaged=tuple(damaged), lost=(), unnamed=())
-        database, files = Database(folder, url), Files(folder / FILES)
+        database, files = Database(folder, url, alone=True), Files(folder / FILES)
         try:
             lost, unnamed = strays(database, files)
             with database.read() as connection:

@@ -1,10 +1,10 @@
-"""The database: opened, recognised, brought up to date, and used by one service at a time."""
+"""The database: opened, recognised and brought up to date; a server's may be used by several services."""
 
 import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, select, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, select
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import (
     ArgumentError,
@@ -28,22 +28,36 @@ from sqlalchemy.exc import (
 from sqlalchemy.pool import QueuePool
 
 from invad.errors import ArtifactError, ConfigError, DataError, in_one_line
+from invad.serve.store.leases import PRESENCE, Leases
 from invad.serve.store.schema import audit, result
 
 FILE = "invad.db"
 BUSY_MS = 5000
 READERS = 8
 PAGES_AT_A_TIME = 2000
-LOCK_NUMBER = 0x696E766164  # of PostgreSQL's advisory lock: "invad" in ASCII
+WRITING = PRESENCE + 1
+"""Of the advisory lock of a server that a transaction which writes holds."""
+
+MIGRATE_SECONDS = 30.0
+"""How long a database whose tables somebody else makes or updates is waited for."""
+
+SERVER = {"keepalives_idle": 5, "keepalives_interval": 2, "keepalives_count": 3}
+"""Both ends find out within eleven seconds that the other one is cut off."""
+
+LIMITS = {"lock_timeout": "10s", "idle_in_transaction_session_timeout": "60s"}
+"""Of whoever writes: a process that stands still must not keep all others from writing for ever."""
+
 RESTORE = "restore a backup with 'invad serve restore'"
 
 
 class Database:
     """Rows. Reads may run side by side; writes go one after the other."""
 
-    def __init__(self, folder: Path, url: str | None = None, *, beside: bool = False):
+    def __init__(self, folder: Path, url: str | None = None, *, beside: bool = False, alone: bool = False):
         """Open it, make or update its tables. folder: holds the SQLite file where there is no `url`. beside:
-        the service that uses it may be running; a server's database is not kept from others.
+        for a moment, beside a service that may be running. alone: a server's database is for nobody else
+        meanwhile; otherwise several services may have it. A file is kept from others by the lock of its
+        folder.
 
         Raises ArtifactError for a database that is damaged, foreign or newer than this invad, DataError for
         a server that does not answer or that another service uses, ConfigError for an impossible address.
@@ -51,27 +65,37 @@ class Database:
         self.path = None if url else folder / FILE
         self.name = str(self.path) if self.path else _without_password(str(url))
         self.writer, self.reader = _engines(url or f"sqlite:///{self.path}")
+        self.leases = Leases(None if self.path else self.reader, self.name)
         self._writing = threading.Lock()
-        self._beside = beside
-        self._holding: Connection | None = None
         self._file: tuple[int, int] | None = None
         try:
-            self._hold()
             self.is_new = self._prepare()
+            if beside:
+                self.leases.with_others()
+            else:
+                self.leases.join(alone=alone)
             self._file = self._file_id()
         except BaseException:
             self.close()
             raise
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other services may use it, too."""
+        return self.path is None
+
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """One transaction: all of the block is stored when it ends, or nothing.
+        """One transaction: all of the block is stored when it ends, or nothing. No other one writes
+        meanwhile, in no process, and what earlier ones have written is seen.
 
         Raises SQLAlchemyError, DataError when the file is gone.
         """
         with self._writing:
             self._require_same_file()
             with self.writer.begin() as connection:
+                if self.is_shared:  # SQLite has begun with a lock of its own
+                    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITING})")
                 yield connection
 
     @contextmanager
@@ -105,7 +129,6 @@ class Database:
             return None  # somebody is writing, and will be told
         try:
             self._require_same_file()
-            self._hold()
             with self.writer.connect() as connection:  # which begins to write
                 connection.execute(select(1))
                 connection.rollback()
@@ -113,13 +136,11 @@ class Database:
             return said(error)
         finally:
             self._writing.release()
-        return None
+        return self.leases.problem
 
     def close(self) -> None:
         """Let go of it."""
-        if self._holding is not None:
-            with suppress(SQLAlchemyError):
-                self._holding.close()
+        self.leases.close()
         self.reader.dispose()
         self.writer.dispose()
 
@@ -135,35 +156,6 @@ class Database:
         """SQLite goes on writing to a file that was removed, where nobody finds it again."""
         if self._file is not None and self._file_id() != self._file:
             raise DataError(f"{self.path}: is gone or another file; bring it back, or stop and {RESTORE}")
-
-    def _hold(self) -> None:
-        """Keep other services away from a server's database; for SQLite the lock of the folder does."""
-        if self.path is not None or self._beside:
-            return
-        with suppress(SQLAlchemyError):
-            if self._holding is not None:
-                self._holding.execute(select(1))
-                self._holding.rollback()
-                return
-        if self._holding is not None:
-            with suppress(SQLAlchemyError):
-                self._holding.invalidate()
-                self._holding.close()
-            self._holding = None
-        try:
-            holding = self.reader.connect()
-        except DBAPIError as error:
-            raise DataError(f"{self.name}: does not answer ({said(error)}); is the server running?") from None
-        taken = holding.execute(
-            text("SELECT pg_try_advisory_lock(:number)"), {"number": LOCK_NUMBER}
-        ).scalar()
-        holding.rollback()
-        if not taken:
-            holding.close()
-            raise DataError(
-                f"{self.name}: another service uses this database; stop it or give another database"
-            )
-        self._holding = holding
 
     def _prepare(self) -> bool:
         """Make or update the tables; returns whether there were none."""
@@ -202,12 +194,26 @@ class Database:
             ) from None
         if there is not None and self.path is not None:
             copy_sqlite(self.path, self.path.with_name(f"{FILE}.before-{newest}"))
+        until = time.monotonic() + MIGRATE_SECONDS
+        while not self.leases.try_alone():  # two services that start at once both come here
+            if self._revision() == newest:
+                return False
+            if time.monotonic() > until:
+                raise DataError(
+                    f"{self.name}: is of an older invad, and services use it; stop all of them first"
+                )
+            time.sleep(0.1)
         with self.write() as connection:
+            there = MigrationContext.configure(connection).get_current_revision()
             configuration.attributes["connection"] = connection
             command.upgrade(configuration, "head")
-            if there is not None:
+            if there not in (None, newest):
                 note(connection, "invad", "migrate", {"from": there, "to": newest})
         return there is None
+
+    def _revision(self) -> str | None:
+        with self.reader.connect() as connection:
+            return MigrationContext.configure(connection).get_current_revision()
 
 
 def migrations() -> Config:
@@ -257,9 +263,13 @@ def _engines(url: str) -> tuple[Engine, Engine]:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "postgresql":
-            shared: dict[str, Any] = {"pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}
+            ends = {"connect_timeout": 5, "tcp_user_timeout": 10_000, **SERVER}
+            shared: dict[str, Any] = {"pool_pre_ping": True, "connect_args": ends}
             writer = create_engine(parsed, pool_size=1, max_overflow=0, **shared)
-            return writer, create_engine(parsed, pool_size=READERS, **shared)
+            reader = create_engine(parsed, pool_size=READERS, **shared)
+            _speak_postgres(writer, LIMITS)
+            _speak_postgres(reader, {})
+            return writer, reader
         if parsed.get_backend_name() != "sqlite":
             raise ConfigError(f"database {_without_password(url)}: give postgresql+psycopg://USER@HOST/NAME")
         writer = create_engine(parsed, poolclass=QueuePool, pool_size=1, max_overflow=0)
@@ -275,6 +285,17 @@ def _engines(url: str) -> tuple[Engine, Engine]:
     _speak_sqlite(writer, "BEGIN IMMEDIATE")
     _speak_sqlite(reader, "BEGIN")
     return writer, reader
+
+
+def _speak_postgres(engine: Engine, limits: Mapping[str, str]) -> None:
+    """Set what the server does; a program between us may know no settings of the connection itself."""
+    wanted = {**{f"tcp_{name}": str(value) for name, value in SERVER.items()}, **limits}
+
+    @event.listens_for(engine, "connect")
+    def _connected(connection: Any, _record: Any) -> None:
+        connection.autocommit = True
+        connection.execute("; ".join(f"SET {name} = '{value}'" for name, value in wanted.items()))
+        connection.autocommit = False
 
 
 def _existing(path: str) -> sqlite3.Connection:

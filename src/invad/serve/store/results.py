@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Row, Select, func, select, tuple_
 from sqlalchemy.sql.elements import ColumnElement
 
 from invad.records import Decision
@@ -82,6 +82,15 @@ def insert(
 def known(connection: Connection, ids: Sequence[str]) -> set[str]:
     """Which of these ids are stored."""
     return set(connection.scalars(select(result.c.id).where(result.c.id.in_(ids))))
+
+
+def of_requests(connection: Connection, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Stored]:
+    """What came of requests that callers named, by (station, request_id)."""
+    if not names:
+        return {}
+    wanted = select(result).where(tuple_(result.c.station, result.c.request_id).in_(names))
+    found = _with_regions(connection, connection.execute(wanted).all())
+    return {(one.result.station, str(one.result.request_id)): one for one in found}
 
 
 def by_id(connection: Connection, id: str) -> Stored | None:
