@@ -15,6 +15,7 @@ from invad.scoring.rates import Rates
 from invad.system.files import is_folder
 
 IMAGES, FEATURES, SPEED, SERVICE = "Images", "Features", "Speed and memory", "Service"
+VIDEO = "Video"
 """Headings of the options that are used less."""
 
 # What the shell completes. A test holds them to the tables they name, which take seconds to import.

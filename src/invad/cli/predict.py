@@ -4,6 +4,7 @@ import os
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +15,7 @@ from invad.cli.options import (
     ENGINES,
     SERVICE,
     SPEED,
+    VIDEO,
     BundleArgument,
     DeviceOption,
     JsonOption,
@@ -23,8 +25,9 @@ from invad.cli.options import (
     written_file,
 )
 from invad.cli.progress import observing
-from invad.cli.rows import Rows, csv_form, json_form
+from invad.cli.rows import FIELDS, FIELDS_WITH_FRAMES, Rows, csv_form, json_form
 from invad.cli.server import rows as asked
+from invad.cli.videos import Footage, Save, event_rule, interval, is_video, said_of
 from invad.cli.voice import Voice, standard
 from invad.data.formats import IMAGE_SUFFIXES
 from invad.data.listing import survey
@@ -61,8 +64,8 @@ def predict(
         list[str] | None,
         typer.Argument(
             metavar="PATH",
-            help="Images, or folders, taken with all their sub-folders. With --engine ray one folder, list "
-            "of images (CSV, Parquet, text) or URL such as s3://bucket/prefix.",
+            help="Images, videos, or folders, whose images are taken with all their sub-folders. With "
+            "--engine ray one folder, list of images (CSV, Parquet, text) or URL such as s3://bucket/prefix.",
         ),
     ] = None,
     output: Annotated[
@@ -101,6 +104,22 @@ def predict(
     device: DeviceOption = None,
     json: JsonOption = None,
     strict: StrictOption = False,
+    every: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            rich_help_panel=VIDEO,
+            help="Time between two frames that are scored, such as 0.2s or 200ms. Default: every frame.",
+        ),
+    ] = None,
+    events: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            rich_help_panel=VIDEO,
+            help="Report an event where K or more of N scored frames in a row are bad. Default: 3/5.",
+        ),
+    ] = None,
     batch: Annotated[
         int,
         typer.Option(
@@ -132,7 +151,7 @@ def predict(
         str, typer.Option(rich_help_panel=SERVICE, help="Station of the service that the images are of.")
     ] = "default",
 ) -> None:
-    """Score images: good, review or bad, with a p-value and a heat map.
+    """Score images or the frames of videos: good, review or bad, with a p-value and a heat map.
 
     The p-value is the share of good images expected to look at least this unusual. An unreadable image gets a
     row that says why, and the rest goes on.
@@ -147,45 +166,67 @@ def predict(
     elif not path:
         raise typer.BadParameter("give images or folders after MODEL")
     if engine == RAY:
-        if csv is not None or strict:
-            raise ConfigError("--csv and --strict do not go with --engine ray; its rows are Parquet")
+        if (csv, strict, every, events) != (None, False, None, None):
+            raise ConfigError(
+                "--csv, --strict, --every and --events do not go with --engine ray; its rows are of images, "
+                "in Parquet"
+            )
         _fail_on(fail_on, score(voice, model, path, output, category, workers, device))
         return
     if csv is not None and standard(csv) == standard(json):
         raise ConfigError(f"--csv and --json both write to {csv}; give them two files")
+    footage = Footage(None if every is None else interval(every), event_rule(events))
     images = list(expand([Path(name) for name in path], output, voice.warn))
+    videos = [image for image, _ in images if is_video(image)]
+    if videos and server is not None:
+        raise ConfigError(f"{videos[0]}: --server takes images; judge a video with a MODEL of your own")
+    if not videos and (every, events) != (None, None):
+        raise ConfigError("--every and --events go with a video, and none of the paths ends like one")
+    kind = "image" if not videos else "frame" if len(videos) == len(images) else "images and frame"
     with observing(voice.err) as observer:
+        # On a terminal the rows scroll above the bar.
+        say = observer.note if voice.out.is_terminal and voice.err.is_terminal else voice.say
         if server is not None:
-            head = {"server": server, "station": station}
+            head: dict[str, Any] = {"server": server, "station": station}
             made = asked(server, station, [image for image, _ in images], category, workers, strict)
         else:
             detector = open_detector(model, engine, device, threads)
             _require_known(detector, category, model)
-            overlays = None if output is None else Overlays(output, detector, voice)
+            save = None if output is None else Overlays(output, detector, voice).save
             head = {"model": str(model), "content_hash": str(detector.content_hash)}
             decoders = 2 if workers is None else workers
-            made = _judged(detector, images, overlays, category, batch, decoders, strict)
-        # On a terminal the rows scroll above the bar.
-        say = observer.note if voice.out.is_terminal and voice.err.is_terminal else voice.say
-        rows = Rows(voice, len(images), {standard(csv): csv_form(), standard(json): json_form(head)}, say)
-        observer.stage("images", len(images))
+
+            def of_files(files: Sequence[tuple[Path, Path]], are_videos: bool) -> Iterator[dict[str, Any]]:
+                if not are_videos:
+                    return _judged(detector, files, save, category, batch, decoders, strict)
+                return footage.rows(detector, files, save, category, batch, strict, say)
+
+            groups = groupby(images, key=lambda one: is_video(one[0]))
+            made = chain.from_iterable(of_files(list(files), are_videos) for are_videos, files in groups)
+        forms = {
+            standard(csv): csv_form(FIELDS_WITH_FRAMES if videos else FIELDS),
+            standard(json): json_form(head, footage.told if videos else dict),
+        }
+        rows = Rows(voice, None if videos else len(images), forms, say, kind)
+        observer.stage(f"{kind}s", len(images) - len(videos) + footage.expected(videos))
         try:
             for row in made:
                 rows.add(row)
                 observer.advance()
+            rows.total = rows.counts.total()  # a video tells how many there are at its end
         finally:
             rows.close()
     if voice.failed:
         raise voice.failed[0]
-    if rows.counts[None] == len(images):
-        raise DataError(f"none of {len(images)} images could be read; the first: {rows.first_error}")
+    if rows.counts[None] == rows.total:
+        raise DataError(f"none of {rows.total} {kind}s could be read; the first: {rows.first_error}")
     _fail_on(fail_on, rows.counts)
 
 
 def _judged(
     detector: "AnyDetector",
     images: Sequence[tuple[Path, Path]],
-    overlays: "Overlays | None",
+    save: Save | None,
     category: str | None,
     batch: int,
     workers: int,
@@ -196,8 +237,8 @@ def _judged(
     made = detector.judge_many(paths, category=category, batch=batch, workers=workers, strict=strict)
     for (image, below), found in zip(images, made, strict=True):
         yield _row(image, found)
-        if overlays is not None and not isinstance(found, DataError):
-            overlays.save(image, below, *found)
+        if save is not None and not isinstance(found, DataError):
+            save(image, below, *found)
 
 
 def _fail_on(asked: FailOn | None, counts: Mapping[str | None, int]) -> None:
@@ -208,7 +249,7 @@ def _fail_on(asked: FailOn | None, counts: Mapping[str | None, int]) -> None:
 def expand(
     paths: Sequence[Path], output: Path | None, warn: Callable[[str], None] = lambda line: None
 ) -> Iterator[tuple[Path, Path]]:
-    """(image, its path below the folder that was named) of files and folders, without repetition.
+    """(file, its path below the folder that was named) of files and of images in folders, without repetition.
 
     Overlays of an earlier run in `output` are no input. warn: told what was not taken. Raises
     DataError for a folder without images, ConfigError when `output` is a folder of the images themselves.
@@ -241,7 +282,7 @@ def _is_folder(path: Path) -> bool:
     try:
         return is_folder(path)
     except DataError:
-        if path.suffix.lower() in IMAGE_SUFFIXES:
+        if path.suffix.lower() in IMAGE_SUFFIXES or is_video(path):
             return False
         raise
 
@@ -287,15 +328,7 @@ class OverlayNames:
 
 
 def _row(image: Path, found: "Judged | DataError") -> dict[str, Any]:
-    if isinstance(found, DataError):
-        return {"path": str(image), **dict.fromkeys(("score", "p_value", "decision")), "error": str(found)}
-    _, prediction = found
-    return {
-        "path": str(image),
-        "score": prediction.score,
-        "p_value": prediction.p_value,
-        "decision": prediction.decision,
-    }
+    return {"path": str(image), **said_of(found if isinstance(found, DataError) else found[1])}
 
 
 def _save(detector: "AnyDetector", target: Path, pixels: "Pixels", prediction: "Prediction") -> None:

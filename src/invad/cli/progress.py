@@ -71,7 +71,7 @@ class Lines:
         if now - self.spoke < SECONDS_BETWEEN_LINES:
             return
         self.spoke = now
-        left = (now - self.started) / self.done * (self.total - self.done)
+        left = (now - self.started) / self.done * max(0, self.total - self.done)  # a video may state too few
         said = f", {detail}" if detail else ""
         self.note(f"{self.name}: {self.done} of {self.total}{said}, about {left:.0f} s left")
 

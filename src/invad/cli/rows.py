@@ -5,7 +5,7 @@ import io
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ from invad.errors import DataError
 from invad.system.files import Output, writing
 
 FIELDS = ("path", "score", "p_value", "decision", "error")
+FIELDS_WITH_FRAMES = ("path", "frame", "time", *FIELDS[1:])
 
 Row = Mapping[str, Any]
 
@@ -25,28 +26,39 @@ Row = Mapping[str, Any]
 class Form:
     """How rows are written down: what comes before the first, between two, and after the last.
 
-    cut: the end when rows are missing.
+    end: of a file that is whole, or (False) lacks rows.
     """
 
     row: Callable[[Row], str]
     start: str
     between: str = ""
-    end: str = ""
-    cut: str = ""
+    end: Callable[[bool], str]
 
 
-def csv_form() -> Form:
-    return Form(row=lambda row: _csv_line([row.get(name) for name in FIELDS]), start=_csv_line(FIELDS))
+def csv_form(fields: Sequence[str] = FIELDS) -> Form:
+    return Form(
+        row=lambda row: _csv_line([row.get(name) for name in fields]),
+        start=_csv_line(fields),
+        end=lambda whole: "",
+    )
 
 
-def json_form(head: Row) -> Form:
-    """One object: the head, then the rows as `images`, then `partial` if rows are missing."""
+def json_form(head: Row, tail: Callable[[], Row] = dict) -> Form:
+    """One object: the head, then the rows as `images`, then the tail, and `partial` if rows are missing.
+
+    tail: asked when the rows are there.
+    """
+
+    def end(whole: bool) -> str:
+        last = {**tail(), **({} if whole else {"partial": True})}
+        text = json.dumps(last, indent=1, allow_nan=False)
+        return "\n ]" + (f",{text[1:]}" if last else "\n}") + "\n"
+
     return Form(
         row=lambda row: "  " + json.dumps(row, indent=1, allow_nan=False).replace("\n", "\n  "),
         start=json.dumps({**head, "images": []}, indent=1).removesuffix("]\n}") + "\n",
         between=",\n",
-        end="\n ]\n}\n",
-        cut='\n ],\n "partial": true\n}\n',
+        end=end,
     )
 
 
@@ -66,7 +78,7 @@ class RowFile:
         """End the file; whole: all rows are in it. A file without rows is not made."""
         if self.rows:
             try:
-                self._write(self.form.end if whole else self.form.cut)
+                self._write(self.form.end(whole))
             finally:
                 with self._named():
                     if self.output is not None:
@@ -92,10 +104,17 @@ class Rows:
     """All rows of a run: printed, and in the files that were asked for. Counts them; holds none."""
 
     def __init__(
-        self, voice: Voice, total: int, files: Mapping[str | None, Form], say: Callable[[str], None]
+        self,
+        voice: Voice,
+        total: int | None,
+        files: Mapping[str | None, Form],
+        say: Callable[[str], None],
+        kind: str = "image",
     ):
-        """files: by name; None stands for a file that nobody asked for. say: prints the line of a row."""
-        self.voice, self.total, self.say = voice, total, say
+        """total: rows to come; None while nobody knows. files: by name; None stands for a file that nobody
+        asked for. say: prints the line of a row. kind: what a row is of.
+        """
+        self.voice, self.total, self.say, self.kind = voice, total, say, kind
         self.counts: Counter[str | None] = Counter()
         self.first_error: str | None = None
         self.files: list[RowFile] = []
@@ -135,22 +154,28 @@ class Rows:
             where = (
                 f"; {' and '.join(names)} {'hold' if len(names) > 1 else 'holds'} their rows" if names else ""
             )
-            self.voice.warn(f"partial: {judged} of {self.total} images were judged{where}")
+            number = (
+                f"{judged} {self.kind}s" if self.total is None else f"{judged} of {self.total} {self.kind}s"
+            )
+            self.voice.warn(f"partial: {number} were judged{where}")
 
     def summary(self) -> str:
         """How many images there were of each decision."""
         said = ", ".join(f"{self.counts[name]} {name}" for name in ("good", "review", "bad"))
         unreadable = f", {self.counts[None]} unreadable" if self.counts[None] else ""
         judged = self.counts.total()
-        number = f"{judged}" if judged == self.total else f"{judged} of {self.total}"
-        return f"{number} {'image' if self.total == 1 else 'images'}: {said}{unreadable}"
+        number = f"{judged}" if self.total in (judged, None) else f"{judged} of {self.total}"
+        return f"{number} {self.kind}{'' if self.total == 1 else 's'}: {said}{unreadable}"
 
 
 def line(row: Row) -> str:
     """A row in words."""
     if "error" in row:
         return f"unreadable  {row['error']}"
-    return f"{row['decision']:<10}  p {row['p_value']:<8.2g}  score {row['score']:<9.4g}  {row['path']}"
+    where = f"  frame {row['frame']} at {row['time']:.3f} s" if "frame" in row else ""
+    return (
+        f"{row['decision']:<10}  p {row['p_value']:<8.2g}  score {row['score']:<9.4g}  {row['path']}{where}"
+    )
 
 
 def _csv_line(cells: Any) -> str:

@@ -65,11 +65,11 @@ def from_stream(stream: IO[bytes], name: str, max_pixels: int) -> NDArray[Any]:
     tags = getattr(image, "tag_v2", {})
     is_planar = tags.get(284) == 2
     if _COLOUR16.fullmatch(raw_mode) and not is_planar:
-        _check_size(*image.size, name, max_pixels)
+        check_size(*image.size, name, max_pixels)
         return to_rgb(_colour16(reader, stream, raw_mode), name)
     if raw_mode.startswith(("RGBa", "La")) and not is_planar:
         # Pillow divides the colours by alpha; they are wanted as stored.
-        _check_size(*image.size, name, max_pixels)
+        check_size(*image.size, name, max_pixels)
         return to_rgb(_decoded_as(reader, stream, raw_mode.replace("a", "A")), name)
     if tags.get(277, 1) > 1 and max(tags.get(258, (1,))) > 8:
         return _from_tiff(stream, name, max_pixels)
@@ -89,7 +89,7 @@ def _deep(
     if known == "PNM" and image.mode == "RGB":
         args = image.tile[0][3]
         if isinstance(args, tuple) and args[1] > 255:
-            _check_size(*image.size, name, max_pixels)
+            check_size(*image.size, name, max_pixels)
             return to_rgb(_colour_pnm(image, stream, args[1]), name)
     if known == "SGI" and image.tile[0][0] == "SGI16":
         raise DataError(f"{name}: of 16 bits of an SGI image 8 would be left; save it as PNG or TIFF")
@@ -102,7 +102,7 @@ def _deep(
                 "or TIFF"
             )
         if any(is_signed for _, is_signed in depths):
-            _check_size(*image.size, name, max_pixels)
+            check_size(*image.size, name, max_pixels)
             return to_rgb(_signed_jpeg2000(image, name), name)
     return None
 
@@ -147,7 +147,7 @@ def _signed_jpeg2000(image: ImageFile.ImageFile, name: str) -> NDArray[Any]:
 
 
 def from_pillow(image: Image.Image, name: str, max_pixels: int) -> NDArray[Any]:
-    _check_size(*image.size, name, max_pixels)
+    check_size(*image.size, name, max_pixels)
     with _pillow_limit_lifted(image.width * image.height):
         image.load()
     tags = getattr(image, "tag_v2", {})
@@ -185,7 +185,8 @@ def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
-def _check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+def check_size(width: int, height: int, name: str, max_pixels: int) -> None:
+    """Raises DataError, for the image `name`, when it has no pixels or too many to decode."""
     if width <= 0 or height <= 0:
         raise DataError(f"{name}: has no pixels ({width} x {height}); give an image of at least 1 x 1")
     if width * height > max_pixels:
@@ -252,7 +253,7 @@ def _from_tiff(stream: IO[bytes], name: str, max_pixels: int) -> NDArray[Any]:
     stream.seek(0)
     with TiffFile(stream) as tiff:
         page = the_picture(tiff, name)
-        _check_size(page.imagewidth, page.imagelength, name, max_pixels)
+        check_size(page.imagewidth, page.imagelength, name, max_pixels)
         if page.photometric not in (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB):
             space = getattr(page.photometric, "name", str(page.photometric))
             raise DataError(

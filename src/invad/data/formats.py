@@ -1,4 +1,4 @@
-"""The one list of picture formats: by which endings files are taken, by which bytes they are opened.
+"""The one list of formats: by which endings files are taken, by which bytes pictures are opened.
 
 Pillow's plugins are called directly, and only these: no other parser sees foreign bytes, none of them runs
 another program, and Pillow's own size limit does not come between the header and ours.
@@ -85,6 +85,12 @@ FORMATS = (
 
 IMAGE_SUFFIXES = tuple(sorted(suffix for known in FORMATS for suffix in known.suffixes))
 """Lower-case endings of the files that `list_images` finds and `read_image` decodes."""
+
+VIDEO_SUFFIXES = (
+    *(".3gp", ".avi", ".flv", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf"),
+    *(".ogv", ".ts", ".webm", ".wmv", ".y4m"),
+)
+"""Lower-case endings of the files that `data/video.py` reads, frame by frame."""
 
 NAMES = ", ".join(known.name for known in FORMATS)
 

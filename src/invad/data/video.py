@@ -1,14 +1,37 @@
-"""From the frames that PyAV decodes to pixels, without losing grey levels."""
+"""Frames of video files, decoded one after the other by PyAV, without losing grey levels.
 
-from typing import TYPE_CHECKING, Any, cast
+A file is opened by us and FFmpeg gets its bytes: no name is taken for an address, no playlist leads to
+another file, and no demuxer but the ones listed here sees foreign bytes.
+"""
+
+import heapq
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import count
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from invad.data.decoding import upright
+from invad.data.decoding import check_size, upright
+from invad.data.images import pixel_limit
+from invad.errors import ConfigError, DataError, in_one_line, reason
 
 if TYPE_CHECKING:
-    from av import VideoFrame
+    from av import Packet, VideoFrame, VideoStream
+    from av.container import InputContainer
+
+NEEDED = "the package av: pip install 'invad[camera]'"
+
+Seconds: TypeAlias = float | Fraction
+
+_DEMUXERS = "asf,avi,flv,matroska,mov,mpeg,mpegts,mxf,ogg,yuv4mpegpipe"
+_GUESSED_RATE = Fraction(25)
+"""Frames a second of a file that says neither when they are shown nor how many there are in a second."""
 
 _EXACT = 0x2 | 0x2000 | 0x40000
 """Of libswscale: bilinear where chroma is coarser, chroma for each pixel, exact rounding."""
@@ -26,6 +49,47 @@ _ORIENTATION_OF_SIGNS = {
 
 _ORIENTATION_OF_TURN = {180: 3, -180: 3, -90: 6, 90: 8}
 """Degrees against the clock -> EXIF orientation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """number: from 0, in the order of time. time: seconds on the clock of the file.
+
+    pixels: as of `frame_pixels`, or why there are none.
+    """
+
+    number: int
+    time: float
+    pixels: NDArray[Any] | DataError
+
+
+def read_video(path: "str | os.PathLike[str]", *, every: Seconds | None = None) -> Iterator[Frame]:
+    """The frames of a video file in the order of time; one at a time is held, however long it is.
+
+    every: seconds between two frames that are given, by default all of them; of each interval, counted from
+    the first frame, the first frame is given, so a varying frame rate does no harm. All are decoded, and
+    numbers count all.
+
+    A frame that cannot be decoded, that the decoder knows to be damaged, or that refers to such a one, comes
+    with the reason in place of its pixels, also where `every` passes over its neighbours; so does the end of
+    a file that is cut off, where the file states its length. Damage that still decodes, as some does in every
+    codec, is not found. Raises ConfigError for an `every` that is not above 0, and, when the first frame is
+    asked for, DataError for a file that is no video or holds no frames, and without PyAV.
+    """
+    interval = None if every is None else Fraction(str(every)) if 0 < every < float("inf") else Fraction(0)
+    if interval == 0:
+        raise ConfigError(f"every = {every}: give seconds above 0, such as 0.2")
+    return _frames(Path(path), interval)
+
+
+def expected_frames(path: "str | os.PathLike[str]", every: Seconds | None = None) -> int:
+    """About how many frames `read_video` gives, as the head of the file says; 0 where nobody knows."""
+    try:
+        with _opened(Path(path)) as (_, stream):
+            length = _stated_length(stream) or 0
+            return int(length / Fraction(str(every)) if every else stream.frames or length * _rate(stream))
+    except DataError:
+        return 0
 
 
 def frame_pixels(frame: "VideoFrame") -> NDArray[Any]:
@@ -56,3 +120,208 @@ def _orientation(frame: "VideoFrame") -> int:
         return _ORIENTATION_OF_TURN.get(frame.rotation, 1)
     a, b, _, c, d = (int(np.sign(value)) for value in matrix[:5])
     return _ORIENTATION_OF_SIGNS.get((a, b, c, d), 1)
+
+
+Found: TypeAlias = "tuple[Fraction, VideoFrame | str]"
+"""When a frame is to be shown, and the frame or why there is none."""
+
+
+def _frames(path: Path, every: Fraction | None) -> Iterator[Frame]:
+    due = before = None
+    number = -1
+    with _opened(path) as (container, stream):
+        for number, (time, found) in enumerate(_in_order(_found(container, stream))):
+            if isinstance(found, str):
+                yield _missing(path, number, time, found)
+                continue
+            if every is not None:
+                if due is None or before is None or time < before:  # the first one, or the clock was set back
+                    due = start = time
+                before = time
+                if time < due:
+                    continue
+                due = start + every * ((time - start) // every + 1)
+            try:
+                pixels = frame_pixels(found)
+            except Exception as error:  # what FFmpeg cannot convert
+                yield _missing(path, number, time, f"cannot be converted ({in_one_line(error)})")
+                continue
+            yield Frame(number, float(time), pixels)
+    if number < 0:
+        raise DataError(f"{path}: holds no frames; record the video again")
+
+
+def _missing(path: Path, number: int, time: Fraction, why: str) -> Frame:
+    error = DataError(f"{path}: frame {number} at {float(time):.3f} s {why}")
+    return Frame(number, float(time), error)
+
+
+@contextmanager
+def _opened(path: Path) -> "Iterator[tuple[InputContainer, VideoStream]]":
+    """The file and its first stream of moving pictures. Raises DataError."""
+    try:
+        import av
+    except ImportError:
+        raise DataError(f"{path}: a video needs {NEEDED}") from None
+    options = {"protocol_whitelist": "none", "format_whitelist": _DEMUXERS}
+    try:
+        with path.open("rb") as file:
+            if not file.read(1):
+                raise DataError(f"{path}: is empty; copy the file again")
+            file.seek(0)
+            try:
+                container = av.open(file, options=options)
+            except (av.FFmpegError, ValueError) as error:
+                raise DataError(
+                    f"{path}: is no video, or one that is cut off or of another kind than its ending says "
+                    f"({_said(error)}); copy the file again or convert it to MP4"
+                ) from None
+            with container:
+                given = cast("InputContainer", container)
+                stream = _moving(given, path)
+                limit = pixel_limit()
+                codec = stream.codec_context
+                check_size(codec.width, codec.height, str(path), limit)
+                # A damaged frame shall be an error rather than a picture that was made up.
+                codec.options = {"err_detect": "explode", "max_pixels": str(limit)}
+                yield given, stream
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file; check the path") from None
+    except OSError as error:
+        raise DataError(f"{path}: {reason(error, writing=False)}") from None
+
+
+def _moving(container: "InputContainer", path: Path) -> "VideoStream":
+    for stream in container.streams.video:
+        if not _is_cover(stream):
+            return stream
+    kinds = " and ".join(sorted({stream.type for stream in container.streams} - {"video"})) or "nothing"
+    raise DataError(f"{path}: holds {kinds} and no video; give a file with moving pictures")
+
+
+def _is_cover(stream: "VideoStream") -> bool:
+    """Whether it is the one picture that is shown beside music."""
+    return bool(stream.disposition & type(stream.disposition).attached_pic)
+
+
+def _found(container: "InputContainer", stream: "VideoStream") -> "Iterator[Found]":
+    """Frames as the decoder gives them, and why there are none as soon as that is known."""
+    import av
+
+    base, step = cast("Fraction", stream.time_base), 1 / _rate(stream)
+    start = (stream.start_time or 0) * base
+    end, widest, shown = start, step, start - step
+    packets, account = container.demux(stream), _Account()
+    broken = None
+    while True:
+        try:
+            packet = next(packets, None)
+        except (av.FFmpegError, OSError) as error:
+            broken, packet = _said(error), None
+        if packet is not None and not packet.size:
+            continue
+        pts = None if packet is None else packet.pts
+        if packet is not None:
+            end = max(end, (end if pts is None else pts * base) + ((packet.duration or 0) * base or step))
+        try:
+            if packet is not None and packet.is_corrupt:
+                raise av.InvalidDataError(0, "its bytes are damaged or cut off")
+            decoded = stream.decode(packet)
+            account.sent(packet)
+        except (av.FFmpegError, OSError) as error:
+            account.failed(pts)
+            yield (shown + step if pts is None else pts * base), f"cannot be decoded ({_said(error)})"
+            decoded = []
+        for frame in decoded:
+            for lost in account.lost_before(frame.pts):
+                yield lost * base, "was lost when another one could not be decoded"
+            if account.has_told(frame.pts):
+                continue
+            before, shown = shown, shown + step if frame.pts is None else frame.pts * base
+            widest = max(widest, shown - before)
+            yield shown, account.fault(frame) or frame
+        if packet is None:
+            break
+    for lost in account.lost_before(None):
+        yield lost * base, "was lost when another one could not be decoded"
+    length = _stated_length(stream)
+    if broken is not None:
+        yield end, f"and what follows cannot be read ({broken}); copy the file again"
+    elif length is not None and start + length - end > 2 * widest:
+        yield end, f"and what follows is missing, of {float(length):.3f} s in all; copy the file again"
+
+
+class _Account:
+    """Which frames a decoder owes, in units of the stream's clock, and which it made up.
+
+    After a frame that cannot be decoded, those that refer to it are made from a wrong picture until the next
+    one that stands by itself, and others are never handed out; the decoder says neither.
+    """
+
+    def __init__(self) -> None:
+        self.owed: set[int] = set()
+        self.told: set[int] = set()
+        self.in_doubt = False
+
+    def sent(self, packet: "Packet[VideoStream] | None") -> None:
+        if packet is not None and packet.pts is not None and not packet.is_discard:
+            self.owed.add(packet.pts)
+
+    def failed(self, pts: int | None) -> None:
+        self.in_doubt = True
+        self.told |= set() if pts is None else {pts}
+
+    def lost_before(self, pts: int | None) -> list[int]:
+        """Frames that do not come any more when the frame of `pts` is there, or (None) all have come."""
+        passed = {one for one in self.owed if pts is None or one < pts}
+        self.owed -= passed | ({pts} if pts is not None else set())
+        return sorted(passed) if self.in_doubt else []
+
+    def has_told(self, pts: int | None) -> bool:
+        """Whether a frame comes that could not be decoded."""
+        return pts in self.told
+
+    def fault(self, frame: "VideoFrame") -> str | None:
+        """What is wrong with a frame."""
+        if frame.is_corrupt:
+            self.in_doubt = True
+            return "is damaged"
+        self.in_doubt = self.in_doubt and not frame.key_frame
+        return "refers to one that could not be decoded" if self.in_doubt else None
+
+
+def _in_order(found: "Iterator[Found]") -> "Iterator[Found]":
+    """In the order of time: a decoder tells of a damaged frame before it hands out earlier ones."""
+    waiting: list[tuple[Fraction, int, str]] = []
+    numbers = count()
+    for time, one in found:
+        if isinstance(one, str):
+            heapq.heappush(waiting, (time, next(numbers), one))
+            continue
+        while waiting and waiting[0][0] <= time:
+            before, _, why = heapq.heappop(waiting)
+            yield before, why
+        yield time, one
+    for before, _, why in sorted(waiting):
+        yield before, why
+
+
+def _rate(stream: "VideoStream") -> Fraction:
+    return stream.guessed_rate or stream.average_rate or _GUESSED_RATE
+
+
+def _stated_length(stream: "VideoStream") -> Fraction | None:
+    """Seconds, where the file says so of its pictures; that of its sound may be another."""
+    if stream.duration and stream.time_base:
+        return stream.duration * stream.time_base
+    hours, _, rest = stream.metadata.get("DURATION", "").partition(":")  # Matroska
+    minutes, _, seconds = rest.partition(":")
+    try:
+        return 3600 * Fraction(hours) + 60 * Fraction(minutes) + Fraction(seconds)
+    except ValueError:
+        return None
+
+
+def _said(error: BaseException) -> str:
+    """What FFmpeg says, without the number and the file."""
+    return (getattr(error, "strerror", None) or in_one_line(error))[:200]

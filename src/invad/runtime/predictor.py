@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from invad.data.ahead import Decoded, read_ahead
 from invad.data.images import ImageSource, is_bytes_like, read_image
+from invad.data.video import Frame, Seconds, read_video
 from invad.errors import ConfigError, DataError
 from invad.records import Prediction
 from invad.scoring.calibration import Calibration, known_category
@@ -108,6 +109,55 @@ class Predictor(ABC):
         known_category(self.calibrations, category)
         judged = self._judge_groups(images, category, self.group_size(batch), workers)
         return _strictly(judged) if strict else judged
+
+    def predict_video(
+        self,
+        path: "str | os.PathLike[str]",
+        *,
+        every: Seconds | None = None,
+        category: str | None = None,
+        batch: int = 1,
+        strict: bool = False,
+    ) -> Iterator[tuple[Frame, Prediction | DataError]]:
+        """Score the frames of a video file, in the order of time: each with its prediction or why there is
+        none.
+
+        path: a file that `invad.data.video.read_video` reads. every: seconds between two frames that are
+        scored, by default all of them. category, batch, strict: as for `predict_many`. A score is that of an
+        image file with the same pixels. The frames come with their pixels as they were judged; no more than
+        about 2 `batch` are held, however long the video is. Raises ConfigError for an `every` that is not
+        above 0, and, when the first frame is asked for, DataError for a file that is no video.
+        """
+        waiting: deque[Frame] = deque()
+
+        def readable(frames: Iterable[Frame]) -> Iterator[NDArray[Any]]:
+            for frame in frames:
+                waiting.append(frame)
+                if not isinstance(frame.pixels, DataError):
+                    yield frame.pixels
+
+        def unreadable() -> Iterator[tuple[Frame, DataError]]:
+            while waiting and isinstance(error := waiting[0].pixels, DataError):
+                if strict:
+                    raise error
+                yield waiting.popleft(), error
+
+        def answered(judged: Iterable[Judged | DataError]) -> Iterator[tuple[Frame, Prediction | DataError]]:
+            for one in judged:
+                yield from unreadable()
+                frame = waiting.popleft()
+                if isinstance(one, DataError):
+                    said = str(one).removeprefix("<array>: ")
+                    error = DataError(f"{path}: frame {frame.number} at {frame.time:.3f} s: {said}")
+                    if strict:
+                        raise error
+                    yield replace(frame, pixels=error), error
+                else:
+                    yield replace(frame, pixels=one[0]), replace(one[1], path=os.fspath(path))
+            yield from unreadable()
+
+        frames = readable(read_video(path, every=every))
+        return answered(self.judge_many(frames, category=category, batch=batch, workers=0))
 
     def _judge_groups(
         self, images: Iterable[ImageSource], category: str | None, size: int, workers: int
