@@ -75,6 +75,7 @@ def row(decision="good", time=0, image="a", map="b", **changed):
         image_kept=True,
         map_kept=True,
         audit=False,
+        late=False,
         verdict=None,
         picture=Picture(grey=0.5, clipped=0.25, sharpness=0.125),
         ms=Milliseconds(queue=1.5, decode=2.5, infer=3.5, store=4.5),

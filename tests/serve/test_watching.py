@@ -80,6 +80,7 @@ def store(database, scores, revision, time_ms=lambda i: 1000 * i, **each):
             image_kept=False,
             map_kept=False,
             audit=False,
+            late=False,
             verdict=None,
             picture=Picture(grey=0.5, clipped=0.25, sharpness=0.125),
             ms=Milliseconds(queue=0, decode=0, infer=0, store=0),

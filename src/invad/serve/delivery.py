@@ -53,6 +53,8 @@ class Sink(ABC):
 
     kind: str
     place: str
+    at_a_time: int = AT_A_TIME
+    """Results that it is handed at once, at most."""
 
     @abstractmethod
     def deliver(self, results: Sequence[Result]) -> Iterator[str]:
@@ -131,7 +133,7 @@ class Delivery:
     def _deliver_some(self) -> bool:
         """Whether something was taken, so that there may be more."""
         with self.database.read() as connection:
-            found = outbox.due(connection, self.name, now_ms(), AT_A_TIME)
+            found = outbox.due(connection, self.name, now_ms(), self.sink.at_a_time)
         taken: list[str] = []
         unwanted = problem = None
         try:

@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from hashlib import sha256
 
@@ -25,7 +25,7 @@ from invad.serve.models import Models
 from invad.serve.options import Options
 from invad.serve.parts import Budget, Job, Queue, decoded, judged, other_image, since
 from invad.serve.pictures import statistics
-from invad.serve.records import Part, Refused, Result
+from invad.serve.records import Awaited, Part, Refused, Result
 from invad.serve.store import results
 from invad.serve.store.database import Database, now_ms, said
 from invad.serve.store.files import Files
@@ -70,6 +70,8 @@ class Line:
         self.pixels = Budget(options.memory)
         self._lock = threading.Lock()
         self._idle = threading.Condition(self._lock)
+        self.deadlines: Mapping[str, float] = {}  # seconds, by station
+        self.expecting: Mapping[str, Callable[[Part], Awaited | None]] = {}  # controllers, by station
         self._under_way = self._bytes = 0
         self._by_request: dict[tuple[str, str], Job] = {}
         self._closing = False
@@ -92,6 +94,15 @@ class Line:
         for an image that cannot be read, ConfigError for an unknown category, Refused when it could not be
         stored, and whatever the engine raises.
         """
+        expects = self.expecting.get(part.station)
+        awaited = None if expects is None else expects(part)
+        if awaited is not None:
+            return awaited.submitted(self._submit)
+        seconds = self.deadlines.get(part.station)
+        return self._submit(part, None if seconds is None else time.monotonic() + seconds)
+
+    def _submit(self, part: Part, due: float | None, awaited: bool = False) -> "Future[Result]":
+        """due: when it is late, on the clock that only rises. awaited: whoever waits counts it then."""
         digest = "" if isinstance(part.body, np.ndarray) else sha256(part.body).hexdigest()
         with self._lock:
             name = (part.station, part.request_id) if part.request_id is not None else None
@@ -107,6 +118,7 @@ class Line:
                 self._refuse("full", f"{self._under_way} parts wait already; send it again", self._soon())
             model = self.models.active(part.station)
             job = Job(part=part, digest=digest, came=now_ms(), model=model, bytes_held=part.size)
+            job.due, job.awaited = due, awaited
             job.answer.set_running_or_notify_cancel()  # who stops waiting does not stop the part
             self._under_way += 1
             self._bytes += job.bytes_held
@@ -146,7 +158,7 @@ class Line:
 
     def _refuse(self, reason: str, message: str, retry_after: int) -> None:
         self.metrics.rejected.labels(reason).inc()
-        raise Refused(message, 503, retry_after)
+        raise Refused(message, 503, retry_after, code=reason)
 
     def _soon(self) -> int:
         """Seconds after which there may be room, by the pace of the last parts."""
@@ -212,7 +224,8 @@ class Line:
             with self.database.read() as connection:
                 found = results.by_request(connection, part.station, str(part.request_id))
         except SQLAlchemyError as error:
-            raise Refused(f"the database does not answer ({said(error)}); send it again", 503, 5) from None
+            why = f"the database does not answer ({said(error)}); send it again"
+            raise Refused(why, 503, 5, code="database") from None
         if found is None:
             return None
         content = encode_png(part.body) if isinstance(part.body, np.ndarray) else part.body
@@ -225,7 +238,7 @@ class Line:
         free = self.files.free_bytes()
         if free < self.options.reserve / 4:
             self.metrics.rejected.labels("disk").inc()
-            raise Refused("the disk is full; free space and send it again", 503, 60)
+            raise Refused("the disk is full; free space and send it again", 503, 60, code="disk")
         return free >= self.options.reserve
 
     # ------------------------------------------------------------------ judging

@@ -81,3 +81,22 @@ class Metrics(RunMetrics):
         self.source_up = Gauge(
             "invad_source_up", "1 while a source can take images.", ["station"], registry=registry
         )
+        self.late = Counter(
+            "invad_late", "Parts later than the deadline of their station.", ["station"], registry=registry
+        )
+        self.told = Counter(
+            "invad_told",
+            "Answers that a controller acknowledged; answer: ok, ng, review or error.",
+            ["station", "answer"],
+            registry=registry,
+        )
+        self.untold = Counter(
+            "invad_untold",
+            "Results of a station with a controller that it was not told of, because it had not asked or a "
+            "restart came between.",
+            ["station"],
+            registry=registry,
+        )
+        self.controller_up = Gauge(
+            "invad_controller_up", "1 while a controller does its part.", ["station"], registry=registry
+        )

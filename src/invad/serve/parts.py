@@ -42,6 +42,8 @@ class Job:
     held: list[tuple[str, str]] = field(default_factory=list)
     key: str = ""
     image: "Future[bool] | None" = None  # whether its file is kept, when it is known
+    due: float | None = None  # when it is late
+    awaited: bool = False  # by a controller, which counts it when it is late
     bytes_held: int = 0
     decode_ms: float = 0.0
     queued: float = 0.0
@@ -131,7 +133,7 @@ def decoded(detector: Predictor, image: ImageSource, metrics: RunMetrics) -> Pix
         return detector.decode(image)
     except DataError as error:
         metrics.rejected.labels("image").inc()
-        raise Refused(re.sub("^<(bytes|array)>", "the image", str(error)), 400) from None
+        raise Refused(re.sub("^<(bytes|array)>", "the image", str(error)), 400, code="image") from None
 
 
 def judged(

@@ -1,7 +1,8 @@
 """What the service says of a part, and how it refuses one."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
@@ -49,11 +50,33 @@ class Part:
 
 
 class Refused(InvadError):
-    """A request that the service does not do. status: of HTTP. retry_after: seconds after which it may."""
+    """A request that the service does not do. status: of HTTP. retry_after: seconds after which it may. code:
+    a word for the reason, for whoever has no room for the message."""
 
-    def __init__(self, message: str, status: int, retry_after: int | None = None):
+    def __init__(self, message: str, status: int, retry_after: int | None = None, code: str = "other"):
         super().__init__(message)
-        self.status, self.retry_after = status, retry_after
+        self.status, self.retry_after, self.code = status, retry_after, code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Awaited:
+    """A part that a controller waits for. due: when it is late, on the clock that only rises. admitted: told
+    the future of its result. refused: called when it is not taken; the next one is waited for."""
+
+    part: Part
+    due: float
+    admitted: "Callable[[Future[Result]], None]"
+    refused: Callable[[], None]
+
+    def submitted(self, submit: "Callable[[Part, float, bool], Future[Result]]") -> "Future[Result]":
+        """What `submit` gives and raises, told to whoever waits."""
+        try:
+            future = submit(self.part, self.due, True)
+        except BaseException:
+            self.refused()
+            raise
+        self.admitted(future)
+        return future
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +108,8 @@ class Result:
     model_version: content hash. calibration: the revision whose limits decided. peak: largest value of the
     anomaly map. regions: places of the map above its review limit, highest peak first.
     image_kept, map_kept: whether the files can still be had. audit: a good part that people should look at,
-    too, drawn by lot. verdict: what people said last, good, bad or unsure; the decision stays.
+    too, drawn by lot. late: it came after the deadline of its station, so controllers were told NG; the
+    decision is that of the model. verdict: what people said last, good, bad or unsure; the decision stays.
     """
 
     schema: int
@@ -113,6 +137,7 @@ class Result:
     image_kept: bool
     map_kept: bool
     audit: bool
+    late: bool
     verdict: Verdict | None
     picture: Picture
     ms: Milliseconds

@@ -166,6 +166,7 @@ class Committer:
             image_kept=image_kept,
             map_kept=map_kept,
             audit=decision == "good" and random.random() < self.audit_share,
+            late=False,
             verdict=None,
             picture=Picture(grey=job.picture[0], clipped=job.picture[1], sharpness=job.picture[2]),
             ms=Milliseconds(
@@ -239,6 +240,8 @@ class Committer:
             version = record.model_version
             self.metrics.parts.labels(record.station, record.decision, record.source, version).inc()
             self.metrics.p_value.labels(record.station).observe(record.p_value)
+            if record.late and not job.awaited:
+                self.metrics.late.labels(record.station).inc()
             self.finish(job, record)
         rows = [job.stored.result for job in stored if job.stored is not None]
         if told := {sink for record in rows for sink in self.sinks(record)}:
@@ -257,7 +260,8 @@ class Committer:
         missing = []
         for job, row, answer in zip(jobs, rows, answers, strict=True):
             if answer is None and row.result.id not in there:
-                job.stored = replace(row, result=replace(row.result, id=self.ids.new()))
+                stamped = replace(row.result, id=self.ids.new(), late=_is_late(job))
+                job.stored = replace(row, result=stamped)
                 missing.append(job.stored)
         if missing:
             results.insert(connection, missing, self.sinks)
@@ -284,7 +288,12 @@ class Committer:
     def _give_up(self, jobs: Sequence[Job], error: Exception) -> None:
         for job in jobs:
             self.metrics.rejected.labels("database").inc()
-            self.finish(job, Refused(f"not stored, send it again: {said(error)}", 503, 5))
+            why = f"not stored, send it again: {said(error)}"
+            self.finish(job, Refused(why, 503, 5, code="database"))
+
+
+def _is_late(job: Job) -> bool:
+    return job.due is not None and time.monotonic() >= job.due
 
 
 def _may_pass(error: Exception) -> bool:

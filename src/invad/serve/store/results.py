@@ -93,6 +93,11 @@ def of_requests(connection: Connection, names: Sequence[tuple[str, str]]) -> dic
     return {(one.result.station, str(one.result.request_id)): one for one in found}
 
 
+def mark_late(connection: Connection, id: str) -> None:
+    """Whoever waited for it was told that it was late while it was being stored."""
+    connection.execute(result.update().where(result.c.id == id).values(late=True))
+
+
 def by_id(connection: Connection, id: str) -> Stored | None:
     return _one(connection, select(result).where(result.c.id == id))
 
@@ -183,7 +188,7 @@ def _with_regions(connection: Connection, rows: Sequence[Row[Any]]) -> list[Stor
 _SAME = (
     *("id", "station", "part_id", "lot", "category", "source", "request_id", "image_sha256", "image_kept"),
     *("map_kept", "width", "height", "model", "model_version", "calibration", "score", "peak", "p_value"),
-    *("decision", "review_limit", "bad_limit", "audit", "verdict"),
+    *("decision", "review_limit", "bad_limit", "audit", "late", "verdict"),
 )
 """What a row and a record call by one name."""
 

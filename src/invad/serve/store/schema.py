@@ -137,6 +137,7 @@ result = Table(
     Column("ms_infer", Double, nullable=False),
     Column("ms_store", Double, nullable=False),
     Column("audit", Boolean, nullable=False, server_default=false()),  # a good part that people look at, too
+    Column("late", Boolean, nullable=False, server_default=false()),  # than the deadline of the station
     Column("grey", Double, nullable=False, server_default=text("0")),
     Column("clipped", Double, nullable=False, server_default=text("0")),
     Column("sharpness", Double, nullable=False, server_default=text("0")),
