@@ -43,6 +43,7 @@ SURFACE = {
     "serve backup": "--data --output --json",
     "serve restore": "BACKUP --data --json",
     "serve init": "--example",
+    "serve schema": "",
     "serve check": "LINE.toml --data --database --json",
     "serve verdicts": "--data --output --station --database --json",
     "serve key": "--data --scopes --stations --name --database --json",

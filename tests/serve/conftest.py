@@ -192,3 +192,110 @@ def _made_database(address):
         connection.execute(text(f"CREATE DATABASE {name}"))
     engine.dispose()
     return f"{address}/{name}"
+
+
+class Broker:
+    """A mosquitto of our own on a free port, which may be ended and begun again. lines: of its settings."""
+
+    PROGRAM = shutil.which("mosquitto", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+    def __init__(self, folder, *lines):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.folder = folder
+        folder.mkdir()
+        settings = [
+            *(f"listener {self.port} 127.0.0.1", "persistence true", f"persistence_location {folder}/"),
+            *("autosave_on_changes true", "autosave_interval 1", "max_queued_messages 100000", *lines),
+        ]
+        if os.getuid() == 0:  # it would become another user, who may not read the files of the tests
+            settings.append("user root")
+        if not any(line.startswith("password_file") for line in lines):
+            settings.append("allow_anonymous true")
+        (folder / "conf").write_text("\n".join(settings) + "\n")
+        self.start()
+
+    @property
+    def url(self):
+        return f"mqtt://127.0.0.1:{self.port}"
+
+    def start(self):
+        with (self.folder / "log").open("a") as log:
+            command = [self.PROGRAM, "-c", str(self.folder / "conf")]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        until = time.monotonic() + 60
+        while True:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                return
+            assert self.process.poll() is None, (self.folder / "log").read_text()
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+    def kill(self):
+        self.process.kill()
+        self.process.wait()
+
+
+class Subscriber:
+    """Writes down (topic, content, retained) of all messages, also of those while its broker was away."""
+
+    def __init__(self, port, topic="#"):
+        from paho.mqtt import client as paho
+        from paho.mqtt.packettypes import PacketTypes
+        from paho.mqtt.properties import Properties
+
+        self.seen, self.ready = [], threading.Event()
+        self.client = paho.Client(
+            paho.CallbackAPIVersion.VERSION2, client_id="subscriber", protocol=paho.MQTTv5
+        )
+        self.client.on_connect = lambda client, *rest: client.subscribe(topic, 1)
+        self.client.on_subscribe = lambda *rest: self.ready.set()
+        self.client.on_message = lambda client, data, one: self.seen.append(
+            (one.topic, one.payload, one.retain)
+        )
+        self.client.reconnect_delay_set(1, 1)
+        kept = Properties(PacketTypes.CONNECT)
+        kept.SessionExpiryInterval = 3600
+        self.client.connect("127.0.0.1", port, clean_start=False, properties=kept)
+        self.client.loop_start()
+        assert self.ready.wait(60)
+
+    def at(self, end):
+        """Contents of messages whose topic ends so."""
+        return [content for topic, content, _ in self.seen if topic.endswith(end)]
+
+    def close(self):
+        self.client.disconnect()
+        self.client.loop_stop()
+
+
+@pytest.fixture
+def broker(tmp_path):
+    """broker(*lines of its settings): a Broker; skipped where there is none."""
+    pytest.importorskip("paho.mqtt", reason="needs invad[line]")
+    if Broker.PROGRAM is None:
+        pytest.skip("needs a broker, Debian's mosquitto")
+    started = []
+
+    def make(*lines):
+        started.append(Broker(tmp_path / f"broker-{len(started)}", *lines))
+        return started[-1]
+
+    yield make
+    for one in started:
+        one.kill()
+
+
+@pytest.fixture
+def subscriber():
+    """subscriber(port): a Subscriber."""
+    started = []
+
+    def make(port, topic="#"):
+        started.append(Subscriber(port, topic))
+        return started[-1]
+
+    yield make
+    for one in started:
+        one.close()

@@ -190,6 +190,7 @@ def test_the_reference_page_needs_nothing_else(service, http):
         "/v2/models/{name}/versions/{version}/ready",
         "/v2/models/{name}/infer",
         "/v2/models/{name}/versions/{version}/infer",
+        "/api/v1/schema/result.json",
         "/healthz",
         "/readyz",
         "/metrics",

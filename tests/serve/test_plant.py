@@ -41,14 +41,15 @@ def test_the_examples_say_what_they_mean(tmp_path):
     assert one.source == FolderSource(kind="folder", path=str(tmp_path / "incoming"))
     first, second = read(tmp_path, EXAMPLE).station
     assert first.source.done == str(tmp_path / "done" / "press-1")
-    assert first.output == (
-        WebhookOutput(
-            kind="webhook",
-            url="http://127.0.0.1:9000/results",
-            secret_variable="INVAD_WEBHOOK_SECRET",
-            decisions=("review", "bad"),
-        ),
+    webhook, broker = first.output
+    assert webhook == WebhookOutput(
+        kind="webhook",
+        url="http://127.0.0.1:9000/results",
+        secret_variable="INVAD_WEBHOOK_SECRET",
+        decisions=("review", "bad"),
     )
+    assert (broker.host, broker.port, broker.name) == ("broker.example", 8883, "broker")
+    assert broker.ca_file == str(tmp_path / "plant-ca.pem")
     assert (second.name, second.source, second.output) == ("press-2", None, ())
 
 

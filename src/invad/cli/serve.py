@@ -252,6 +252,16 @@ def init(
     Voice().say(*(EXAMPLE if example else SMALLEST).splitlines())
 
 
+def schema() -> None:
+    """Print the JSON schema of a result: what webhooks post and MQTT messages hold."""
+    require_installed()
+    from json import dumps
+
+    from invad.serve.payload import schema
+
+    Voice().say(*dumps(schema(), indent=1).splitlines())
+
+
 def backup(
     data: DataOption,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the copy; a second one adds to it.")],

@@ -8,7 +8,7 @@ print(Client("http://127.0.0.1:8000", key="inv_...").inspect("part.png").decisio
 The package needs `pip install 'invad[serve]'`; each class is imported when it is first used, so a client
 needs no server.
 
-Order of imports: ids, options, records, verdicts, archives, client, store, limits, metrics, models,
+Order of imports: ids, options, records, payload, verdicts, archives, client, store, limits, metrics, models,
 given, pictures, parts, storing, line, shadowing, delivery, webhook, recalibration, hints, watching,
 accounts, service, trends, reviewing, versions, web, plant, pages, app, connections, listening,
 stateless, running.

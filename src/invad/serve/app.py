@@ -10,6 +10,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from invad._version import __version__
 from invad.serve.pages import site
 from invad.serve.pages.frame import Frame
+from invad.serve.payload import SCHEMA_PATH, schema
 from invad.serve.service import Service
 from invad.serve.web import (
     administration,
@@ -57,6 +58,11 @@ def application(service: Service, *, without_keys: bool = False, prefix: str = "
     @app.get("/openapi.json", include_in_schema=False)
     async def openapi() -> Response:
         return JSONResponse(app.openapi())
+
+    @app.get(SCHEMA_PATH, summary="The JSON schema of a result.")
+    def result_schema() -> Response:
+        """Of the messages that outputs send; it is no secret."""
+        return JSONResponse(schema(), media_type="application/schema+json")
 
     @app.get("/healthz", summary="Whether the process answers.")
     async def healthz() -> dict[str, str]:

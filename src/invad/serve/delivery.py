@@ -56,6 +56,13 @@ class Sink(ABC):
     at_a_time: int = AT_A_TIME
     """Results that it is handed at once, at most."""
 
+    def takes_now(self, waiting: int) -> bool:
+        """Whether to hand results over, or to let them gather; asked about once a second.
+
+        waiting: how many there are, counted up to `at_a_time`.
+        """
+        return True
+
     @abstractmethod
     def deliver(self, results: Sequence[Result]) -> Iterator[str]:
         """Hand over results in their order, and give the id of each once it has been taken.
@@ -69,7 +76,7 @@ class Sink(ABC):
         yield from ()
 
     def idle(self) -> None:
-        """Called about once a second while nothing waits; a connection may be kept alive here."""
+        """Called about once a second while nothing is handed over; a connection may be kept alive here."""
         return
 
     def close(self) -> None:
@@ -132,8 +139,11 @@ class Delivery:
 
     def _deliver_some(self) -> bool:
         """Whether something was taken, so that there may be more."""
+        most, found = self.sink.at_a_time, []
         with self.database.read() as connection:
-            found = outbox.due(connection, self.name, now_ms(), self.sink.at_a_time)
+            waiting = outbox.count_due(connection, self.name, now_ms(), most)
+            if waiting and self.sink.takes_now(waiting):
+                found = outbox.due(connection, self.name, now_ms(), most)
         taken: list[str] = []
         unwanted = problem = None
         try:

@@ -35,7 +35,7 @@ def problems(lineup: Lineup) -> Iterator[str]:
                 yield f"station {station.name}: {line}"
         for output in station.output:
             try:
-                sink = made_sink(output)
+                sink = made_sink(station.name, output)
                 for line in sink.problems():
                     yield f"station {station.name}, output {output.name}: {line}"
                 sink.close()

@@ -53,6 +53,18 @@ secret_variable = "INVAD_WEBHOOK_SECRET"  # of the environment; what it holds si
 name = "webhook"              # what pages and metrics call it; left out: its kind
 decisions = ["review", "bad"] # of which results; left out: of all
 
+[[station.output]]
+kind = "mqtt"                 # each result is a message of MQTT 5 at invad/hall-2/press-1/result
+url = "mqtts://broker.example:8883"  # mqtt:// is not encrypted
+user = "invad"                # left out, with its password: none
+password_variable = "INVAD_MQTT_PASSWORD"
+ca_file = "plant-ca.pem"      # whose certificates are believed; left out: those of the system
+prefix = "invad"              # of all topics
+site = "hall-2"               # the level below; "plant" is the default
+address = "https://line.example"  # of this service, for links to pictures; left out: there are none
+name = "broker"
+decisions = ["good", "review", "bad"]
+
 [[station]]                   # a second one, to which programs post: POST /api/v1/stations/press-2/inspect
 name = "press-2"
 model = "models/gasket"

@@ -1,9 +1,13 @@
 """From what a `line.toml` says to what does it; what a kind needs is imported when it is first made."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from invad.serve.delivery import Route, Sink
 from invad.serve.plant.folder import FolderWatch
 from invad.serve.plant.lineup import Station
-from invad.serve.plant.outputs import AnyOutput, secret
+from invad.serve.plant.outputs import AnyOutput, MqttOutput, secret
+from invad.serve.plant.sinks import situation
 from invad.serve.plant.sources import AnySource, Source
 from invad.serve.service import Service
 from invad.serve.webhook import Webhook
@@ -14,8 +18,15 @@ def made_source(service: Service, station: Station, source: AnySource) -> Source
     return FolderWatch(service, station, source)
 
 
-def made_sink(output: AnyOutput) -> Sink:
-    """Raises ConfigError for a secret that is not there."""
+def made_sink(station: str, output: AnyOutput, service: Service | None = None) -> Sink:
+    """service: None where it is only tried. Raises ConfigError for a secret or package that is not there."""
+    if isinstance(output, MqttOutput):
+        from invad.serve.plant.sinks.mqtt import Mqtt
+
+        def told() -> Mapping[str, Mapping[str, Any]]:
+            return {} if service is None else situation.told(service, station)
+
+        return Mqtt(output, station, secret(output.password_variable), told)
     return Webhook(output.url, secret(output.secret_variable))
 
 

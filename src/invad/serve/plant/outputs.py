@@ -1,9 +1,11 @@
 """Who is told of the results of a station, as a `line.toml` says it."""
 
 import os
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
+from urllib.parse import SplitResult, urlsplit
 
 from invad.errors import ConfigError
 from invad.records import Decision
@@ -30,8 +32,71 @@ class WebhookOutput:
         return self
 
 
-AnyOutput = WebhookOutput
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MqttOutput:
+    """Each result is a message of MQTT 5. url: mqtt:// or, encrypted, mqtts://. password_variable: of the
+    environment. ca_file: certificates that the broker's is checked by, those of the system without one.
+    prefix, site: of the topics. address: of the service, as receivers reach it, for links to pictures."""
+
+    kind: Literal["mqtt"]
+    url: str
+    user: str | None = None
+    password_variable: str | None = None
+    ca_file: str | None = None
+    prefix: str = "invad"
+    site: str = "plant"
+    address: str | None = None
+    name: str = "mqtt"
+    decisions: tuple[Decision, ...] = EVERY
+
+    def __post_init__(self) -> None:
+        parts = _address(self.url, ("mqtt", "mqtts"))
+        if parts.username is not None:
+            raise ConfigError("url: give user and password_variable; whoever reads this file reads its url")
+        if parts.path.strip("/") or parts.query:
+            raise ConfigError(f"url = {self.url!r}: give mqtt://HOST:PORT alone; prefix begins the topics")
+        if self.ca_file is not None and not self.is_encrypted:
+            raise ConfigError(f"ca_file: {self.url} is not encrypted; give mqtts://")
+        if self.password_variable is not None and self.user is None:
+            raise ConfigError("password_variable: give a user, too")
+        for key in ("prefix", "site"):
+            word = getattr(self, key)
+            levels = 1 if key == "site" else 9
+            if not re.fullmatch(rf"[^/+#$\s\0]+(/[^/+#$\s\0]+){{0,{levels - 1}}}", word):
+                raise ConfigError(f"{key} = {word!r}: give a word without +, # and $ and blanks")
+        if self.address is not None:
+            _address(self.address, ("http", "https"))
+
+    @property
+    def is_encrypted(self) -> bool:
+        return self.url.lower().startswith("mqtts://")
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        return urlsplit(self.url).port or (8883 if self.is_encrypted else 1883)
+
+    def below(self, base: Path) -> "MqttOutput":
+        """With paths that do not depend on where the program was started."""
+        return self if self.ca_file is None else replace(self, ca_file=str(base / self.ca_file))
+
+
+AnyOutput = WebhookOutput | MqttOutput
 """Grows with each kind; the key `kind` tells them apart."""
+
+
+def _address(url: str, schemes: tuple[str, ...]) -> SplitResult:
+    """Raises ConfigError for what is no address of one of these schemes."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme in schemes and parts.hostname and (parts.port is None or parts.port > 0):
+            return parts
+    except ValueError:  # an impossible port
+        pass
+    raise ConfigError(f"address {url!r}: give one that begins with {':// or '.join(schemes)}://")
 
 
 def secret(variable: str | None) -> str:

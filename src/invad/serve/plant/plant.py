@@ -28,7 +28,7 @@ class Plant:
         _require_categories(service, self.lineup)
         self._sources: dict[str, Source] = {}
         self._outputs: dict[Route, AnyOutput] = {}
-        self._sinks = _sinks(self.lineup, {})
+        self._sinks = self._made_sinks(self.lineup)
         self._changing = threading.Lock()
         self._asked, self._closing = threading.Event(), False
         self._thread = threading.Thread(target=self._reload_when_asked, name="invad-plant", daemon=True)
@@ -65,7 +65,7 @@ class Plant:
         """
         lineup = read_lineup(self.path)
         with self._changing:
-            sinks = _sinks(lineup, self._outputs)
+            sinks = self._made_sinks(lineup)
             before = {one.name: one for one in self.lineup.station}
             self.service.take_models(lineup.models)
             _require_categories(self.service, lineup)
@@ -95,6 +95,15 @@ class Plant:
             self.service.deliveries.add(added, sink)
         self._outputs = now
 
+    def _made_sinks(self, lineup: Lineup) -> dict[Route, Sink]:
+        """Those of outputs that are not told yet. Raises ConfigError for what an output needs and has not."""
+        return {
+            route(station, output): made_sink(station.name, output, self.service)
+            for station in lineup.station
+            for output in station.output
+            if self._outputs.get(route(station, output)) != output
+        }
+
     def _reload_when_asked(self) -> None:
         while True:
             self._asked.wait()
@@ -109,11 +118,6 @@ class Plant:
 
 def _outputs(lineup: Lineup) -> dict[Route, AnyOutput]:
     return {route(station, output): output for station in lineup.station for output in station.output}
-
-
-def _sinks(lineup: Lineup, known: Mapping[Route, AnyOutput]) -> dict[Route, Sink]:
-    """Those of outputs that are not known yet. Raises ConfigError for a secret that is not there."""
-    return {one: made_sink(output) for one, output in _outputs(lineup).items() if known.get(one) != output}
 
 
 def _require_categories(service: Service, lineup: Lineup) -> None:

@@ -7,6 +7,7 @@ from sqlalchemy import Connection, delete, func, select
 
 from invad.serve.records import Result
 from invad.serve.store import results
+from invad.serve.store.results import in_parts
 from invad.serve.store.schema import outbox
 
 
@@ -41,17 +42,21 @@ def due(connection: Connection, sink: str, now: int, limit: int) -> list[Due]:
         .order_by(outbox.c.result)
         .limit(limit)
     )
-    found = []
-    for id, attempts in connection.execute(wanted).all():
-        stored = results.by_id(connection, id)
-        assert stored is not None, "a row of the outbox has a result"
-        found.append(Due(result=stored.result, attempts=attempts))
-    return found
+    rows = connection.execute(wanted).all()
+    stored = {one.result.id: one.result for one in results.by_ids(connection, [row.result for row in rows])}
+    return [Due(result=stored[row.result], attempts=row.attempts) for row in rows]
+
+
+def count_due(connection: Connection, sink: str, now: int, most: int) -> int:
+    """How many `due` would find."""
+    rows = select(outbox.c.result).where(outbox.c.sink == sink, outbox.c.next_try <= now).limit(most)
+    return connection.scalar(select(func.count()).select_from(rows.subquery())) or 0
 
 
 def delivered(connection: Connection, sink: str, ids: Sequence[str]) -> None:
     """The sink has these."""
-    connection.execute(delete(outbox).where(outbox.c.sink == sink, outbox.c.result.in_(ids)))
+    for some in in_parts(ids):
+        connection.execute(delete(outbox).where(outbox.c.sink == sink, outbox.c.result.in_(some)))
 
 
 def failed(connection: Connection, sink: str, id: str, next_try: int) -> None:

@@ -1,7 +1,7 @@
 """Results: written many in one transaction, read one by one and page by page."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from invad.serve.records import SCHEMA, Milliseconds, Picture, Result, Verdict, 
 from invad.serve.store.schema import outbox, region, result
 
 NEAREST = 1000
+AT_A_TIME = 500
 LOOKED_AT = 50_000
 """Results whose scores a page asks for."""
 
@@ -100,6 +101,21 @@ def mark_late(connection: Connection, id: str) -> None:
 
 def by_id(connection: Connection, id: str) -> Stored | None:
     return _one(connection, select(result).where(result.c.id == id))
+
+
+def by_ids(connection: Connection, ids: Sequence[str]) -> list[Stored]:
+    """Those that are stored, in no order."""
+    found = []
+    for some in in_parts(ids):
+        rows = connection.execute(select(result).where(result.c.id.in_(some))).all()
+        found += _with_regions(connection, rows)
+    return found
+
+
+def in_parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """As many at a time as every database takes in one statement."""
+    for begin in range(0, len(ids), AT_A_TIME):
+        yield ids[begin : begin + AT_A_TIME]
 
 
 def by_request(connection: Connection, station: str, request_id: str) -> Stored | None:

@@ -1,0 +1,54 @@
+"""What is said of a station beside its results: what judges there, whether its connections work, drift."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from invad.serve.records import SinkState, SourceState
+from invad.serve.service import Service
+from invad.serve.store import stations
+from invad.serve.store.stations import Revision
+
+SCHEMA = 1
+
+
+def told(service: Service, station: str) -> Mapping[str, Mapping[str, Any]]:
+    """Both, by the names of their topics."""
+    return {"state": state(service, station), "drift": drift(service, station)}
+
+
+def state(service: Service, station: str) -> dict[str, Any]:
+    """Model, calibration, source and outputs, without what changes with every part."""
+    active = service.active(station)
+    source = service.sources().get(station)
+    return {
+        "schema": SCHEMA,
+        "station": station,
+        "model": active.name,
+        "model_version": active.hash,
+        "calibrations": [
+            {"category": one.category or None, "revision": one.revision}
+            for one in _deciding(service, station)
+        ],
+        "source": None if source is None else _plain(source),
+        "outputs": {name: _plain(one) for name, one in service.deliveries.states(station).items()},
+    }
+
+
+def drift(service: Service, station: str) -> dict[str, Any]:
+    """The phase of each monitor, and since when and why parts look different."""
+    reports = [service.watch.report(one, 0) for one in _deciding(service, station)]
+    said = [
+        {"category": one.category, "phase": one.phase, "since": one.since, "hints": list(one.hints)}
+        for one in reports
+    ]
+    return {"schema": SCHEMA, "station": station, "drift": said}
+
+
+def _deciding(service: Service, station: str) -> list[Revision]:
+    with service.database.read() as connection:
+        found = [one for one in stations.deciding(connection) if one.station == station]
+    return sorted(found, key=lambda one: one.category)
+
+
+def _plain(one: SourceState | SinkState) -> Mapping[str, Any]:
+    return {"kind": one.kind, "place": one.place, "problem": one.problem}
