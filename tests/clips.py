@@ -51,7 +51,7 @@ def write_sound(path: Path, cover: Picture | None = None) -> Path:
         if cover is not None:
             beside = file.add_stream("png", rate=1)
             beside.height, beside.width = cover.shape[:2]
-            beside.pix_fmt, beside.disposition = "rgb24", av.stream.Disposition.attached_pic
+            beside.pix_fmt, beside.disposition = "rgb24", av.stream.Disposition.attached_pic.value
             file.mux(beside.encode(av.VideoFrame.from_ndarray(cover, "rgb24")))
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 16000), np.float32), "fltp", "mono")
         frame.sample_rate = 16000

@@ -92,13 +92,16 @@ def expected_frames(path: "str | os.PathLike[str]", every: Seconds | None = None
         return 0
 
 
-def frame_pixels(frame: "VideoFrame") -> NDArray[Any]:
+def frame_pixels(frame: "VideoFrame", orientation: int | None = None) -> NDArray[Any]:
     """Upright pixels of a decoded frame: grey H x W or colour H x W x 3 (RGB), uint8, or uint16 of deep ones.
 
     Eight bits stay as they are. More of them, such as those of yuv420p10 or gray12, are spread over 0..65535,
     so every level survives; gray16 and 16-bit RGB come out bit for bit. YUV becomes RGB of full range by the
-    colour space and the range that the frame states. Alpha is ignored. The display matrix is applied where it
-    turns by right angles or mirrors; where PyAV cannot hand it out, what it knows of its rotation is.
+    colour space and the range that the frame states. Alpha is ignored.
+
+    orientation: how to turn the frame, as `orientation_of` says. By default that is asked where the frame has
+    a rotation, so of all display matrices one is passed over, which turns the picture upside down without
+    turning it round: to look at a matrix keeps a frame until the next garbage collection.
     """
     parts = frame.format.components
     colours = [part for part in parts if not part.is_alpha]
@@ -107,11 +110,16 @@ def frame_pixels(frame: "VideoFrame") -> NDArray[Any]:
     bits = sum(part.bits for part in parts) if frame.format.is_bayer else max(part.bits for part in parts)
     shallow, deep = ("gray", "gray16le") if is_grey else ("rgb24", "rgb48le")
     converted = frame.reformat(format=shallow if bits <= 8 else deep, interpolation=_EXACT)
-    return upright(np.asarray(converted.to_ndarray()), _orientation(frame))
+    if orientation is None:
+        orientation = orientation_of(frame) if frame.rotation else 1
+    return upright(np.asarray(converted.to_ndarray()), orientation)
 
 
-def _orientation(frame: "VideoFrame") -> int:
-    """How a frame is to be turned, as EXIF says it, 1 to 8."""
+def orientation_of(frame: "VideoFrame") -> int:
+    """How a frame is to be turned, as EXIF says it, 1 to 8: what its display matrix asks for.
+
+    A matrix of no right angle counts as 1; where PyAV cannot hand it out, its rotation alone counts.
+    """
     try:
         matrix = np.frombuffer(cast("Any", frame).side_data["DISPLAYMATRIX"], np.int32)
     except KeyError:
@@ -127,7 +135,7 @@ Found: TypeAlias = "tuple[Fraction, VideoFrame | str]"
 
 
 def _frames(path: Path, every: Fraction | None) -> Iterator[Frame]:
-    due = before = None
+    due = before = rotation = orientation = None
     number = -1
     with _opened(path) as (container, stream):
         for number, (time, found) in enumerate(_in_order(_found(container, stream))):
@@ -142,7 +150,9 @@ def _frames(path: Path, every: Fraction | None) -> Iterator[Frame]:
                     continue
                 due = start + every * ((time - start) // every + 1)
             try:
-                pixels = frame_pixels(found)
+                if found.rotation != rotation:
+                    rotation, orientation = found.rotation, orientation_of(found)
+                pixels = frame_pixels(found, orientation)
             except Exception as error:  # what FFmpeg cannot convert
                 yield _missing(path, number, time, f"cannot be converted ({in_one_line(error)})")
                 continue
