@@ -124,6 +124,16 @@ def detector(good_parts, tiny_preset, make_backbone):
 
 
 @pytest.fixture(scope="session")
+def short_detector(good_parts, tiny_preset, make_backbone):
+    """As `detector`, but of one size, one level and one grid: half the graph, for what any graph shows."""
+    from invad.detector.detector import Detector
+
+    reading = replace(tiny_preset.reading, timesteps=(300,))
+    preset = replace(tiny_preset, scales=(1.0,), reading=reading, fine=None, top_fractions=None)
+    return Detector.fit(good_parts, preset=preset, backbone=make_backbone(), device="cpu")
+
+
+@pytest.fixture(scope="session")
 def tiny_detectors(good_parts, tiny_preset, make_backbone):
     """A detector per named preset, its networks made small. Not to be calibrated."""
     from invad.detector.detector import Detector

@@ -24,7 +24,8 @@ SURFACE = {
     "calibrate": "MODEL NORMALS --false-alarm-rate --review-rate --layout --split --group-by --strict "
     "--device --json",
     "drift": "RESULTS --model --category --reference --evidence --floor --every --csv --json",
-    "export": "MODEL --output --format --precision --json --size --batch --calibration --max-changed",
+    "export": "MODEL --output --format --precision --json --size --batch --calibration --max-changed "
+    "--layout --bits",
     "verify": "BUNDLE --engine --threads --device --json",
     "bench": "MODEL --engine --size --threads --seconds --device --json",
     "info": "MODEL --json",

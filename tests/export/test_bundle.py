@@ -23,14 +23,6 @@ RUNTIME = Path(__file__).resolve().parents[2] / "runtime"
 OTHER_PRESETS = ("fast", "dit", "paper")
 
 
-@pytest.fixture(scope="session")
-def short_detector(good_parts, tiny_preset, make_backbone):
-    """As `detector`, but of one size, one level and one grid: half the graph, for what any graph shows."""
-    reading = replace(tiny_preset.reading, timesteps=(300,))
-    preset = replace(tiny_preset, scales=(1.0,), reading=reading, fine=None, top_fractions=None)
-    return Detector.fit(good_parts, preset=preset, backbone=make_backbone(), device="cpu")
-
-
 def test_the_standard_preset_verifies_on_openvino(bundle):
     pytest.importorskip("openvino", reason="needs invad[openvino]")
     found = certify(runtime.load(bundle, "openvino", threads=1), bundle)

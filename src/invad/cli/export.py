@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from invad.cli.options import (
+    EXPORT_LAYOUTS,
     FORMATS,
     PRECISIONS,
     DeviceOption,
@@ -23,7 +24,7 @@ from invad.records import Hw
 if TYPE_CHECKING:
     from invad.runtime.certificate import Certificate
 
-SHAPE, INT8 = "Shape of the input", "Precision int8"
+SHAPE, INT8, TRITON_SERVER = "Shape of the input", "Precision int8", "Triton Inference Server"
 
 
 def export(
@@ -55,13 +56,14 @@ def export(
         ),
     ] = None,
     batch: Annotated[
-        str,
+        str | None,
         typer.Option(
             metavar="N",
             rich_help_panel=SHAPE,
-            help="Images at a time: a number, or dynamic for any number.",
+            help="Images at a time: a number, or dynamic for any number. Default: 1; for Triton 8, which it "
+            "gathers at most.",
         ),
-    ] = "1",
+    ] = None,
     calibration: Annotated[
         Path | None,
         typer.Option(
@@ -79,6 +81,23 @@ def export(
             help="Share of images whose decision int8 may change.",
         ),
     ] = 0.01,
+    layout: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            rich_help_panel=TRITON_SERVER,
+            autocompletion=one_of(*EXPORT_LAYOUTS),
+            help="bundle, or triton: the folder of a model in Triton's repository.",
+        ),
+    ] = EXPORT_LAYOUTS[0],
+    bits: Annotated[
+        int | None,
+        typer.Option(
+            metavar="8|16",
+            rich_help_panel=TRITON_SERVER,
+            help="Of the pixels it is sent. Default: 8.",
+        ),
+    ] = None,
 ) -> None:
     """Write a model as a bundle for ONNX Runtime, OpenVINO or PyTorch, and prove that it says the same.
 
@@ -95,15 +114,19 @@ def export(
         format=format,
         precision=precision,
         size_hw=parse_size(size),
-        batch=None if batch == "dynamic" else _number(batch),
+        batch=None if batch == "dynamic" else _number(batch or ("8" if layout == EXPORT_LAYOUTS[1] else "1")),
         calibration=calibration,
         max_changed=max_changed,
+        layout=layout,
+        bits=bits,
     )
     if calibration is not None:
         voice.warn(*survey(calibration).in_words())
     content, certificate = write(Detector.load(model, device="cpu"), output, config)
     _say(voice, certificate)
     voice.say(f"Bundle: {output}", f"Next: invad predict {output} IMAGES, or invad verify {output}")
+    if layout == EXPORT_LAYOUTS[1]:
+        voice.say(f"Model repository: {output.absolute().parent}")
     voice.hand_over({"bundle": str(output), "content_hash": content, "certificate": certificate.to_plain()})
 
 

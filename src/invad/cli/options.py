@@ -44,6 +44,7 @@ TRACKERS = ("tensorboard", "mlflow", "wandb")
 ENGINES = ("auto", "onnxruntime", "openvino", "torch")
 FORMATS = ("onnx", "openvino", "torch")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
+EXPORT_LAYOUTS = ("bundle", "triton")
 TRAINING_PRECISIONS = ("fp32", "bf16")
 DEVICES = ("cpu", "cuda")
 

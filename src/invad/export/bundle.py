@@ -9,17 +9,21 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from invad.data.images import read_image
+from invad.data.preprocess import grey_range
 from invad.detector.detector import Detector
 from invad.errors import ArtifactError, ConfigError
+from invad.export import triton
 from invad.export.formats import require, tidy_onnx, traced, write_onnx, write_openvino, write_torch
 from invad.export.int8 import calibration_images, feeds, quantise_onnx
 from invad.export.probes import write_probes
-from invad.graph.graph import Graph
+from invad.graph.graph import INPUTS, Graph
+from invad.graph.pixels import PIXEL_INPUTS, PixelGraph
 from invad.records import Hw
 from invad.runtime.bundle import CERTIFICATE, ExportInfo, write_bundle
 from invad.runtime.certificate import PROBES, TOLERANCES, Certificate, certify, compare, store_probes
@@ -28,6 +32,7 @@ from invad.runtime.engines import AUTO, Options, open_engine, report_nothing
 from invad.scoring.rates import POOLED
 
 FORMATS = {"onnx": "model.onnx", "openvino": "model.xml", "torch": "model.pt2"}
+BUNDLE, TRITON = LAYOUTS = ("bundle", "triton")
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
@@ -35,8 +40,10 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 class ExportConfig:
     """format: onnx, openvino or torch. precision: of the backbone and the denoiser; the comparison with the
     normals is float32 always. size_hw: the one size of images, None for any. batch: images at a time, None
-    for any number. calibration: folder of normal images that int8 is fitted to. max_changed: share of images
-    whose decision int8 may change, see `Tolerance.allows`."""
+    for any number; with the layout triton the most that it gathers. calibration: folder of normal images that
+    int8 is fitted to. max_changed: share of images whose decision int8 may change, see `Tolerance.allows`.
+    layout: bundle, or triton for the folder of a model in its repository. bits: of the pixels that Triton is
+    sent, 8 or 16."""
 
     format: str = "onnx"
     precision: str = "fp32"
@@ -44,6 +51,8 @@ class ExportConfig:
     batch: int | None = 1
     calibration: Path | None = None
     max_changed: float = 0.01
+    layout: str = "bundle"
+    bits: int | None = None
 
     def __post_init__(self) -> None:
         if self.format not in FORMATS:
@@ -56,6 +65,21 @@ class ExportConfig:
             raise ConfigError(f"size = {self.size_hw}: give height and width in pixels")
         if self.batch is not None and self.batch < 1:
             raise ConfigError(f"batch = {self.batch}: give an integer of at least 1, or dynamic")
+        if self.layout not in LAYOUTS:
+            raise ConfigError(f"layout {self.layout!r} is unknown; choose one of {', '.join(LAYOUTS)}")
+        if self.layout == TRITON and self.format != "onnx":
+            raise ConfigError(f"layout triton holds an ONNX graph, not {self.format}; leave --format away")
+        if self.layout == TRITON and self.batch is None:
+            raise ConfigError("layout triton: give --batch the number of images that Triton may gather")
+        if self.bits is not None and (self.layout != TRITON or self.bits not in (8, 16)):
+            raise ConfigError(f"bits = {self.bits}: give 8 or 16, for the layout triton")
+
+    @property
+    def pixels(self) -> Literal["uint8", "uint16"] | None:
+        """The one type of pixels that the graph takes, if it takes pixels."""
+        if self.layout != TRITON:
+            return None
+        return "uint16" if self.bits == 16 else "uint8"
 
 
 def export(detector: Detector, output: str | Path, config: ExportConfig) -> tuple[str, Certificate]:
@@ -84,19 +108,25 @@ def export(detector: Detector, output: str | Path, config: ExportConfig) -> tupl
     info = replace(
         compiled.info,
         format=config.format,
-        graph=FORMATS[config.format],
+        graph=triton.GRAPH if config.layout == TRITON else FORMATS[config.format],
         precision=config.precision,
-        batch=config.batch,
+        batch=None if config.layout == TRITON else config.batch,
+        pixels=config.pixels,
     )
-    normals = [] if config.calibration is None else calibration_images(config.calibration, config.size_hw)
+    normals: list[NDArray[Any]] = []
+    if config.calibration is not None:
+        normals = calibration_images(config.calibration, config.size_hw, config.pixels)
     proved: list[Certificate] = []
 
     def fill(folder: Path) -> None:
-        _write_graph(compiled, folder / info.graph, config, normals)
+        _write_graph(compiled, info, folder / info.graph, normals)
+        if config.layout == TRITON:
+            triton.write_config(folder, info, config.batch or 1)
         _ask_pytorch(detector, folder, info)
         proved.append(_prove(detector, folder, info, normals, config))
 
-    content = write_bundle(Path(output), info, fill)
+    changeable = (triton.CONFIG,) if config.layout == TRITON else ()
+    content = write_bundle(Path(output), info, fill, changeable)
     return content, proved[0]
 
 
@@ -118,32 +148,39 @@ def _graph(compiled: ExportedDetector) -> Graph:
 
 
 def _write_graph(
-    compiled: ExportedDetector, path: Path, config: ExportConfig, normals: Sequence[NDArray[Any]]
+    compiled: ExportedDetector, info: ExportInfo, path: Path, normals: Sequence[NDArray[Any]]
 ) -> None:
-    graph, window = _graph(compiled), compiled.info.window
-    program = traced(graph, config.size_hw, config.batch)
-    if config.format == "torch":
+    import torch
+
+    graph: Graph | PixelGraph = _graph(compiled)
+    inputs: tuple[str, ...] = INPUTS
+    if info.pixels is not None:
+        black_white = grey_range(np.dtype(info.pixels), info.window)
+        graph, inputs = PixelGraph(_graph(compiled), getattr(torch, info.pixels), black_white), PIXEL_INPUTS
+    path.parent.mkdir(exist_ok=True)
+    program = traced(graph, info.size_hw, info.batch)
+    if info.format == "torch":
         write_torch(program, path)
         return
-    data = feeds(normals, window, config.batch)
+    data = feeds(normals, info.window, info.batch, as_pixels=info.pixels is not None)
     with tempfile.TemporaryDirectory() as folder:
         made, between = path, Path(folder) / "model.onnx"
-        if config.format == "openvino":
+        if info.format == "openvino":
             made = Path(folder) / "made.onnx"
-        if config.precision == "int8":
-            write_onnx(program, between)
+        if info.precision == "int8":
+            write_onnx(program, between, inputs=inputs)
             quantise_onnx(between, made, data)
         else:
-            write_onnx(program, made)
-        if config.format == "openvino":
+            write_onnx(program, made, inputs=inputs)
+        if info.format == "openvino":
             write_openvino(made, path)
-    if config.format == "onnx":
+    if info.format == "onnx":
         tidy_onnx(path)
 
 
 def _ask_pytorch(detector: Detector, folder: Path, info: ExportInfo) -> None:
     """Every probe by the limits over all categories, and the first one by each category's."""
-    names = write_probes(folder / PROBES, info.size_hw, info.window)
+    names = write_probes(folder / PROBES, info.size_hw, info.window, info.pixels)
     cases = [(name, None) for name in names] + [(names[0], c) for c in info.calibrations if c]
     told = [(n, detector.predict(read_image(folder / PROBES / n), category=c)) for n, c in cases]
     store_probes(folder, told)

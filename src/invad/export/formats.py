@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 
 from invad.errors import ConfigError
 from invad.graph.graph import INPUTS, OUTPUTS, Graph
+from invad.graph.pixels import PixelGraph
 from invad.records import Hw
 from invad.runtime.cache import some_home
 
@@ -21,15 +22,18 @@ IN_ONE_FILE = 1_800_000_000
 """Bytes of weights; ONNX files above 2 GB cannot be read, the weights then lie in a file beside."""
 
 
-def traced(graph: Graph, size_hw: Hw | None, batch: int | None) -> torch.export.ExportedProgram:
+def traced(graph: Graph | PixelGraph, size_hw: Hw | None, batch: int | None) -> torch.export.ExportedProgram:
     """The graph as a program; None leaves a size or the number of images open."""
     h, w = size_hw or EXAMPLE_HW
-    device = graph.judge.median.device
+    whole = graph.whole if isinstance(graph, PixelGraph) else graph
+    device = whole.judge.median.device
     # One image would be taken for a constant.
     count = batch or 2
+    dtype = graph.dtype if isinstance(graph, PixelGraph) else torch.float32
+    levels = () if isinstance(graph, PixelGraph) else (torch.tensor([0.0, 255.0], device=device),)
     example = (
-        torch.zeros(count, h, w, 3, device=device),
-        torch.tensor([0.0, 255.0], device=device),
+        torch.zeros(count, h, w, 3, dtype=dtype, device=device),
+        *levels,
         torch.zeros(count, dtype=torch.int64, device=device),
     )
     free: dict[int, Any] = {}
@@ -41,18 +45,23 @@ def traced(graph: Graph, size_hw: Hw | None, batch: int | None) -> torch.export.
             1: torch.export.Dim("height", min=1, max=LONGEST_SIDE),
             2: torch.export.Dim("width", min=1, max=LONGEST_SIDE),
         }
-    shapes = (free or None, None, {0: images} if batch is None else None)
+    shapes = (free or None, *(None for _ in levels), {0: images} if batch is None else None)
     with quiet(), torch.no_grad():
         return torch.export.export(graph, example, dynamic_shapes=shapes)
 
 
-def write_onnx(program: torch.export.ExportedProgram, path: Path, in_one_file: int = IN_ONE_FILE) -> None:
+def write_onnx(
+    program: torch.export.ExportedProgram,
+    path: Path,
+    in_one_file: int = IN_ONE_FILE,
+    inputs: Sequence[str] = INPUTS,
+) -> None:
     """Write an ONNX model; weights of more than `in_one_file` bytes go into `path`.data."""
     from onnxscript.optimizer import optimize
 
     with quiet():
         made = torch.onnx.export(
-            program, dynamo=True, input_names=list(INPUTS), output_names=list(OUTPUTS), verbose=False
+            program, dynamo=True, input_names=list(inputs), output_names=list(OUTPUTS), verbose=False
         )
     assert made is not None
     # What the noise level alone decides becomes constants, and one layer at several levels stays one.

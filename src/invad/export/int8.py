@@ -24,8 +24,11 @@ MOST_IMAGES = 128
 HEAVY = ("Conv", "Gemm", "MatMul")
 
 
-def calibration_images(folder: Path, size_hw: Hw | None) -> list[NDArray[Any]]:
-    """Up to 128 images of a folder, spread over it. Raises DataError for one of another size."""
+def calibration_images(folder: Path, size_hw: Hw | None, pixels: str | None) -> list[NDArray[Any]]:
+    """Up to 128 images of a folder, spread over it. pixels: their type, None for any.
+
+    Raises DataError for one of another size or type.
+    """
     paths = list_images(folder)
     if not paths:
         raise DataError(f"{folder}: no images in it; give a folder of normal images")
@@ -39,17 +42,24 @@ def calibration_images(folder: Path, size_hw: Hw | None) -> list[NDArray[Any]]:
                 f"{path}: height x width is {given}, not the {asked} of --size; calibrate with images of "
                 "that size, or leave --size away"
             )
+        if pixels is not None and image.dtype != pixels:
+            raise DataError(f"{path}: {image.dtype} pixels, the graph takes {pixels}; give --bits of theirs")
     return images
 
 
 def feeds(
-    images: Sequence[NDArray[Any]], window: tuple[float, float], batch: int | None
+    images: Sequence[NDArray[Any]], window: tuple[float, float], batch: int | None, as_pixels: bool = False
 ) -> Iterator[dict[str, Array]]:
-    """What a graph is given for each image, repeated where it takes several at a time."""
+    """What a graph is given for each image, repeated where it takes several at a time. as_pixels: it has the
+    range in it."""
     for image in images:
         count = batch or 1
-        pixels, levels = grey_levels([image] * count, window)
-        yield {"image": pixels, "range": levels, "category": np.zeros(count, np.int64)}
+        category = np.zeros(count, np.int64)
+        if as_pixels:
+            yield {"image": np.stack([image] * count), "category": category}
+            continue
+        levels, black_white = grey_levels([image] * count, window)
+        yield {"image": levels, "range": black_white, "category": category}
 
 
 def heavy_nodes(model: Any) -> list[str]:
@@ -66,7 +76,7 @@ def heavy_nodes(model: Any) -> list[str]:
             continue
         changing.update(node.output)
         scopes = {p.key: p.value for p in node.metadata_props}.get("pkg.torch.onnx.name_scopes", "")
-        inside = any(f"'{part}" in scopes for part in PARTS)
+        inside = any(f"'{part}" in scopes or f".{part}" in scopes for part in PARTS)
         if inside and node.op_type in HEAVY and node.input[1] in weights:
             names.append(node.name)
     return names

@@ -22,19 +22,29 @@ PROBES = (
 )
 
 
-def write_probes(folder: Path, size_hw: Hw | None, window: tuple[float, float]) -> list[str]:
+def write_probes(
+    folder: Path, size_hw: Hw | None, window: tuple[float, float], pixels: str | None = None
+) -> list[str]:
     """Write the probes as files; returns their names. All have `size_hw` if it is given.
 
-    window: see Preprocess; 16-bit probes reach a little over it on both sides.
+    window: see Preprocess; 16-bit probes reach a little over it on both sides. pixels: uint8 leaves those of
+    16 bits away, uint16 draws all with 16.
     """
     folder.mkdir(parents=True)
+    names = []
     for seed, (name, own_hw, kind) in enumerate(PROBES):
+        is_deep = kind.endswith("16")
+        if pixels == "uint8" and is_deep:
+            continue
+        if pixels == "uint16" and not is_deep:
+            name, kind = f"{Path(name).stem}.tif", f"{kind}16"
         picture = _draw(seed, size_hw or own_hw, kind, window)
         if name.endswith(".tif"):
-            tifffile.imwrite(folder / name, picture)
+            tifffile.imwrite(folder / name, picture, photometric="rgb" if picture.ndim == 3 else "minisblack")
         else:
             Image.fromarray(picture).save(folder / name)
-    return [name for name, _, _ in PROBES]
+        names.append(name)
+    return names
 
 
 def _draw(seed: int, size_hw: Hw, kind: str, window: tuple[float, float]) -> NDArray[Any]:
@@ -45,8 +55,9 @@ def _draw(seed: int, size_hw: Hw, kind: str, window: tuple[float, float]) -> NDA
     disc = np.hypot(y - 0.5, x - 0.4) < 0.3
     stripes = np.sin(40 * (x + y)) > 0.6
     grey = 0.25 + 0.3 * x + 0.3 * disc + 0.1 * stripes * y
-    if kind == "flat":
-        return np.full((h, w, 3), 128, np.uint8)
+    if kind.startswith("flat"):
+        flat = np.full((h, w, 3), 128, np.uint8)
+        return flat if kind == "flat" else flat * np.uint16(257)
     shades = (1.0, 0.8, 0.6) if kind.startswith("colour") else (1.0,)
     picture = np.stack([shade * grey for shade in shades], axis=2)
     picture = picture + rng.normal(0, 0.03, picture.shape)

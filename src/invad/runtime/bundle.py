@@ -6,11 +6,11 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
 
 from invad.errors import ArtifactError, reason
 from invad.records import Hw
@@ -36,8 +36,9 @@ class ExportInfo:
     format: onnx, openvino or torch; graph: the graph's file in the folder. precision: fp32, fp16, bf16 or
     int8. size_hw: the one size of images it takes, None for any. batch: images at a time, None for any
     number. window: see Preprocess. calibrations: by category, POOLED first; their order numbers the
-    categories. preset, backbone, backbone_licence, input_hw, grid_hw, parameters, model_hash: of the model it
-    was made from (model_hash None when that was never saved).
+    categories. pixels: the one type of pixels that the graph takes, with black and white in it; None where it
+    takes float32 levels and their range. preset, backbone, backbone_licence, input_hw, grid_hw, parameters,
+    model_hash: of the model it was made from (model_hash None when that was never saved).
     """
 
     format: str
@@ -56,6 +57,7 @@ class ExportInfo:
     created: str
     invad_version: str
     calibrations: dict[str, Calibration]
+    pixels: Literal["uint8", "uint16"] | None = None
 
 
 def is_bundle(folder: str | Path) -> bool:
@@ -63,8 +65,12 @@ def is_bundle(folder: str | Path) -> bool:
     return is_file(Path(folder) / BUNDLE)
 
 
-def write_bundle(folder: Path, info: ExportInfo, fill: Callable[[Path], None]) -> str:
+def write_bundle(
+    folder: Path, info: ExportInfo, fill: Callable[[Path], None], changeable: Collection[str] = ()
+) -> str:
     """Write a bundle whose other files `fill` puts into the folder it is given; returns its content hash.
+
+    changeable: files that may be changed afterwards, and are not part of it.
 
     Whatever goes wrong in `fill`, nothing stays behind. Raises ArtifactError when the folder is not empty
     or cannot be written.
@@ -79,7 +85,7 @@ def write_bundle(folder: Path, info: ExportInfo, fill: Callable[[Path], None]) -
             folder.mkdir(parents=True, exist_ok=True)
             staging = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=folder))
             fill(staging)
-            files = {name: sha256(staging / name) for name in _names(staging)}
+            files = {name: sha256(staging / name) for name in _names(staging) if name not in changeable}
             plain = {"format_version": FORMAT, **to_plain(info)}
             content = content_hash(plain, files)
             whole = {**plain, "files": files, "content_hash": content}

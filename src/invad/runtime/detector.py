@@ -36,10 +36,16 @@ class ExportedDetector(Predictor):
         self.numbers = {name: number for number, name in enumerate(info.calibrations)}
 
     def decode(self, image: ImageSource) -> Pixels:
-        """Pixels of one image. Raises DataError, also for one that has not the one size the bundle takes."""
-        pixels, size = read_image(image), self.info.size_hw
+        """Pixels of one image. Raises DataError, also for one that has not the one size or type that the
+        bundle takes."""
+        pixels, size, kind = read_image(image), self.info.size_hw, self.info.pixels
+        name = image if isinstance(image, str | Path) else "<array>"
+        if kind is not None and pixels.dtype != kind:
+            raise DataError(
+                f"{name}: {pixels.dtype} pixels, this graph takes {kind} alone; export it with other --bits, "
+                "or as a bundle for pixels of any type"
+            )
         if size is not None and pixels.shape[:2] != size:
-            name = image if isinstance(image, str | Path) else "<array>"
             raise DataError(
                 f"{name}: {pixels.shape[1]} x {pixels.shape[0]} pixels, the bundle takes "
                 f"{size[1]} x {size[0]} alone; export without --size for images of any size"
@@ -61,7 +67,10 @@ class ExportedDetector(Predictor):
         count = self.info.batch or len(pixels)
         filled = [*pixels, *[pixels[-1]] * (count - len(pixels))]
         number = np.full(count, self.numbers[known_category(self.calibrations, category)], np.int64)
-        outputs = self.engine.run(*grey_levels(filled, self.info.window), number)
+        if self.info.pixels is None:
+            outputs = self.engine.run(*grey_levels(filled, self.info.window), number)
+        else:
+            outputs = self.engine.run(np.stack(filled), None, number)
         calibration = for_category(self.calibrations, category)
         return [_prediction(category, outputs, i, calibration) for i in range(len(pixels))]
 

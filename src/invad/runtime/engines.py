@@ -33,8 +33,9 @@ class Engine(Protocol):
     name: str
     device: str
 
-    def run(self, image_BHW3: Array, range_2: Array, category_B: Array) -> Outputs:
-        """float32 grey levels, float32 black and white, int64 category numbers."""
+    def run(self, image_BHW3: Array, range_2: Array | None, category_B: Array) -> Outputs:
+        """float32 grey levels, float32 black and white, int64 category numbers; or pixels of the type that
+        has its range in the graph, and None."""
         ...
 
 

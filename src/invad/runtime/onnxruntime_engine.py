@@ -24,9 +24,10 @@ class OnnxRuntimeEngine:
         by_name = {provider: name for name, provider in PROVIDERS.items()}
         self.device = by_name.get(session.get_providers()[0], "cpu")
 
-    def run(self, image_BHW3: Array, range_2: Array, category_B: Array) -> Outputs:
+    def run(self, image_BHW3: Array, range_2: Array | None, category_B: Array) -> Outputs:
         feed = {"image": image_BHW3, "range": range_2, "category": category_B}
-        return Outputs(*self.session.run(list(Outputs._fields), feed))
+        given = {name: array for name, array in feed.items() if array is not None}
+        return Outputs(*self.session.run(list(Outputs._fields), given))
 
 
 def open_graph(path: Path, options: Options) -> OnnxRuntimeEngine:

@@ -24,11 +24,12 @@ class OpenVinoEngine:
         self.compiled, self.device = compiled, device
         self.local = threading.local()
 
-    def run(self, image_BHW3: Array, range_2: Array, category_B: Array) -> Outputs:
+    def run(self, image_BHW3: Array, range_2: Array | None, category_B: Array) -> Outputs:
         request = getattr(self.local, "request", None)
         if request is None:
             request = self.local.request = self.compiled.create_infer_request()
-        results = request.infer({"image": image_BHW3, "range": range_2, "category": category_B})
+        feed = {"image": image_BHW3, "range": range_2, "category": category_B}
+        results = request.infer({name: array for name, array in feed.items() if array is not None})
         # Copied, because the request writes its next results to the same place.
         return Outputs(*(results[name].copy() for name in Outputs._fields))
 

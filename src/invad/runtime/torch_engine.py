@@ -22,8 +22,9 @@ class TorchEngine:
         self.graph, self.device = graph, str(device)
 
     @torch.inference_mode()
-    def run(self, image_BHW3: Array, range_2: Array, category_B: Array) -> Outputs:
-        given = (torch.from_numpy(array).to(self.device) for array in (image_BHW3, range_2, category_B))
+    def run(self, image_BHW3: Array, range_2: Array | None, category_B: Array) -> Outputs:
+        arrays = [array for array in (image_BHW3, range_2, category_B) if array is not None]
+        given = (torch.from_numpy(array).to(self.device) for array in arrays)
         return Outputs(*(tensor.cpu().numpy() for tensor in self.graph(*given)))
 
 
