@@ -156,7 +156,9 @@ def postgres(tmp_path_factory):
     quiet = {"stdout": subprocess.DEVNULL, "cwd": folder, **user}
     make = [programs / "initdb", "-D", data, "-A", "trust", "-U", "invad", "-E", "UTF8", "--no-sync"]
     subprocess.run(make, check=True, stderr=subprocess.DEVNULL, **quiet)
-    where = ["-c", "listen_addresses=127.0.0.1", "-c", f"port={port}", "-k", str(folder)]
+    # The computer of a test does not lose its power.
+    quick = ["-c", "fsync=off", "-c", "full_page_writes=off"]
+    where = [*quick, "-c", "listen_addresses=127.0.0.1", "-c", f"port={port}", "-k", str(folder)]
     with (folder / "log").open("w") as log:
         server = subprocess.Popen([programs / "postgres", "-D", data, *where], stderr=log, **quiet)
     address = f"postgresql+psycopg://invad@127.0.0.1:{port}"

@@ -2,6 +2,8 @@
 
 A sink that cannot be reached keeps all that comes after waiting, so the order holds. A single result that it
 does not want is tried again by itself, later and later, and does not hold up the others.
+
+Of several services on one database one delivers to a sink, what all of them have stored.
 """
 
 import logging
@@ -79,6 +81,11 @@ class Sink(ABC):
         """Called about once a second while nothing is handed over; a connection may be kept alive here."""
         return
 
+    def rest(self) -> None:
+        """Another service delivers from now on, perhaps only for a while: let go of what one alone may have,
+        such as a port. What is called next opens it again."""
+        return
+
     def close(self) -> None:
         """Let go of what is open; called from the thread that delivers, or after it."""
         return
@@ -89,12 +96,14 @@ class Delivery:
 
     def __init__(self, name: str, sink: Sink, database: Database, metrics: Metrics):
         self.name, self.sink, self.database, self.metrics = name, sink, database, metrics
+        self._lease, self._is_mine = f"sink {name}", False
         self._delivered = self._failures = 0
         self._problem: str | None = None
         self._wake, self._closing = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"invad-sink-{name}", daemon=True)
 
     def start(self) -> None:
+        self.database.leases.want(self._lease)
         self._thread.start()
 
     def wake(self) -> None:
@@ -117,12 +126,16 @@ class Delivery:
             waiting=waiting.count,
             oldest_seconds=waiting.age_seconds(now_ms()),
             delivered=self._delivered,
+            elsewhere=not self.database.leases.has(self._lease),
         )
 
     def _work(self) -> None:
         while not self._closing.is_set():
             self._wake.clear()
             try:
+                if not self._take_turn():
+                    self._wake.wait(0.5)
+                    continue
                 busy = self._deliver_some()
             except (SQLAlchemyError, DataError) as error:
                 LOG.error("the outbox cannot be read: %s", said(error))
@@ -136,6 +149,17 @@ class Delivery:
             elif not busy:
                 self._wake.wait(1)
         self.sink.close()
+        self.database.leases.give_up(self._lease)
+
+    def _take_turn(self) -> bool:
+        """Whether this service delivers to the sink."""
+        is_mine = self.database.leases.has(self._lease)
+        if self._is_mine and not is_mine:
+            LOG.warning("another service delivers to %s", self.name)
+            self._problem, self._failures = None, 0
+            self.sink.rest()
+        self._is_mine = is_mine
+        return is_mine
 
     def _deliver_some(self) -> bool:
         """Whether something was taken, so that there may be more."""
@@ -151,7 +175,7 @@ class Delivery:
                 self.sink.idle()
             for id in self.sink.deliver([one.result for one in found]) if found else ():
                 taken.append(id)
-                if self._closing.is_set():
+                if self._closing.is_set() or not self.database.leases.has(self._lease):
                     break
         except Unreachable as error:
             problem = str(error)

@@ -163,7 +163,8 @@ class Result:
 class SourceState:
     """What a source does that brings parts by itself. place: where it looks. problem: why it takes nothing,
     in words, or None. waiting: images that are there and not answered. taken, failed: since the start;
-    failed ones could not be judged. other: files left alone, because they are no images of the pattern."""
+    failed ones could not be judged. other: files left alone, because they are no images of the pattern.
+    elsewhere: another service on the same database brings them now."""
 
     kind: str
     place: str
@@ -172,13 +173,14 @@ class SourceState:
     taken: int
     failed: int
     other: int
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SinkState:
     """How far whoever is told of results is. place: where they go, without secrets. problem: why nothing is
     taken, in words, or None. waiting: results not taken yet, the oldest of which came so many seconds ago.
-    delivered: since the start."""
+    delivered: since the start. elsewhere: another service on the same database delivers now."""
 
     kind: str
     place: str
@@ -186,6 +188,7 @@ class SinkState:
     waiting: int
     oldest_seconds: float
     delivered: int
+    elsewhere: bool = False
 
 
 class Inspector(ABC):

@@ -13,7 +13,6 @@ from typing import TypeVar
 
 import numpy as np
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
 from invad.data.images import pixel_limit
 from invad.data.png import require_png
@@ -21,6 +20,7 @@ from invad.detector.opening import AUTO
 from invad.errors import ArtifactError, ConfigError, DataError, InvadError
 from invad.serve.accounts import Accounts
 from invad.serve.delivery import Deliveries, Route
+from invad.serve.following import Following
 from invad.serve.given import Given, open_given, take_given
 from invad.serve.limits import InForce
 from invad.serve.line import Line
@@ -30,11 +30,12 @@ from invad.serve.options import DEFAULT_STATION, Options, station_name
 from invad.serve.parts import Job
 from invad.serve.records import Inspector, Part, Refused, Result, SourceState, require_word
 from invad.serve.shadowing import Shadow
-from invad.serve.store import keys, results, retention, reviews, stations
+from invad.serve.store import keys, results, reviews, stations
 from invad.serve.store.backup import FILES, MODELS
-from invad.serve.store.database import Database, note, now_ms, said
+from invad.serve.store.database import Database, note, now_ms
 from invad.serve.store.files import Files
 from invad.serve.store.stations import Revision
+from invad.serve.sweeping import Sweeper
 from invad.serve.watching import Watch
 from invad.serve.webhook import NAME, Webhook
 from invad.system.files import is_folder, make_folder
@@ -44,7 +45,6 @@ LOG = logging.getLogger("invad.serve")
 DRAIN_SECONDS = 15.0
 """How long `close` waits for parts that were admitted."""
 
-SWEEP_SECONDS = 600.0
 CHECKED_SECONDS = 1.0
 DEFAULTS = Options()
 Changed = TypeVar("Changed")
@@ -100,7 +100,8 @@ class Service(Inspector):
             self.keyring = keys.Keyring(self.database)
             self.accounts = Accounts(self.database, self.keyring)
             self.in_force = InForce()
-            self.watch = Watch(self.database, self.metrics, options.drift)
+            self.watch = Watch(self.database, self.metrics, options.drift, alone=not self.database.is_shared)
+            self.following = Following(self.database, self.watch, self.refresh_limits)
             self.uploading = threading.Lock()
             self._switching = threading.Lock()
             self._take_given(given)
@@ -131,8 +132,10 @@ class Service(Inspector):
             self.sources: Callable[[], Mapping[str, SourceState]] = dict
             self._checked: tuple[float, Readiness] | None = None
             self._checking = threading.Lock()
-            self._sweeper = threading.Thread(target=self._sweep, name="invad-sweep", daemon=True)
+            self._sweeper = Sweeper(self.database, self.files, options.retention, self.metrics)
             self._sweeper.start()
+            self.following.start()
+            self.database.leases.start()
         except BaseException:
             self._open.close()
             raise
@@ -157,6 +160,8 @@ class Service(Inspector):
 
     def _require_size(self, part: Part) -> None:
         """Raises Refused (400, 413) for a body that is too large, or pixels that no file can hold."""
+        if self.following.problem is not None:
+            raise Refused(self.following.problem, 503, 5)
         size, limit, what = part.size, self.options.max_body, "bytes"
         if isinstance(part.body, np.ndarray):
             try:
@@ -301,9 +306,10 @@ class Service(Inspector):
             LOG.error("%d parts were not answered in time", self.line.under_way)
         self._stopping.set()
         self.shadow.close()
+        self.following.close()
         self.watch.close()
         self.deliveries.close()
-        self._sweeper.join(1)
+        self._sweeper.close()
         self._open.close()
 
     def __enter__(self) -> "Service":
@@ -318,7 +324,7 @@ class Service(Inspector):
         """The database. Images without rows would be a database that was lost, so that is refused."""
         images = self.folder / FILES / "image"
         has_images = is_folder(images) and any(images.iterdir())
-        database = Database(self.folder, url, alone=True)
+        database = Database(self.folder, url)
         if has_images and database.is_new:
             database.close()
             if database.path is not None:
@@ -368,26 +374,12 @@ class Service(Inspector):
         problem = self.database.problem()
         free, reserve = self.files.free_bytes(), self.options.reserve
         checks = {
-            "model": "ok",
+            "model": self.following.problem or "ok",
             "database": problem or "ok",
             "disk": "ok" if free >= reserve else f"{free} bytes are free, {reserve} are reserved",
             "line": "stopping" if self.line.closing else "ok",
         }
         return Readiness(ready=all(value == "ok" for value in checks.values()), checks=checks)
-
-    def _sweep(self) -> None:
-        while True:
-            try:
-                swept = retention.sweep(
-                    self.database, self.files, self.options.retention, now_ms(), self._stopping.is_set
-                )
-                if swept.files or swept.rows:
-                    LOG.info("swept: %d images, %d rows, %d files", swept.images, swept.rows, swept.files)
-            except (SQLAlchemyError, DataError) as error:
-                self.metrics.errors.labels("sweep").inc()
-                LOG.error("nothing was swept: %s", said(error))
-            if self._stopping.wait(SWEEP_SECONDS):
-                return
 
 
 def _names(connection: Connection) -> dict[str, str]:

@@ -3,6 +3,9 @@
 A monitor begins when limits made of the line itself take force: the first days differ from the photographs of
 the training nearly always, which is commissioning and no drift. Its state is stored now and then. What came
 later is replayed from the results, with the same random numbers, so nothing is lost or counted twice.
+
+Of several services on one database one watches. It takes all parts from the database, in the order in which
+they were stored by whichever service; the others show what it has stored.
 """
 
 import logging
@@ -43,24 +46,48 @@ WINDOW, CHART_CONFIDENCE = 500, 0.998
 
 @dataclass(slots=True)
 class Watched:
-    """One station and category. since: id of the part after which the change began, if there is one."""
+    """One station and category. since: id of the part after which the change began, if there is one. last,
+    kept: ids of the last part that it has taken, and up to which it is stored."""
 
     revision: Revision
     monitor: Monitor
     started: str
     last: str
+    kept: str
     since: str
     points: list[DriftPoint] = field(default_factory=list)
 
     @property
-    def is_noticed(self) -> bool:
-        """Whether there is evidence of a change."""
-        return self.monitor.log_evidence >= math.log(self.monitor.settings.evidence)
+    def standing(self) -> "_Standing":
+        """What is shown of it."""
+        monitor = self.monitor
+        return _Standing(
+            parts=monitor.parts,
+            every=monitor.settings.every,
+            log_evidence=monitor.log_evidence,
+            effect=monitor.effect,
+            alarmed=monitor.alarmed,
+            since=self.since,
+            points=tuple(self.points),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Standing:
+    """What is shown of a monitor. points: those that are not stored yet."""
+
+    parts: int = 0
+    every: int = 1
+    log_evidence: float = float("-inf")
+    effect: float = 0.5
+    alarmed: bool = False
+    since: str = ""
+    points: Sequence[DriftPoint] = ()
 
     @property
     def log10_evidence(self) -> float:
         """Evidence below 1 says nothing, and JSON has no infinity."""
-        return max(0.0, self.monitor.log_evidence / math.log(10))
+        return max(0.0, self.log_evidence / math.log(10))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,70 +118,134 @@ class DriftReport:
 class Watch:
     """All monitors of a service; there are none before the first `reload`."""
 
-    def __init__(self, database: Database, metrics: Metrics, settings: DriftSettings):
+    def __init__(self, database: Database, metrics: Metrics, settings: DriftSettings, *, alone: bool = True):
+        """alone: no other service watches the same stations; otherwise `follow` says which one does."""
         self.database, self.metrics, self.settings = database, metrics, settings
+        self.alone = self._is_mine = alone
         self._watched: dict[tuple[str, str], Watched] = {}
+        self._told: dict[tuple[str, str], DriftState] = {}
         self._lock = threading.Lock()
 
     def reload(self) -> None:
         """Watch what is in force now: monitors of revisions that stay go on, others begin."""
-        with self._lock, self.database.write() as connection:
-            kept = drifts.states(connection)
-            watched = {}
-            for revision in stations.deciding(connection):
-                if revision.made_from == FROM_MODEL:
-                    continue
-                key = (revision.station, revision.category)
-                now = self._watched.get(key)
-                if now is not None and now.revision.id == revision.id:
-                    watched[key] = now
-                    continue
-                state = kept.get(key)
-                is_its_own = state is not None and state.calibration == revision.id
-                made = self._resumed(connection, revision, state) if is_its_own and state else None
-                made = made or self._begun(connection, revision)
-                if made is not None:
-                    watched[key] = made
-            self._watched = watched
+        with self._lock:
+            self._reload()
 
     def observe(self, records: Sequence[Result]) -> None:
         """Take parts into account that were stored, in the order of storing. Never raises: the parts have
-        their answers to get."""
+        their answers to get. Of several services none does: see `follow`."""
+        if not self.alone:
+            return
         try:
             with self._lock:
                 for record in records:
                     watched = self._watched.get((record.station, record.category or ""))
                     if watched is not None and watched.revision.revision == record.calibration:
                         self._take(watched, record.id, milliseconds(record.time), record.score)
-                for watched in self._watched.values():
-                    if len(watched.points) >= SAVE_POINTS:
-                        self._save([watched])
+                if not self._save([one for one in self._watched.values() if len(one.points) >= SAVE_POINTS]):
+                    self._forget()
         except (SQLAlchemyError, DataError) as error:
             self.metrics.errors.labels("drift").inc()
             LOG.error("the state of drift was not stored yet: %s", said(error))
 
+    def follow(self, is_mine: bool) -> None:
+        """Take what all services have stored since, where this one is to watch; else see what is stored of
+        it. Raises SQLAlchemyError, DataError."""
+        with self._lock:
+            if is_mine and not self._is_mine:
+                self._is_mine = True
+                self._forget()
+            if not is_mine:
+                self._watched, self._is_mine = {}, False
+                with self.database.read() as connection:
+                    kept = drifts.states(connection)
+                self._told = {key: kept[key] for key in self._told if key in kept}
+            elif self._catch_up():
+                self._forget()
+
+    def _forget(self) -> None:
+        """Go on from what is stored."""
+        self._watched = {}
+        self._reload()
+
+    def _catch_up(self) -> bool:
+        """Take the parts that came since. Whether somebody else has changed what is stored."""
+        went_on = []
+        with self.database.read() as connection:
+            kept = drifts.seeds(connection)
+            if any(kept.get(key) != one.monitor.seed for key, one in self._watched.items()):
+                return True
+            for watched in self._watched.values():
+                rows = drifts.parts(connection, watched.revision, watched.last, None)
+                for row in rows:
+                    self._take(watched, row.id, row.time, row.score)
+                if rows:
+                    went_on.append(watched)
+        return not self._save(went_on)
+
+    def _reload(self) -> None:
+        with self.database.write() as connection:
+            kept = drifts.states(connection)
+            watched, told = {}, {}
+            for revision in stations.deciding(connection):
+                if revision.made_from == FROM_MODEL:
+                    continue
+                key = (revision.station, revision.category)
+                state = kept.get(key)
+                now = self._watched.get(key)
+                if state is None or state.calibration != revision.id:
+                    begun = self._begun(connection, revision)
+                    if begun is not None:
+                        watched[key], told[key] = begun, _state(begun)
+                    continue
+                told[key] = state
+                is_known = now is not None and now.revision.id == revision.id
+                if now is not None and is_known and now.monitor.seed == state.seed:
+                    watched[key] = now
+                elif self._is_mine:
+                    watched[key] = self._resumed(connection, revision, state)
+            self._watched = watched if self._is_mine else {}
+            self._told = told
+
+    def _standing(self, key: tuple[str, str]) -> _Standing | None:
+        if (watched := self._watched.get(key)) is not None:
+            return watched.standing
+        told = self._told.get(key)
+        if told is None:
+            return None
+        evidence = told.state["log_evidence"]
+        return _Standing(
+            every=told.every,
+            log_evidence=float("-inf") if evidence is None else evidence,
+            since=told.state["since_id"],
+            **{name: told.state[name] for name in ("parts", "effect", "alarmed")},
+        )
+
     def acknowledge(self, station: str, category: str, who: str, why: str) -> None:
         """Begin anew: the cause is known. Raises Refused (404) where nothing is watched."""
         with self._lock:
-            watched = self._watched.get((station, category))
-            if watched is None:
+            standing = self._standing((station, category))
+            if standing is None:
                 raise Refused(f"station {station} is not watched for this category", 404)
             with self.database.write() as connection:
-                begun = self._begun(connection, watched.revision)
-                told = {"station": station, "category": category, "why": why, "since": watched.since}
+                begun = self._begun(connection, _deciding(connection, station, category))
+                told = {"station": station, "category": category, "why": why, "since": standing.since}
                 note(connection, who, "acknowledge drift", told)
             if begun is not None:
-                self._watched[station, category] = begun
+                self._told[station, category] = _state(begun)
+                if self._is_mine:
+                    self._watched[station, category] = begun
 
     def report(self, revision: Revision, most_points: int) -> DriftReport:
         """How a revision that is in force fares."""
         with self._lock:
-            watched = self._watched.get((revision.station, revision.category))
-            pending = list(watched.points) if watched else []
+            standing = self._standing((revision.station, revision.category))
+        now = standing or _Standing()
+        is_noticed = now.log_evidence >= math.log(self.settings.evidence)
         with self.database.read() as connection:
             last = np.array(drifts.last_scores(connection, revision, WINDOW))
             points = drifts.points(connection, revision.station, revision.category, most_points)
-            since = watched.since if watched and watched.is_noticed else None
+            since = now.since if is_noticed else None
             sides = None if since is None else drifts.pictures(connection, revision, since, WINDOW)
         calibration = revision.calibration
         limit = calibration.score_limits()[0]
@@ -162,11 +253,11 @@ class Watch:
         return DriftReport(
             station=revision.station,
             category=revision.category or None,
-            phase=_phase(watched),
-            parts=watched.monitor.parts if watched else 0,
-            every=watched.monitor.settings.every if watched else 1,
-            log10_evidence=watched.log10_evidence if watched else 0.0,
-            effect=watched.monitor.effect if watched else 0.5,
+            phase=_phase(standing, is_noticed),
+            parts=now.parts,
+            every=now.every,
+            log10_evidence=now.log10_evidence,
+            effect=now.effect,
             since=since,
             hints=() if sides is None else hints(*sides),
             log10_needed=math.log10(self.settings.evidence),
@@ -174,16 +265,18 @@ class Watch:
             window=len(last),
             flagged=int((last > limit).sum()),
             flagged_limit=count_interval(judged, calibration.rates.review, CHART_CONFIDENCE)[1],
-            points=[*points, *pending][-most_points:],
+            points=[*points, *now.points][-most_points:],
         )
 
     def refresh_metrics(self) -> None:
         """Figures for Prometheus."""
         with self._lock:
-            for (station, category), watched in self._watched.items():
-                self.metrics.drift_evidence.labels(station, category).set(watched.log10_evidence)
-                self.metrics.drift_effect.labels(station, category).set(watched.monitor.effect)
-                self.metrics.drift_alarm.labels(station, category).set(watched.monitor.alarmed)
+            found = {key: self._standing(key) for key in self._told}
+        for (station, category), standing in found.items():
+            if standing is not None:
+                self.metrics.drift_evidence.labels(station, category).set(standing.log10_evidence)
+                self.metrics.drift_effect.labels(station, category).set(standing.effect)
+                self.metrics.drift_alarm.labels(station, category).set(standing.alarmed)
 
     def close(self) -> None:
         """Store all states."""
@@ -203,8 +296,10 @@ class Watch:
             LOG.warning("station %s is not watched for drift: %s", revision.station, error)
             return None
         newest = results.newest_id(connection) or ""
-        begun = Watched(revision=revision, monitor=monitor, started=newest, last=newest, since=newest)
-        drifts.save(connection, _state(begun), [])
+        begun = Watched(
+            revision=revision, monitor=monitor, started=newest, last=newest, kept=newest, since=newest
+        )
+        drifts.save(connection, _state(begun))
         return begun
 
     def _resumed(self, connection: Connection, revision: Revision, state: DriftState) -> Watched:
@@ -231,6 +326,7 @@ class Watch:
             monitor=monitor,
             started=state.started,
             last=state.last,
+            kept=state.last,
             since=state.state["since_id"],
         )
         drifts.forget_points(connection, revision.station, revision.category, state.last)
@@ -253,20 +349,26 @@ class Watch:
                 DriftPoint(
                     result=id,
                     time=time,
-                    log10_evidence=watched.log10_evidence,
+                    log10_evidence=watched.standing.log10_evidence,
                     effect=reading.effect,
                     alarm=reading.alarm,
                 )
             )
 
-    def _save(self, all_watched: Sequence[Watched]) -> None:
+    def _save(self, all_watched: Sequence[Watched]) -> bool:
+        """Whether all of these go on; one that somebody else has begun anew, or stored, does not."""
         if not all_watched:
-            return
+            return True
         with self.database.write() as connection:
-            for watched in all_watched:
-                drifts.save(connection, _state(watched), watched.points)
+            went_on = [drifts.advance(connection, _state(one), one.kept, one.points) for one in all_watched]
         for watched in all_watched:
-            watched.points = []
+            watched.points, watched.kept = [], watched.last
+        return all(went_on)
+
+
+def _deciding(connection: Connection, station: str, category: str) -> Revision:
+    here = (one for one in stations.deciding(connection) if one.station == station)
+    return next(one for one in here if one.category == category)
 
 
 def _state(watched: Watched) -> DriftState:
@@ -286,9 +388,9 @@ def _state(watched: Watched) -> DriftState:
     )
 
 
-def _phase(watched: Watched | None) -> str:
-    if watched is None:
+def _phase(standing: _Standing | None, is_noticed: bool) -> str:
+    if standing is None:
         return "commissioning"
-    if watched.monitor.alarmed:
+    if standing.alarmed:
         return "alarm"
-    return "notice" if watched.is_noticed else "watching"
+    return "notice" if is_noticed else "watching"

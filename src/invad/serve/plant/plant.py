@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from invad.errors import InvadError
@@ -11,6 +12,7 @@ from invad.serve.plant.lineup import Lineup, Station, read_lineup
 from invad.serve.plant.making import made_sink, made_source, route
 from invad.serve.plant.outputs import AnyOutput
 from invad.serve.plant.sources import Source
+from invad.serve.plant.turns import InTurn
 from invad.serve.records import SourceState
 from invad.serve.service import Service
 
@@ -82,8 +84,12 @@ class Plant:
 
     def _begin(self, station: Station) -> None:
         if station.source is not None:
-            self._sources[station.name] = made_source(self.service, station, station.source)
-            self._sources[station.name].start()
+            made = partial(made_source, self.service, station, station.source)
+            leases = self.service.database.leases
+            is_shared = self.service.database.is_shared
+            source = InTurn(station.name, leases, made) if is_shared else made()
+            self._sources[station.name] = source
+            source.start()
 
     def _tell(self, new: Mapping[Route, Sink]) -> None:
         """Let the outputs of the file be those that are told: some end, some go on, `new` ones begin."""

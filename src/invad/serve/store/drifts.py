@@ -51,14 +51,28 @@ def states(connection: Connection) -> dict[tuple[str, str], DriftState]:
     }
 
 
-def save(connection: Connection, one: DriftState, points: Sequence[DriftPoint]) -> None:
-    """Replace the state, and add points to its chart."""
+def seeds(connection: Connection) -> dict[tuple[str, str], int]:
+    """Which monitor it is, by station and category: each has random numbers of its own."""
+    found = connection.execute(select(drift.c.station, drift.c.category, drift.c.seed))
+    return {(row.station, row.category): row.seed for row in found}
+
+
+def save(connection: Connection, one: DriftState) -> None:
+    """Begin a chart anew: this is its state, whatever there was."""
     of_place = (drift.c.station == one.station, drift.c.category == one.category)
-    values = {name: getattr(one, name) for name in ("calibration", "started", "last", "seed", "every")}
-    values["state"] = json.dumps(dict(one.state))
+    values = _values(one)
     if not connection.execute(drift.update().where(*of_place).values(**values)).rowcount:
         place = {"station": one.station, "category": one.category}
         connection.execute(drift.insert().values(**place, **values))
+
+
+def advance(connection: Connection, one: DriftState, before: str, points: Sequence[DriftPoint]) -> bool:
+    """The state goes on, with points for its chart; False where it is not the one that went up to `before`
+    any more, because somebody else has begun it anew or stored it."""
+    of_place = (drift.c.station == one.station, drift.c.category == one.category)
+    is_that = (drift.c.seed == one.seed, drift.c.last == before)
+    if not connection.execute(drift.update().where(*of_place, *is_that).values(**_values(one))).rowcount:
+        return False
     if points:
         rows = [
             {
@@ -73,6 +87,12 @@ def save(connection: Connection, one: DriftState, points: Sequence[DriftPoint]) 
             for point in points
         ]
         connection.execute(drift_point.insert(), rows)
+    return True
+
+
+def _values(one: DriftState) -> dict[str, Any]:
+    values = {name: getattr(one, name) for name in ("calibration", "started", "last", "seed", "every")}
+    return {**values, "state": json.dumps(dict(one.state))}
 
 
 def forget_points(connection: Connection, station: str, category: str, after: str) -> None:

@@ -226,6 +226,16 @@ def deciding(connection: Connection) -> list[Revision]:
     return [_revision(row) for row in connection.execute(active)]
 
 
+def whole(connection: Connection) -> tuple[frozenset[tuple[Any, ...]], ...]:
+    """All that says which versions run and what decides, to compare with what it was a moment ago."""
+    columns = (
+        (station.c.name, station.c.active),
+        (shadowing.c.station, shadowing.c.model_version),
+        (in_force.c.station, in_force.c.category, in_force.c.model_version, in_force.c.calibration),
+    )
+    return tuple(frozenset(tuple(row) for row in connection.execute(select(*each))) for each in columns)
+
+
 def _version(row: Row[Any]) -> Version:
     names = ("hash", "model", "added", "retired")
     return Version(content=json.loads(row.content), **{name: getattr(row, name) for name in names})
