@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from clips import write_clip
+
 pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
 pytest.importorskip("onnxruntime", reason="exporting needs invad[onnx]")
 RUNTIME = Path(__file__).resolve().parents[2] / "runtime"
@@ -75,6 +77,15 @@ def test_bundles_are_used_without_torch(without_torch, bundle, two_categories, d
     assert done.returncode == 1
     assert "which is not installed; 'pip install invad' brings all of it" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_video_is_judged_without_torch(without_torch, bundle, two_categories, draw, tmp_path):
+    pytest.importorskip("av", reason="PyAV is not installed")
+    clip = write_clip(tmp_path / "clip.mkv", [draw(3), draw(3, defect=True)])
+    done = without_torch("predict", bundle, clip, "--threads", 1, "--json", "-")
+    assert done.returncode == 0, done.stderr
+    told = [row["decision"] for row in json.loads(done.stdout)["images"]]
+    assert told == [found.decision for _, found in two_categories.predict_video(clip)]
 
 
 def test_the_example_in_cpp(bundle, two_categories, draw, tmp_path):
