@@ -20,7 +20,8 @@ from invad.serve import Options, Service
 from invad.serve.plant import folder
 from invad.serve.plant.folder import FolderWatch
 from invad.serve.plant.lineup import EXAMPLE, SMALLEST, Station, read_lineup
-from invad.serve.plant.outputs import WebhookOutput
+from invad.serve.plant.opcua.settings import OpcUa
+from invad.serve.plant.outputs import OpcUaOutput, WebhookOutput
 from invad.serve.plant.plant import Plant
 from invad.serve.plant.sources import FolderSource
 from invad.serve.store import stations
@@ -41,7 +42,7 @@ def test_the_examples_say_what_they_mean(tmp_path):
     assert one.source == FolderSource(kind="folder", path=str(tmp_path / "incoming"))
     first, second = read(tmp_path, EXAMPLE).station
     assert first.source.done == str(tmp_path / "done" / "press-1")
-    webhook, broker = first.output
+    webhook, broker, events = first.output
     assert webhook == WebhookOutput(
         kind="webhook",
         url="http://127.0.0.1:9000/results",
@@ -50,6 +51,8 @@ def test_the_examples_say_what_they_mean(tmp_path):
     )
     assert (broker.host, broker.port, broker.name) == ("broker.example", 8883, "broker")
     assert broker.ca_file == str(tmp_path / "plant-ca.pem")
+    assert events == OpcUaOutput(kind="opcua", taken="received")
+    assert read(tmp_path, EXAMPLE).opcua == OpcUa()
     assert (second.name, second.source, second.output) == ("press-2", None, ())
 
 

@@ -31,7 +31,12 @@ LONGEST_PAUSE = 3600
 
 
 class Unreachable(InvadError):
-    """A sink takes nothing now; what waits is tried again in the same order."""
+    """A sink takes nothing now; what waits is tried again in the same order. again: after so many seconds,
+    or when there are new results; None for the more the longer it lasts."""
+
+    def __init__(self, message: str, again: float | None = None):
+        super().__init__(message)
+        self.again = again
 
 
 class Unwanted(InvadError):
@@ -99,6 +104,7 @@ class Delivery:
         self._lease, self._is_mine = f"sink {name}", False
         self._delivered = self._failures = 0
         self._problem: str | None = None
+        self._again: float | None = None
         self._wake, self._closing = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"invad-sink-{name}", daemon=True)
 
@@ -144,7 +150,9 @@ class Delivery:
                 LOG.exception("the sink %s failed", self.name)
                 self._trouble(in_one_line(error))
                 busy = False
-            if self._failures:
+            if self._failures and self._again is not None:
+                self._wake.wait(self._again)
+            elif self._failures:
                 self._closing.wait(min(LONGEST_WAIT, 2.0 ** (self._failures - 1)))
             elif not busy:
                 self._wake.wait(1)
@@ -178,7 +186,7 @@ class Delivery:
                 if self._closing.is_set() or not self.database.leases.has(self._lease):
                     break
         except Unreachable as error:
-            problem = str(error)
+            problem, self._again = str(error), error.again
         except Unwanted as error:
             unwanted = str(error)
         finally:

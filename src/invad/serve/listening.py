@@ -68,10 +68,10 @@ def log_to_standard_error() -> None:
     """For a process that is the service's own."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines())
-    for name in ("invad.serve", "uvicorn"):
+    for name, level in (("invad.serve", logging.INFO), ("uvicorn", logging.INFO), ("asyncua", logging.ERROR)):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(logging.INFO)
+        logger.setLevel(level)
 
 
 class Server(uvicorn.Server):

@@ -8,7 +8,9 @@ from invad.detector.opening import AUTO, open_detector
 from invad.errors import InvadError, reason
 from invad.scoring.calibration import known_category
 from invad.serve.plant.lineup import Lineup
-from invad.serve.plant.making import made_sink
+from invad.serve.plant.making import made_sink, opcua_password
+from invad.serve.plant.opcua.server import require_port, usable_identity
+from invad.serve.plant.outputs import OpcUaOutput
 from invad.serve.plant.sources import FolderSource
 from invad.system.files import is_folder
 
@@ -34,6 +36,8 @@ def problems(lineup: Lineup) -> Iterator[str]:
             for line in _of_folder(station.source):
                 yield f"station {station.name}: {line}"
         for output in station.output:
+            if isinstance(output, OpcUaOutput):
+                continue  # its server is that of all stations
             try:
                 sink = made_sink(station.name, output)
                 for line in sink.problems():
@@ -41,6 +45,21 @@ def problems(lineup: Lineup) -> Iterator[str]:
                 sink.close()
             except InvadError as error:
                 yield f"station {station.name}, output {output.name}: {error}"
+    if lineup.uses_opcua:
+        yield from (f"opcua: {line}" for line in _of_opcua(lineup))
+
+
+def _of_opcua(lineup: Lineup) -> Iterator[str]:
+    try:
+        opcua_password(lineup)
+    except InvadError as error:  # it may be that the package is missing, which the others need
+        yield str(error)
+        return
+    for tried in (usable_identity, require_port):
+        try:
+            tried(lineup.opcua)
+        except InvadError as error:
+            yield str(error)
 
 
 def _of_folder(source: FolderSource) -> Iterator[str]:

@@ -2,13 +2,14 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from invad.errors import ConfigError, in_one_line, reason
 from invad.serve.options import station_name
-from invad.serve.plant.outputs import AnyOutput
+from invad.serve.plant.opcua.settings import OpcUa
+from invad.serve.plant.outputs import AnyOutput, OpcUaOutput
 from invad.serve.plant.sources import AnySource, FolderSource
 from invad.system.plain import from_plain
 
@@ -65,9 +66,22 @@ address = "https://line.example"  # of this service, for links to pictures; left
 name = "broker"
 decisions = ["good", "review", "bad"]
 
+[[station.output]]            # or with taken = "shown" for controllers that read the variables alone
+kind = "opcua"                # each result is an event of the OPC UA server, and stands in its variables
+taken = "received"            # it counts as delivered when a client's subscription has confirmed the event;
+                              # "acknowledged": when a client called AcknowledgeResults; "shown": at once
+
 [[station]]                   # a second one, to which programs post: POST /api/v1/stations/press-2/inspect
 name = "press-2"
 model = "models/gasket"
+
+[opcua]                       # the OPC UA server that stations share; it runs while one of them uses it
+endpoint = "opc.tcp://127.0.0.1:4840/invad"   # 0.0.0.0 for other machines, which then need what is below
+# certificate = "opcua.pem"   # PEM or DER; with it everything is signed and encrypted (Basic256Sha256)
+# private_key = "opcua.key"
+# user = "plc"                # the only one who may connect; left out: everybody
+# password_variable = "INVAD_OPCUA_PASSWORD"  # of the environment
+insecure = false              # true: other machines may come without encryption or without a user
 """
 
 
@@ -97,9 +111,15 @@ class Station:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lineup:
-    """All stations of a file, in its order; the paths in them are whole."""
+    """All stations of a file, in its order, and the server they share; the paths in them are whole."""
 
     station: tuple[Station, ...]
+    opcua: OpcUa = field(default_factory=OpcUa)
+
+    @property
+    def uses_opcua(self) -> bool:
+        """Whether a station has anything to do with its server."""
+        return any(isinstance(output, OpcUaOutput) for one in self.station for output in one.output)
 
     @property
     def models(self) -> dict[str, Path]:
@@ -131,7 +151,7 @@ def read_lineup(path: str | Path) -> Lineup:
     stations = tuple(_whole(one, path.absolute().parent) for one in lineup.station)
     for line in _clashes(stations):
         raise ConfigError(f"{path}: {line}")
-    return Lineup(station=stations)
+    return Lineup(station=stations, opcua=lineup.opcua.below(path.absolute().parent))
 
 
 def _whole(station: Station, base: Path) -> Station:

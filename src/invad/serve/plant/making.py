@@ -1,12 +1,16 @@
 """From what a `line.toml` says to what does it; what a kind needs is imported when it is first made."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any
 
+from invad.errors import ConfigError
 from invad.serve.delivery import Route, Sink
 from invad.serve.plant.folder import FolderWatch
-from invad.serve.plant.lineup import Station
-from invad.serve.plant.outputs import AnyOutput, MqttOutput, secret
+from invad.serve.plant.lineup import Lineup, Station
+from invad.serve.plant.opcua.events import OpcUaEvents
+from invad.serve.plant.opcua.server import OpcUaServer
+from invad.serve.plant.outputs import AnyOutput, MqttOutput, OpcUaOutput, secret
 from invad.serve.plant.sinks import situation
 from invad.serve.plant.sources import AnySource, Source
 from invad.serve.service import Service
@@ -18,8 +22,14 @@ def made_source(service: Service, station: Station, source: AnySource) -> Source
     return FolderWatch(service, station, source)
 
 
-def made_sink(station: str, output: AnyOutput, service: Service | None = None) -> Sink:
-    """service: None where it is only tried. Raises ConfigError for a secret or package that is not there."""
+def made_sink(
+    station: str, output: AnyOutput, service: Service | None = None, opcua: OpcUaServer | None = None
+) -> Sink:
+    """service, and opcua, the server of all stations: None where it is only tried. Raises ConfigError for a
+    secret or package that is not there."""
+    if isinstance(output, OpcUaOutput):
+        assert opcua is not None, "it is that server which is tried"
+        return OpcUaEvents(opcua, station, output.taken)
     if isinstance(output, MqttOutput):
         from invad.serve.plant.sinks.mqtt import Mqtt
 
@@ -28,6 +38,20 @@ def made_sink(station: str, output: AnyOutput, service: Service | None = None) -
 
         return Mqtt(output, station, secret(output.password_variable), told)
     return Webhook(output.url, secret(output.secret_variable))
+
+
+def made_opcua(service: Service, lineup: Lineup) -> OpcUaServer:
+    """The server of all stations, which runs once one of them uses it. Raises as `opcua_password`."""
+    return OpcUaServer(service, lineup.opcua, opcua_password(lineup))
+
+
+def opcua_password(lineup: Lineup) -> str:
+    """Raises ConfigError for one that is not there, or where a package is missing."""
+    if not lineup.uses_opcua:
+        return ""
+    if find_spec("asyncua") is None:
+        raise ConfigError("OPC UA needs asyncua; pip install 'invad[line]'")
+    return secret(lineup.opcua.password_variable)
 
 
 def route(station: Station, output: AnyOutput) -> Route:

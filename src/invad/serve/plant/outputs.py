@@ -4,7 +4,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 from urllib.parse import SplitResult, urlsplit
 
 from invad.errors import ConfigError
@@ -84,7 +84,26 @@ class MqttOutput:
         return self if self.ca_file is None else replace(self, ca_file=str(base / self.ca_file))
 
 
-AnyOutput = WebhookOutput | MqttOutput
+Taken = Literal["received", "acknowledged", "shown"]
+"""When a result counts as delivered by OPC UA: the subscription of a client confirmed it, a client
+acknowledged it by a method, or it stood in the variables."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpcUaOutput:
+    """Each result is an event of the OPC UA server, and stands in its variables until the next one."""
+
+    kind: Literal["opcua"]
+    taken: Taken = "received"
+    name: str = "opcua"
+    decisions: ClassVar[tuple[Decision, ...]] = EVERY
+
+    def below(self, base: Path) -> "OpcUaOutput":
+        """With paths that do not depend on where the program was started."""
+        return self
+
+
+AnyOutput = WebhookOutput | MqttOutput | OpcUaOutput
 """Grows with each kind; the key `kind` tells them apart."""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from invad.errors import InvadError
 from invad.serve.delivery import Route, Sink
 from invad.serve.plant.lineup import Lineup, Station, read_lineup
-from invad.serve.plant.making import made_sink, made_source, route
+from invad.serve.plant.making import made_opcua, made_sink, made_source, opcua_password, route
 from invad.serve.plant.outputs import AnyOutput
 from invad.serve.plant.sources import Source
 from invad.serve.plant.turns import InTurn
@@ -30,6 +30,7 @@ class Plant:
         _require_categories(service, self.lineup)
         self._sources: dict[str, Source] = {}
         self._outputs: dict[Route, AnyOutput] = {}
+        self._opcua = made_opcua(service, self.lineup)
         self._sinks = self._made_sinks(self.lineup)
         self._changing = threading.Lock()
         self._asked, self._closing = threading.Event(), False
@@ -67,7 +68,7 @@ class Plant:
         """
         lineup = read_lineup(self.path)
         with self._changing:
-            sinks = self._made_sinks(lineup)
+            password, sinks = opcua_password(lineup), self._made_sinks(lineup)
             before = {one.name: one for one in self.lineup.station}
             self.service.take_models(lineup.models)
             _require_categories(self.service, lineup)
@@ -76,6 +77,7 @@ class Plant:
                 if station.source is not None and now.get(name) != station:
                     self._sources.pop(name).close()
             self.lineup = lineup
+            self._opcua.change(lineup.opcua, password)
             self._tell(sinks)
             for name, station in now.items():
                 if name not in self._sources:
@@ -104,7 +106,7 @@ class Plant:
     def _made_sinks(self, lineup: Lineup) -> dict[Route, Sink]:
         """Those of outputs that are not told yet. Raises ConfigError for what an output needs and has not."""
         return {
-            route(station, output): made_sink(station.name, output, self.service)
+            route(station, output): made_sink(station.name, output, self.service, self._opcua)
             for station in lineup.station
             for output in station.output
             if self._outputs.get(route(station, output)) != output

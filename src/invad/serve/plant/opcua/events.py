@@ -1,0 +1,75 @@
+"""Results of a station as events of OPC UA, from the outbox."""
+
+from collections.abc import Iterator, Sequence
+
+from invad.errors import DataError
+from invad.serve.delivery import Sink, Unreachable
+from invad.serve.plant.opcua.server import OpcUaServer
+from invad.serve.plant.outputs import Taken
+from invad.serve.records import Result
+
+CONFIRM_SECONDS = 5.0
+"""That a client has to confirm an event before it is sent again."""
+
+AGAIN_SECONDS = 0.5
+"""Between two looks whether a client is there."""
+
+
+class OpcUaEvents(Sink):
+    """Whoever listens to the events of a station."""
+
+    kind = "opcua"
+
+    def __init__(self, server: OpcUaServer, station: str, taken: Taken):
+        self.server, self.station, self.taken = server, station, taken
+        self.place = server.place
+        self._is_shown = self._goes_well = False
+
+    def deliver(self, results: Sequence[Result]) -> Iterator[str]:
+        self._begin()
+        self.server.show(self.station)
+        receipts = self.server.acknowledged if self.taken == "acknowledged" else self.server.received
+        if self.taken == "shown":
+            self._tell(results)
+            yield from (one.id for one in results)
+            return
+        # A client may keep as few events as one until it asks for them, so at first it gets one.
+        some = results if self._goes_well else results[:1]
+        self._goes_well = False
+        told = self._tell([one for one in some if one.id not in receipts])
+        for one in some:
+            listened, is_wanted = told.get(one.id, (True, True))
+            if not listened:
+                raise Unreachable(f"no client listens to the events of {self.station}", again=AGAIN_SECONDS)
+            if is_wanted and not receipts.wait(one.id, CONFIRM_SECONDS):
+                raise self._unconfirmed(one)
+            yield one.id
+        self._goes_well = True
+
+    def idle(self) -> None:
+        self._begin()
+
+    def close(self) -> None:
+        if self._is_shown:
+            self.server.remove(self.station)
+
+    def _begin(self) -> None:
+        if not self._is_shown:
+            self.server.add(self.station)
+            self._is_shown = True
+
+    def _tell(self, results: Sequence[Result]) -> dict[str, tuple[bool, bool]]:
+        """By id: whether anybody listens, and whether somebody wants it. Raises Unreachable."""
+        if not results:
+            return {}
+        try:
+            told = self.server.tell(self.station, results)
+        except DataError as error:
+            raise Unreachable(str(error), again=AGAIN_SECONDS) from None
+        return {one.id: said for one, said in zip(results, told, strict=True)}
+
+    def _unconfirmed(self, one: Result) -> Unreachable:
+        """What a client has not done; it is told again, the later the more patience it needs."""
+        if self.taken == "received":
+            return Unreachable(f"no client has confirmed result {one.id}", again=AGAIN_SECONDS)
+        return Unreachable(f"no client has acknowledged result {one.id}")

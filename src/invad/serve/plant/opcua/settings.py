@@ -1,0 +1,56 @@
+"""What a `line.toml` says of OPC UA."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import SplitResult, urlsplit
+
+from invad.errors import ConfigError
+from invad.serve.options import is_loopback
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpcUa:
+    """The server that all stations share. certificate, private_key: files, PEM or DER; without them nothing
+    is encrypted. password_variable: of the environment, holds the password of `user`. insecure: other
+    machines may come without encryption or without a name."""
+
+    endpoint: str = "opc.tcp://127.0.0.1:4840/invad"
+    certificate: str | None = None
+    private_key: str | None = None
+    user: str | None = None
+    password_variable: str | None = None
+    insecure: bool = False
+
+    def __post_init__(self) -> None:
+        try:
+            address, port = urlsplit(self.endpoint), urlsplit(self.endpoint).port
+        except ValueError:
+            address, port = SplitResult("", "", "", "", ""), None
+        if address.scheme != "opc.tcp" or not address.hostname or port is None:
+            raise ConfigError(
+                f"endpoint = {self.endpoint!r}: give one such as 'opc.tcp://127.0.0.1:4840/invad'"
+            )
+        for one, other in (("certificate", "private_key"), ("user", "password_variable")):
+            if (getattr(self, one) is None) != (getattr(self, other) is None):
+                raise ConfigError(f"opcua: give both {one} and {other}, or neither")
+        is_safe = self.certificate is not None and self.user is not None
+        if not (is_loopback(self.host) or is_safe or self.insecure):
+            raise ConfigError(
+                f"endpoint = {self.endpoint!r} can be reached from other machines: give certificate, "
+                "private_key, user and password_variable, or insecure = true"
+            )
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.endpoint).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """0 lets the system choose."""
+        return urlsplit(self.endpoint).port or 0
+
+    def below(self, base: Path) -> "OpcUa":
+        """With paths that do not depend on where the program was started."""
+        files = (None if one is None else str(base / one) for one in (self.certificate, self.private_key))
+        certificate, private_key = files
+        return replace(self, certificate=certificate, private_key=private_key)
