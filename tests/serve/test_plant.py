@@ -68,7 +68,7 @@ OTHER = '[[station]]\nname = "b"\nmodel = "m"\n'
         ("[[station]\n", "line.toml: "),
         ("", "line.toml: key 'station' is missing"),
         ("station = []\n", "no \\[\\[station\\]\\]; see 'invad serve init'"),
-        (f"{STATION}colour = 1\n", "unknown key 'station.0.colour'; known keys are category, model, name"),
+        (f"{STATION}colour = 1\n", "unknown key 'station.0.colour'; known keys are category, controller"),
         ('[[station]]\nname = "a"\n', "key 'station.0.model' is missing"),
         ('[[station]]\nname = "A b"\nmodel = "m"\n', "station 'A b': give up to 64 small letters"),
         (STATION + STATION, "station a is there 2 times"),

@@ -82,6 +82,10 @@ class Sink(ABC):
         """Try to reach it, without handing over a result; what is wrong, a line each."""
         yield from ()
 
+    def trouble(self) -> str | None:
+        """What is wrong, in words, though nothing that was handed over was refused."""
+        return None
+
     def idle(self) -> None:
         """Called about once a second while nothing is handed over; a connection may be kept alive here."""
         return
@@ -128,7 +132,7 @@ class Delivery:
         return SinkState(
             kind=self.sink.kind,
             place=self.sink.place,
-            problem=self._problem,
+            problem=self._problem or self.sink.trouble(),
             waiting=waiting.count,
             oldest_seconds=waiting.age_seconds(now_ms()),
             delivered=self._delivered,
@@ -236,6 +240,10 @@ class Deliveries:
     def remove(self, name: str) -> None:
         """Tell it of no more results; what waits for the name is kept."""
         self._routes = {key: route for key, route in self._routes.items() if key != name}
+        self.rest(name)
+
+    def rest(self, name: str) -> None:
+        """Tell it of nothing until it is added again; what it is to be told meanwhile waits for it."""
         self._running[name].close()
         self._running = {key: one for key, one in self._running.items() if key != name}
 

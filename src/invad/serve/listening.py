@@ -72,6 +72,9 @@ def log_to_standard_error() -> None:
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(level)
+    # Each try to reach a controller; what is wrong with one is said once, by its station.
+    logging.getLogger("pymodbus").handlers = [logging.NullHandler()]
+    logging.getLogger("pymodbus").propagate = False
 
 
 class Server(uvicorn.Server):

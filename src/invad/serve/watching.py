@@ -268,6 +268,10 @@ class Watch:
             points=[*points, *now.points][-most_points:],
         )
 
+    def alarmed(self, station: str) -> bool:
+        """Whether parts of the station have come to look different."""
+        return any((self._standing(key) or _Standing()).alarmed for key in [*self._told] if key[0] == station)
+
     def refresh_metrics(self) -> None:
         """Figures for Prometheus."""
         with self._lock:

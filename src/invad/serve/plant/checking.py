@@ -7,8 +7,10 @@ from pathlib import Path
 from invad.detector.opening import AUTO, open_detector
 from invad.errors import InvadError, reason
 from invad.scoring.calibration import known_category
+from invad.serve.plant import modbus
+from invad.serve.plant.controllers import ModbusController
 from invad.serve.plant.lineup import Lineup
-from invad.serve.plant.making import made_sink, opcua_password
+from invad.serve.plant.making import made_sink, opcua_password, require_package
 from invad.serve.plant.opcua.server import require_port, usable_identity
 from invad.serve.plant.outputs import OpcUaOutput
 from invad.serve.plant.sources import FolderSource
@@ -18,6 +20,7 @@ from invad.system.files import is_folder
 def problems(lineup: Lineup) -> Iterator[str]:
     """What is wrong, a line each."""
     opened: dict[str, object] = {}
+    tried: set[str] = set()
     for station in lineup.station:
         if station.model not in opened:
             try:
@@ -34,6 +37,9 @@ def problems(lineup: Lineup) -> Iterator[str]:
                 yield f"station {station.name}: {error}"
         if station.source is not None:
             for line in _of_folder(station.source):
+                yield f"station {station.name}: {line}"
+        if isinstance(station.controller, ModbusController):
+            for line in _of_controller(station.controller, tried):
                 yield f"station {station.name}: {line}"
         for output in station.output:
             if isinstance(output, OpcUaOutput):
@@ -60,6 +66,18 @@ def _of_opcua(lineup: Lineup) -> Iterator[str]:
             tried(lineup.opcua)
         except InvadError as error:
             yield str(error)
+
+
+def _of_controller(controller: ModbusController, tried: set[str]) -> Iterator[str]:
+    """tried: links that were looked at before."""
+    try:
+        require_package("pymodbus")
+    except InvadError as error:
+        yield str(error)
+        return
+    if controller.link not in tried:
+        tried.add(controller.link)
+        yield from modbus.problems(controller)
 
 
 def _of_folder(source: FolderSource) -> Iterator[str]:

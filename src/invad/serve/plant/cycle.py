@@ -9,7 +9,7 @@ ready and results_ready are never set together. `clearing` ends when the control
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from invad.serve.records import Result
+from invad.serve.records import Refused, Result
 
 Phase = Literal["idle", "busy", "shown", "clearing"]
 Error = Literal[
@@ -31,6 +31,17 @@ ERRORS: dict[Error, tuple[int, str]] = {
     "other": (99, "something else, which the log of the service names"),
 }
 """Number and meaning of each; numbers never change."""
+
+
+OF_REFUSED: dict[str, Error] = {
+    "image": "image",
+    "full": "full",
+    "source": "source",
+    "database": "database",
+    "disk": "disk",
+    "stopping": "stopping",
+}
+"""By the code of a refusal."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +102,8 @@ class Cycle:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signals:
     """What a controller sees. part_id, lot, result: of the part that is under way or shown. error_code: of
-    `ERRORS`. counter: outcomes shown since the start. heartbeat: one more each second."""
+    `ERRORS`. counter: outcomes shown since the start. drift: parts have come to look different. heartbeat:
+    one more each second."""
 
     ready: bool
     busy: bool
@@ -102,6 +114,7 @@ class Signals:
     error: bool
     error_code: int
     counter: int
+    drift: bool
     heartbeat: int
     part_id: str | None
     lot: str | None
@@ -187,6 +200,11 @@ def found(cycle: Cycle, now: float, trigger: bool, acknowledge: bool) -> Cycle:
     return settled(cycle, now)
 
 
+def error_of(error: BaseException) -> Error:
+    """What a controller is told of an exception that came in place of a result."""
+    return OF_REFUSED.get(error.code, "other") if isinstance(error, Refused) else "engine"
+
+
 def passed(cycle: Cycle, terms: Terms, now: float) -> Cycle:
     """What time alone changes."""
     if cycle.phase == "busy" and cycle.due is not None and now >= cycle.due:
@@ -216,7 +234,7 @@ def next_time(cycle: Cycle, terms: Terms) -> float | None:
     return None
 
 
-def signals(cycle: Cycle, terms: Terms, heartbeat: int = 0) -> Signals:
+def signals(cycle: Cycle, terms: Terms, heartbeat: int = 0, drift: bool = False) -> Signals:
     """What the controller sees of it."""
     shown = cycle.phase == "shown"
     outcome = cycle.outcome
@@ -236,6 +254,7 @@ def signals(cycle: Cycle, terms: Terms, heartbeat: int = 0) -> Signals:
         error=error != "none",
         error_code=ERRORS[error][0],
         counter=cycle.counter,
+        drift=drift,
         heartbeat=heartbeat,
         part_id=cycle.part_id,
         lot=cycle.lot,

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from invad.errors import DataError, in_one_line
 from invad.serve.plant import cycle as rules
 from invad.serve.plant.cycle import Cycle, Error, Outcome, Signals, Terms
-from invad.serve.records import LONGEST_WORD, Awaited, Part, Refused, Result
+from invad.serve.records import LONGEST_WORD, Awaited, Part, Result
 from invad.serve.service import Service
 from invad.serve.store import results
 from invad.serve.store.database import said
@@ -28,16 +28,6 @@ PATIENCE = 5.0
 
 BEAT = 1.0
 """Seconds between two heartbeats."""
-
-CODES: dict[str, Error] = {
-    "image": "image",
-    "full": "full",
-    "database": "database",
-    "disk": "disk",
-    "stopping": "stopping",
-    "source": "source",
-}
-"""Errors by the code of `Refused`."""
 
 Take = Callable[[str | None, str | None, str], "Future[Result]"]
 """As `Source.take`: part_id, lot, request_id; returns at once."""
@@ -68,7 +58,7 @@ class Handshake:
         self.take, self.fault, self.patience = take, fault, patience
         self._changed = threading.Condition(threading.RLock())
         self._cycle = Cycle(since=time.monotonic())
-        self._beats, self._listeners = 0, list[Callable[[Signals], None]]()
+        self._drift, self._beats, self._listeners = False, 0, list[Callable[[Signals], None]]()
         self._last = rules.signals(self._cycle, self.terms)
         self._told: set[str] = set()  # results that the controller has, until the outbox is told
         self._under_way: set[int] = set()  # triggers whose part has a future without a result
@@ -104,6 +94,11 @@ class Handshake:
         self.stop()
         with self._changed:
             self._closed = True
+            # Nothing that is shown may stand for a part that comes while nobody is here.
+            gone = Cycle(counter=self._cycle.counter, fault="stopping")
+            self._last = rules.signals(gone, self.terms, self._beats)
+            for listener in self._listeners:
+                self._tell(listener)
             self._changed.notify_all()
         if self.service.line.expecting.get(self.station) == self._expected:
             others = {name: one for name, one in self.service.line.expecting.items() if name != self.station}
@@ -280,9 +275,10 @@ class Handshake:
     def _failed(self, number: int, error: BaseException) -> None:
         with self._changed:
             self._under_way.discard(number)
-            code = CODES.get(error.code, "other") if isinstance(error, Refused) else "engine"
             LOG.error("station %s: no result of a part: %s", self.station, in_one_line(error))
-            self._become(rules.answered(self._cycle, time.monotonic(), number, Outcome(error=code)))
+            self._become(
+                rules.answered(self._cycle, time.monotonic(), number, Outcome(error=rules.error_of(error)))
+            )
 
     # ------------------------------------------------------------------ changes
 
@@ -296,7 +292,7 @@ class Handshake:
                 self._late = (self._late & self._under_way) | {cycle.number}
                 self.service.metrics.late.labels(self.station).inc()
                 LOG.error("station %s: part %s: %s", *self._words(cycle))
-        now = rules.signals(cycle, self.terms, self._beats)
+        now = rules.signals(cycle, self.terms, self._beats, self._drift)
         if now != self._last:
             self._last = now
             for listener in self._listeners:
@@ -346,9 +342,10 @@ class Handshake:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed or self._unmarked, 0.5)
             self._mark_late()
-            fault = self.fault()
+            fault, drift = self.fault(), self.service.watch.alarmed(self.station)
             with self._changed:
-                if not self._stopping and fault != self._cycle.fault:
+                if not self._stopping:
+                    self._drift = drift
                     self._become(replace(self._cycle, fault=fault))
             self._name(self._found_wrong())
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from invad.errors import ConfigError, in_one_line, reason
 from invad.serve.options import station_name
+from invad.serve.plant.controllers import AnyController
 from invad.serve.plant.opcua.settings import OpcUa
 from invad.serve.plant.outputs import AnyOutput, OpcUaOutput
 from invad.serve.plant.sources import AnySource, FolderSource
@@ -17,6 +18,9 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+CONTROLLER = "controller"
+"""What the outbox calls that of a station, behind its name."""
 
 SMALLEST = """\
 [[station]]
@@ -36,6 +40,7 @@ EXAMPLE = """\
 name = "press-1"              # small letters, digits, dots, dashes, underscores; names the results for ever
 model = "models/gasket"       # folder of 'invad train' or 'invad export'; another one later takes over here
 category = "gasket"           # whose limits decide; left out: those over all categories of the model
+deadline = 0.5                # seconds from the trigger, or from when a part came, after which it is late: NG
 
 [station.source]              # left out: parts come over HTTP alone
 kind = "folder"               # a folder that a camera or another program writes images to
@@ -46,6 +51,20 @@ settle = 0.5                  # seconds that size and time of a file must not ch
 rescan = 2.0                  # seconds between two looks, also where the system tells of new files
 done = "done/press-1"         # images that were judged go there; left out: they stay where they are
 failed = "failed/press-1"     # those that cannot be read go there; left out: they stay, and are named once
+
+[station.controller]          # a PLC that asks for each part and is answered OK or NG; left out: none
+kind = "modbus"               # Modbus TCP; the registers are in docs/line.md
+mode = "server"               # the PLC connects to us; "client": we connect to the PLC and use its registers
+host = "127.0.0.1"            # address of ours to listen on, or of the PLC
+port = 5020                   # 502 is the default, which takes a right to open it; stations may share a port
+unit = 1                      # of this station on that port
+base = 0                      # address of its first register
+poll = 0.02                   # as a client: seconds between two looks at the commands of the PLC
+trigger = true                # false: each result is shown as it comes, one after the other
+acknowledge = true            # false: the PLC does not acknowledge, and each is shown for a while
+hold = 1.0                    # that while, in seconds
+review = "ng"                 # what a part to review sets: "ng", "ok", or "review", a bit of its own
+watchdog = 10.0               # seconds within which the PLC has to change its heartbeat; left out: never
 
 [[station.output]]            # who is told of the results; as many as there are receivers
 kind = "webhook"              # each result is posted to an address, until it was taken
@@ -87,19 +106,29 @@ insecure = false              # true: other machines may come without encryption
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Station:
-    """A place that parts come from. model: a folder. category: None for the limits over all. output: who is
-    told of its results."""
+    """A place that parts come from. model: a folder. category: None for the limits over all. deadline:
+    seconds until a part is late. controller: who asks for parts, or is shown each. output: who is told of
+    results.
+    """
 
     name: str
     model: str
     category: str | None = None
+    deadline: float | None = None
     source: AnySource | None = None
+    controller: AnyController | None = None
     output: tuple[AnyOutput, ...] = ()
 
     def __post_init__(self) -> None:
         station_name(self.name)
         if not self.model:
             raise ConfigError(f"station {self.name}: model = '': give a folder")
+        if self.deadline is not None and not 0.001 <= self.deadline <= 3600:
+            raise ConfigError(
+                f"station {self.name}: deadline = {self.deadline:g}: give 0.001 to 3600 seconds"
+            )
+        if self.controller is not None:
+            self._require_controller(self.controller)
         names = [one.name for one in self.output]
         for name in names:
             station_name(name, "output")
@@ -107,6 +136,29 @@ class Station:
                 raise ConfigError(
                     f"station {self.name}: {names.count(name)} outputs are called {name}; give each a name"
                 )
+
+    @property
+    def takes(self) -> bool:
+        """Whether its source takes a picture when it is asked for one."""
+        return getattr(self.source, "policy", None) == "trigger"
+
+    def _require_controller(self, controller: AnyController) -> None:
+        if controller.trigger and self.deadline is None:
+            raise ConfigError(
+                f"station {self.name}: its controller triggers, so it needs a deadline; give one in seconds"
+            )
+        if controller.trigger and not self.takes and hasattr(self.source, "policy"):
+            raise ConfigError(
+                f"station {self.name}: its camera judges frames by itself and its controller triggers; give "
+                "the camera policy = 'trigger' or the controller trigger = false"
+            )
+        if self.takes and not controller.trigger:
+            raise ConfigError(
+                f"station {self.name}: its camera waits for triggers and its controller gives none; give the "
+                "controller trigger = true or the camera another policy"
+            )
+        if any(one.name == CONTROLLER for one in self.output):
+            raise ConfigError(f"station {self.name}: an output cannot be called {CONTROLLER} beside one")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,6 +218,12 @@ def _clashes(stations: tuple[Station, ...]) -> Iterator[str]:
     for name in names:
         if names.count(name) > 1:
             yield f"station {name} is there {names.count(name)} times; give each a name of its own"
+    taken: dict[tuple[str, int], str] = {}
+    for one in stations:
+        if one.controller is not None:
+            holder = taken.setdefault((one.controller.place, one.controller.base), one.name)
+            if holder != one.name:
+                yield f"stations {holder} and {one.name} have the same registers at {one.controller.place}"
     watched = [(one.name, one.source) for one in stations if isinstance(one.source, FolderSource)]
     for i, (name, source) in enumerate(watched):
         here = Path(source.path).resolve()

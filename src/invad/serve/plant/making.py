@@ -1,12 +1,14 @@
 """From what a `line.toml` says to what does it; what a kind needs is imported when it is first made."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
 from invad.errors import ConfigError
 from invad.serve.delivery import Route, Sink
+from invad.serve.plant.controllers import AnyController, Link
 from invad.serve.plant.folder import FolderWatch
+from invad.serve.plant.handshake import Handshake
 from invad.serve.plant.lineup import Lineup, Station
 from invad.serve.plant.opcua.events import OpcUaEvents
 from invad.serve.plant.opcua.server import OpcUaServer
@@ -52,6 +54,28 @@ def opcua_password(lineup: Lineup) -> str:
     if find_spec("asyncua") is None:
         raise ConfigError("OPC UA needs asyncua; pip install 'invad[line]'")
     return secret(lineup.opcua.password_variable)
+
+
+def made_link(stations: Sequence[tuple[Handshake, AnyController]]) -> Link:
+    """What speaks with the controllers of stations that share it, not started."""
+    from invad.serve.plant.modbus import ModbusClient, ModbusServer
+
+    handshake, controller = stations[0]
+    if controller.mode == "client":
+        return ModbusClient(handshake, controller)
+    return ModbusServer(controller.host, controller.port, dict(stations))
+
+
+def require_controllers(stations: Sequence[Station]) -> None:
+    """Raises ConfigError where a package is missing that a controller of theirs needs."""
+    if any(one.controller is not None for one in stations):
+        require_package("pymodbus")
+
+
+def require_package(name: str) -> None:
+    """Raises ConfigError for one that is not installed."""
+    if find_spec(name) is None:
+        raise ConfigError(f"the line needs {name}; pip install 'invad[line]'")
 
 
 def route(station: Station, output: AnyOutput) -> Route:

@@ -8,8 +8,16 @@ from pathlib import Path
 
 from invad.errors import InvadError
 from invad.serve.delivery import Route, Sink
+from invad.serve.plant.controls import Controls
 from invad.serve.plant.lineup import Lineup, Station, read_lineup
-from invad.serve.plant.making import made_opcua, made_sink, made_source, opcua_password, route
+from invad.serve.plant.making import (
+    made_opcua,
+    made_sink,
+    made_source,
+    opcua_password,
+    require_controllers,
+    route,
+)
 from invad.serve.plant.outputs import AnyOutput
 from invad.serve.plant.sources import Source
 from invad.serve.plant.turns import InTurn
@@ -32,6 +40,8 @@ class Plant:
         self._outputs: dict[Route, AnyOutput] = {}
         self._opcua = made_opcua(service, self.lineup)
         self._sinks = self._made_sinks(self.lineup)
+        self._controls = Controls(service)
+        require_controllers(self.lineup.station)
         self._changing = threading.Lock()
         self._asked, self._closing = threading.Event(), False
         self._thread = threading.Thread(target=self._reload_when_asked, name="invad-plant", daemon=True)
@@ -42,6 +52,7 @@ class Plant:
         self._tell(self._sinks)
         for station in self.lineup.station:
             self._begin(station)
+        self._controls.begin_new(self.lineup.station, self._sources)
         self._thread.start()
 
     def close(self) -> None:
@@ -49,8 +60,10 @@ class Plant:
         self._closing = True
         self._asked.set()
         with self._changing:
+            self._controls.stop()
             for source in self._sources.values():
                 source.close()
+            self._controls.close()
             self._sources = {}  # sinks end with the service, after its last result
 
     def states(self) -> Mapping[str, SourceState]:
@@ -68,11 +81,13 @@ class Plant:
         """
         lineup = read_lineup(self.path)
         with self._changing:
+            require_controllers(lineup.station)
             password, sinks = opcua_password(lineup), self._made_sinks(lineup)
             before = {one.name: one for one in self.lineup.station}
             self.service.take_models(lineup.models)
             _require_categories(self.service, lineup)
             now = {one.name: one for one in lineup.station}
+            self._controls.end_changed(lineup.station)
             for name, station in before.items():
                 if station.source is not None and now.get(name) != station:
                     self._sources.pop(name).close()
@@ -82,6 +97,7 @@ class Plant:
             for name, station in now.items():
                 if name not in self._sources:
                     self._begin(station)
+            self._controls.begin_new(lineup.station, self._sources)
         LOG.info("%s was read again: %d stations", self.path, len(lineup.station))
 
     def _begin(self, station: Station) -> None:

@@ -15,6 +15,9 @@ class Telling(Sink):
     def __init__(self, handshake: Handshake, kind: str, place: str):
         self.handshake, self.kind, self.place = handshake, kind, place
 
+    def trouble(self) -> str | None:
+        return self.handshake.problem
+
     def deliver(self, results: Sequence[Result]) -> Iterator[str]:
         """It waits as long as the controller does."""
         triggered = self.handshake.terms.triggered
