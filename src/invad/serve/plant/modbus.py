@@ -231,8 +231,7 @@ def require_port(host: str, port: int) -> None:
     with socket.socket(family, socket.SOCK_STREAM) as tried:
         tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            tried.bind((host, port))
-            tried.listen()
+            tried.bind((host, port))  # without listening, so that no controller is let in and cut
         except OSError as error:
             advice = "it takes a right to open ports below 1024" if port < 1024 else "is the port taken?"
             raise DataError(f"Modbus at {host}:{port}: {reason(error)}; {advice}") from None
