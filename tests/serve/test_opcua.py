@@ -24,8 +24,11 @@ from invad.errors import ConfigError
 from invad.serve import Options, Service
 from invad.serve.delivery import Route
 from invad.serve.plant.checking import problems
+from invad.serve.plant.cycle import ERRORS, Terms
+from invad.serve.plant.handshake import Handshake
 from invad.serve.plant.lineup import read_lineup
 from invad.serve.plant.opcua import events
+from invad.serve.plant.opcua.control import OpcUaControl
 from invad.serve.plant.opcua.events import OpcUaEvents
 from invad.serve.plant.opcua.nodes import EVALUATIONS, FIELDS, NAMESPACE
 from invad.serve.plant.opcua.server import OpcUaServer, usable_identity
@@ -290,6 +293,171 @@ def test_results_can_wait_for_a_client_that_acknowledges_each(service, server, p
     assert client.call("d.ResultManagement", "AcknowledgeResults", [second.id, "none"]) == [0, 1]
     assert client.call("d.ResultManagement", "AcknowledgeResults", [first.id]) == [0]
     waits(lambda: state().waiting == 0)
+
+
+# A controller
+
+
+@pytest.fixture
+def control(service, server):
+    """control(**terms): the handshake of station d, whose controller is a client of the server."""
+    made = []
+
+    def make(**terms):
+        handshake = Handshake(service, "d", Terms(**{"deadline": 60, **terms}))
+        link = OpcUaControl(server, handshake)
+        handshake.start()
+        link.start()
+        made.append((handshake, link))
+        return handshake
+
+    yield make
+    for handshake, link in made:
+        handshake.close()
+        link.close()
+
+
+def is_shown(client, name):
+    """Whether there is such a node by now."""
+    try:
+        client.read(name)
+    except ua.UaStatusCodeError:
+        return False
+    return True
+
+
+def seen(client):
+    """The signals that are set."""
+    names = ("Ready", "Busy", "ResultsReady", "Ok", "Ng", "Review", "Error")
+    return {name for name in names if client.read(f"d.Signals.{name}")}
+
+
+def goes_on(client):
+    waits(lambda: is_shown(client, "d.Signals.Ready"))
+
+
+def test_a_part_is_triggered_and_acknowledged_by_methods(service, plc, control, told):
+    state = told("d", "acknowledged")
+    control()
+    client = plc()
+    goes_on(client)
+    assert seen(client) == {"Ready"}
+    assert client.call("d", "Trigger", "SN-17", "lot 7") == 0
+    waits(lambda: seen(client) == {"Busy"})
+    result = service.inspect(png(255), station="d")
+    assert (result.part_id, result.lot, result.decision) == ("SN-17", "lot 7", "bad")
+    waits(lambda: seen(client) == {"ResultsReady", "Ng"})
+    assert client.read("d.Signals.ResultId") == client.read("d.LatestResult.ResultId") == result.id
+    assert (client.read("d.Signals.Counter"), client.read("d.Signals.PartId")) == (1, "SN-17")
+    assert state().waiting == 1
+    assert client.call("d", "Trigger", "too", "early") == ERRORS["busy"][0]
+    waits(lambda: seen(client) == {"ResultsReady", "Ng", "Error"})
+    assert client.read("d.Signals.ErrorCode") == ERRORS["busy"][0]
+    client.call("d", "Acknowledge")
+    waits(lambda: seen(client) == {"Ready"})
+    assert client.read("d.Signals.ResultId") is None
+    client.call("d", "Trigger", "", "")
+    good = service.inspect(png(5), station="d")
+    waits(lambda: seen(client) == {"ResultsReady", "Ok"})
+    client.call("d", "Acknowledge")  # of the result, too
+    client.call("d.ResultManagement", "AcknowledgeResults", [result.id])
+    waits(lambda: state().waiting == 0)
+    assert good.part_id is None
+
+
+def test_a_controller_without_methods_writes_its_bits(service, loop, plc, control):
+    control(review="review")
+    client = plc()
+    goes_on(client)
+
+    def write(name, value, kind=ua.VariantType.Boolean):
+        loop.do(client.node(f"d.Commands.{name}").write_value(ua.Variant(value, kind)))
+
+    write("PartId", "SN-18", ua.VariantType.String)
+    write("Trigger", True)
+    waits(lambda: seen(client) == {"Busy"})
+    result = service.inspect(png(39), station="d")
+    assert (result.part_id, result.decision) == ("SN-18", "review")
+    waits(lambda: seen(client) == {"ResultsReady", "Review"})
+    write("Acknowledge", True)
+    waits(lambda: seen(client) == set())  # not ready before both are reset
+    write("Trigger", False)
+    assert seen(client) == set()
+    write("Acknowledge", False)
+    waits(lambda: seen(client) == {"Ready"})
+    with pytest.raises(ua.UaStatusCodeError, match="BadTypeMismatch"):
+        write("Trigger", 1, ua.VariantType.Int32)
+
+
+def test_a_client_hears_of_signals_and_finds_the_result_that_they_speak_of(service, loop, plc, control):
+    control(deadline=0.3, triggered=True)
+    client = plc()
+    goes_on(client)
+    heard = []
+
+    class Heard:
+        def datachange_notification(self, node, value, data):
+            heard.append((node.nodeid.Identifier.removeprefix("d.Signals."), value))
+
+    async def subscribe():
+        made = await client.client.create_subscription(10, Heard())
+        await made.subscribe_data_change([client.node(f"d.Signals.{one}") for one in ("ResultsReady", "Ng")])
+
+    loop.do(subscribe())
+    waits(lambda: len(heard) == 2)
+    client.call("d", "Trigger", "", "")
+    waits(lambda: len(heard) == 4)  # nothing came: late
+    assert client.read("d.Signals.ErrorCode") == ERRORS["late"][0]
+    assert set(heard[2:]) == {("ResultsReady", True), ("Ng", True)}
+
+
+def test_a_server_that_begins_anew_shows_signals_again_and_its_problem_is_the_controllers(
+    service, loop, other, keys
+):
+    server = other()
+    handshake = Handshake(service, "d", Terms(deadline=60))
+    link = OpcUaControl(server, handshake)
+    handshake.start()
+    link.start()
+    waits(lambda: server.problem is None)
+    certificate, key = keys("gone", end=-1)
+    server.change(OpcUa(endpoint=server.place, certificate=certificate, private_key=key), "")
+    waits(lambda: "expired" in (handshake.problem or ""))
+    server.change(OpcUa(endpoint=server.place), "")
+    waits(lambda: handshake.problem is None)
+    client = Plc(loop, server)
+    waits(lambda: is_shown(client, "d.Signals.Ready") and seen(client) == {"Ready"})
+    client.close()
+    handshake.close()
+    link.close()
+
+
+def test_a_client_that_subscribed_hears_when_a_station_ends_and_goes_on_when_it_is_back(
+    loop, server, plc, control
+):
+    handshake = control()
+    client = plc()
+    goes_on(client)
+    heard = []
+
+    class Heard:
+        def datachange_notification(self, node, value, data):
+            heard.append((value, data.monitored_item.Value.StatusCode.is_good()))
+
+    async def subscribe():
+        made = await client.client.create_subscription(10, Heard())
+        await made.subscribe_data_change(client.node("d.Signals.Ready"))
+
+    loop.do(subscribe())
+    waits(lambda: heard == [(True, True)])
+    handshake.close()
+    server.release(handshake)
+    waits(lambda: heard[-1] == (None, False))
+    with pytest.raises(ua.UaStatusCodeError, match="BadOutOfService"):
+        client.call("d", "Trigger", "", "")
+    server.add("d")  # which the end of the fixture takes away
+    control()
+    waits(lambda: heard[-1] == (True, True))
 
 
 # Who may come

@@ -72,7 +72,24 @@ class ModbusController(Controller):
         return f"{self.host}:{self.port} unit {self.unit}"
 
 
-AnyController = ModbusController
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpcUaController(Controller):
+    """A controller that is a client of the OPC UA server which all stations share."""
+
+    kind: Literal["opcua"]
+
+    @property
+    def link(self) -> None:
+        """Each station has its own."""
+        return
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        return "OPC UA server"
+
+
+AnyController = ModbusController | OpcUaController
 """Grows with each kind; the key `kind` tells them apart."""
 
 

@@ -9,6 +9,7 @@ from invad.serve.plant.cycle import Error
 from invad.serve.plant.handshake import Handshake
 from invad.serve.plant.lineup import CONTROLLER, Station
 from invad.serve.plant.making import made_link
+from invad.serve.plant.opcua.server import OpcUaServer
 from invad.serve.plant.sources import Source
 from invad.serve.plant.telling import Telling
 from invad.serve.service import Service
@@ -20,8 +21,9 @@ LAST_SECONDS = 2.0
 class Controls:
     """All that are at work now. Stations that share a link, such as a port, come and go together."""
 
-    def __init__(self, service: Service):
-        self.service = service
+    def __init__(self, service: Service, opcua: OpcUaServer):
+        """opcua: the server of all stations."""
+        self.service, self.opcua = service, opcua
         self._stations: dict[str, tuple[Station, ...]] = {}
         self._links: dict[str, Link] = {}
         self._handshakes: dict[str, Handshake] = {}
@@ -49,7 +51,9 @@ class Controls:
             if name in self._stations:
                 continue
             made = {station.name: self._handshake(station, sources.get(station.name)) for station in group}
-            link = made_link([(made[one.name], one.controller) for one in group if one.controller])
+            link = made_link(
+                [(made[one.name], one.controller) for one in group if one.controller], self.opcua
+            )
             for station in group:
                 assert station.controller is not None
                 handshake = made[station.name]
@@ -85,11 +89,12 @@ class Controls:
 
 def grouped(stations: Sequence[Station]) -> dict[str, tuple[Station, ...]]:
     """Those with a controller, by the link that they share."""
-    names = [one.controller.link for one in stations if one.controller is not None]
-    return {
-        name: tuple(one for one in stations if one.controller is not None and one.controller.link == name)
-        for name in dict.fromkeys(names)
-    }
+    groups: dict[str, tuple[Station, ...]] = {}
+    for one in stations:
+        if one.controller is not None:
+            link = one.controller.link or f"station {one.name}"
+            groups[link] = (*groups.get(link, ()), one)
+    return groups
 
 
 def _fault(service: Service, source: Source | None) -> "Callable[[], Error]":

@@ -8,7 +8,7 @@ from typing import Any
 
 from invad.errors import ConfigError, in_one_line, reason
 from invad.serve.options import station_name
-from invad.serve.plant.controllers import AnyController
+from invad.serve.plant.controllers import AnyController, ModbusController, OpcUaController
 from invad.serve.plant.opcua.settings import OpcUa
 from invad.serve.plant.outputs import AnyOutput, OpcUaOutput
 from invad.serve.plant.sources import AnySource, FolderSource
@@ -93,6 +93,10 @@ taken = "received"            # it counts as delivered when a client's subscript
 [[station]]                   # a second one, to which programs post: POST /api/v1/stations/press-2/inspect
 name = "press-2"
 model = "models/gasket"
+deadline = 2.0
+
+[station.controller]          # a PLC that is a client of the OPC UA server below; trigger, acknowledge, hold,
+kind = "opcua"                # review and watchdog are as above
 
 [opcua]                       # the OPC UA server that stations share; it runs while one of them uses it
 endpoint = "opc.tcp://127.0.0.1:4840/invad"   # 0.0.0.0 for other machines, which then need what is below
@@ -171,7 +175,11 @@ class Lineup:
     @property
     def uses_opcua(self) -> bool:
         """Whether a station has anything to do with its server."""
-        return any(isinstance(output, OpcUaOutput) for one in self.station for output in one.output)
+        return any(
+            isinstance(used, OpcUaController | OpcUaOutput)
+            for one in self.station
+            for used in (one.controller, *one.output)
+        )
 
     @property
     def models(self) -> dict[str, Path]:
@@ -220,7 +228,7 @@ def _clashes(stations: tuple[Station, ...]) -> Iterator[str]:
             yield f"station {name} is there {names.count(name)} times; give each a name of its own"
     taken: dict[tuple[str, int], str] = {}
     for one in stations:
-        if one.controller is not None:
+        if isinstance(one.controller, ModbusController):
             holder = taken.setdefault((one.controller.place, one.controller.base), one.name)
             if holder != one.name:
                 yield f"stations {holder} and {one.name} have the same registers at {one.controller.place}"

@@ -6,10 +6,11 @@ from typing import Any
 
 from invad.errors import ConfigError
 from invad.serve.delivery import Route, Sink
-from invad.serve.plant.controllers import AnyController, Link
+from invad.serve.plant.controllers import AnyController, Link, ModbusController, OpcUaController
 from invad.serve.plant.folder import FolderWatch
 from invad.serve.plant.handshake import Handshake
 from invad.serve.plant.lineup import Lineup, Station
+from invad.serve.plant.opcua.control import OpcUaControl
 from invad.serve.plant.opcua.events import OpcUaEvents
 from invad.serve.plant.opcua.server import OpcUaServer
 from invad.serve.plant.outputs import AnyOutput, MqttOutput, OpcUaOutput, secret
@@ -51,24 +52,27 @@ def opcua_password(lineup: Lineup) -> str:
     """Raises ConfigError for one that is not there, or where a package is missing."""
     if not lineup.uses_opcua:
         return ""
-    if find_spec("asyncua") is None:
-        raise ConfigError("OPC UA needs asyncua; pip install 'invad[line]'")
+    require_package("asyncua")
     return secret(lineup.opcua.password_variable)
 
 
-def made_link(stations: Sequence[tuple[Handshake, AnyController]]) -> Link:
-    """What speaks with the controllers of stations that share it, not started."""
+def made_link(stations: Sequence[tuple[Handshake, AnyController]], opcua: OpcUaServer) -> Link:
+    """What speaks with the controllers of stations that share it, not started. opcua: the server of all
+    stations."""
     from invad.serve.plant.modbus import ModbusClient, ModbusServer
 
     handshake, controller = stations[0]
+    if isinstance(controller, OpcUaController):
+        return OpcUaControl(opcua, handshake)
     if controller.mode == "client":
         return ModbusClient(handshake, controller)
-    return ModbusServer(controller.host, controller.port, dict(stations))
+    units = {shared: one for shared, one in stations if isinstance(one, ModbusController)}
+    return ModbusServer(controller.host, controller.port, units)
 
 
 def require_controllers(stations: Sequence[Station]) -> None:
     """Raises ConfigError where a package is missing that a controller of theirs needs."""
-    if any(one.controller is not None for one in stations):
+    if any(isinstance(one.controller, ModbusController) for one in stations):
         require_package("pymodbus")
 
 

@@ -40,7 +40,7 @@ class Plant:
         self._outputs: dict[Route, AnyOutput] = {}
         self._opcua = made_opcua(service, self.lineup)
         self._sinks = self._made_sinks(self.lineup)
-        self._controls = Controls(service)
+        self._controls = Controls(service, self._opcua)
         require_controllers(self.lineup.station)
         self._changing = threading.Lock()
         self._asked, self._closing = threading.Event(), False

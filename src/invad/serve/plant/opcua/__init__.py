@@ -2,5 +2,6 @@
 
 What is needed of asyncua is imported when a server is first started.
 
-Order of imports: settings, certificates, receipts, confirming, nodes, server, events.
+Order of imports: settings, certificates, receipts, confirming, nodes, signals, server, events,
+control.
 """

@@ -140,29 +140,29 @@ class Answers(Protocol):
 
     def acknowledge(self, station: str, ids: Sequence[str]) -> list[bool]: ...
 
+    def confirm(self, id: str) -> None: ...
+
 
 class StationNodes:
     """The nodes of a station in a server that runs; used from its loop alone."""
 
     def __init__(self, server: Server, types: Types, name: str, answers: Answers):
         self.server, self.types, self.name, self.answers = server, types, name, answers
-        self.object: Node = server.get_node(self._id(""))
+        self.object: Node = server.get_node(self.id(""))
         self._shown = ""
 
     async def add(self) -> None:
         """Make them."""
-        self.object = await self.types.folder.add_object(self._id(""), self._name(self.name))
+        self.object = await self.types.folder.add_object(self.id(""), self.named(self.name))
         await self.object.set_event_notifier([ua.EventNotifier.SubscribeToEvents])
         await self.object.add_reference(self.types.event, ua.ObjectIds.GeneratesEvent)
         await self.server.nodes.server.add_reference(self.object, ua.ObjectIds.HasNotifier)
-        management = await self.object.add_object(
-            self._id("ResultManagement"), self._name("ResultManagement")
-        )
-        latest = await management.add_object(self._id("LatestResult"), self._name("LatestResult"))
+        management = await self.object.add_object(self.id("ResultManagement"), self.named("ResultManagement"))
+        latest = await management.add_object(self.id("LatestResult"), self.named("LatestResult"))
         for field in FIELDS:
             await latest.add_variable(
-                self._id(f"LatestResult.{field.name}"),
-                self._name(field.name),
+                self.id(f"LatestResult.{field.name}"),
+                self.named(field.name),
                 _empty(field),
                 field.kind,
                 self.types.evaluation if field.is_evaluation else None,
@@ -175,8 +175,12 @@ class StationNodes:
         await self._method(management, "GetResultById", self._by_id, [wanted], [text, code])
         await self._method(management, "AcknowledgeResults", self._acknowledge, [several], [codes])
 
-    async def remove(self) -> None:
-        await self.server.delete_nodes([self.object], recursive=True)
+    async def retire(self) -> None:
+        """Say that nobody keeps it up any more. Nodes stay until the server ends: clients that subscribed to
+        them hear of it, and go on when the station is back."""
+        self._shown = ""
+        for field in FIELDS:
+            await self.withdraw(f"LatestResult.{field.name}")
 
     async def show(self, result: Result) -> None:
         """As the last result, unless a later one is shown already."""
@@ -193,7 +197,12 @@ class StationNodes:
         now = datetime.now(timezone.utc)
         variant = ua.Variant(value, kind, is_array=True) if is_array else ua.Variant(value, kind)
         data = ua.DataValue(variant, SourceTimestamp=now, ServerTimestamp=now)
-        await self.server.write_attribute_value(self._id(name), data)
+        await self.server.write_attribute_value(self.id(name), data)
+
+    async def withdraw(self, name: str) -> None:
+        """A variable of this station has no value."""
+        out = ua.DataValue(StatusCode=ua.StatusCode(ua.StatusCodes.BadOutOfService))
+        await self.server.write_attribute_value(self.id(name), out)
 
     async def tell(self, result: Result, receipts: Receipts) -> tuple[bool, bool]:
         """Whether anybody listens to the events of this station, and whether somebody wants this one."""
@@ -206,14 +215,16 @@ class StationNodes:
             wanted |= event.is_wanted
         return listened, wanted
 
-    def _id(self, name: str) -> ua.NodeId:
+    def id(self, name: str) -> ua.NodeId:
+        """Of a node below the station; of the station itself for ""."""
         return ua.NodeId(f"{self.name}.{name}" if name else self.name, self.types.index)
 
-    def _name(self, name: str) -> ua.QualifiedName:
+    def named(self, name: str) -> ua.QualifiedName:
+        """As clients browse for it."""
         return ua.QualifiedName(name, self.types.index)
 
     async def _method(self, parent: Node, name: str, call: Any, given: list[Any], back: list[Any]) -> None:
-        await parent.add_method(self._id(name), self._name(name), call, given, back)
+        await parent.add_method(self.id(name), self.named(name), call, given, back)
 
     def _latest(self, parent: ua.NodeId) -> list[ua.Variant]:
         return _answer(self.answers.latest(self.name))

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from invad._version import __version__
 from invad.errors import ConfigError, DataError, InvadError, in_one_line, reason
+from invad.serve.plant.cycle import Signals
+from invad.serve.plant.handshake import Handshake
 from invad.serve.plant.opcua.receipts import Receipts
 from invad.serve.plant.opcua.settings import OpcUa
 from invad.serve.records import Refused, Result
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from invad.serve.plant.opcua.certificates import Identity
     from invad.serve.plant.opcua.nodes import StationNodes, Types
+    from invad.serve.plant.opcua.signals import SignalNodes
 
 LOG = logging.getLogger("invad.serve")
 AGAIN_SECONDS = 2.0
@@ -48,7 +51,10 @@ class OpcUaServer:
         self.port = settings.port
         self.received, self.acknowledged = Receipts(), Receipts()
         self._users: dict[str, int] = {}
+        self._handshakes: dict[str, Handshake] = {}
         self._nodes: dict[str, StationNodes] = {}
+        self._signals: dict[str, SignalNodes] = {}
+        self._shown: set[str] = set()  # stations that are kept up; others may have nodes, too
         self._running: tuple[Server, Types] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._end = self._turn = None  # type: Any
@@ -88,6 +94,23 @@ class OpcUaServer:
                 self._stop()
         self._ask(self._agree)
 
+    def control(self, handshake: Handshake) -> None:
+        """Let controllers see and use the signals of a station, until it is released."""
+        with self._lock:
+            self._handshakes[handshake.station] = handshake
+        handshake.away(self._serious())
+        self.add(handshake.station)
+
+    def release(self, handshake: Handshake) -> None:
+        with self._lock:
+            if self._handshakes.get(handshake.station) is handshake:
+                del self._handshakes[handshake.station]
+        self.remove(handshake.station)
+
+    def signal(self, handshake: Handshake, signals: Signals) -> None:
+        """The signals of a station have changed; returns at once."""
+        self._ask(lambda: self._signal(handshake, signals))
+
     def show(self, station: str) -> None:
         """The newest result of a station, soon."""
         latest = self.latest(station)
@@ -118,8 +141,12 @@ class OpcUaServer:
         known = [self.by_id(station, id) is not None for id in ids]
         for id, is_known in zip(ids, known, strict=True):
             if is_known:
-                self.acknowledged.confirm(id)
+                self.confirm(id)
         return known
+
+    def confirm(self, id: str) -> None:
+        """A client has dealt with it."""
+        self.acknowledged.confirm(id)
 
     # ------------------------------------------------------------------ the loop, from other threads
 
@@ -170,7 +197,8 @@ class OpcUaServer:
         server = await _server(settings, password, identity)
         from invad.serve.plant.opcua.nodes import add_types
 
-        self._running, self._nodes = (server, await add_types(server)), {}
+        self._running = server, await add_types(server)
+        self._nodes, self._signals, self._shown = {}, {}, set()
         with self._lock:
             self._loop, self._end, self._turn = asyncio.get_running_loop(), asyncio.Event(), asyncio.Lock()
             if not self._users or settings is not self.settings:
@@ -201,20 +229,36 @@ class OpcUaServer:
     async def _agree(self) -> None:
         """Let the stations that are shown be those that are wanted."""
         from invad.serve.plant.opcua.nodes import StationNodes
+        from invad.serve.plant.opcua.signals import SignalNodes
 
         async with self._turn:
             wanted = set(self._users)
             if self._running is None:
                 return
-            for name in sorted(set(self._nodes) - wanted):
-                await self._nodes.pop(name).remove()
-            for name in sorted(wanted - set(self._nodes)):
-                nodes = StationNodes(*self._running, name, self)
-                await nodes.add()
-                self._nodes[name] = nodes
+            handshakes = dict(self._handshakes)
+            for name in sorted(self._shown - wanted):
+                await self._nodes[name].retire()
+            for name in sorted(wanted - self._shown):
+                if name not in self._nodes:
+                    self._nodes[name] = StationNodes(*self._running, name, self)
+                    await self._nodes[name].add()
+                nodes = self._nodes[name]
                 latest = await asyncio.to_thread(self.latest, name)
                 if latest is not None:
                     await nodes.show(latest)
+            self._shown = wanted
+            for name in sorted(set(handshakes) & wanted - set(self._signals)):
+                self._signals[name] = SignalNodes(self._nodes[name])
+                await self._signals[name].add()
+            for name, signals in self._signals.items():
+                if handshakes.get(name) is not signals.handshake:
+                    await signals.belong(handshakes.get(name))
+
+    async def _signal(self, handshake: Handshake, signals: Signals) -> None:
+        async with self._turn:
+            shown = self._signals.get(handshake.station)
+            if shown is not None and shown.handshake is handshake:
+                await shown.show(signals)
 
     async def _show(self, station: str, result: Result) -> None:
         async with self._turn:
@@ -234,6 +278,12 @@ class OpcUaServer:
             else:
                 LOG.error("OPC UA clients are not answered: %s", problem)
         self.problem = problem
+        for handshake in list(self._handshakes.values()):
+            handshake.away(self._serious())
+
+    def _serious(self) -> str | None:
+        """The problem, if it does not pass by itself."""
+        return None if self.problem == STARTING else self.problem
 
 
 def usable_identity(settings: OpcUa) -> "Identity | None":
@@ -254,8 +304,7 @@ def require_port(settings: OpcUa) -> None:
     with socket.socket(family, socket.SOCK_STREAM) as tried:
         try:
             tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tried.bind((settings.host, settings.port))
-            tried.listen(1)
+            tried.bind((settings.host, settings.port))  # without listening, which would let clients in
         except OSError as error:
             raise DataError(_taken(settings, error)) from None
 
