@@ -29,11 +29,11 @@ SRC = Path(__file__).resolve().parents[2] / "src"
 class Running:
     """A service that was started. key: None without keys."""
 
-    def __init__(self, command, environment, log):
+    def __init__(self, command, environment, log, **options):
         self.log = log
         out = log.with_suffix(".out")
         with log.open("wb") as errors, out.open("wb") as output:
-            self.process = subprocess.Popen(command, env=environment, stdout=output, stderr=errors)
+            self.process = subprocess.Popen(command, env=environment, stdout=output, stderr=errors, **options)
         until = time.monotonic() + 240  # on a busy machine
         while "Listening" not in (said := out.read_text()):
             if self.process.poll() is not None or time.monotonic() > until:
@@ -61,6 +61,12 @@ class Running:
         """The exit status after SIGTERM."""
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def launch():
+    """launch(command, environment, log): a service by any command; whoever launches it ends it."""
+    return Running
 
 
 @pytest.fixture(scope="session")
