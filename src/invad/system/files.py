@@ -82,6 +82,16 @@ def make_folder(folder: Path, error: type[InvadError] = DataError) -> None:
             pass
 
 
+def sync_folder(folder: Path) -> None:
+    """So that the name of a new file outlives a power cut, too."""
+    with suppress(OSError):  # not every system opens folders
+        number = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)
+
+
 class Output:
     """A file that is filled bit by bit and then takes its name.
 

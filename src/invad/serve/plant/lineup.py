@@ -10,7 +10,7 @@ from invad.errors import ConfigError, in_one_line, reason
 from invad.serve.options import station_name
 from invad.serve.plant.controllers import AnyController, ModbusController, OpcUaController
 from invad.serve.plant.opcua.settings import OpcUa
-from invad.serve.plant.outputs import AnyOutput, OpcUaOutput
+from invad.serve.plant.outputs import AnyOutput, CsvOutput, FolderOutput, OpcUaOutput, ParquetOutput
 from invad.serve.plant.sources import AnySource, FolderSource
 from invad.system.plain import from_plain
 
@@ -90,6 +90,30 @@ kind = "opcua"                # each result is an event of the OPC UA server, an
 taken = "received"            # it counts as delivered when a client's subscription has confirmed the event;
                               # "acknowledged": when a client called AcknowledgeResults; "shown": at once
 
+[[station.output]]
+kind = "csv"                  # each result is a line of results/press-1-DATE.csv
+path = "results"              # a folder; made at the start where the one that it lies in is there
+most_mib = 64                 # size after which another file of that day begins
+name = "lines"
+decisions = ["good", "review", "bad"]
+
+[[station.output]]
+kind = "parquet"              # results are gathered into tables/DATE/press-1-ID.parquet
+path = "tables"
+every = 300                   # seconds until what there is is written
+rows = 5000                   # or as soon as there are so many, at most 20000
+name = "tables"
+decisions = ["good", "review", "bad"]
+
+[[station.output]]
+kind = "folder"               # a picture of each as pictures/DATE/press-1_PART_ID.png
+path = "pictures"
+picture = "overlay"           # the image under its map; "image" alone; "map", its values as 16-bit PNG
+form = "png"                  # or "jpeg"
+side = 1024                   # pixels of the longer side at most; left out: those of the image
+name = "overlays"
+decisions = ["review", "bad"] # the default of this kind
+
 [[station]]                   # a second one, to which programs post: POST /api/v1/stations/press-2/inspect
 name = "press-2"
 model = "models/gasket"
@@ -106,6 +130,9 @@ endpoint = "opc.tcp://127.0.0.1:4840/invad"   # 0.0.0.0 for other machines, whic
 # password_variable = "INVAD_OPCUA_PASSWORD"  # of the environment
 insecure = false              # true: other machines may come without encryption or without a user
 """
+
+
+_WRITING = CsvOutput | ParquetOutput | FolderOutput
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +160,9 @@ class Station:
             )
         if self.controller is not None:
             self._require_controller(self.controller)
+        self._require_outputs_apart()
+
+    def _require_outputs_apart(self) -> None:
         names = [one.name for one in self.output]
         for name in names:
             station_name(name, "output")
@@ -140,6 +170,10 @@ class Station:
                 raise ConfigError(
                     f"station {self.name}: {names.count(name)} outputs are called {name}; give each a name"
                 )
+        written = [(one.kind, one.path) for one in self.output if isinstance(one, _WRITING)]
+        for kind, path in written:
+            if written.count((kind, path)) > 1:
+                raise ConfigError(f"station {self.name}: two outputs of kind {kind} write to {path}")
 
     @property
     def takes(self) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from invad.errors import ConfigError
@@ -13,8 +14,18 @@ from invad.serve.plant.lineup import Lineup, Station
 from invad.serve.plant.opcua.control import OpcUaControl
 from invad.serve.plant.opcua.events import OpcUaEvents
 from invad.serve.plant.opcua.server import OpcUaServer
-from invad.serve.plant.outputs import AnyOutput, MqttOutput, OpcUaOutput, secret
-from invad.serve.plant.sinks import situation
+from invad.serve.plant.outputs import (
+    AnyOutput,
+    CsvOutput,
+    MqttOutput,
+    OpcUaOutput,
+    ParquetOutput,
+    WebhookOutput,
+    secret,
+)
+from invad.serve.plant.sinks import files, situation
+from invad.serve.plant.sinks.csv_files import CsvFiles
+from invad.serve.plant.sinks.pictures import Pictures
 from invad.serve.plant.sources import AnySource, Source
 from invad.serve.service import Service
 from invad.serve.webhook import Webhook
@@ -40,7 +51,15 @@ def made_sink(
             return {} if service is None else situation.told(service, station)
 
         return Mqtt(output, station, secret(output.password_variable), told)
-    return Webhook(output.url, secret(output.secret_variable))
+    if isinstance(output, WebhookOutput):
+        return Webhook(output.url, secret(output.secret_variable))
+    if service is not None:
+        files.begin(Path(output.path))
+    if isinstance(output, ParquetOutput):
+        from invad.serve.plant.sinks.parquet import ParquetFiles
+
+        return ParquetFiles(output, station)
+    return CsvFiles(output, station) if isinstance(output, CsvOutput) else Pictures(output, service)
 
 
 def made_opcua(service: Service, lineup: Lineup) -> OpcUaServer:

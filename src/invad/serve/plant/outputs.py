@@ -103,8 +103,76 @@ class OpcUaOutput:
         return self
 
 
-AnyOutput = WebhookOutput | MqttOutput | OpcUaOutput
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CsvOutput:
+    """Each result is a line of a CSV file, one a day. most_mib: size after which another begins."""
+
+    kind: Literal["csv"]
+    path: str
+    most_mib: float = 64.0
+    name: str = "csv"
+    decisions: tuple[Decision, ...] = EVERY
+
+    def __post_init__(self) -> None:
+        _require_within("most_mib", self.most_mib, 0.01, 4096)
+
+    def below(self, base: Path) -> "CsvOutput":
+        """With paths that do not depend on where the program was started."""
+        return replace(self, path=str(base / self.path))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParquetOutput:
+    """Results are gathered into Parquet files. every: seconds, or rows, whichever is reached first."""
+
+    kind: Literal["parquet"]
+    path: str
+    every: float = 300.0
+    rows: int = 5000
+    name: str = "parquet"
+    decisions: tuple[Decision, ...] = EVERY
+
+    def __post_init__(self) -> None:
+        _require_within("every", self.every, 1, 86400)
+        _require_within("rows", self.rows, 1, 20000)
+
+    def below(self, base: Path) -> "ParquetOutput":
+        """With paths that do not depend on where the program was started."""
+        return replace(self, path=str(base / self.path))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderOutput:
+    """A picture of each result is written to a folder. side: pixels of its longer side at most."""
+
+    kind: Literal["folder"]
+    path: str
+    picture: Literal["overlay", "image", "map"] = "overlay"
+    form: Literal["png", "jpeg"] = "png"
+    side: int | None = None
+    name: str = "folder"
+    decisions: tuple[Decision, ...] = ("review", "bad")
+
+    def __post_init__(self) -> None:
+        if self.picture == "map" and (self.form != "png" or self.side is not None):
+            raise ConfigError(
+                "picture = 'map': its values are kept as a PNG of 16 bits; leave form and side out"
+            )
+        if self.side is not None:
+            _require_within("side", self.side, 16, 16384)
+
+    def below(self, base: Path) -> "FolderOutput":
+        """With paths that do not depend on where the program was started."""
+        return replace(self, path=str(base / self.path))
+
+
+AnyOutput = WebhookOutput | MqttOutput | CsvOutput | ParquetOutput | FolderOutput | OpcUaOutput
 """Grows with each kind; the key `kind` tells them apart."""
+
+
+def _require_within(key: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{key} = {value:g}: give {low:g} to {high:g}")
 
 
 def _address(url: str, schemes: tuple[str, ...]) -> SplitResult:

@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 
 from invad.errors import DataError
-from invad.system.files import make_folder, writing
+from invad.system.files import make_folder, sync_folder, writing
 
 KINDS = ("image", "map")
 UNFINISHED = "unfinished"
@@ -50,13 +50,13 @@ class Files:
                     os.fsync(file.fileno())
                 if not path.parent.exists():
                     path.parent.mkdir(exist_ok=True)
-                    _sync_folder(path.parent.parent)
+                    sync_folder(path.parent.parent)
                 partial.replace(path)
             except BaseException:
                 with suppress(OSError):
                     partial.unlink(missing_ok=True)
                 raise
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
         return digest
 
     def get(self, kind: str, digest: str) -> bytes | None:
@@ -104,13 +104,3 @@ class Files:
     def free_bytes(self) -> int:
         """Of the disk."""
         return shutil.disk_usage(self.folder).free
-
-
-def _sync_folder(folder: Path) -> None:
-    """So that the name of a new file outlives a power cut, too."""
-    with suppress(OSError):  # not every system opens folders
-        number = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
