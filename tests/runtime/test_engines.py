@@ -1,5 +1,10 @@
 """Which engine runs a bundle, and what is said of one that cannot."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from invad import runtime
@@ -12,6 +17,21 @@ pytest.importorskip("onnxruntime", reason="exporting needs invad[onnx]")
 def test_waiting_threads_of_onnx_runtime_sleep(bundle):
     options = runtime.load(bundle, "onnxruntime").engine.session.get_session_options()
     assert options.get_session_config_entry("session.intra_op.allow_spinning") == "0"
+
+
+REPORTS = "from invad import runtime; import sys; print(runtime.load(*sys.argv[1:], threads=1).engine.name)"
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_an_engine_leaves_nothing_for_its_maker_in_the_home_folder(engine, bundle, tmp_path):
+    pytest.importorskip(engine)
+    environment = {name: os.environ[name] for name in ("PATH", "OMP_NUM_THREADS") if name in os.environ}
+    environment |= {"HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).resolve().parents[2] / "src")}
+    words = [sys.executable, "-c", REPORTS, str(bundle), engine]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert done.stdout == f"{engine}\n", done.stderr
+    left = {path.relative_to(tmp_path).parts[:2] for path in tmp_path.rglob("*") if path.is_file()}
+    assert left <= {(".cache", "invad")}
 
 
 def test_engines_that_cannot_run_it(bundle, monkeypatch):

@@ -1,6 +1,7 @@
 """What can run a graph: the contract, the table of engines, and which one to take."""
 
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
@@ -77,10 +78,14 @@ UNREPORTED = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")
 
 
 def report_nothing() -> None:
-    """From version 1.29 on ONNX Runtime tells its maker what runs where, and keeps what it could not tell in
-    the home folder. Whoever is about to import it calls this first; a variable that is set stays as it is."""
+    """Whoever is about to import an engine calls this first, else it tells its maker what runs where.
+
+    ONNX Runtime does so from version 1.29 on, and keeps what it could not tell in the home folder; a variable
+    that is set stays as it is. OpenVINO does when it is imported, by a package that it does without.
+    """
     for name in UNREPORTED:
         os.environ.setdefault(name, "1")
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 def open_engine(name: str, format: str, graph: Path, options: Options) -> Engine:
