@@ -42,7 +42,7 @@ def test_the_examples_say_what_they_mean(tmp_path):
     assert one.source == FolderSource(kind="folder", path=str(tmp_path / "incoming"))
     first, second = read(tmp_path, EXAMPLE).station
     assert first.source.done == str(tmp_path / "done" / "press-1")
-    webhook, broker, events, *files = first.output
+    webhook, broker, events, *files, people = first.output
     assert webhook == WebhookOutput(
         kind="webhook",
         url="http://127.0.0.1:9000/results",
@@ -53,6 +53,7 @@ def test_the_examples_say_what_they_mean(tmp_path):
     assert broker.ca_file == str(tmp_path / "plant-ca.pem")
     assert events == OpcUaOutput(kind="opcua", taken="received")
     assert read(tmp_path, EXAMPLE).opcua == OpcUa()
+    assert (people.quiet, people.name) == (10.0, "people")
     assert [one.path for one in files] == [str(tmp_path / name) for name in ("results", "tables", "pictures")]
     assert (second.name, second.source, second.output) == ("press-2", None, ())
 

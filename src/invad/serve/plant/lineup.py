@@ -114,6 +114,16 @@ side = 1024                   # pixels of the longer side at most; left out: tho
 name = "overlays"
 decisions = ["review", "bad"] # the default of this kind
 
+[[station.output]]
+kind = "alert"                # messages to people
+urls_variable = "INVAD_ALERT_URLS"  # of the environment: addresses of apprise, with blanks between them
+events = ["drift", "source", "output", "disk"]  # what else is told; left out: all of it
+quiet = 10                    # minutes between two messages of one kind; the next one counts what came
+after = 30                    # seconds until a source, output or disk that does not work is told
+address = "https://line.example"
+name = "people"
+decisions = ["bad"]           # the default of this kind
+
 [[station]]                   # a second one, to which programs post: POST /api/v1/stations/press-2/inspect
 name = "press-2"
 model = "models/gasket"

@@ -15,6 +15,7 @@ from invad.serve.plant.opcua.control import OpcUaControl
 from invad.serve.plant.opcua.events import OpcUaEvents
 from invad.serve.plant.opcua.server import OpcUaServer
 from invad.serve.plant.outputs import (
+    AlertOutput,
     AnyOutput,
     CsvOutput,
     MqttOutput,
@@ -51,6 +52,15 @@ def made_sink(
             return {} if service is None else situation.told(service, station)
 
         return Mqtt(output, station, secret(output.password_variable), told)
+    if isinstance(output, AlertOutput):
+        from invad.serve.plant.sinks.alerts import Alerts
+
+        own = f"{station}/{output.name}"
+
+        def troubles() -> Mapping[str, str]:
+            return {} if service is None else situation.troubles(service, station, output.events, own)
+
+        return Alerts(output, station, secret(output.urls_variable), troubles)
     if isinstance(output, WebhookOutput):
         return Webhook(output.url, secret(output.secret_variable))
     if service is not None:

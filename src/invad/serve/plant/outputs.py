@@ -166,7 +166,36 @@ class FolderOutput:
         return replace(self, path=str(base / self.path))
 
 
-AnyOutput = WebhookOutput | MqttOutput | CsvOutput | ParquetOutput | FolderOutput | OpcUaOutput
+Event = Literal["drift", "source", "output", "disk"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertOutput:
+    """People get messages. urls_variable: of the environment, holds addresses of apprise. quiet: minutes
+    between two messages of one kind, at least. after: seconds until what does not work is told. address: of
+    the service, as people reach it, for links to parts."""
+
+    kind: Literal["alert"]
+    urls_variable: str
+    events: tuple[Event, ...] = ("drift", "source", "output", "disk")
+    quiet: float = 10.0
+    after: float = 30.0
+    address: str | None = None
+    name: str = "alert"
+    decisions: tuple[Decision, ...] = ("bad",)
+
+    def __post_init__(self) -> None:
+        _require_within("quiet", self.quiet, 0, 1440)
+        _require_within("after", self.after, 0, 86400)
+        if self.address is not None:
+            _address(self.address, ("http", "https"))
+
+    def below(self, base: Path) -> "AlertOutput":
+        """With paths that do not depend on where the program was started."""
+        return self
+
+
+AnyOutput = WebhookOutput | MqttOutput | CsvOutput | ParquetOutput | FolderOutput | OpcUaOutput | AlertOutput
 """Grows with each kind; the key `kind` tells them apart."""
 
 

@@ -1,9 +1,10 @@
 """What is said of a station beside its results: what judges there, whether its connections work, drift."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from invad.serve.records import SinkState, SourceState
+from invad.serve.ids import time_of_id
+from invad.serve.records import SinkState, SourceState, utc
 from invad.serve.service import Service
 from invad.serve.store import stations
 from invad.serve.store.stations import Revision
@@ -42,6 +43,30 @@ def drift(service: Service, station: str) -> dict[str, Any]:
         for one in reports
     ]
     return {"schema": SCHEMA, "station": station, "drift": said}
+
+
+def troubles(service: Service, station: str, events: Collection[str], own: str) -> dict[str, str]:
+    """What people should know of, by what it is. events: some of drift, source, output, disk. own: name of
+    the output that tells it."""
+    found = {}
+    if "drift" in events:
+        for one in _deciding(service, station):
+            report = service.watch.report(one, 0)
+            if report.phase == "alarm":
+                since = f" since {utc(time_of_id(report.since))}" if report.since else ""
+                of = f" of {report.category}" if report.category else ""
+                found[f"drift{of}"] = "; ".join([f"parts{of} look different{since}", *report.hints])
+    source = service.sources().get(station)
+    if "source" in events and source is not None and source.problem is not None:
+        found[f"no parts from its {source.kind}"] = source.problem
+    if "output" in events:
+        outputs = {**service.deliveries.states(), **service.deliveries.states(station)}
+        for name, output in outputs.items():
+            if output.problem is not None and name != own:
+                found[f"{name} takes no results"] = f"{output.problem}; {output.waiting} waiting"
+    if "disk" in events and (disk := service.readiness().checks["disk"]) != "ok":
+        found["the disk is nearly full"] = f"{disk}; no pictures are kept until there is room"
+    return found
 
 
 def _deciding(service: Service, station: str) -> list[Revision]:
