@@ -40,7 +40,7 @@ def test_the_examples_say_what_they_mean(tmp_path):
     (one,) = read(tmp_path, SMALLEST).station
     assert (one.name, one.model, one.category) == ("press-1", str(tmp_path / "model"), None)
     assert one.source == FolderSource(kind="folder", path=str(tmp_path / "incoming"))
-    first, second = read(tmp_path, EXAMPLE).station
+    first, second, third, fourth = read(tmp_path, EXAMPLE).station
     assert first.source.done == str(tmp_path / "done" / "press-1")
     webhook, broker, events, *files, people = first.output
     assert webhook == WebhookOutput(
@@ -56,11 +56,16 @@ def test_the_examples_say_what_they_mean(tmp_path):
     assert (people.quiet, people.name) == (10.0, "people")
     assert [one.path for one in files] == [str(tmp_path / name) for name in ("results", "tables", "pictures")]
     assert (second.name, second.source, second.output) == ("press-2", None, ())
+    assert (third.source.url, third.source.policy) == ("rtsp://192.168.0.20/stream1", "every")
+    assert third.source.options == {"rtsp_transport": "tcp"}
+    assert fourth.source.nodes == {"PixelFormat": "Mono12", "ExposureTime": 5000.0}
 
 
 STATION = '[[station]]\nname = "a"\nmodel = "m"\n'
 SOURCE = '[station.source]\nkind = "folder"\npath = "in"\n'
 OUTPUT = '[[station.output]]\nkind = "webhook"\nurl = "http://127.0.0.1:1/"\n'
+CAMERA = f'{STATION}[station.source]\nkind = "camera"\n'
+GENICAM = f'{STATION}[station.source]\nkind = "genicam"\nproducer = "a.cti"\n'
 OTHER = '[[station]]\nname = "b"\nmodel = "m"\n'
 
 
@@ -74,7 +79,24 @@ OTHER = '[[station]]\nname = "b"\nmodel = "m"\n'
         ('[[station]]\nname = "a"\n', "key 'station.0.model' is missing"),
         ('[[station]]\nname = "A b"\nmodel = "m"\n', "station 'A b': give up to 64 small letters"),
         (STATION + STATION, "station a is there 2 times"),
-        (f'{STATION}[station.source]\nkind = "camera"\npath = "in"\n', "station.0.source.kind = 'camera'"),
+        (f'{STATION}[station.source]\nkind = "lamp"\npath = "in"\n', "station.0.source.kind = 'lamp'"),
+        (f'{CAMERA}url = ""\n', "url = '': give an address, a device such as /dev/video0 or a video file"),
+        (f'{CAMERA}url = "ftp://a/b"\n', "url = 'ftp://a/b': give one that begins with http, https, rtsp"),
+        (f'{CAMERA}url = "rtsp:///b"\n', "url = 'rtsp:///b': give one that begins with"),
+        (f'{CAMERA}url = "rtsp://me:secret@a/b"\n', "url = 'rtsp://a/b': put user:password in a variable"),
+        (f'{CAMERA}url = "a.mkv"\nlogin_variable = "A"\n', "login_variable: a device or a file asks for no"),
+        (f'{CAMERA}url = "/dev/video0"\nloop = true\n', "loop = true: only a video file is played again"),
+        (f'{CAMERA}url = "a.mkv"\npolicy = "latest"\n', "policy = 'latest': a video file waits until"),
+        (f'{CAMERA}url = "a.mkv"\npolicy = "some"\n', "policy = 'some': expected one of every, latest"),
+        (f'{CAMERA}url = "a.mkv"\ntimeout = 0\n', "timeout = 0: give 0.1 to 3600 seconds"),
+        (f'{CAMERA}url = "a.mkv"\ninterval = -1\n', "interval = -1: give 0 to 3600 seconds"),
+        (f'{CAMERA}url = "a.mkv"\noptions = {{ rate = 1 }}\n', "source.options.rate = 1: expected a string"),
+        (
+            f'{CAMERA}url = "/dev/video0"\n{OTHER}[station.source]\nkind = "camera"\nurl = "/dev/video0"\n',
+            "stations a and b would both use the camera /dev/video0",
+        ),
+        (f"{GENICAM}nodes = {{ Gain = [1] }}\n", r"nodes.Gain = \[1\]: give a number, a text, true or false"),
+        (f"{GENICAM}lag = 1e9\n", "lag = 1e\\+09: give 0 to 3600 seconds"),
         (f"{STATION}{SOURCE}settle = -1\n", "settle = -1: give 0 to 3600 seconds"),
         (f"{STATION}{SOURCE}rescan = 0\n", "rescan = 0: give 0.05 to 3600 seconds"),
         (f'{STATION}{SOURCE}pattern = "a/*.png"\n', "pattern = 'a/\\*.png'"),

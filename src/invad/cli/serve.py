@@ -316,7 +316,7 @@ def check(
         from invad.serve.plant.lineup import read_lineup
 
         read = read_lineup(lineup)
-        wrong = list(problems(read))
+        wrong = list(problems(read, voice.say))
         for line in wrong:
             voice.say(line)
         voice.say(counted(len(read.station), "station"))

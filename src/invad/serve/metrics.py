@@ -78,6 +78,12 @@ class Metrics(RunMetrics):
         self.source_waiting = Gauge(
             "invad_source_waiting", "Images that are there and not answered.", ["station"], registry=registry
         )
+        self.skipped = Counter(
+            "invad_frames_skipped",
+            "Frames that were left out because newer ones came.",
+            ["station"],
+            registry=registry,
+        )
         self.source_up = Gauge(
             "invad_source_up", "1 while a source can take images.", ["station"], registry=registry
         )

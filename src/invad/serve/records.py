@@ -164,7 +164,8 @@ class SourceState:
     """What a source does that brings parts by itself. place: where it looks. problem: why it takes nothing,
     in words, or None. waiting: images that are there and not answered. taken, failed: since the start;
     failed ones could not be judged. other: files left alone, because they are no images of the pattern.
-    elsewhere: another service on the same database brings them now."""
+    elsewhere: another service on the same database brings them now. skipped: frames for which there was no
+    room. note: what else people should know, in words, or None."""
 
     kind: str
     place: str
@@ -174,6 +175,8 @@ class SourceState:
     failed: int
     other: int
     elsewhere: bool = False
+    skipped: int = 0
+    note: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

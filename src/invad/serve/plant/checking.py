@@ -1,7 +1,9 @@
-"""Whether what a `line.toml` names can be used: models are opened, folders looked at, receivers reached."""
+"""Whether what a `line.toml` names can be used: models and cameras are opened, folders looked at, receivers
+reached."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 from invad.detector.opening import AUTO, open_detector
@@ -9,16 +11,20 @@ from invad.errors import InvadError, reason
 from invad.scoring.calibration import known_category
 from invad.serve.plant import modbus
 from invad.serve.plant.controllers import ModbusController
+from invad.serve.plant.feeds import described
 from invad.serve.plant.lineup import Lineup
-from invad.serve.plant.making import made_sink, opcua_password, require_package
+from invad.serve.plant.making import made_sink, opcua_password, opened_feed, require_package
 from invad.serve.plant.opcua.server import require_port, usable_identity
 from invad.serve.plant.outputs import OpcUaOutput
 from invad.serve.plant.sources import FolderSource
 from invad.system.files import is_folder
 
+LOOK_SECONDS = 2.0
+"""How long the frames of a camera are looked at."""
 
-def problems(lineup: Lineup) -> Iterator[str]:
-    """What is wrong, a line each."""
+
+def problems(lineup: Lineup, seen: Callable[[str], None] = lambda line: None) -> Iterator[str]:
+    """What is wrong, a line each. seen: is told of each camera what it sends."""
     opened: dict[str, object] = {}
     tried: set[str] = set()
     for station in lineup.station:
@@ -35,9 +41,16 @@ def problems(lineup: Lineup) -> Iterator[str]:
                 known_category(found, station.category)  # type: ignore[arg-type]
             except InvadError as error:
                 yield f"station {station.name}: {error}"
-        if station.source is not None:
+        if isinstance(station.source, FolderSource):
             for line in _of_folder(station.source):
                 yield f"station {station.name}: {line}"
+        elif station.source is not None:
+            try:
+                with closing(opened_feed(station.source)) as feed:
+                    sent = described(feed, LOOK_SECONDS)
+                seen(f"station {station.name}: {station.source.place}: {sent}")
+            except InvadError as error:
+                yield f"station {station.name}: {error}"
         if isinstance(station.controller, ModbusController):
             for line in _of_controller(station.controller, tried):
                 yield f"station {station.name}: {line}"

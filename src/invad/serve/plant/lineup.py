@@ -11,7 +11,7 @@ from invad.serve.options import station_name
 from invad.serve.plant.controllers import AnyController, ModbusController, OpcUaController
 from invad.serve.plant.opcua.settings import OpcUa
 from invad.serve.plant.outputs import AnyOutput, CsvOutput, FolderOutput, OpcUaOutput, ParquetOutput
-from invad.serve.plant.sources import AnySource, FolderSource
+from invad.serve.plant.sources import AnySource, CameraSource, FolderSource, GenicamSource
 from invad.system.plain import from_plain
 
 if sys.version_info >= (3, 11):
@@ -131,6 +131,31 @@ deadline = 2.0
 
 [station.controller]          # a PLC that is a client of the OPC UA server below; trigger, acknowledge, hold,
 kind = "opcua"                # review and watchdog are as above
+
+[[station]]                   # a camera of the network or of this machine, or a video file
+name = "press-3"
+model = "models/gasket"
+
+[station.source]
+kind = "camera"
+url = "rtsp://192.168.0.20/stream1"  # http://... for MJPEG, /dev/video0 for USB, or a video file
+policy = "every"              # "latest": newest frame, others are counted; "trigger": those asked for
+interval = 0.2                # least seconds between two frames that are judged; 0 is the default
+timeout = 5.0                 # seconds without an answer after which a camera is opened again
+lag = 0.05                    # of "trigger": seconds from exposure to arrival; left out: one frame
+loop = false                  # true: a video file is played again and again, as a camera would
+login_variable = "INVAD_CAMERA_LOGIN"  # of the environment, holds user:password
+options = { rtsp_transport = "tcp" }  # of FFmpeg; for USB video_size, framerate, input_format
+
+[[station]]                   # an industrial camera, by the GenTL producer of its maker
+name = "press-4"
+model = "models/gasket"
+
+[station.source]
+kind = "genicam"              # policy, interval, lag and timeout as above
+producer = "/opt/maker/lib/producer.cti"
+serial = "24012345"           # left out: the only one there is
+nodes = { PixelFormat = "Mono12", ExposureTime = 5000.0 }  # set in this order
 
 [opcua]                       # the OPC UA server that stations share; it runs while one of them uses it
 endpoint = "opc.tcp://127.0.0.1:4840/invad"   # 0.0.0.0 for other machines, which then need what is below
@@ -276,6 +301,7 @@ def _clashes(stations: tuple[Station, ...]) -> Iterator[str]:
             holder = taken.setdefault((one.controller.place, one.controller.base), one.name)
             if holder != one.name:
                 yield f"stations {holder} and {one.name} have the same registers at {one.controller.place}"
+    yield from _shared_cameras(stations)
     watched = [(one.name, one.source) for one in stations if isinstance(one.source, FolderSource)]
     for i, (name, source) in enumerate(watched):
         here = Path(source.path).resolve()
@@ -291,3 +317,16 @@ def _clashes(stations: tuple[Station, ...]) -> Iterator[str]:
             target = Path(getattr(source, key)).resolve()
             if target == here or (source.recursive and here in target.parents):
                 yield f"station {name}: {key} = {target} lies in its source; images would come back"
+
+
+def _shared_cameras(stations: tuple[Station, ...]) -> Iterator[str]:
+    """Cameras of this machine have one user at a time; those of a network may have several."""
+    users: dict[str, str] = {}
+    for one in stations:
+        source = one.source
+        is_device = isinstance(source, CameraSource) and source.is_device
+        if isinstance(source, CameraSource | GenicamSource) and (is_device or source.kind == "genicam"):
+            if source.place in users:
+                both = f"{users[source.place]} and {one.name}"
+                yield f"stations {both} would both use the camera {source.place}"
+            users[source.place] = one.name

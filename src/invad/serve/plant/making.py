@@ -1,14 +1,18 @@
 """From what a `line.toml` says to what does it; what a kind needs is imported when it is first made."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from invad.errors import ConfigError
 from invad.serve.delivery import Route, Sink
+from invad.serve.plant.camera import CameraWatch
 from invad.serve.plant.controllers import AnyController, Link, ModbusController, OpcUaController
+from invad.serve.plant.feeds import Feed
 from invad.serve.plant.folder import FolderWatch
+from invad.serve.plant.genicam import IndustrialCamera
 from invad.serve.plant.handshake import Handshake
 from invad.serve.plant.lineup import Lineup, Station
 from invad.serve.plant.opcua.control import OpcUaControl
@@ -27,14 +31,22 @@ from invad.serve.plant.outputs import (
 from invad.serve.plant.sinks import files, situation
 from invad.serve.plant.sinks.csv_files import CsvFiles
 from invad.serve.plant.sinks.pictures import Pictures
-from invad.serve.plant.sources import AnySource, Source
+from invad.serve.plant.sources import AnySource, CameraSource, FeedSource, FolderSource, Source
+from invad.serve.plant.streams import Stream
 from invad.serve.service import Service
 from invad.serve.webhook import Webhook
 
 
 def made_source(service: Service, station: Station, source: AnySource) -> Source:
     """A source that was not started."""
-    return FolderWatch(service, station, source)
+    if isinstance(source, FolderSource):
+        return FolderWatch(service, station, source)
+    return CameraWatch(service, station, source, partial(opened_feed, source))
+
+
+def opened_feed(source: FeedSource) -> Feed:
+    """A camera or video, open. Raises DataError or ConfigError in one line where it cannot be opened."""
+    return Stream(source) if isinstance(source, CameraSource) else IndustrialCamera(source)
 
 
 def made_sink(

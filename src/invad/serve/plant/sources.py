@@ -1,12 +1,16 @@
 """What parts can come from by themselves, as a `line.toml` says it, and what every such source does."""
 
+import os
+import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+from urllib.parse import quote, urlsplit
 
 from invad.errors import ConfigError
-from invad.serve.records import SourceState
+from invad.serve.records import Result, SourceState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +39,123 @@ class FolderSource:
         return replace(self, path=str(base / self.path), done=done, failed=failed)
 
 
-AnySource = FolderSource
+Policy = Literal["every", "latest", "trigger"]
+"""Which frames are judged: each; the newest when there is room, the others counted; those asked for."""
+
+SCHEMES = ("http", "https", "rtsp", "rtsps")
+MOST_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraSource:
+    """A camera at an address, at a device such as /dev/video0, or a video file; see EXAMPLE. Times in
+    seconds. login_variable: of the environment, holds user:password."""
+
+    kind: Literal["camera"]
+    url: str
+    policy: Policy = "every"
+    interval: float = 0.0
+    lag: float | None = None
+    timeout: float = 5.0
+    loop: bool = False
+    login_variable: str | None = None
+    options: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _require_times(self.interval, self.lag, self.timeout)
+        if not self.url:
+            raise ConfigError("url = '': give an address, a device such as /dev/video0 or a video file")
+        if "://" in self.url:
+            address = urlsplit(self.url)
+            if address.scheme not in SCHEMES or not address.hostname:
+                raise ConfigError(f"url = {self.place!r}: give one that begins with {', '.join(SCHEMES)}://")
+            if address.username is not None:
+                raise ConfigError(
+                    f"url = {self.place!r}: put user:password in a variable of the environment, and name it "
+                    "as login_variable"
+                )
+        elif self.login_variable is not None:
+            raise ConfigError("login_variable: a device or a file asks for no login; leave it out")
+        if self.loop and not self.is_file:
+            raise ConfigError("loop = true: only a video file is played again and again; leave it out")
+        if self.is_file and not self.loop and self.policy != "every":
+            raise ConfigError(
+                f"policy = {self.policy!r}: a video file waits until each frame is judged; choose 'every', "
+                "or play it as a camera would, with loop = true"
+            )
+
+    @property
+    def is_device(self) -> bool:
+        """Whether it is a camera of this machine."""
+        return re.match(r"/dev/", self.url) is not None
+
+    @property
+    def is_file(self) -> bool:
+        return not (self.is_device or "://" in self.url)
+
+    @property
+    def place(self) -> str:
+        """Where it is, without a password."""
+        return re.sub(r"(?<=://)[^/@]*@", "", self.url)
+
+    @property
+    def address(self) -> str:
+        """The url with its login. Raises ConfigError where the environment does not have it."""
+        if self.login_variable is None:
+            return self.url
+        if self.login_variable not in os.environ:
+            raise ConfigError(
+                f"the environment has no variable {self.login_variable}; set it before the service starts"
+            )
+        user, _, password = os.environ[self.login_variable].partition(":")
+        return self.url.replace("://", f"://{quote(user, '')}:{quote(password, '')}@", 1)
+
+    def below(self, base: Path) -> "CameraSource":
+        """With paths that do not depend on where the program was started."""
+        return replace(self, url=str(base / self.url)) if self.is_file else self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenicamSource:
+    """An industrial camera by the GenTL producer of its maker; see EXAMPLE. Times in seconds."""
+
+    kind: Literal["genicam"]
+    producer: str
+    serial: str | None = None
+    nodes: dict[str, Any] = field(default_factory=dict)
+    policy: Policy = "every"
+    interval: float = 0.0
+    lag: float | None = None
+    timeout: float = 5.0
+
+    def __post_init__(self) -> None:
+        _require_times(self.interval, self.lag, self.timeout)
+        for name, value in self.nodes.items():
+            if not isinstance(value, bool | int | float | str):
+                raise ConfigError(f"nodes.{name} = {value!r}: give a number, a text, true or false")
+
+    @property
+    def place(self) -> str:
+        """Which camera it is."""
+        return self.producer if self.serial is None else f"{self.producer}, serial {self.serial}"
+
+    def below(self, base: Path) -> "GenicamSource":
+        """With paths that do not depend on where the program was started."""
+        return replace(self, producer=str(base / self.producer))
+
+
+FeedSource = CameraSource | GenicamSource
+"""What gives frames."""
+
+AnySource = FolderSource | CameraSource | GenicamSource
 """Grows with each kind; the key `kind` tells them apart."""
+
+
+def _require_times(interval: float, lag: float | None, timeout: float) -> None:
+    times = (("interval", 0.0, interval), ("lag", 0.0, lag or 0.0), ("timeout", 0.1, timeout))
+    for name, low, value in times:
+        if not low <= value <= MOST_SECONDS:
+            raise ConfigError(f"{name} = {value:g}: give {low:g} to {MOST_SECONDS:g} seconds")
 
 
 class Source(ABC):
@@ -53,3 +172,16 @@ class Source(ABC):
     @abstractmethod
     def state(self) -> SourceState:
         """What it does now."""
+
+    def take(self, part_id: str | None, lot: str | None, request_id: str) -> "Future[Result]":
+        """Judge the next picture that shows what is there now, for whoever has a trigger.
+
+        request_id: one for each part; the same one gives the result that there is. May be called from any
+        thread and returns at once. The future always ends: with the result when it is stored, with Refused
+        where the source cannot see, or as `Service.submit` says. Raises ConfigError for a source that brings
+        parts by itself, and Refused where another service has it.
+        """
+        raise ConfigError(
+            "its source brings parts by itself; a trigger needs one of kind camera or genicam with "
+            "policy = 'trigger'"
+        )

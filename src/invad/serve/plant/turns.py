@@ -3,10 +3,11 @@
 import logging
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from dataclasses import replace
 
 from invad.serve.plant.sources import Source
-from invad.serve.records import SourceState
+from invad.serve.records import Refused, Result, SourceState
 from invad.serve.store.leases import Leases
 
 LOG = logging.getLogger("invad.serve")
@@ -35,6 +36,11 @@ class InTurn(Source):
 
     def state(self) -> SourceState:
         return replace(self._source.state(), elsewhere=not self._runs)
+
+    def take(self, part_id: str | None, lot: str | None, request_id: str) -> "Future[Result]":
+        if not self._runs:
+            raise Refused("another service has the source of this station", 503, 1, "source")
+        return self._source.take(part_id, lot, request_id)
 
     def _work(self) -> None:
         while not self._closing.is_set():
