@@ -96,8 +96,10 @@ class Runtime(oip.Judge):
         answers = self.submit(images, category)
         found = await asyncio.gather(*(asyncio.wrap_future(one) for one in answers), return_exceptions=True)
         for one in found:
-            if isinstance(one, BaseException):  # what is no error of ours is in the log already
-                raise (one if isinstance(one, InvadError) else InvadError("the engine failed; see the log"))
+            if isinstance(one, InvadError):
+                raise one
+            if isinstance(one, BaseException):  # it is in the log already
+                raise InvadError("the engine failed; the log of the runtime says why")
         return [one for one in found if isinstance(one, oip.Judged)]
 
     def submit(self, images: Sequence[oip.Image], category: str | None) -> "list[Future[oip.Judged]]":
