@@ -38,15 +38,15 @@ SURFACE = {
     "--keep-models --device --json --split --strict --backbone --weights",
     "benchmark rescore": "PREDICTIONS --metrics --output --json",
     "serve run": "MODEL|LINE.toml --data --port --host --no-auth --stateless --model-name --key-file "
-    "--engine --device --queue --batch --streams --threads --database --keep-good --keep-flagged "
-    "--keep-rows --audit-share --notice-every --reserve "
+    "--engine --device --queue --batch --streams --threads --database --pictures --keep-good "
+    "--keep-flagged --keep-rows --audit-share --notice-every --reserve "
     "--max-body --webhook --prefix --tls-certificate --tls-key",
-    "serve backup": "--data --output --json",
-    "serve restore": "BACKUP --data --json",
+    "serve backup": "--data --output --pictures --json",
+    "serve restore": "BACKUP --data --pictures --json",
     "serve init": "--example",
     "serve schema": "",
-    "serve check": "LINE.toml --data --database --json",
-    "serve verdicts": "--data --output --station --database --json",
+    "serve check": "LINE.toml --data --database --pictures --json",
+    "serve verdicts": "--data --output --station --database --pictures --json",
     "serve key": "--data --scopes --stations --name --database --json",
     "serve user add": "NAME --data --role --database",
     "serve user list": "--data --database --json",

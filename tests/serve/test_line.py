@@ -327,7 +327,7 @@ def test_below_the_reserve_rows_are_kept_and_pictures_are_not(made, monkeypatch)
 def test_a_picture_that_cannot_be_written_costs_no_result(made, monkeypatch):
     service = made()
 
-    def full(*_):
+    def full(*_, **__):
         raise DataError("No space left on device")
 
     monkeypatch.setattr(service.files, "put", full)
@@ -522,13 +522,3 @@ def test_of_pixels_that_are_not_kept_the_digest_is_known(made, monkeypatch):
     assert (found.image_kept, found.map_kept) == (False, False)
     assert found.image_sha256 == sha256(encode_png(pixels)).hexdigest()
     assert service.inspect(pixels, request_id="r").id == found.id
-
-
-def test_a_file_of_pixels_that_could_not_be_judged_is_not_held(made, monkeypatch):
-    service = made(Greys(fails=7.0))
-    # A large picture is encoded for longer than a run takes that fails.
-    monkeypatch.setattr(storing, "encode_png", lambda pixels: time.sleep(0.2) or encode_png(pixels))
-    with pytest.raises(RuntimeError, match="has a fault"):
-        service.inspect(np.full((3, 4, 3), 7, np.uint8))
-    time.sleep(0.3)
-    assert not service.files._in_use

@@ -43,7 +43,8 @@ def begin(tmp_path, new_database, monkeypatch):
         def go(detector=None, folder=None, **options):
             folder = folder or tmp_path / f"service-{next(count)}"
             options = Options(**{"reserve": 0, **options})
-            service = Service(detector or Greys(), folder, database=new_database, options=options)
+            where = {"database": new_database, "pictures": (tmp_path / "share").as_uri()}
+            service = Service(detector or Greys(), folder, **where, options=options)
             return ends.enter_context(service)
 
         yield go
@@ -232,6 +233,8 @@ def test_a_sink_is_told_by_one_service_in_the_order_of_storing(begin):
 def test_one_service_sweeps_and_another_goes_on(begin, monkeypatch):
     first, second = begin(), begin()
     assert (first.database.leases.has(SWEEP), second.database.leases.has(SWEEP)) == (True, False)
+    second.refresh_metrics()
+    assert 'invad_lease{name="sweep"} 0.0' in second.metrics.text().decode()
     swept = threading.Event()
     monkeypatch.setattr("invad.serve.store.retention.sweep", lambda *all: swept.set() or _nothing())
     assert not swept.wait(0.3)
@@ -337,6 +340,7 @@ def test_a_process_that_is_killed_loses_nothing_and_another_delivers(
     """kill -9 of the one that owns the sink, in the middle of the parts of both."""
     address = f"http://127.0.0.1:{receiver.server_port}/"
     options = ("--no-auth", "--database", new_database, "--webhook", address)
+    options += ("--pictures", (tmp_path / "share").as_uri())
     first, second = (start(tmp_path / name, *options) for name in ("first", "second"))
     good, _ = pictures
 

@@ -358,24 +358,44 @@ def test_pictures_go_by_decision_and_only_when_no_row_keeps_them(database, tmp_p
     }
 
 
-def test_a_picture_that_comes_again_while_it_expires_stays(database, tmp_path):
+def listed(database):
+    with database.read() as connection:
+        return connection.execute(select(expired_file.c.kind, expired_file.c.removed)).all()
+
+
+def test_a_picture_that_comes_again_while_it_expires_is_written_anew(database, tmp_path, monkeypatch):
+    """Somebody who has seen the file, and names it in a row only after it was deleted, is told."""
     files = Files(tmp_path / "files")
     digest = files.put("image", b"a")
     add(database, row("good", 0, "a"))
-    files.hold([("image", digest)])  # a part with the same picture is under way
+    with database.write() as connection:
+        assert retention.want(connection, [("image", digest)]) == set()  # which is no news
     retention.sweep(database, files, Retention(good=0), DAY_MS, lambda: False)
-    assert files.get("image", digest) == b"a"
-    add(database, row("good", 2 * DAY_MS, "a"))
-    files.release([("image", digest)])
+    assert files.get("image", digest) is None
+    assert {kind for kind, removed in listed(database) if removed} == {"image", "map"}
+    with database.write() as connection:
+        assert retention.want(connection, [("image", digest), ("map", "0" * 64)]) == {("image", digest)}
+        files.put("image", b"a", anew=True)
+        results.insert(connection, [row("good", 2 * DAY_MS, "a")], nobody)
     assert retention.remove_expired(database, files) == 0
     assert files.get("image", digest) == b"a"
-    with database.read() as connection:
-        assert (
-            connection.scalar(
-                select(func.count()).select_from(expired_file).where(expired_file.c.kind == "image")
-            )
-            == 0
-        )
+    later = now_ms() + 2 * retention.REMOVED_MS
+    monkeypatch.setattr(retention, "now_ms", lambda: later)
+    retention.remove_expired(database, files)
+    assert listed(database) == []
+
+
+def test_a_picture_that_is_named_again_before_it_was_deleted_stays(database, tmp_path, monkeypatch):
+    files = Files(tmp_path / "files")
+    digest = files.put("image", b"a")
+    add(database, row("good", 0, "a"))
+    with monkeypatch.context() as first:  # only named
+        first.setattr(retention, "remove_expired", lambda *all: 0)
+        retention.sweep(database, files, Retention(good=0), DAY_MS, lambda: False)
+    add(database, row("good", 2 * DAY_MS, "a"))
+    retention.remove_expired(database, files)
+    assert files.get("image", digest) == b"a"
+    assert listed(database) == []
 
 
 def test_rows_go_when_no_sink_waits_for_them(database, tmp_path):
@@ -428,7 +448,10 @@ def test_a_file_is_written_once_and_whole(tmp_path):
 def test_what_was_begun_and_not_finished_is_forgotten(tmp_path):
     files = Files(tmp_path)
     (files.unfinished / "1-1").write_bytes(b"half")
-    files.empty_unfinished()
+    shared = Files(tmp_path, shared=True)
+    shared.begin()
+    assert len(list(files.unfinished.iterdir())) == 1  # another service may be writing it
+    files.begin()
     assert list(files.unfinished.iterdir()) == []
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from invad.cli.options import JsonOption, split_names
-from invad.cli.serve import DatabaseOption, DataOption, require_installed
+from invad.cli.serve import DatabaseOption, DataOption, PicturesOption, require_installed
 from invad.cli.voice import Voice
 
 
@@ -38,6 +38,7 @@ def verdicts(
     output: Annotated[Path, typer.Option(metavar="DIR", help="A new folder for images and masks.")],
     station: Annotated[str | None, typer.Option(help="Of this station alone. Default: of all.")] = None,
     database: DatabaseOption = None,
+    pictures: PicturesOption = None,
     json: JsonOption = None,
 ) -> None:
     """Write what people said of parts as a data set in the layout of MVTec AD, for 'invad evaluate'.
@@ -49,7 +50,7 @@ def verdicts(
     require_installed()
     from invad.serve.store.judged import export
 
-    written = export(data, database, output, station)
+    written = export(data, database, output, station, pictures)
     voice.warn(*written.left_out)
     if written.without_masks:
         count = len(written.without_masks)

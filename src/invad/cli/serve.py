@@ -55,6 +55,14 @@ DatabaseOption = Annotated[
         help="PostgreSQL in place of a file in the data folder: postgresql+psycopg://USER@HOST/NAME.",
     ),
 ]
+PicturesOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        rich_help_panel=KEEPING,
+        help="Images and maps there in place of the data folder: s3://BUCKET/PREFIX, file:///FOLDER.",
+    ),
+]
 
 
 def run(
@@ -128,6 +136,7 @@ def run(
     ] = 1,
     threads: ThreadsOption = None,
     database: DatabaseOption = None,
+    pictures: PicturesOption = None,
     keep_good: Annotated[
         float, typer.Option(min=0, rich_help_panel=KEEPING, help="Days that images of good parts are kept.")
     ] = 7,
@@ -230,7 +239,14 @@ def run(
     lineup = read_lineup(model) if is_lineup(model) else None
     judging = model if lineup is None else lineup.models
     with Service(
-        judging, data, database=database, options=options, engine=engine, device=device, threads=threads
+        judging,
+        data,
+        database=database,
+        pictures=pictures,
+        options=options,
+        engine=engine,
+        device=device,
+        threads=threads,
     ) as service:
         log_to_standard_error()
 
@@ -265,6 +281,7 @@ def schema() -> None:
 def backup(
     data: DataOption,
     output: Annotated[Path, typer.Option(metavar="DIR", help="Folder of the copy; a second one adds to it.")],
+    pictures: PicturesOption = None,
     json: JsonOption = None,
 ) -> None:
     """Copy a data folder while its service runs: the rows of one moment and the files they name."""
@@ -272,13 +289,14 @@ def backup(
     require_installed()
     from invad.serve.store.backup import backup
 
-    copied = backup(data, output)
+    copied = backup(data, output, pictures)
     _say_copied(voice, output, copied)
 
 
 def restore(
     backup: Annotated[Path, typer.Argument(metavar="BACKUP", help="Folder written by 'invad serve backup'.")],
     data: DataOption,
+    pictures: PicturesOption = None,
     json: JsonOption = None,
 ) -> None:
     """Make a data folder of a backup, which is checked first."""
@@ -286,7 +304,7 @@ def restore(
     require_installed()
     from invad.serve.store.backup import restore
 
-    _say_copied(voice, data, restore(backup, data))
+    _say_copied(voice, data, restore(backup, data, pictures))
 
 
 def check(
@@ -298,6 +316,7 @@ def check(
         typer.Option("--data", metavar="DIR", help="Folder of a service that is stopped."),
     ] = None,
     database: DatabaseOption = None,
+    pictures: PicturesOption = None,
     json: JsonOption = None,
 ) -> None:
     """Say what is wrong with a file of stations, or with a data folder whose service is stopped.
@@ -326,7 +345,7 @@ def check(
     if data is not None:
         from invad.serve.store.backup import check
 
-        found = check(data, database)
+        found = check(data, database, pictures)
         for line in (*found.damaged, *found.lost, *found.unnamed):
             voice.say(line)
         voice.say(f"{counted(found.results, 'result')}, {counted(found.files, 'file')}")

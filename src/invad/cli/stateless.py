@@ -9,7 +9,17 @@ from invad.cli.voice import Voice
 from invad.errors import ConfigError
 
 KEEPING = (
-    *("data", "database", "keep_good", "keep_flagged", "keep_rows", "audit_share", "notice_every", "reserve"),
+    *(
+        "data",
+        "database",
+        "pictures",
+        "keep_good",
+        "keep_flagged",
+        "keep_rows",
+        "audit_share",
+        "notice_every",
+        "reserve",
+    ),
     "webhook",
 )
 """Options of what a service keeps."""

@@ -10,7 +10,7 @@ needs no server.
 
 Order of imports: ids, options, records, payload, verdicts, archives, client, store, limits, metrics, models,
 given, pictures, parts, storing, line, shadowing, delivery, webhook, recalibration, hints, watching,
-following, sweeping, accounts, service, trends, reviewing, versions, web, plant, pages, app,
+following, sweeping, readiness, accounts, service, trends, reviewing, versions, web, plant, pages, app,
 connections, listening, stateless, running.
 """
 

@@ -1,16 +1,19 @@
 """The models that a start, or a file of stations, is told to use, put to work where they are new."""
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sqlalchemy import Connection
 
+from invad.errors import DataError
 from invad.runtime.predictor import Predictor
 from invad.serve.models import Loaded, Models, told_of
 from invad.serve.options import DEFAULT_STATION
 from invad.serve.store import stations
 from invad.serve.store.database import note
 
+LOG = logging.getLogger("invad.serve")
 Given = str | Path | Predictor
 """A folder of a model or bundle, or a detector."""
 
@@ -51,7 +54,12 @@ def take_given(connection: Connection, given: Loaded | Mapping[str, Loaded]) -> 
 def _open(models: Models, model: Given) -> Loaded:
     if isinstance(model, Predictor):
         return models.hold("model", model)
-    return models.give(Path(model))
+    loaded = models.give(Path(model))
+    try:
+        models.share(loaded.hash)
+    except DataError as error:  # it runs here; other services say that they cannot have it
+        LOG.error("the model was not shared with other services: %s", error)
+    return loaded
 
 
 def _distinct(models: Iterable[Loaded]) -> list[Loaded]:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence, Set
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 
 import numpy as np
@@ -28,7 +28,7 @@ from invad.serve.pictures import statistics
 from invad.serve.records import Awaited, Part, Refused, Result
 from invad.serve.store import results
 from invad.serve.store.database import Database, now_ms, said
-from invad.serve.store.files import Files
+from invad.serve.store.files import Pictures
 from invad.serve.storing import Committer
 
 LOG = logging.getLogger("invad.serve")
@@ -41,7 +41,7 @@ class Line:
         self,
         models: Models,
         database: Database,
-        files: Files,
+        files: Pictures,
         in_force: InForce,
         options: Options,
         metrics: Metrics,
@@ -169,12 +169,10 @@ class Line:
 
     def _finish(self, job: Job, outcome: Result | BaseException) -> None:
         """Answer a part, which then is under way no more."""
-        if job.image is not None:
-            wait([job.image])  # the digest of pixels, which it holds, is known only then
-        self.files.release(job.held)
         if job.pixels is not None:
             self.pixels.give(job.pixel_bytes)
             job.pixels = job.prediction = None
+        job.map_png = b""
         with self._idle:
             self._under_way -= 1
             self._bytes -= job.bytes_held
@@ -236,7 +234,9 @@ class Line:
     def _has_room(self) -> bool:
         """Whether the disk takes pictures. Raises Refused when it does not even take rows."""
         free = self.files.free_bytes()
-        if free < self.options.reserve / 4:
+        if free is None:
+            return True
+        if free < self.options.reserve / 4 and not self.files.shared:
             self.metrics.rejected.labels("disk").inc()
             raise Refused("the disk is full; free space and send it again", 503, 60, code="disk")
         return free >= self.options.reserve

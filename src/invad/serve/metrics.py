@@ -32,6 +32,9 @@ class RunMetrics:
         )
         self.queue = Gauge("invad_queue_parts", "Parts under way.", registry=registry)
         self.ready = Gauge("invad_ready", "1 when parts are taken.", registry=registry)
+        self.lease = Gauge(
+            "invad_lease", "1 for what this one of several services does alone.", ["name"], registry=registry
+        )
         self.model = Gauge(
             "invad_model", "1 for the model that judges.", ["model", "hash", "engine"], registry=registry
         )

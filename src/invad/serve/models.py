@@ -4,21 +4,27 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from invad.detector.opening import AUTO, open_detector
 from invad.errors import ArtifactError, ConfigError, DataError, NotCalibratedError
-from invad.runtime.bundle import is_bundle, named_files
+from invad.runtime.bundle import is_bundle, named_files, read_bundle
 from invad.runtime.predictor import Predictor
+from invad.serve.archives import pack, unpack
 from invad.serve.options import Options
 from invad.serve.store.backup import UNFINISHED_MODEL
+from invad.serve.store.files import Pictures
 from invad.system.files import is_folder, make_folder, writing
 
 LOG = logging.getLogger("invad.serve")
 GPU_BATCH = 8
+MOST_SHARED = 1 << 40
+"""Bytes of a version that another service has shared, which was bounded when it came."""
+
 TOLD = (
     *("preset", "format", "precision", "backbone", "backbone_source", "input_hw", "grid_hw", "size_hw"),
     *("created", "recalibrated", "invad_version", "model_hash"),
@@ -53,9 +59,10 @@ class Opening:
 class Models:
     """The versions of a service, and which of them judges or shadows at each station."""
 
-    def __init__(self, folder: Path, options: Options, opening: Opening):
-        """folder: holds a folder for each version. Raises DataError when nothing can be written there."""
-        self.folder, self.options, self.opening = folder, options, opening
+    def __init__(self, folder: Path, options: Options, opening: Opening, shared: Pictures | None = None):
+        """folder: holds a folder for each version. shared: where other services find versions of this one,
+        and this one theirs. Raises DataError when nothing can be written there."""
+        self.folder, self.options, self.opening, self.shared = folder, options, opening, shared
         make_folder(folder)
         for left in folder.glob(f"{UNFINISHED_MODEL}*"):
             shutil.rmtree(left, ignore_errors=True)
@@ -156,7 +163,7 @@ class Models:
             ready = self._ready.get((hash, shadowing))
         if ready is not None:
             return replace(ready, name=name)
-        if not is_folder(self.path(hash)):
+        if not is_folder(self.path(hash)) and not self._fetched(hash):
             raise ArtifactError(f"{self.path(hash)}: is gone; restore a backup, or start with another model")
         opening = replace(self.opening, threads=1) if shadowing else self.opening
         loaded = open_alone(self.path(hash), name, self.options, opening)
@@ -166,8 +173,46 @@ class Models:
             self._ready[hash, shadowing] = loaded
         return loaded
 
+    def share(self, hash: str) -> None:
+        """Let other services find a version, if there are any. Raises DataError, ArtifactError."""
+        if self.shared is None or not is_folder(self.path(hash)) or self.shared.has(_shared_name(hash)):
+            return
+        with self._archive(hash) as archive:
+            with archive.open("wb") as file:
+                pack(self.path(hash), file)
+            self.shared.save(_shared_name(hash), archive)
+
+    def _fetched(self, hash: str) -> bool:
+        """Whether another service has shared a version, which then is kept here. Raises ArtifactError,
+        DataError."""
+        if self.shared is None:
+            return False
+        folder = self.folder / f"{UNFINISHED_MODEL}{hash[:16]}"
+        with self._archive(hash) as archive:
+            if not self.shared.fetch(_shared_name(hash), archive):
+                return False
+            shutil.rmtree(folder, ignore_errors=True)
+            unpack(archive, folder, MOST_SHARED)
+        # What it holds is looked at before it runs: graphs may have code of their own.
+        if is_bundle(folder) and read_bundle(folder)[1] != hash:
+            raise ArtifactError(f"{self.shared.where}: holds another version as {hash[:12]}; upload it again")
+        self.adopt(folder, hash)
+        return True
+
+    @contextmanager
+    def _archive(self, hash: str) -> Iterator[Path]:
+        """A file beside the folders, which is gone afterwards."""
+        archive = self.folder / f"{UNFINISHED_MODEL}{hash[:16]}.zip"
+        with writing(archive):
+            try:
+                yield archive
+            finally:
+                archive.unlink(missing_ok=True)
+
     def remove(self, hash: str) -> None:
         """Delete the folder of a version that the database names as retired. Raises DataError."""
+        if self.shared is not None:
+            self.shared.drop(_shared_name(hash))
         with writing(self.path(hash)):
             if is_folder(self.path(hash)):
                 shutil.rmtree(self.path(hash))
@@ -176,6 +221,10 @@ class Models:
         """As `remove`, of several."""
         for hash in hashes:
             self.remove(hash)
+
+
+def _shared_name(hash: str) -> str:
+    return f"model/{hash}.zip"
 
 
 def open_alone(folder: Path, name: str, options: Options, opening: Opening) -> Loaded:

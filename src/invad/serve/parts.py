@@ -39,9 +39,9 @@ class Job:
     pixels: Pixels | None = None
     pixel_bytes: int = 0
     picture: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    held: list[tuple[str, str]] = field(default_factory=list)
     key: str = ""
     image: "Future[bool] | None" = None  # whether its file is kept, when it is known
+    map_png: bytes = b""
     due: float | None = None  # when it is late
     awaited: bool = False  # by a controller, which counts it when it is late
     bytes_held: int = 0

@@ -1,12 +1,12 @@
 """One model, one data folder, and the parts that pass: the service without its network."""
 
 import logging
+import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -28,17 +28,18 @@ from invad.serve.metrics import Metrics
 from invad.serve.models import Loaded, Models, Opening
 from invad.serve.options import DEFAULT_STATION, Options, station_name
 from invad.serve.parts import Job
+from invad.serve.readiness import Readiness, look
 from invad.serve.records import Inspector, Part, Refused, Result, SourceState, require_word
 from invad.serve.shadowing import Shadow
 from invad.serve.store import keys, results, reviews, stations
 from invad.serve.store.backup import FILES, MODELS
 from invad.serve.store.database import Database, note, now_ms
-from invad.serve.store.files import Files
+from invad.serve.store.objects import open_pictures
 from invad.serve.store.stations import Revision
 from invad.serve.sweeping import Sweeper
 from invad.serve.watching import Watch
 from invad.serve.webhook import NAME, Webhook
-from invad.system.files import is_folder, make_folder
+from invad.system.files import make_folder
 from invad.system.lock import sole_writer
 
 LOG = logging.getLogger("invad.serve")
@@ -48,14 +49,6 @@ DRAIN_SECONDS = 15.0
 CHECKED_SECONDS = 1.0
 DEFAULTS = Options()
 Changed = TypeVar("Changed")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Readiness:
-    """Whether parts are taken and kept. checks: by what was looked at, "ok" or what is wrong, in words."""
-
-    ready: bool
-    checks: Mapping[str, str]
 
 
 class Service(Inspector):
@@ -70,6 +63,7 @@ class Service(Inspector):
         data: str | Path,
         *,
         database: str | None = None,
+        pictures: str | None = None,
         options: Options = DEFAULTS,
         engine: str = AUTO,
         device: str | None = None,
@@ -77,7 +71,9 @@ class Service(Inspector):
     ):
         """model: folder of 'invad train' or 'invad export', or a detector that was saved or loaded; for
         several stations one of each, by name. data: the folder of images, maps and, without a PostgreSQL
-        `database` URL, of the rows; made if need be.
+        `database` URL, of the rows; made if need be. pictures: address
+        of images and maps, in place of the data folder, such as s3://BUCKET/PREFIX or file:///FOLDER. Several
+        services may have one PostgreSQL database, with a data folder each and `pictures` in one place.
         engine, device, threads: as of `invad predict`.
 
         Raises DataError when another service uses the folder or nothing can be written there, ArtifactError
@@ -88,13 +84,15 @@ class Service(Inspector):
         try:
             make_folder(self.folder)
             self._open.enter_context(sole_writer(self.folder, "service"))
+            self.files = open_pictures(self.folder / FILES, pictures)
             self.database = self._opened(database)
             self._open.callback(self.database.close)
-            self.files = Files(self.folder / FILES)
-            self.files.empty_unfinished()
+            self._agree_on_pictures()
+            self.files.begin()
             self.options = options
             opening = Opening(engine=engine, device=device, threads=threads)
-            self.models = Models(self.folder / MODELS, options, opening)
+            shared = self.files if self.database.is_shared else None
+            self.models = Models(self.folder / MODELS, options, opening, shared)
             given = open_given(self.models, model)
             self.metrics = Metrics()
             self.keyring = keys.Keyring(self.database)
@@ -276,13 +274,19 @@ class Service(Inspector):
         """Those that are not counted as they happen."""
         ready = self.readiness()
         self.metrics.ready.set(ready.ready)
-        self.metrics.free.set(self.files.free_bytes())
+        self.metrics.free.set(self.free_bytes())
         self.watch.refresh_metrics()
         with self.database.read() as connection:
             count, oldest = reviews.waiting(connection)
         self.metrics.review.set(count)
         self.metrics.review_age.set(0 if oldest is None else max(0, now_ms() - oldest) / 1000)
         self.deliveries.refresh_metrics()
+        for name, is_held in self.database.leases.states().items():
+            self.metrics.lease.labels(name).set(is_held)
+
+    def free_bytes(self) -> int:
+        """Of the disk that the data folder is on."""
+        return shutil.disk_usage(self.folder).free
 
     def first_key(self) -> str | None:
         """The secret of a new key for everything, where the service has no keys yet."""
@@ -322,18 +326,28 @@ class Service(Inspector):
 
     def _opened(self, url: str | None) -> Database:
         """The database. Images without rows would be a database that was lost, so that is refused."""
-        images = self.folder / FILES / "image"
-        has_images = is_folder(images) and any(images.iterdir())
         database = Database(self.folder, url)
-        if has_images and database.is_new:
+        try:
+            if database.is_new and next(self.files.names(), None) is not None:
+                if database.path is not None:
+                    database.path.unlink()
+                raise ArtifactError(
+                    f"{self.files.where}: holds images and {database.name} has no rows of them; restore a "
+                    "backup with 'invad serve restore', or choose a new folder"
+                )
+        except BaseException:
             database.close()
-            if database.path is not None:
-                database.path.unlink()
-            raise ArtifactError(
-                f"{self.folder}: holds images and {database.name} has no rows of them; restore a backup with "
-                "'invad serve restore', or choose a new folder"
-            )
+            raise
         return database
+
+    def _agree_on_pictures(self) -> None:
+        """Raises DataError where other services on the database keep theirs elsewhere."""
+        if self.database.is_shared:
+            with self.database.write():  # so that of two that start at once one makes the identity
+                identity = self.files.identity()
+            self.database.leases.agree(
+                identity, "other services keep pictures elsewhere; start all with the same --pictures"
+            )
 
     def _take_given(self, given: Loaded | Mapping[str, Loaded]) -> None:
         with self.database.write() as connection:
@@ -371,15 +385,9 @@ class Service(Inspector):
         self.shadow.offer(jobs)
 
     def _look(self) -> Readiness:
-        problem = self.database.problem()
-        free, reserve = self.files.free_bytes(), self.options.reserve
-        checks = {
-            "model": self.following.problem or "ok",
-            "database": problem or "ok",
-            "disk": "ok" if free >= reserve else f"{free} bytes are free, {reserve} are reserved",
-            "line": "stopping" if self.line.closing else "ok",
-        }
-        return Readiness(ready=all(value == "ok" for value in checks.values()), checks=checks)
+        line = "stopping" if self.line.closing else None
+        reserve, model = self.options.reserve, self.following.problem
+        return look(self.database, self.files, reserve, model=model, line=line)
 
 
 def _names(connection: Connection) -> dict[str, str]:

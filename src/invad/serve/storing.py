@@ -24,9 +24,9 @@ from invad.serve.metrics import Metrics
 from invad.serve.parts import Job, other_image, since
 from invad.serve.pictures import encode_map
 from invad.serve.records import SCHEMA, Milliseconds, Picture, Refused, Result, utc
-from invad.serve.store import results
+from invad.serve.store import results, retention
 from invad.serve.store.database import Database, said
-from invad.serve.store.files import Files
+from invad.serve.store.files import Pictures
 
 LOG = logging.getLogger("invad.serve")
 MOST_REGIONS = 100
@@ -47,7 +47,7 @@ class Committer:
     def __init__(
         self,
         database: Database,
-        files: Files,
+        files: Pictures,
         in_force: InForce,
         metrics: Metrics,
         finish: Callable[[Job, Result | BaseException], None],
@@ -134,11 +134,9 @@ class Committer:
             )
         # The image was handed to the same threads before, so it is written or being written.
         image_kept = job.image is not None and job.image.result()
-        map_png = encode_map(prediction.anomaly_map) if image_kept else b""
-        map_sha256 = sha256(map_png).hexdigest() if image_kept else ""
-        if image_kept:
-            self._hold(job, "map", map_sha256)
-        map_kept = image_kept and self._keep("map", map_png, map_sha256)
+        job.map_png = encode_map(prediction.anomaly_map) if image_kept else b""
+        map_sha256 = sha256(job.map_png).hexdigest() if image_kept else ""
+        map_kept = image_kept and self._keep("map", job.map_png, map_sha256)
         found = regions(prediction.anomaly_map, limits.map[0])[:MOST_REGIONS] if peak > limits.map[0] else ()
         record = Result(
             schema=SCHEMA,
@@ -189,18 +187,12 @@ class Committer:
             self.metrics.stage.labels("encode").observe(time.monotonic() - started)
         if not has_room:
             return False
-        self._hold(job, "image", job.digest)
         return self._keep("image", body, job.digest)
 
-    def _hold(self, job: Job, kind: str, digest: str) -> None:
-        """Keep a file from being removed until the row that names it is there."""
-        job.held.append((kind, digest))
-        self.files.hold([(kind, digest)])
-
-    def _keep(self, kind: str, content: bytes, digest: str) -> bool:
+    def _keep(self, kind: str, content: bytes, digest: str, *, anew: bool = False) -> bool:
         """Write a file; a disk that does not take it costs the file, not the result."""
         try:
-            self.files.put(kind, content, digest)
+            self.files.put(kind, content, digest, anew=anew)
         except DataError as error:
             self.metrics.errors.labels("file").inc()
             LOG.error("a file was not kept: %s", error)
@@ -257,15 +249,36 @@ class Committer:
         answers = self._answered_elsewhere(connection, jobs, there)
         # Nobody else writes until the end of the transaction, so ids rise in the order of storing.
         self.ids.follow(results.newest_id(connection))
+        new = [
+            job
+            for job, row, answer in zip(jobs, rows, answers, strict=True)
+            if answer is None and row.result.id not in there
+        ]
+        self._keep_expired(connection, new)
         missing = []
-        for job, row, answer in zip(jobs, rows, answers, strict=True):
-            if answer is None and row.result.id not in there:
-                stamped = replace(row.result, id=self.ids.new(), late=_is_late(job))
-                job.stored = replace(row, result=stamped)
-                missing.append(job.stored)
+        for job in new:
+            assert job.stored is not None
+            stamped = replace(job.stored.result, id=self.ids.new(), late=_is_late(job))
+            job.stored = replace(job.stored, result=stamped)
+            missing.append(job.stored)
         if missing:
             results.insert(connection, missing, self.sinks)
         return answers
+
+    def _keep_expired(self, connection: Connection, jobs: Sequence[Job]) -> None:
+        """Write files again that may have been deleted since they were seen: an older part with the same
+        picture has expired."""
+        names = {name for job in jobs for name in _files(job)}
+        for kind, digest in sorted(retention.want(connection, names)) if names else ():
+            job = next(one for one in jobs if (kind, digest) in _files(one))
+            body = job.part.body
+            image = encode_png(body) if isinstance(body, np.ndarray) else body
+            if self._keep(kind, image if kind == "image" else job.map_png, digest, anew=True):
+                continue
+            for one in jobs:
+                if one.stored is not None and (kind, digest) in _files(one):
+                    gone = replace(one.stored.result, image_kept=False, map_kept=False)
+                    one.stored = replace(one.stored, result=gone, map_sha256=None)
 
     def _answered_elsewhere(
         self, connection: Connection, jobs: Sequence[Job], own: Set[str]
@@ -294,6 +307,14 @@ class Committer:
 
 def _is_late(job: Job) -> bool:
     return job.due is not None and time.monotonic() >= job.due
+
+
+def _files(job: Job) -> list[tuple[str, str]]:
+    """(kind, digest) of those that its row names."""
+    assert job.stored is not None
+    record = job.stored.result
+    image = [("image", record.image_sha256)] if record.image_kept else []
+    return image + ([("map", job.stored.map_sha256)] if job.stored.map_sha256 else [])
 
 
 def _may_pass(error: Exception) -> bool:

@@ -10,7 +10,7 @@ from invad.serve.metrics import Metrics
 from invad.serve.options import Retention
 from invad.serve.store import retention
 from invad.serve.store.database import Database, now_ms, said
-from invad.serve.store.files import Files
+from invad.serve.store.files import Pictures
 
 LOG = logging.getLogger("invad.serve")
 SWEEP_SECONDS = 600.0
@@ -22,7 +22,7 @@ LOOK_SECONDS = 5.0
 class Sweeper:
     """A thread that sweeps at once and then every ten minutes."""
 
-    def __init__(self, database: Database, files: Files, kept: Retention, metrics: Metrics):
+    def __init__(self, database: Database, files: Pictures, kept: Retention, metrics: Metrics):
         self.database, self.files, self.kept, self.metrics = database, files, kept, metrics
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name="invad-sweep", daemon=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from invad.errors import InvadError, in_one_line
+from invad.errors import DataError, InvadError, in_one_line
 from invad.records import Decision
 from invad.runtime.bundle import is_bundle, read_bundle
 from invad.serve.archives import unpack
@@ -53,7 +53,7 @@ def room_for_upload(service: Service, declared: int) -> Iterator[Path]:
         raise Refused("another model is being uploaded; send it again", 503, 5)
     folder = service.models.folder / f"{UNFINISHED_MODEL}upload"
     try:
-        if service.files.free_bytes() - 2 * declared < service.options.reserve:
+        if service.free_bytes() - 2 * declared < service.options.reserve:
             raise Refused(f"the disk has no room for {declared} bytes, packed and unpacked", 507)
         rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -94,6 +94,10 @@ def add(service: Service, name: str, archive: Path, who: str) -> tuple[Version, 
         raise Refused(f"this is version {model.hash[:12]} of model {known.model} already", 409)
     if not service.models.path(model.hash).is_dir():
         service.models.adopt(folder, model.hash)
+    try:
+        service.models.share(model.hash)
+    except DataError as error:
+        raise Refused(f"other services could not have it: {error}; send it again", 503, 5) from None
     is_new = known is None or known.retired is not None
     with service.database.write() as connection:
         stations.add_version(connection, model.hash, name, content)

@@ -51,7 +51,7 @@ def router(frame: Frame) -> APIRouter:
             roles=list(users.ROLES),
             scopes=keys.SCOPES,
             options=options,
-            free=service.files.free_bytes(),
+            free=service.free_bytes(),
             folder=service.folder.resolve(),
             database=service.database.name,
             address=str(request.base_url).rstrip("/"),

@@ -14,7 +14,8 @@ from invad.errors import ArtifactError, DataError
 from invad.runtime.bundle import is_bundle, read_bundle
 from invad.serve.store import keys, stations
 from invad.serve.store.database import FILE, Database, copy_sqlite, note
-from invad.serve.store.files import KINDS, Files
+from invad.serve.store.files import KINDS, Files, Pictures
+from invad.serve.store.objects import open_pictures
 from invad.serve.store.schema import result
 from invad.serve.store.stations import Version
 from invad.system.files import is_file, is_folder, is_there, make_folder, writing
@@ -37,8 +38,9 @@ class Copied:
     missing: int
 
 
-def backup(folder: Path, target: Path) -> Copied:
+def backup(folder: Path, target: Path, pictures: str | None = None) -> Copied:
     """Copy database and files of the data folder to `target`; files that are there already are kept.
+    pictures: where they are, if not in the folder; in the copy they are.
 
     The service may run: the rows are those of one moment, and files are never changed, only removed when they
     have expired. Raises DataError, ArtifactError.
@@ -47,11 +49,13 @@ def backup(folder: Path, target: Path) -> Copied:
     make_folder(target)
     target_database = target / FILE
     copy_sqlite(folder / FILE, target_database)
-    return _copy_files(Files(folder / FILES), target)
+    _copy_models(folder, target)
+    return _copy_files(open_pictures(folder / FILES, pictures), target, Files(target / FILES))
 
 
-def restore(source: Path, folder: Path) -> Copied:
-    """Make a data folder of a backup. Raises DataError when there is something in the folder already."""
+def restore(source: Path, folder: Path, pictures: str | None = None) -> Copied:
+    """Make a data folder of a backup, with `pictures` there in place of the folder. Raises DataError when
+    there is something in the folder already."""
     require_database(source)
     if is_there(folder) and (not is_folder(folder) or any(folder.iterdir())):
         raise DataError(f"{folder}: is not empty; restore into a new folder")
@@ -59,7 +63,8 @@ def restore(source: Path, folder: Path) -> Copied:
         raise ArtifactError(f"{source}: {problem}; take another backup")
     make_folder(folder)
     copy_sqlite(source / FILE, folder / FILE)
-    return _copy_files(Files(source / FILES), folder)
+    _copy_models(source, folder)
+    return _copy_files(Files(source / FILES), folder, open_pictures(folder / FILES, pictures))
 
 
 def problems(folder: Path) -> list[str]:
@@ -80,7 +85,7 @@ def problems(folder: Path) -> list[str]:
     return [f"{FILE} is damaged ({line})" for line in found]
 
 
-def strays(database: Database, files: Files) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+def strays(database: Database, files: Pictures) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Files that rows name and that are missing, and files that no row names."""
     named: set[tuple[str, str]] = set()
     with database.read() as connection:
@@ -93,7 +98,7 @@ def strays(database: Database, files: Files) -> tuple[list[tuple[str, str]], lis
     return sorted(named - there), sorted(there - named)
 
 
-def altered(files: Files) -> list[tuple[str, str]]:
+def altered(files: Pictures) -> list[tuple[str, str]]:
     """Files whose content is not what their name says; all are read."""
     return [
         (kind, digest)
@@ -130,8 +135,8 @@ class Checked:
     unnamed: tuple[str, ...]
 
 
-def check(folder: Path, url: str | None = None) -> Checked:
-    """Read all rows and files of a data folder, and change none.
+def check(folder: Path, url: str | None = None, pictures: str | None = None) -> Checked:
+    """Read all rows and files of a data folder, and change none. pictures: where they are, if not there.
 
     Raises DataError when a service uses it or there is no database, ArtifactError for an unreadable one.
     """
@@ -141,7 +146,8 @@ def check(folder: Path, url: str | None = None) -> Checked:
         damaged = problems(folder) if url is None else []
         if damaged:
             return Checked(results=0, files=0, damaged=tuple(damaged), lost=(), unnamed=())
-        database, files = Database(folder, url, alone=True), Files(folder / FILES)
+        files = open_pictures(folder / FILES, pictures)
+        database = Database(folder, url, alone=True)
         try:
             lost, unnamed = strays(database, files)
             with database.read() as connection:
@@ -192,38 +198,36 @@ def require_database(folder: Path) -> None:
         )
 
 
-def _copy_models(source: Path, target: Path, hashes: Sequence[str]) -> int:
-    """Folders of versions, each whole or not at all; returns how many were not there."""
-    missing = 0
+def _copy_models(source: Path, target: Path) -> None:
+    """Folders of versions that are in use, each whole or not at all."""
+    database = Database(target)
+    try:
+        with database.read() as connection:
+            hashes = [one.hash for one in stations.versions(connection) if one.retired is None]
+    finally:
+        database.close()
+    source, target = source / MODELS, target / MODELS
     make_folder(target)
     for hash in hashes:
-        if is_folder(target / hash):
-            continue
-        if not is_folder(source / hash):
-            missing += 1
+        if is_folder(target / hash) or not is_folder(source / hash):
             continue
         partial = target / f"{UNFINISHED_MODEL}{hash[:16]}"
         with writing(partial):
             shutil.rmtree(partial, ignore_errors=True)
             shutil.copytree(source / hash, partial)
             partial.replace(target / hash)
-    return missing
 
 
-def _copy_files(source: Files, target: Path) -> Copied:
+def _copy_files(source: Pictures, target: Path, copy: Pictures) -> Copied:
     database = Database(target)
     try:
-        with database.read() as connection:
-            kept = [one.hash for one in stations.versions(connection) if one.retired is None]
-        _copy_models(source.folder.parent / MODELS, target / MODELS, kept)
-        copy, missing = Files(target / FILES), 0
         lost, _ = strays(database, source)
         with database.read() as connection:
             count = connection.scalar(select(func.count()).select_from(result)) or 0
             columns = select(result.c.image_sha256, result.c.map_sha256)
             rows = connection.execute(columns.where(result.c.image_kept == true())).all()
         names = {(kind, digest) for row in rows for kind, digest in zip(KINDS, row, strict=True) if digest}
-        copied = 0
+        copied, missing = 0, 0
         for kind, digest in sorted(names - set(lost)):
             content = source.get(kind, digest)
             if content is None:

@@ -8,20 +8,24 @@ from invad.serve.records import Result
 from invad.serve.store import results, reviews
 from invad.serve.store.backup import FILES, require_database
 from invad.serve.store.database import Database
-from invad.serve.store.files import Files
+from invad.serve.store.objects import open_pictures
 from invad.serve.verdicts import Words, Written, write_set
 
 PAGE = 500
 
 
-def export(folder: Path, url: str | None, output: Path, station: str | None = None) -> Written:
+def export(
+    folder: Path, url: str | None, output: Path, station: str | None = None, pictures: str | None = None
+) -> Written:
     """Write the verdicts of a data folder, whose service may be running; see `write_set`.
 
-    station: of this one alone. Raises DataError, ArtifactError.
+    station: of this one alone. pictures: where they are, if not in the folder. Raises DataError,
+    ArtifactError.
     """
     if url is None:
         require_database(folder)
-    database, files = Database(folder, url, beside=True), Files(folder / FILES)
+    files = open_pictures(folder / FILES, pictures)
+    database = Database(folder, url, beside=True)
 
     def parts(reviewed: bool) -> Iterator[Result]:
         decision: Decision | None = None if reviewed else "good"

@@ -27,6 +27,9 @@ NAMES = 0x696E7661
 JOIN_SECONDS, RETRY_SECONDS = 15.0, 0.1
 """How long a database is waited for that somebody has for himself, and between two looks."""
 
+WORDS = NAMES + 1
+"""The same of what all agree on."""
+
 RENEWED_SECONDS = 0.5
 LASTS_SECONDS = 8.0
 """A session that was not heard of for so long holds nothing: the server lets go after eleven (see
@@ -46,6 +49,7 @@ class Leases:
         self._held: frozenset[str] = frozenset()
         self._renewed = float("-inf")
         self._lock = threading.RLock()
+        self._agreed: tuple[str, str] | None = None
         self.problem: str | None = None
         self._closing = threading.Event()
         self._thread: threading.Thread | None = None
@@ -81,6 +85,25 @@ class Leases:
         if self.engine is not None and self._is_alone:
             self._ask("pg_advisory_unlock(:a)", a=PRESENCE)
         self._is_alone = False
+
+    def agree(self, what: str, otherwise: str) -> None:
+        """Be one of services that all agree to this word, until `close`. Raises DataError with `otherwise`
+        where another service has agreed to another."""
+        if self.engine is None:
+            return
+        with self._lock:
+            self._agreed = (what, otherwise)
+            self._ask("pg_try_advisory_lock_shared(:a, :b)", a=WORDS, b=_number(what))
+            others = _number(what) & 0xFFFFFFFF  # as the server shows it
+            if self._ask(
+                "EXISTS (SELECT 1 FROM pg_locks JOIN pg_database ON pg_database.oid = database WHERE "
+                "datname = current_database() AND locktype = 'advisory' AND objsubid = 2 "
+                "AND CAST(classid AS bigint) = :a AND CAST(objid AS bigint) <> :b)",
+                a=WORDS,
+                b=others,
+            ):
+                self._end()
+                raise DataError(f"{self.name}: {otherwise}")
 
     def start(self) -> None:
         """Renew from now on what is held."""
@@ -132,6 +155,8 @@ class Leases:
         with self._lock:
             if self._is_member and self._session is None:
                 self.join()
+                if self._agreed is not None:
+                    self.agree(*self._agreed)
             for name in sorted(self._wanted - self._held):
                 if self._ask("pg_try_advisory_lock(:a, :b)", a=NAMES, b=_number(name)):
                     self._held |= {name}

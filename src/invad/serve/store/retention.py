@@ -1,14 +1,18 @@
 """What is kept how long. A file goes only after the database has named it as expired."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select, true
 
+from invad.errors import DataError
 from invad.serve.options import DAY_MS, Retention
-from invad.serve.store.database import Database
-from invad.serve.store.files import Files
+from invad.serve.store.database import Database, now_ms
+from invad.serve.store.files import Pictures
 from invad.serve.store.schema import expired_file, outbox, region, result
+
+REMOVED_MS = 3_600_000
+"""How long files that were deleted stay named; no part is under way for so long."""
 
 AT_A_TIME = 500
 """Rows of one transaction: parts must not wait long for it."""
@@ -24,7 +28,7 @@ class Swept:
 
 
 def sweep(
-    database: Database, files: Files, retention: Retention, now: int, stopping: Callable[[], bool]
+    database: Database, files: Pictures, retention: Retention, now: int, stopping: Callable[[], bool]
 ) -> Swept:
     """Take away what is older than `retention` allows. now: milliseconds. stopping: asked between steps.
 
@@ -39,24 +43,46 @@ def sweep(
     return Swept(images=images, rows=rows, files=remove_expired(database, files, stopping))
 
 
-def remove_expired(database: Database, files: Files, stopping: Callable[[], bool] = lambda: False) -> int:
-    """Delete the files that the database names as expired; returns how many."""
+def remove_expired(database: Database, files: Pictures, stopping: Callable[[], bool] = lambda: False) -> int:
+    """Delete the files that the database names as expired; returns how many.
+
+    They stay named for an hour: who has written one of them anew meanwhile, and names it in a row only now,
+    learns by that that it may be gone. See `want`. Raises SQLAlchemyError, DataError.
+    """
+    if (problem := files.problem()) is not None:  # nobody can write while a file is being deleted
+        raise DataError(problem)
+    now = now_ms()
+    with database.write() as connection:
+        connection.execute(delete(expired_file).where(expired_file.c.removed < now - REMOVED_MS))
     with database.read() as connection:
-        named = connection.execute(select(expired_file.c.kind, expired_file.c.sha256)).all()
+        waiting = select(expired_file.c.kind, expired_file.c.sha256).where(expired_file.c.removed.is_(None))
+        named = connection.execute(waiting).all()
     removed = 0
     for kind, digest in named:
         if stopping():
             break
+        of_file = (expired_file.c.kind == kind, expired_file.c.sha256 == digest)
         # A part with the same picture may have come since: its row is looked for while none can be added.
         with database.write() as connection:
-            if not _is_named(connection, kind, digest):
-                if not files.remove(kind, digest):
-                    continue
+            if _is_named(connection, kind, digest):
+                connection.execute(delete(expired_file).where(*of_file))
+            else:
+                files.remove(kind, digest)
+                connection.execute(expired_file.update().where(*of_file).values(removed=now))
                 removed += 1
-            connection.execute(
-                delete(expired_file).where(expired_file.c.kind == kind, expired_file.c.sha256 == digest)
-            )
     return removed
+
+
+def want(connection: Connection, names: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Files that a row is about to name do not expire; returns those that may be gone already, or never come,
+    so that they are to be written anew before the transaction ends."""
+    digests = {digest for _, digest in names}
+    listed = select(expired_file.c.kind, expired_file.c.sha256).where(expired_file.c.sha256.in_(digests))
+    found = {(row.kind, row.sha256) for row in connection.execute(listed)} & set(names)
+    for kind, digest in found:
+        of_file = (expired_file.c.kind == kind, expired_file.c.sha256 == digest)
+        connection.execute(delete(expired_file).where(*of_file))
+    return found
 
 
 def _expire_images(database: Database, retention: Retention, now: int) -> int:
@@ -96,11 +122,10 @@ def _expire_rows(database: Database, before: int) -> int:
 def _name_expired(connection: Connection, names: set[tuple[str, str]]) -> None:
     """Those of the files that no row keeps any more."""
     for kind, digest in sorted(names):
-        there = select(expired_file.c.kind).where(
-            expired_file.c.kind == kind, expired_file.c.sha256 == digest
-        )
-        if not _is_named(connection, kind, digest) and connection.scalar(there) is None:
-            connection.execute(expired_file.insert().values(kind=kind, sha256=digest))
+        if not _is_named(connection, kind, digest):
+            of_file = (expired_file.c.kind == kind, expired_file.c.sha256 == digest)
+            if not connection.execute(expired_file.update().where(*of_file).values(removed=None)).rowcount:
+                connection.execute(expired_file.insert().values(kind=kind, sha256=digest))
 
 
 def _is_named(connection: Connection, kind: str, digest: str) -> bool:

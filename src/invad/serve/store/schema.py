@@ -243,8 +243,9 @@ expired_file = Table(
     metadata,
     Column("kind", String(8), primary_key=True),
     Column("sha256", String(64), primary_key=True),
+    Column("removed", BigInteger),
 )
-"""Files that may be deleted; no others ever are."""
+"""Files that may be deleted, or were a short while ago; no others ever are."""
 
 drift = Table(
     "drift",
