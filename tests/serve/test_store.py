@@ -288,6 +288,16 @@ def test_an_outbox_row_goes_when_the_sink_has_it(database):
     assert (waiting["a"].count, waiting["a"].oldest, waiting["b"].count) == (1, 2, 2)
 
 
+def test_what_waits_for_a_sink_does_not_wait_for_a_clock_that_was_set_back(database):
+    first, second = add(database, row(time=10**12), row(time=10**12), sinks=["a"])
+    now = 10**12 - 24 * 3600 * 1000
+    with database.write() as connection:
+        outbox.failed(connection, "a", second.result.id, 10**12 + 5000)
+        assert [one.result for one in outbox.due(connection, "a", now, 9)] == [first.result, second.result]
+        assert outbox.count_due(connection, "a", now, 9) == 2
+        assert outbox.count_due(connection, "a", 10**12, 9) == 1
+
+
 def test_people_get_different_parts_and_the_latest_verdict_counts(database, monkeypatch):
     good, first, second, drawn = add(
         database, row(), row("review"), row("bad", category="part"), row(audit=True)

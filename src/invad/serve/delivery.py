@@ -26,9 +26,6 @@ AT_A_TIME = 32
 LONGEST_WAIT = 30.0
 """Seconds between two tries to reach a sink, at most."""
 
-LONGEST_PAUSE = 3600
-"""Seconds between two tries with a result that a sink does not want, at most."""
-
 
 class Unreachable(InvadError):
     """A sink takes nothing now; what waits is tried again in the same order. again: after so many seconds,
@@ -286,4 +283,4 @@ class Deliveries:
 
 def pause(attempts: int) -> int:
     """Seconds until a result that was not wanted is tried again, after so many tries."""
-    return int(min(LONGEST_PAUSE, 2 ** min(attempts, 12)))
+    return int(min(outbox.LONGEST_PAUSE, 2 ** min(attempts, 12)))

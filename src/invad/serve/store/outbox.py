@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, delete, func, select
+from sqlalchemy.sql.elements import ColumnElement
 
 from invad.serve.records import Result
 from invad.serve.store import results
@@ -34,11 +35,21 @@ class Pending:
 NONE = Pending(count=0, oldest=None)
 
 
+LONGEST_PAUSE = 3600
+"""Seconds between two tries with a result that a sink does not want, at most."""
+
+
+def _are_due(sink: str, now: int) -> ColumnElement[bool]:
+    """A time that lies further off than any pause was written before the clock was set back."""
+    further = now + 1000 * LONGEST_PAUSE
+    return (outbox.c.sink == sink) & ((outbox.c.next_try <= now) | (outbox.c.next_try > further))
+
+
 def due(connection: Connection, sink: str, now: int, limit: int) -> list[Due]:
     """Those whose next try has come, in the order of storing."""
     wanted = (
         select(outbox.c.result, outbox.c.attempts)
-        .where(outbox.c.sink == sink, outbox.c.next_try <= now)
+        .where(_are_due(sink, now))
         .order_by(outbox.c.result)
         .limit(limit)
     )
@@ -49,7 +60,7 @@ def due(connection: Connection, sink: str, now: int, limit: int) -> list[Due]:
 
 def count_due(connection: Connection, sink: str, now: int, most: int) -> int:
     """How many `due` would find."""
-    rows = select(outbox.c.result).where(outbox.c.sink == sink, outbox.c.next_try <= now).limit(most)
+    rows = select(outbox.c.result).where(_are_due(sink, now)).limit(most)
     return connection.scalar(select(func.count()).select_from(rows.subquery())) or 0
 
 
@@ -60,7 +71,7 @@ def delivered(connection: Connection, sink: str, ids: Sequence[str]) -> None:
 
 
 def failed(connection: Connection, sink: str, id: str, next_try: int) -> None:
-    """The sink did not take it; try again at `next_try`."""
+    """The sink did not take it; try again at `next_try`, at most `LONGEST_PAUSE` from now."""
     row = outbox.update().where(outbox.c.sink == sink, outbox.c.result == id)
     connection.execute(row.values(attempts=outbox.c.attempts + 1, next_try=next_try))
 

@@ -71,7 +71,7 @@ def insert(
             "result": one.result.id,
             "sink": sink,
             "attempts": 0,
-            "next_try": one.time_ms,
+            "next_try": 0,  # at once, whatever the clock does
         }
         for one in stored
         for sink in sinks(one.result)
