@@ -46,6 +46,7 @@ SURFACE = {
     "serve init": "--example",
     "serve schema": "",
     "serve check": "LINE.toml --data --database --pictures --json",
+    "serve outputs": "--data --discard --database --json",
     "serve verdicts": "--data --output --station --database --pictures --json",
     "serve key": "--data --scopes --stations --name --database --json",
     "serve user add": "NAME --data --role --database",

@@ -2,7 +2,7 @@
 
 Order of imports: voice, rows, progress, folder, options, former, archive, server, backbones, calibrate, data,
 doctor, drift, evaluate, export, info, recipes, reference, train, videos, predict, stateless, serve, kept,
-users, versions, demo, bench, ablate, benchmark, app.
+outputs, users, versions, demo, bench, ablate, benchmark, app.
 """
 
 from invad.cli.app import main

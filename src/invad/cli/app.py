@@ -31,6 +31,7 @@ from invad.cli.evaluate import evaluate
 from invad.cli.export import export, verify
 from invad.cli.former import FormerVerb, refuse_moved
 from invad.cli.info import info
+from invad.cli.outputs import outputs
 from invad.cli.predict import predict
 from invad.cli.progress import ending_when_interrupted
 from invad.cli.recipes import recipes
@@ -154,6 +155,7 @@ _add(serve, serving.restore, "serve restore copy --data line")
 _add(serve, serving.init, "serve init --example")
 _add(serve, serving.schema, "serve schema")
 _add(serve, serving.check, "serve check line.toml --data line")
+_add(serve, outputs, "serve outputs --data line")
 _add(serve, kept.verdicts, "serve verdicts --data line --output judged")
 _add(serve, kept.key, "serve key --data line --scopes infer,read")
 user = typer.Typer(no_args_is_help=True, help="People who use the page, and what each may do.")

@@ -321,15 +321,16 @@ def check(
 ) -> None:
     """Say what is wrong with a file of stations, or with a data folder whose service is stopped.
 
-    Of a data folder: what is damaged, lost, or not named. Nothing is changed. The exit status is 1 when a
-    station could not work, or something is damaged or lost.
+    Of a data folder: what is damaged, lost, or not named, and results that wait for an output that there is
+    not. Nothing is changed. The exit status is 1 when a station could not work, or something is damaged or
+    lost.
     """
     voice = Voice(json)
     require_installed()
     if lineup is None and data is None:
         raise ConfigError("give a LINE.toml, or --data and the folder of a service")
     summary: dict[str, Any] = {}
-    refused = []
+    refused, read = [], None
     if lineup is not None:
         from invad.serve.plant.checking import problems
         from invad.serve.plant.lineup import read_lineup
@@ -346,7 +347,12 @@ def check(
         from invad.serve.store.backup import check
 
         found = check(data, database, pictures)
-        for line in (*found.damaged, *found.lost, *found.unnamed):
+        left = [f"{name}: {count} results wait" for name, count in found.waiting.items()]
+        if read is not None:
+            from invad.serve.plant.checking import leftovers
+
+            left = list(leftovers(read, found.waiting))
+        for line in (*found.damaged, *found.lost, *found.unnamed, *left):
             voice.say(line)
         voice.say(f"{counted(found.results, 'result')}, {counted(found.files, 'file')}")
         summary |= {
@@ -355,6 +361,7 @@ def check(
             "damaged": list(found.damaged),
             "lost": list(found.lost),
             "unnamed": list(found.unnamed),
+            "waiting": dict(found.waiting),
         }
         if found.damaged or found.lost:
             refused.append(f"{data}: {len(found.damaged)} damaged, {len(found.lost)} lost; restore a backup")

@@ -2,7 +2,7 @@
 reached."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -12,15 +12,29 @@ from invad.scoring.calibration import known_category
 from invad.serve.plant import modbus
 from invad.serve.plant.controllers import ModbusController
 from invad.serve.plant.feeds import described
-from invad.serve.plant.lineup import Lineup
-from invad.serve.plant.making import made_sink, opcua_password, opened_feed, require_package
+from invad.serve.plant.lineup import CONTROLLER, Lineup
+from invad.serve.plant.making import made_sink, opcua_password, opened_feed, require_package, route
 from invad.serve.plant.opcua.server import require_port, usable_identity
 from invad.serve.plant.outputs import OpcUaOutput
 from invad.serve.plant.sources import FolderSource
+from invad.serve.webhook import NAME
 from invad.system.files import is_folder
 
 LOOK_SECONDS = 2.0
 """How long the frames of a camera are looked at."""
+
+
+def leftovers(lineup: Lineup, waiting: Mapping[str, int]) -> Iterator[str]:
+    """Names that results wait for and no output has, a line each. waiting: results, by name."""
+    named = {NAME}  # of the command line, of which a file says nothing
+    for station in lineup.station:
+        named |= {f"{station.name}/{CONTROLLER}", *(route(station, one).name for one in station.output)}
+    for name, count in waiting.items():
+        if name not in named:
+            yield (
+                f"{name}: {count} results wait, and no output is called so; bring it back, or let go of them "
+                f"with 'invad serve outputs --discard {name}'"
+            )
 
 
 def problems(lineup: Lineup, seen: Callable[[str], None] = lambda line: None) -> Iterator[str]:

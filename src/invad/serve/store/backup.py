@@ -1,7 +1,7 @@
 """A copy of a data folder while its service runs, and back again."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -12,7 +12,7 @@ from sqlalchemy import Connection, func, select, true
 
 from invad.errors import ArtifactError, DataError
 from invad.runtime.bundle import is_bundle, read_bundle
-from invad.serve.store import keys, stations
+from invad.serve.store import keys, outbox, stations
 from invad.serve.store.database import FILE, Database, copy_sqlite, note
 from invad.serve.store.files import KINDS, Files, Pictures
 from invad.serve.store.objects import open_pictures
@@ -126,13 +126,15 @@ def altered_models(folder: Path, versions: Sequence[Version]) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Checked:
-    """damaged, lost: what rows or files miss, one line each. unnamed: files that no row names."""
+    """damaged, lost: what rows or files miss, one line each. unnamed: files that no row names. waiting: how
+    many results each output has to be told, by its name."""
 
     results: int
     files: int
     damaged: tuple[str, ...]
     lost: tuple[str, ...]
     unnamed: tuple[str, ...]
+    waiting: Mapping[str, int]
 
 
 def check(folder: Path, url: str | None = None, pictures: str | None = None) -> Checked:
@@ -145,7 +147,7 @@ def check(folder: Path, url: str | None = None, pictures: str | None = None) -> 
     with sole_writer(folder, "service"):
         damaged = problems(folder) if url is None else []
         if damaged:
-            return Checked(results=0, files=0, damaged=tuple(damaged), lost=(), unnamed=())
+            return Checked(results=0, files=0, damaged=tuple(damaged), lost=(), unnamed=(), waiting={})
         files = open_pictures(folder / FILES, pictures)
         database = Database(folder, url, alone=True)
         try:
@@ -153,6 +155,7 @@ def check(folder: Path, url: str | None = None, pictures: str | None = None) -> 
             with database.read() as connection:
                 count = connection.scalar(select(func.count()).select_from(result)) or 0
                 kept = [one for one in stations.versions(connection) if one.retired is None]
+                waiting = {name: one.count for name, one in outbox.pending(connection).items()}
         finally:
             database.close()
         damaged = [f"{kind} {digest} is altered" for kind, digest in altered(files)]
@@ -163,6 +166,7 @@ def check(folder: Path, url: str | None = None, pictures: str | None = None) -> 
             damaged=tuple(damaged),
             lost=tuple(f"{kind} {digest} is lost" for kind, digest in lost),
             unnamed=tuple(f"{kind} {digest} is named by no result" for kind, digest in unnamed),
+            waiting=waiting,
         )
 
 

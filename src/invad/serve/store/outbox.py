@@ -76,6 +76,11 @@ def failed(connection: Connection, sink: str, id: str, next_try: int) -> None:
     connection.execute(row.values(attempts=outbox.c.attempts + 1, next_try=next_try))
 
 
+def discard(connection: Connection, sink: str) -> int:
+    """Let go of all that waits for a sink; returns how many there were."""
+    return connection.execute(delete(outbox).where(outbox.c.sink == sink)).rowcount
+
+
 def pending(connection: Connection) -> dict[str, Pending]:
     """By sink."""
     counted = select(outbox.c.sink, func.count(), func.min(outbox.c.result)).group_by(outbox.c.sink)
