@@ -24,14 +24,17 @@ from invad.errors import ConfigError
 from invad.serve import Options, Service
 from invad.serve.delivery import Route
 from invad.serve.plant.checking import problems
+from invad.serve.plant.controllers import OpcUaController, OpcUaNodes
 from invad.serve.plant.cycle import ERRORS, Terms
 from invad.serve.plant.handshake import Handshake
 from invad.serve.plant.lineup import read_lineup
 from invad.serve.plant.opcua import events
+from invad.serve.plant.opcua.certificates import usable_identity
+from invad.serve.plant.opcua.client import problems as client_problems
 from invad.serve.plant.opcua.control import OpcUaControl
 from invad.serve.plant.opcua.events import OpcUaEvents
 from invad.serve.plant.opcua.nodes import EVALUATIONS, FIELDS, NAMESPACE
-from invad.serve.plant.opcua.server import OpcUaServer, usable_identity
+from invad.serve.plant.opcua.server import OpcUaServer
 from invad.serve.plant.opcua.settings import OpcUa
 from invad.serve.plant.plant import Plant
 
@@ -529,6 +532,23 @@ def test_a_server_with_a_certificate_and_a_user_lets_nobody_else_in(loop, other,
             connect(user, password)
     with pytest.raises(ua.UaError, match="No matching endpoints"):
         Plc(loop, server)
+    # The other way round, as one that writes into the nodes of a controller.
+    nodes = OpcUaNodes(**dict.fromkeys(("trigger", "acknowledge", "results_ready", "ok", "ng"), "s=none"))
+    plc = OpcUaController(
+        kind="opcua",
+        mode="client",
+        url=f"opc.tcp://127.0.0.1:{server.port}/invad",
+        certificate=client,
+        private_key=client_key,
+        server_certificate=certificate,
+        user="plc",
+        password_variable="X",
+        nodes=nodes,
+    )
+    found = list(client_problems(plc, "secret"))
+    assert found[0] == f"{plc.url}: trigger = 's=none': BadNodeIdUnknown; check the node id"
+    (refused,) = client_problems(plc, "wrong")
+    assert refused == f"{plc.url}: BadUserAccessDenied; check url, user and certificate"
 
 
 def test_a_port_that_is_taken_and_a_certificate_that_expired_are_named(other, keys):
@@ -553,7 +573,7 @@ def test_a_port_that_is_taken_and_a_certificate_that_expired_are_named(other, ke
 def test_a_certificate_of_another_time_is_named(keys, change, words):
     certificate, key = keys("old", **change)
     with pytest.raises(ConfigError, match=words):
-        usable_identity(OpcUa(certificate=certificate, private_key=key))
+        usable_identity(certificate, key)
 
 
 def test_files_that_are_no_certificate_and_no_key_of_it_are_named(keys, tmp_path):
@@ -571,7 +591,7 @@ def test_files_that_are_no_certificate_and_no_key_of_it_are_named(keys, tmp_path
         ((certificate, str(foreign)), r"foreign\.key: is not the RSA key of .*fits\.pem"),
     ):
         with pytest.raises(ConfigError, match=words) as caught:
-            usable_identity(OpcUa(certificate=files[0], private_key=files[1]))
+            usable_identity(*files)
         assert "\n" not in str(caught.value)
 
 

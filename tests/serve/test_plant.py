@@ -7,7 +7,7 @@ import shutil
 import signal
 import time
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -18,6 +18,7 @@ from invad import runtime
 from invad.errors import ConfigError
 from invad.serve import Options, Service
 from invad.serve.plant import folder
+from invad.serve.plant.controllers import OpcUaController, OpcUaNodes
 from invad.serve.plant.folder import FolderWatch
 from invad.serve.plant.lineup import EXAMPLE, SMALLEST, Station, read_lineup
 from invad.serve.plant.opcua.settings import OpcUa
@@ -40,7 +41,7 @@ def test_the_examples_say_what_they_mean(tmp_path):
     (one,) = read(tmp_path, SMALLEST).station
     assert (one.name, one.model, one.category) == ("press-1", str(tmp_path / "model"), None)
     assert one.source == FolderSource(kind="folder", path=str(tmp_path / "incoming"))
-    first, second, third, fourth = read(tmp_path, EXAMPLE).station
+    first, second, third, fourth, fifth = read(tmp_path, EXAMPLE).station
     assert first.source.done == str(tmp_path / "done" / "press-1")
     webhook, broker, events, *files, people = first.output
     assert webhook == WebhookOutput(
@@ -59,6 +60,8 @@ def test_the_examples_say_what_they_mean(tmp_path):
     assert (third.source.url, third.source.policy) == ("rtsp://192.168.0.20/stream1", "every")
     assert third.source.options == {"rtsp_transport": "tcp"}
     assert fourth.source.nodes == {"PixelFormat": "Mono12", "ExposureTime": 5000.0}
+    assert second.controller == OpcUaController(kind="opcua")
+    assert fifth.controller.nodes.given.keys() == {one.name for one in fields(OpcUaNodes)}
 
 
 STATION = '[[station]]\nname = "a"\nmodel = "m"\n'

@@ -68,13 +68,14 @@ def log_to_standard_error() -> None:
     """For a process that is the service's own."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Lines())
-    for name, level in (("invad.serve", logging.INFO), ("uvicorn", logging.INFO), ("asyncua", logging.ERROR)):
+    for name in ("invad.serve", "uvicorn"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(level)
+        logger.setLevel(logging.INFO)
     # Each try to reach a controller; what is wrong with one is said once, by its station.
-    logging.getLogger("pymodbus").handlers = [logging.NullHandler()]
-    logging.getLogger("pymodbus").propagate = False
+    for name in ("asyncua", "pymodbus"):
+        logging.getLogger(name).handlers = [logging.NullHandler()]
+        logging.getLogger(name).propagate = False
 
 
 class Server(uvicorn.Server):

@@ -10,12 +10,12 @@ from invad.detector.opening import AUTO, open_detector
 from invad.errors import InvadError, reason
 from invad.scoring.calibration import known_category
 from invad.serve.plant import modbus
-from invad.serve.plant.controllers import ModbusController
+from invad.serve.plant.controllers import AnyController, OpcUaController
 from invad.serve.plant.feeds import described
-from invad.serve.plant.lineup import CONTROLLER, Lineup
-from invad.serve.plant.making import made_sink, opcua_password, opened_feed, require_package, route
-from invad.serve.plant.opcua.server import require_port, usable_identity
-from invad.serve.plant.outputs import OpcUaOutput
+from invad.serve.plant.lineup import CONTROLLER, Lineup, Station
+from invad.serve.plant.making import made_sink, opcua_password, opened_feed, require_controllers, route
+from invad.serve.plant.opcua.server import require_port
+from invad.serve.plant.outputs import OpcUaOutput, secret
 from invad.serve.plant.sources import FolderSource
 from invad.serve.webhook import NAME
 from invad.system.files import is_folder
@@ -65,8 +65,8 @@ def problems(lineup: Lineup, seen: Callable[[str], None] = lambda line: None) ->
                 seen(f"station {station.name}: {station.source.place}: {sent}")
             except InvadError as error:
                 yield f"station {station.name}: {error}"
-        if isinstance(station.controller, ModbusController):
-            for line in _of_controller(station.controller, tried):
+        if station.controller is not None:
+            for line in _of_controller(station, station.controller, tried):
                 yield f"station {station.name}: {line}"
         for output in station.output:
             if isinstance(output, OpcUaOutput):
@@ -88,21 +88,32 @@ def _of_opcua(lineup: Lineup) -> Iterator[str]:
     except InvadError as error:  # it may be that the package is missing, which the others need
         yield str(error)
         return
-    for tried in (usable_identity, require_port):
-        try:
-            tried(lineup.opcua)
-        except InvadError as error:
-            yield str(error)
+    from invad.serve.plant.opcua.certificates import usable_identity
+
+    opcua = lineup.opcua
+    try:
+        usable_identity(opcua.certificate, opcua.private_key)
+    except InvadError as error:
+        yield str(error)
+    try:
+        require_port(opcua)
+    except InvadError as error:
+        yield str(error)
 
 
-def _of_controller(controller: ModbusController, tried: set[str]) -> Iterator[str]:
+def _of_controller(station: Station, controller: AnyController, tried: set[str]) -> Iterator[str]:
     """tried: links that were looked at before."""
     try:
-        require_package("pymodbus")
+        require_controllers([station])
     except InvadError as error:
         yield str(error)
         return
-    if controller.link not in tried:
+    if isinstance(controller, OpcUaController):
+        if controller.mode == "client":
+            from invad.serve.plant.opcua import client
+
+            yield from client.problems(controller, secret(controller.password_variable))
+    elif controller.link not in tried:
         tried.add(controller.link)
         yield from modbus.problems(controller)
 

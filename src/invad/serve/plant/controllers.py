@@ -1,7 +1,8 @@
 """What a station and its controller agree on, as a `line.toml` says it, and what speaks with controllers."""
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Literal
 
 from invad.errors import ConfigError
@@ -60,6 +61,10 @@ class ModbusController(Controller):
         if not 0.001 <= self.poll <= 60:
             raise ConfigError(f"poll = {self.poll:g}: give 0.001 to 60 seconds")
 
+    def below(self, base: Path) -> "ModbusController":
+        """With paths that do not depend on where the program was started."""
+        return self
+
     @property
     def link(self) -> str:
         """What stations with the same share: one server of ours; each controller that is one has its own."""
@@ -72,11 +77,81 @@ class ModbusController(Controller):
         return f"{self.host}:{self.port} unit {self.unit}"
 
 
+COMMAND_NODES = ("trigger", "acknowledge", "part_id", "lot", "alive")
+"""Those of `OpcUaNodes` that the controller writes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpcUaNodes:
+    """Nodes of a controller that is an OPC UA server, such as "ns=3;s=Camera.Trigger". The first ones, up to
+    `alive`, it writes and we read; the others we write, as its types are."""
+
+    trigger: str | None = None
+    acknowledge: str | None = None
+    part_id: str | None = None
+    lot: str | None = None
+    alive: str | None = None
+    ready: str | None = None
+    busy: str | None = None
+    results_ready: str | None = None
+    ok: str | None = None
+    ng: str | None = None
+    review: str | None = None
+    error: str | None = None
+    drift: str | None = None
+    error_code: str | None = None
+    counter: str | None = None
+    heartbeat: str | None = None
+    result_id: str | None = None
+    score: str | None = None
+    p_value: str | None = None
+
+    @property
+    def given(self) -> dict[str, str]:
+        """By name, those that there are."""
+        named = ((one.name, getattr(self, one.name)) for one in fields(self))
+        return {name: node for name, node in named if node is not None}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpcUaController(Controller):
-    """A controller that is a client of the OPC UA server which all stations share."""
+    """A controller that is a client of the OPC UA server which all stations share; or, with mode "client", a
+    server itself. What follows mode is for that alone. certificate, private_key: ours, PEM or DER;
+    server_certificate: that the controller has to have. poll: seconds between two looks at its nodes."""
 
     kind: Literal["opcua"]
+    mode: Literal["server", "client"] = "server"
+    url: str | None = None
+    user: str | None = None
+    password_variable: str | None = None
+    certificate: str | None = None
+    private_key: str | None = None
+    server_certificate: str | None = None
+    poll: float = 0.05
+    nodes: OpcUaNodes = field(default_factory=OpcUaNodes)
+
+    def __post_init__(self) -> None:
+        Controller.__post_init__(self)
+        if not 0.005 <= self.poll <= 60:
+            raise ConfigError(f"poll = {self.poll:g}: give 0.005 to 60 seconds")
+        for one, other in (("certificate", "private_key"), ("user", "password_variable")):
+            if (getattr(self, one) is None) != (getattr(self, other) is None):
+                raise ConfigError(f"controller: give both {one} and {other}, or neither")
+        if self.mode == "server":
+            if self.url is not None or self.nodes != OpcUaNodes():
+                raise ConfigError(
+                    "controller: url and nodes are of a server of the controller; give mode = 'client'"
+                )
+            return
+        if self.url is None or not self.url.startswith("opc.tcp://"):
+            raise ConfigError(f"controller: url = {self.url!r}: give one that begins with opc.tcp://")
+        needed = {"trigger": self.trigger, "acknowledge": self.acknowledge}
+        needed |= {"results_ready": True, "ok": True, "ng": True}
+        for name in (name for name, is_needed in needed.items() if is_needed):
+            if getattr(self.nodes, name) is None:
+                raise ConfigError(f"controller: nodes.{name} is missing; give the node id at the controller")
+        if self.watchdog is not None and self.nodes.alive is None:
+            raise ConfigError("controller: watchdog needs nodes.alive, which the controller changes")
 
     @property
     def link(self) -> None:
@@ -86,7 +161,13 @@ class OpcUaController(Controller):
     @property
     def place(self) -> str:
         """Where it is, for people."""
-        return "OPC UA server"
+        return self.url or "OPC UA server"
+
+    def below(self, base: Path) -> "OpcUaController":
+        """With paths that do not depend on where the program was started."""
+        files = (self.certificate, self.private_key, self.server_certificate)
+        ours, key, theirs = (None if one is None else str(base / one) for one in files)
+        return replace(self, certificate=ours, private_key=key, server_certificate=theirs)
 
 
 AnyController = ModbusController | OpcUaController

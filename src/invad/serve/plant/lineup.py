@@ -157,6 +157,44 @@ producer = "/opt/maker/lib/producer.cti"
 serial = "24012345"           # left out: the only one there is
 nodes = { PixelFormat = "Mono12", ExposureTime = 5000.0 }  # set in this order
 
+[[station]]
+name = "press-5"
+model = "models/gasket"
+deadline = 2.0
+
+[station.controller]          # a PLC that is an OPC UA server itself, into whose nodes we write
+kind = "opcua"
+mode = "client"
+url = "opc.tcp://192.0.2.10:4840"
+poll = 0.05                   # seconds between two looks at its nodes
+watchdog = 10.0               # seconds within which it has to change nodes.alive
+# user = "invad"              # left out, with its password: none
+# password_variable = "INVAD_PLC_PASSWORD"
+# certificate = "invad.pem"   # ours, PEM or DER; with it everything is signed and encrypted (Basic256Sha256)
+# private_key = "invad.key"
+# server_certificate = "plc.der"  # that the PLC has to have; left out: any
+
+[station.controller.nodes]    # node ids at the PLC; those that are left out are not used
+trigger = "ns=3;s=Camera.Trigger"        # this and the next four it writes and we read
+acknowledge = "ns=3;s=Camera.Acknowledge"
+part_id = "ns=3;s=Camera.PartId"         # text, as the lot; written before the trigger
+lot = "ns=3;s=Camera.Lot"
+alive = "ns=3;s=Camera.Alive"            # any change is a sign of life
+ready = "ns=3;s=Camera.Ready"            # bits
+busy = "ns=3;s=Camera.Busy"
+results_ready = "ns=3;s=Camera.ResultsReady"
+ok = "ns=3;s=Camera.Ok"
+ng = "ns=3;s=Camera.Ng"
+review = "ns=3;s=Camera.Review"
+error = "ns=3;s=Camera.Error"
+drift = "ns=3;s=Camera.Drift"
+error_code = "ns=3;s=Camera.ErrorCode"   # numbers of any width
+counter = "ns=3;s=Camera.Counter"
+heartbeat = "ns=3;s=Camera.Heartbeat"
+score = "ns=3;s=Camera.Score"
+p_value = "ns=3;s=Camera.PValue"
+result_id = "ns=3;s=Camera.ResultId"     # text
+
 [opcua]                       # the OPC UA server that stations share; it runs while one of them uses it
 endpoint = "opc.tcp://127.0.0.1:4840/invad"   # 0.0.0.0 for other machines, which then need what is below
 # certificate = "opcua.pem"   # PEM or DER; with it everything is signed and encrypted (Basic256Sha256)
@@ -245,7 +283,7 @@ class Lineup:
     def uses_opcua(self) -> bool:
         """Whether a station has anything to do with its server."""
         return any(
-            isinstance(used, OpcUaController | OpcUaOutput)
+            isinstance(used, OpcUaController | OpcUaOutput) and getattr(used, "mode", "server") == "server"
             for one in self.station
             for used in (one.controller, *one.output)
         )
@@ -286,8 +324,10 @@ def read_lineup(path: str | Path) -> Lineup:
 def _whole(station: Station, base: Path) -> Station:
     """With paths that do not depend on where the program was started."""
     source = None if station.source is None else station.source.below(base)
+    controller = None if station.controller is None else station.controller.below(base)
     outputs = tuple(one.below(base) for one in station.output)
-    return replace(station, model=str(base / station.model), source=source, output=outputs)
+    model = str(base / station.model)
+    return replace(station, model=model, source=source, controller=controller, output=outputs)
 
 
 def _clashes(stations: tuple[Station, ...]) -> Iterator[str]:
@@ -301,6 +341,14 @@ def _clashes(stations: tuple[Station, ...]) -> Iterator[str]:
             holder = taken.setdefault((one.controller.place, one.controller.base), one.name)
             if holder != one.name:
                 yield f"stations {holder} and {one.name} have the same registers at {one.controller.place}"
+    nodes: dict[tuple[str, str], str] = {}
+    for one in stations:
+        if isinstance(one.controller, OpcUaController):
+            for node in one.controller.nodes.given.values():
+                holder = nodes.setdefault((one.controller.place, node), one.name)
+                if holder != one.name:
+                    at = one.controller.place
+                    yield f"stations {holder} and {one.name} have the same node {node} at {at}"
     yield from _shared_cameras(stations)
     watched = [(one.name, one.source) for one in stations if isinstance(one.source, FolderSource)]
     for i, (name, source) in enumerate(watched):

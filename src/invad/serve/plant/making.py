@@ -104,7 +104,11 @@ def made_link(stations: Sequence[tuple[Handshake, AnyController]], opcua: OpcUaS
 
     handshake, controller = stations[0]
     if isinstance(controller, OpcUaController):
-        return OpcUaControl(opcua, handshake)
+        if controller.mode == "server":
+            return OpcUaControl(opcua, handshake)
+        from invad.serve.plant.opcua.client import OpcUaClient
+
+        return OpcUaClient(handshake, controller, secret(controller.password_variable))
     if controller.mode == "client":
         return ModbusClient(handshake, controller)
     units = {shared: one for shared, one in stations if isinstance(one, ModbusController)}
@@ -112,9 +116,13 @@ def made_link(stations: Sequence[tuple[Handshake, AnyController]], opcua: OpcUaS
 
 
 def require_controllers(stations: Sequence[Station]) -> None:
-    """Raises ConfigError where a package is missing that a controller of theirs needs."""
+    """Raises ConfigError where a package or a secret is missing that a controller of theirs needs."""
     if any(isinstance(one.controller, ModbusController) for one in stations):
         require_package("pymodbus")
+    for one in stations:
+        if isinstance(one.controller, OpcUaController):
+            require_package("asyncua")
+            secret(one.controller.password_variable)
 
 
 def require_package(name: str) -> None:

@@ -3,5 +3,5 @@
 What is needed of asyncua is imported when a server is first started.
 
 Order of imports: settings, certificates, receipts, confirming, nodes, signals, server, events,
-control.
+control, client.
 """

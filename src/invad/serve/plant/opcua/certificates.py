@@ -58,6 +58,16 @@ def read_identity(certificate: str, private_key: str) -> Identity:
     return Identity(found, key, _uri(found))
 
 
+def usable_identity(certificate: str | None, private_key: str | None) -> Identity | None:
+    """None where nothing is encrypted. Raises ConfigError for a certificate that cannot be used now."""
+    if certificate is None or private_key is None:
+        return None
+    identity = read_identity(certificate, private_key)
+    if (problem := identity.problem(certificate)) is not None:
+        raise ConfigError(problem)
+    return identity
+
+
 def default_uri() -> str:
     """Of an application without a certificate."""
     return f"urn:{socket.gethostname()}:invad"

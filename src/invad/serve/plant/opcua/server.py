@@ -191,8 +191,10 @@ class OpcUaServer:
 
     async def _live(self) -> None:
         """Answer clients until it is to end. Raises ConfigError or DataError for what keeps it away."""
+        from invad.serve.plant.opcua.certificates import usable_identity
+
         settings, password = self.settings, self.password
-        identity = usable_identity(settings)
+        identity = usable_identity(settings.certificate, settings.private_key)
         require_port(settings)
         server = await _server(settings, password, identity)
         from invad.serve.plant.opcua.nodes import add_types
@@ -284,18 +286,6 @@ class OpcUaServer:
     def _serious(self) -> str | None:
         """The problem, if it does not pass by itself."""
         return None if self.problem == STARTING else self.problem
-
-
-def usable_identity(settings: OpcUa) -> "Identity | None":
-    """None where nothing is encrypted. Raises ConfigError for a certificate that cannot be used now."""
-    if settings.certificate is None or settings.private_key is None:
-        return None
-    from invad.serve.plant.opcua.certificates import read_identity
-
-    identity = read_identity(settings.certificate, settings.private_key)
-    if (problem := identity.problem(settings.certificate)) is not None:
-        raise ConfigError(problem)
-    return identity
 
 
 def require_port(settings: OpcUa) -> None:
