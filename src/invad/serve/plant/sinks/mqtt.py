@@ -6,6 +6,7 @@ stands on it, does not tell.
 
 import json
 import logging
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -158,6 +159,8 @@ class Connection:
             ) from None
         except TimeoutError:
             raise Unreachable(f"{self.place}: no answer; check the address and the network") from None
+        except socket.gaierror as error:
+            raise Unreachable(f"{self.place}: {reason(error)}; check the address") from None
         except (OSError, ValueError) as error:  # ValueError: a host name that cannot be
             why = reason(error) if isinstance(error, OSError) else str(error)
             raise Unreachable(f"{self.place}: {why}") from None
