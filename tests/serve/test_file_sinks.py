@@ -207,8 +207,8 @@ def test_a_folder_that_is_gone_is_named_and_comes_back(service, tmp_path, kind):
     inspect(service, "a")
     waits(lambda: state().delivered == 1)
     shutil.move(out, tmp_path / "away")
+    waits(lambda: state().problem is not None)  # before anything is to be written
     inspect(service, "b")
-    waits(lambda: state().problem is not None)
     assert state().problem == f"{out}: No such file or directory; check the path"
     assert state().waiting == 1
     assert not out.exists()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from invad.serve.delivery import Sink
 from invad.serve.plant.outputs import CsvOutput
-from invad.serve.plant.sinks.files import days, problem, reaching
+from invad.serve.plant.sinks.files import days, problem, reaching, require
 from invad.serve.plant.sinks.rows import COLUMNS, texts
 from invad.serve.records import Result
 from invad.system.files import sync_folder
@@ -34,6 +34,9 @@ class CsvFiles(Sink):
             with reaching(self.folder):
                 self._append(self._path(day), lines([texts(one) for one in some]))
             yield from (one.id for one in some)
+
+    def idle(self) -> None:
+        require(self.folder)
 
     def problems(self) -> Iterator[str]:
         if (wrong := problem(self.folder)) is not None:

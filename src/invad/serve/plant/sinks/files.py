@@ -58,6 +58,12 @@ def reaching(path: Path) -> Iterator[None]:
         raise Unreachable(f"{path}: {reason(error, writing=True)}") from None
 
 
+def require(folder: Path) -> None:
+    """Raises Unreachable where a folder is not there, also while nothing is written."""
+    with reaching(folder), os.scandir(folder):
+        pass
+
+
 def put(path: Path, content: bytes) -> None:
     """The file is whole and on the disk when this returns. Raises OSError."""
     partial = path.with_name(f".{path.name[:200]}{PARTIAL}")

@@ -8,7 +8,7 @@ from typing import Any
 from invad.errors import ConfigError
 from invad.serve.delivery import Sink
 from invad.serve.plant.outputs import ParquetOutput
-from invad.serve.plant.sinks.files import days, problem, put, reaching
+from invad.serve.plant.sinks.files import days, problem, put, reaching, require
 from invad.serve.plant.sinks.rows import COLUMNS, REGION, values
 from invad.serve.records import Result, milliseconds
 
@@ -47,6 +47,9 @@ class ParquetFiles(Sink):
                 put(path, content)
             yield from (one.id for one in some)
         self._since = None
+
+    def idle(self) -> None:
+        require(self.folder)
 
     def problems(self) -> Iterator[str]:
         if (wrong := problem(self.folder)) is not None:

@@ -11,7 +11,7 @@ from invad.errors import DataError
 from invad.serve.delivery import Sink, Unwanted
 from invad.serve.pictures import draw_overlay, shown_png
 from invad.serve.plant.outputs import FolderOutput
-from invad.serve.plant.sinks.files import problem, put, reaching, word
+from invad.serve.plant.sinks.files import problem, put, reaching, require, word
 from invad.serve.records import Refused, Result
 from invad.serve.service import Service
 
@@ -49,6 +49,9 @@ class Pictures(Sink):
                     "%s: %d results have no picture, because it is not kept; %d since the start",
                     *(self.folder, self.without - before, self.without),
                 )
+
+    def idle(self) -> None:
+        require(self.folder)
 
     def problems(self) -> Iterator[str]:
         if (wrong := problem(self.folder)) is not None:
