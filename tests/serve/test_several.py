@@ -17,6 +17,8 @@ from invad.serve import Options, Refused, Service
 from invad.serve.delivery import Route, Sink
 from invad.serve.plant.lineup import read_lineup
 from invad.serve.plant.plant import Plant
+from invad.serve.plant.registers import text_words
+from invad.serve.records import Part
 from invad.serve.store import keys, reviews, stations
 from invad.serve.store.results import Query
 from invad.serve.sweeping import LEASE as SWEEP
@@ -303,6 +305,64 @@ def test_a_watched_folder_is_read_by_one_service_and_then_by_another(begin, tmp_
     waits(lambda: plants[1].states()["a"].taken == 1)
     assert [one.part_id for one in history(services[1])][-1] == "last"
     assert len(history(services[1])) == 6
+    plants[1].close()
+
+
+CONTROLLER = """
+[[station]]
+name = "a"
+model = "m"
+deadline = 60
+[station.controller]
+kind = "modbus"
+port = {port}
+{more}
+"""
+
+
+@pytest.mark.parametrize("more", ["", "trigger = false"])
+def test_a_controller_is_spoken_with_by_one_service_and_then_by_another(begin, tmp_path, monkeypatch, more):
+    pytest.importorskip("pymodbus", reason="needs invad[line]")
+    from plc import Plc, free_port
+
+    monkeypatch.setattr("invad.serve.plant.plant.TURN_SECONDS", 0.05)
+    monkeypatch.setattr(Service, "take_models", lambda service, models: None)
+    port = free_port()
+    (tmp_path / "line.toml").write_text(CONTROLLER.format(port=port, more=more))
+    services = [begin({"a": Greys()}) for _ in range(2)]
+    plants = [Plant(one, tmp_path / "line.toml") for one in services]
+    for one in plants:
+        one.start()
+
+    def asked(one, name):
+        return one.submit(Part(body=png(5), station="a", part_id=name))
+
+    def told(name):
+        """What the controller reads, once it is of this part."""
+        plc = Plc(port)
+        try:
+            if not more:
+                waits(plc.status)
+                plc.command(1, name)
+                asked(services[0] if name == "p1" else services[1], name).result(60)
+            words = plc.answer()
+            plc.acknowledge()
+            return words[16:32] == text_words(name)
+        finally:
+            plc.close()
+
+    if more:  # what any service stores is shown
+        asked(services[1], "p1").result(60)
+    else:
+        with pytest.raises(Refused, match="another service has the controller of station a; send it there"):
+            asked(services[1], "p1")
+    assert told("p1")
+    plants[0].close()
+    services[0].close()
+    waits(lambda: not plants[1]._controls._elsewhere)
+    if more:
+        asked(services[1], "p2").result(60)
+    assert told("p2")
     plants[1].close()
 
 

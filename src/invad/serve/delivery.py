@@ -234,6 +234,15 @@ class Deliveries:
         self._routes = {**self._routes, route.name: route}
         delivery.start()
 
+    def keep(self, route: Route) -> None:
+        """Let results wait for a sink that another service has."""
+        self._routes = {**self._routes, route.name: route}
+
+    def forget(self, name: str) -> None:
+        """Let none wait any more, where no sink was added meanwhile."""
+        if name not in self._running:
+            self._routes = {key: route for key, route in self._routes.items() if key != name}
+
     def remove(self, name: str) -> None:
         """Tell it of no more results; what waits for the name is kept."""
         self._routes = {key: route for key, route in self._routes.items() if key != name}

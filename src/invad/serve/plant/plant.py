@@ -8,7 +8,7 @@ from pathlib import Path
 
 from invad.errors import InvadError
 from invad.serve.delivery import Route, Sink
-from invad.serve.plant.controls import Controls
+from invad.serve.plant.controls import Controls, lease_of
 from invad.serve.plant.lineup import Lineup, Station, read_lineup
 from invad.serve.plant.making import (
     made_opcua,
@@ -25,6 +25,8 @@ from invad.serve.records import SourceState
 from invad.serve.service import Service
 
 LOG = logging.getLogger("invad.serve")
+TURN_SECONDS = 0.5
+"""Between two looks whether another service has the controllers, where there may be one."""
 
 
 class Plant:
@@ -105,7 +107,7 @@ class Plant:
             made = partial(made_source, self.service, station, station.source)
             leases = self.service.database.leases
             is_shared = self.service.database.is_shared
-            source = InTurn(station.name, leases, made) if is_shared else made()
+            source = InTurn(station.name, lease_of(station), leases, made) if is_shared else made()
             self._sources[station.name] = source
             source.start()
 
@@ -129,15 +131,28 @@ class Plant:
         }
 
     def _reload_when_asked(self) -> None:
+        seconds = TURN_SECONDS if self.service.database.is_shared else None
         while True:
-            self._asked.wait()
+            is_asked = self._asked.wait(seconds)
             self._asked.clear()
             if self._closing:
                 return
             try:
-                self.reload()
+                if is_asked:
+                    self.reload()
+                else:
+                    self._take_turns()
             except InvadError as error:
                 LOG.error("all stays as it was: %s", error)
+
+    def _take_turns(self) -> None:
+        with self._changing:
+            if self._closing:
+                return
+            try:
+                self._controls.take_turns(self.lineup.station, self._sources)
+            except Exception:  # a fault of ours must not end this without a word
+                LOG.exception("the controllers did not change hands")
 
 
 def _outputs(lineup: Lineup) -> dict[Route, AnyOutput]:

@@ -17,10 +17,10 @@ LOOK_SECONDS = 0.5
 class InTurn(Source):
     """Runs a source while this service is the one to do so."""
 
-    def __init__(self, station: str, leases: Leases, made: Callable[[], Source]):
-        """made: gives a new source that was not started, each time."""
-        self.station, self.leases, self.made = station, leases, made
-        self._lease = f"source {station}"
+    def __init__(self, station: str, lease: str, leases: Leases, made: Callable[[], Source]):
+        """lease: what the service holds that runs it. made: gives a new source that was not started, each
+        time."""
+        self.station, self.leases, self.made, self._lease = station, leases, made, lease
         self._source, self._runs = made(), False
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._work, name=f"invad-turn-{station}", daemon=True)

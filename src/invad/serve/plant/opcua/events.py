@@ -49,9 +49,13 @@ class OpcUaEvents(Sink):
     def idle(self) -> None:
         self._begin()
 
+    def rest(self) -> None:
+        self.close()
+
     def close(self) -> None:
         if self._is_shown:
             self.server.remove(self.station)
+            self._is_shown = False
 
     def _begin(self) -> None:
         if not self._is_shown:

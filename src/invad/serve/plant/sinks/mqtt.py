@@ -81,6 +81,11 @@ class Mqtt(Sink):
         with self._connection() as opened:
             opened.require()
 
+    def rest(self) -> None:
+        if self._open is not None:
+            self._open.close()  # whoever delivers now says what is retained
+            self._open = None
+
     def close(self) -> None:
         if self._open is not None:
             try:
