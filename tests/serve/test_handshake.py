@@ -8,8 +8,9 @@ from contextlib import contextmanager
 import pytest
 
 from greys import Greys, png
-from invad.serve import Options, Refused, Service
+from invad.serve import Options, Refused, Service, maps
 from invad.serve.delivery import Route
+from invad.serve.pictures import decode_map
 from invad.serve.plant.cycle import ERRORS, Terms
 from invad.serve.plant.handshake import Handshake
 from invad.serve.plant.telling import Telling
@@ -45,7 +46,8 @@ class Stand:
                 body = self.pictures.get(part_id, GOOD)
                 if body is None:
                     raise Refused("the camera is away", 503, code="source")
-                part = Part(body=body, station="a", part_id=part_id, lot=lot, request_id=request_id)
+                words = {"part_id": part_id, "lot": lot, "request_id": request_id}
+                part = Part(body=body, station="a", source="camera", **words)
                 return service.submit(part)
 
             made = Handshake(
@@ -325,3 +327,24 @@ def test_a_camera_whose_future_never_comes_holds_up_its_own_part_alone(stand):
         made.take = take
         made.trigger("b")
         assert shown(made).ok
+
+
+def test_a_controller_does_not_wait_for_the_map_which_is_kept_all_the_same(stand, monkeypatch):
+    held = threading.Event()
+    encode = maps.encode_map
+    monkeypatch.setattr(maps, "encode_map", lambda map_HW: held.wait(60) and encode(map_HW))
+    with stand.running() as made:
+        made.trigger("a")
+        told = shown(made)
+        assert told.ok
+        assert not told.result.map_kept
+        held.set()
+        stored = stand.service.result(told.result.id)
+        assert stored.result.map_kept
+        assert decode_map(stand.service.picture(stored, "map")).max() == pytest.approx(5)
+        made.acknowledge()
+        made.trigger("b")
+        shown(made)
+    assert not list((stand.data / "files" / "unfinished").iterdir())
+    with stand.running():
+        assert all(one.result.map_kept for one in stand.service.history(Query(limit=5))[0])

@@ -9,7 +9,7 @@ The package needs `pip install 'invad[serve]'`; each class is imported when it i
 needs no server.
 
 Order of imports: ids, options, records, payload, verdicts, archives, client, store, limits, metrics, models,
-given, pictures, parts, storing, line, shadowing, delivery, webhook, recalibration, hints, watching,
+given, pictures, parts, maps, storing, line, shadowing, delivery, webhook, recalibration, hints, watching,
 following, sweeping, readiness, accounts, service, trends, reviewing, versions, web, plant, pages, app,
 connections, listening, stateless, running.
 """

@@ -172,7 +172,7 @@ class Line:
         if job.pixels is not None:
             self.pixels.give(job.pixel_bytes)
             job.pixels = job.prediction = None
-        job.map_png = b""
+        job.map_png, job.map_later = b"", None
         with self._idle:
             self._under_way -= 1
             self._bytes -= job.bytes_held

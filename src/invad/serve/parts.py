@@ -11,6 +11,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from invad.data.images import ImageSource
 from invad.errors import DataError, InvadError
 from invad.records import Prediction
@@ -42,6 +45,7 @@ class Job:
     key: str = ""
     image: "Future[bool] | None" = None  # whether its file is kept, when it is known
     map_png: bytes = b""
+    map_later: NDArray[np.float32] | None = None  # is kept after the answer
     due: float | None = None  # when it is late
     awaited: bool = False  # by a controller, which counts it when it is late
     bytes_held: int = 0

@@ -176,6 +176,7 @@ class Service(Inspector):
 
     def result(self, id: str) -> results.Stored:
         """One result. Raises Refused (404) where there is none."""
+        self.line.committer.maps.wait(id)
         with self.database.read() as connection:
             found = results.by_id(connection, id)
         if found is None:

@@ -20,6 +20,7 @@ from invad.errors import DataError, InvadError
 from invad.scoring.regions import regions
 from invad.serve.ids import Ids
 from invad.serve.limits import InForce
+from invad.serve.maps import LateMaps
 from invad.serve.metrics import Metrics
 from invad.serve.parts import Job, other_image, since
 from invad.serve.pictures import encode_map
@@ -70,6 +71,7 @@ class Committer:
         self._keepers = ThreadPoolExecutor(KEEPERS, thread_name_prefix="invad-keep")
         self._ready: deque[Job] = deque()
         self._changed = threading.Condition()
+        self.maps = LateMaps(self._keepers, self._keep, self._wake)
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="invad-commit", daemon=True)
         self._thread.start()
@@ -116,9 +118,37 @@ class Committer:
                         self.finish(job, error)
 
     def _take(self) -> list[Job]:
+        """Parts to store; [] at the end. Maps that no part comes for in time are named meanwhile."""
+        while not self._comes():
+            self._name_maps()
+        if self._closed and not self._ready:
+            self._name_maps()
         with self._changed:
-            self._changed.wait_for(lambda: self._ready or self._closed)
             return [self._ready.popleft() for _ in range(min(AT_MOST, len(self._ready)))]
+
+    def _comes(self) -> bool:
+        """Wait for a part or the end; False when maps have waited for long enough."""
+        with self._changed:
+            while not (self._ready or self._closed):
+                if (due := self.maps.due) == 0:
+                    return False
+                self._changed.wait(due)
+            return True
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify()
+
+    def _name_maps(self) -> None:
+        """In a transaction of their own; a database that takes nothing now is tried again."""
+        try:
+            with self.database.write() as connection:
+                named = self.maps.name(connection)
+            self.maps.named(named)
+        except (SQLAlchemyError, DataError) as error:
+            self.metrics.errors.labels("database").inc()
+            LOG.error("maps were not named: %s", said(error))
+            self.maps.later()
 
     def _row(self, job: Job) -> results.Stored:
         """The result without its id, with its map kept."""
@@ -134,9 +164,13 @@ class Committer:
             )
         # The image was handed to the same threads before, so it is written or being written.
         image_kept = job.image is not None and job.image.result()
-        job.map_png = encode_map(prediction.anomaly_map) if image_kept else b""
-        map_sha256 = sha256(job.map_png).hexdigest() if image_kept else ""
-        map_kept = image_kept and self._keep("map", job.map_png, map_sha256)
+        # Of whoever waits for a result over HTTP some ask for its map, and a controller never does.
+        map_later = job.awaited and part.source != "http" and image_kept
+        job.map_later = prediction.anomaly_map if map_later else None
+        map_now = image_kept and not map_later
+        job.map_png = encode_map(prediction.anomaly_map) if map_now else b""
+        map_sha256 = sha256(job.map_png).hexdigest() if map_now else ""
+        map_kept = map_now and self._keep("map", job.map_png, map_sha256)
         found = regions(prediction.anomaly_map, limits.map[0])[:MOST_REGIONS] if peak > limits.map[0] else ()
         record = Result(
             schema=SCHEMA,
@@ -189,7 +223,7 @@ class Committer:
             return False
         return self._keep("image", body, job.digest)
 
-    def _keep(self, kind: str, content: bytes, digest: str, *, anew: bool = False) -> bool:
+    def _keep(self, kind: str, content: bytes, digest: str, anew: bool = False) -> bool:
         """Write a file; a disk that does not take it costs the file, not the result."""
         try:
             self.files.put(kind, content, digest, anew=anew)
@@ -206,7 +240,9 @@ class Committer:
         while True:
             try:
                 with self.database.write() as connection:
+                    named = self.maps.name(connection)
                     answers = self._insert(connection, jobs)
+                self.maps.named(named)
                 break
             except (SQLAlchemyError, DataError) as error:
                 self.metrics.errors.labels("database").inc()
@@ -234,6 +270,8 @@ class Committer:
             self.metrics.p_value.labels(record.station).observe(record.p_value)
             if record.late and not job.awaited:
                 self.metrics.late.labels(record.station).inc()
+            if job.map_later is not None:
+                self.maps.add(record.id, job.map_later)
             self.finish(job, record)
         rows = [job.stored.result for job in stored if job.stored is not None]
         if told := {sink for record in rows for sink in self.sinks(record)}:

@@ -1,7 +1,7 @@
 """Results: written many in one transaction, read one by one and page by page."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +97,13 @@ def of_requests(connection: Connection, names: Sequence[tuple[str, str]]) -> dic
 def mark_late(connection: Connection, id: str) -> None:
     """Whoever waited for it was told that it was late while it was being stored."""
     connection.execute(result.update().where(result.c.id == id).values(late=True))
+
+
+def name_maps(connection: Connection, digests: Mapping[str, str]) -> None:
+    """The maps of these results are kept now. digests: by id."""
+    for id, digest in digests.items():
+        row = result.update().where(result.c.id == id)
+        connection.execute(row.values(map_sha256=digest, map_kept=True))
 
 
 def by_id(connection: Connection, id: str) -> Stored | None:
