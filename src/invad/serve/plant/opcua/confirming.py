@@ -12,7 +12,7 @@ from asyncua.server.address_space import AddressSpace
 from asyncua.server.internal_server import InternalServer
 from asyncua.server.subscription_service import SubscriptionService
 
-from invad.serve.plant.opcua.receipts import Receipts
+from invad.serve.plant.opcua.receipts import AT_A_TIME, Receipts
 
 
 class Fields(list[ua.Variant]):
@@ -29,6 +29,12 @@ class ConfirmedSubscriptions(SubscriptionService):  # type: ignore[misc]
     def __init__(self, aspace: AddressSpace, iserver: InternalServer):
         super().__init__(aspace, iserver)
 
+    async def create_monitored_items(self, params: ua.CreateMonitoredItemsParameters) -> Any:
+        for one in params.ItemsToCreate:
+            if one.ItemToMonitor.AttributeId == ua.AttributeIds.EventNotifier:
+                _make_room(one.RequestedParameters)
+        return await super().create_monitored_items(params)
+
     def publish(self, acks: Iterable[ua.SubscriptionAcknowledgement]) -> Any:
         acks = list(acks)
         for one in acks:
@@ -39,6 +45,13 @@ class ConfirmedSubscriptions(SubscriptionService):  # type: ignore[misc]
                 if sent is not None:
                     _confirm(sent.NotificationMessage)
         return super().publish(acks)
+
+
+def _make_room(wanted: ua.MonitoringParameters) -> None:
+    """For as many events as are sent at once, which else would push each other out of the queue of a client
+    that asks for few. 0 asks for as many as there can be."""
+    if wanted.QueueSize:
+        wanted.QueueSize = max(wanted.QueueSize, AT_A_TIME)
 
 
 def _confirm(message: ua.NotificationMessage) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from invad.errors import DataError
 from invad.serve.delivery import Sink, Unreachable
+from invad.serve.plant.opcua.receipts import AT_A_TIME
 from invad.serve.plant.opcua.server import OpcUaServer
 from invad.serve.plant.outputs import Taken
 from invad.serve.records import Result
@@ -19,11 +20,12 @@ class OpcUaEvents(Sink):
     """Whoever listens to the events of a station."""
 
     kind = "opcua"
+    at_a_time = AT_A_TIME
 
     def __init__(self, server: OpcUaServer, station: str, taken: Taken):
         self.server, self.station, self.taken = server, station, taken
         self.place = server.place
-        self._is_shown = self._goes_well = False
+        self._is_shown = False
 
     def deliver(self, results: Sequence[Result]) -> Iterator[str]:
         self._begin()
@@ -33,18 +35,14 @@ class OpcUaEvents(Sink):
             self._tell(results)
             yield from (one.id for one in results)
             return
-        # A client may keep as few events as one until it asks for them, so at first it gets one.
-        some = results if self._goes_well else results[:1]
-        self._goes_well = False
-        told = self._tell([one for one in some if one.id not in receipts])
-        for one in some:
+        told = self._tell([one for one in results if one.id not in receipts])
+        for one in results:
             listened, is_wanted = told.get(one.id, (True, True))
             if not listened:
                 raise Unreachable(f"no client listens to the events of {self.station}", again=AGAIN_SECONDS)
             if is_wanted and not receipts.wait(one.id, CONFIRM_SECONDS):
                 raise self._unconfirmed(one)
             yield one.id
-        self._goes_well = True
 
     def idle(self) -> None:
         self._begin()

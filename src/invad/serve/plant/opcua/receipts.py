@@ -2,6 +2,9 @@
 
 import threading
 
+AT_A_TIME = 32
+"""Results that are sent before the first of them is confirmed, at most."""
+
 MOST = 10_000
 """Ids that nobody has waited for yet; of more the oldest are forgotten, and their results are sent again."""
 

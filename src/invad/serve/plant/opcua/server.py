@@ -314,7 +314,6 @@ async def _server(settings: OpcUa, password: str, identity: "Identity | None") -
 
     server = Server(user_manager=_users(settings.user, password))
     inner = server.iserver
-    inner.allow_remote_admin = False
     inner.max_connections, inner.max_subscriptions = MOST_CLIENTS, MOST_SUBSCRIPTIONS
     inner.max_session_timeout_ms = LONGEST_SESSION_MS
     inner.subscription_service = ConfirmedSubscriptions(inner.aspace, inner)
