@@ -12,13 +12,15 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from cameras import Camera, RtspCamera, jpeg, picture, waits
+from cameras import Camera, H264Camera, RtspCamera, jpeg, picture, waits
 from greys import Greys
 from invad import runtime
 from invad.cli.app import app
 from invad.errors import ConfigError
 from invad.serve import Options, Refused, Service
+from invad.serve.plant import camera as watch
 from invad.serve.plant import streams
+from invad.serve.plant.camera import CameraWatch
 from invad.serve.plant.controllers import ModbusController
 from invad.serve.plant.lineup import Station, read_lineup
 from invad.serve.plant.making import made_source, opened_feed
@@ -148,6 +150,51 @@ def test_raw_frames_come_over_rtsp_as_they_are(station):
     for one in rows(service):
         kept = service.picture(service.result(one.id), "image")
         assert np.asarray(Image.open(io.BytesIO(kept))).tobytes() in shown
+
+
+def test_frames_of_h264_are_decoded_and_come_back(station):
+    if "libx264" not in av.codecs_available:
+        pytest.skip("this PyAV has no encoder of H.264")
+    camera = H264Camera(interval=0.05)
+    service, source = station(camera.url)
+    waits(lambda: source.state().taken >= 5)
+    camera.cut()
+    taken = source.state().taken
+    waits(lambda: source.state().taken >= taken + 5 and source.state().problem is None)
+    source.close()
+    camera.close()
+    found = rows(service)
+    assert len({one.request_id for one in found}) == len(found)
+    levels = sorted(one.score for one in found)  # full of one grey, so nothing but rounding is lost
+    assert np.abs(np.array(levels) - np.round(levels)).max() < 0.5
+    assert levels[-1] - levels[0] >= len(found) - 2  # no number comes twice, as they rise
+
+
+def test_what_came_while_a_stream_was_opened_is_old():
+    camera = RtspCamera(lambda number: picture(number % 256, (16, 12)))
+    feed = opened_feed(CameraSource(kind="camera", url=camera.url))
+    opened = time.monotonic()
+    assert feed.read().arrived < opened - 0.2  # FFmpeg looks at a stream for a second
+    waits(lambda: feed.read().arrived > opened)
+    feed.close()
+    camera.close()
+
+
+def test_a_driver_that_does_not_keep_its_time_out_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(watch, "PATIENCE", 0.0)
+    monkeypatch.setattr(watch, "CLOSING_SECONDS", 0.2)
+    released = threading.Event()
+    settings = CameraSource(kind="camera", url="/dev/video0", policy="trigger", timeout=0.1)
+    with Service(Greys(), tmp_path / "line", options=Options(reserve=0)) as service:
+        place = Station(name="default", model="m", source=settings)
+        source = CameraWatch(service, place, settings, lambda: released.wait(60) and None)
+        source.start()
+        source._problem = None  # as if it had been open
+        waits(lambda: re.fullmatch(r"/dev/video0: has not answered for \d+ s", source.state().problem or ""))
+        with pytest.raises(Refused, match="has not answered"):
+            source.take(None, None, "a").result(1)
+        source.close()
+        released.set()
 
 
 # Policies
@@ -477,3 +524,38 @@ def test_a_video_that_is_played_as_a_camera_keeps_its_pace_and_begins_again(stat
     assert time.monotonic() - begun > 0.3  # ten frames at 20 a second
     assert source.state().note is None
     assert len(set(numbers(service))) == 4
+
+
+def test_a_controller_triggers_a_camera(camera, tmp_path, monkeypatch):
+    pytest.importorskip("pymodbus", reason="needs invad[line]")
+    import plc
+
+    monkeypatch.setattr(Service, "take_models", lambda service, models: None)
+    port = plc.free_port()
+    text = '[[station]]\nname = "a"\nmodel = "m"\ndeadline = 30\n[station.source]\nkind = "camera"\n'
+    text += f'url = "{camera.url}"\npolicy = "trigger"\ntimeout = 2\n'
+    (tmp_path / "line.toml").write_text(f'{text}[station.controller]\nkind = "modbus"\nport = {port}\n')
+    camera.frame = lambda number: jpeg(picture(255 if bad.is_set() else 5))
+    bad = threading.Event()
+    with Service({"a": Greys()}, tmp_path / "line", options=Options(reserve=0)) as service:
+        plant = Plant(service, tmp_path / "line.toml")
+        plant.start()
+        controller = plc.Plc(port)
+        waits(lambda: controller.status() == plc.READY)
+        controller.command(1, "P-1", "L")
+        assert controller.answer()[1] == plc.RESULTS | plc.OK
+        controller.acknowledge()
+        waits(lambda: controller.status() == plc.READY)
+        bad.set()
+        controller.command(1, "P-2", "L")
+        assert controller.answer()[1] == plc.RESULTS | plc.NG
+        found = [(one.part_id, one.lot, one.source, one.decision) for one in rows(service)]
+        assert found == [("P-1", "L", "camera", "good"), ("P-2", "L", "camera", "bad")]
+        controller.acknowledge()
+        waits(lambda: controller.status() == plc.READY)
+        camera.leave()
+        waits(lambda: not controller.status() & plc.READY and controller.status() & plc.ERROR)
+        camera.come_back()
+        waits(lambda: controller.status() == plc.READY)
+        controller.close()
+        plant.close()

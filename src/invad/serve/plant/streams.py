@@ -19,6 +19,9 @@ from invad.serve.plant.sources import CameraSource
 PICTURES = ("mjpeg", "png")
 """Codecs whose packets are picture files."""
 
+FINE = 0.002
+"""Seconds; stamps in larger steps say less than the moment at which a frame was read."""
+
 OLDEST = 60.0
 """Seconds that a frame may have waited until its stream was open; a larger age is that of another clock."""
 
@@ -55,6 +58,8 @@ class Stream(Feed):
             raise DataError(f"{source.place}: has no video; check the address")
         stream = self._container.streams.video[0]
         stream.codec_context.thread_type = "SLICE"  # threads by frame would hold frames back
+        if not source.is_file:
+            stream.codec_context.flags |= av.codec.context.Flags.low_delay
         self._are_files = stream.codec_context.name in PICTURES
         self._packets: Iterator[Any] = self._container.demux(stream)
         self._opened = time.time()
@@ -109,11 +114,19 @@ class Stream(Feed):
                 return Frame(body=body, arrived=time.monotonic(), at=time.monotonic())
             at = float(self._count) if stamp is None else stamp
             return Frame(body=body, arrived=now, at=at, name=f"{self._name}-{self._count}")
-        # What came while the stream was opened is older than it seems; its stamp is the time of this machine.
-        tick = float(timed.time_base or 0)
-        is_old = stamp is not None and self._opened - OLDEST < stamp - tick < self._opened
-        arrived = now - (time.time() - stamp + tick) if is_old and stamp is not None else now
+        arrived = now - self._age(stamp, float(timed.time_base or 0))
         return Frame(body=body, arrived=arrived, at=arrived)
+
+    def _age(self, stamp: float | None, tick: float) -> float:
+        """Seconds since a frame came, by its stamp, which is the time of this machine in steps of a tick.
+
+        A frame may have waited until the stream was open, or for others in a decoder. MJPEG over HTTP has
+        steps of 40 ms, and is not decoded: there the stamp only counts for what waited.
+        """
+        if stamp is None or (tick > FINE and stamp - tick >= self._opened):
+            return 0.0
+        age = time.time() - stamp + tick
+        return age if 0 <= age <= OLDEST else 0.0
 
     def _keep_pace(self, seconds: float) -> None:
         """Wait until a file that is played has come so far."""
