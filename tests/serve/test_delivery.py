@@ -9,6 +9,7 @@ from invad.serve import Options, Service
 from invad.serve.delivery import Route, Sink, Unreachable, Unwanted, pause
 from invad.serve.plant.lineup import read_lineup
 from invad.serve.plant.plant import Plant
+from invad.serve.webhook import Webhook
 
 
 def waits(true, seconds=60):
@@ -120,6 +121,12 @@ def test_what_waits_for_a_name_is_delivered_when_the_name_is_back(service):
     later = Book()
     service.deliveries.add(Route(name="book"), later)
     waits(lambda: later.seen == ["a"])
+
+
+def test_a_receiver_that_is_not_there_is_named_before_a_result_comes():
+    assert list(Webhook("http://127.0.0.1:1/results", "").problems()) == [
+        "http://127.0.0.1:1/results: Connection refused; check the address, and whether the receiver runs"
+    ]
 
 
 STATION = '[[station]]\nname = "a"\nmodel = "m"\n'

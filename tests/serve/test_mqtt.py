@@ -133,7 +133,9 @@ def test_a_broker_that_is_down_at_the_start_and_killed_under_load_gets_all_in_or
     state = told(service, running.url)
     inspect(service, "0", "1")
     waits(lambda: state().problem is not None)
-    assert state().problem.startswith(f"{running.url}: Connection refused")
+    assert state().problem == (
+        f"{running.url}: Connection refused; check the address, and whether the broker runs"
+    )
     assert state().waiting == 2
     running.start()
     waits(lambda: parts(reader) == ["0", "1"])

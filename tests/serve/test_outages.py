@@ -152,7 +152,7 @@ def test_names_that_results_wait_for_in_vain_are_said(left):
 
     assert list(leftovers(lineup(hook), waiting)) == []
     assert list(leftovers(lineup(), {**waiting, "webhook": 2, "press-1/controller": 1})) == [
-        "press-1/old: 3 results wait, and no output is called so; bring it back, or let go of them with "
+        "press-1/old: 3 waiting, and no output is called so; bring it back, or let go of them with "
         "'invad serve outputs --discard press-1/old'"
     ]
 

@@ -8,6 +8,7 @@ from invad.cli.options import JsonOption
 from invad.cli.serve import DatabaseOption, DataOption, require_installed
 from invad.cli.voice import Voice
 from invad.errors import ConfigError
+from invad.report.wording import counted
 
 
 def outputs(
@@ -44,7 +45,7 @@ def outputs(
                 {"output": discard, "results": count},
             )
     if discard is not None:
-        voice.say(f"{discard} is not told of {count} results")
+        voice.say(f"{discard} is not told of {counted(count, 'result')}")
         voice.hand_over({"output": discard, "discarded": count})
         return
     for name, one in waiting.items():

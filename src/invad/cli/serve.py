@@ -347,7 +347,7 @@ def check(
         from invad.serve.store.backup import check
 
         found = check(data, database, pictures)
-        left = [f"{name}: {count} results wait" for name, count in found.waiting.items()]
+        left = [f"{name}: {count} waiting" for name, count in found.waiting.items()]
         if read is not None:
             from invad.serve.plant.checking import leftovers
 

@@ -13,7 +13,7 @@ from hashlib import sha256
 
 import httpx
 
-from invad.errors import reason
+from invad.errors import in_one_line
 from invad.serve.delivery import Sink, Unreachable, Unwanted
 from invad.serve.records import Result
 
@@ -51,7 +51,8 @@ class Webhook(Sink):
             with socket.create_connection((self.address.host, _port(self.address)), SECONDS):
                 pass
         except OSError as error:
-            yield f"{self.place}: {reason(error)}"
+            why = error.strerror or in_one_line(error)
+            yield f"{self.place}: {why}; check the address, and whether the receiver runs"
 
     def close(self) -> None:
         self.client.close()

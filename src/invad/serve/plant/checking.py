@@ -32,8 +32,8 @@ def leftovers(lineup: Lineup, waiting: Mapping[str, int]) -> Iterator[str]:
     for name, count in waiting.items():
         if name not in named:
             yield (
-                f"{name}: {count} results wait, and no output is called so; bring it back, or let go of them "
-                f"with 'invad serve outputs --discard {name}'"
+                f"{name}: {count} waiting, and no output is called so; bring it back, or let go of them with "
+                f"'invad serve outputs --discard {name}'"
             )
 
 

@@ -6,7 +6,6 @@ stands on it, does not tell.
 
 import json
 import logging
-import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from invad.errors import ConfigError, reason
+from invad.errors import ConfigError, in_one_line, reason
 from invad.serve.delivery import Sink, Unreachable, Unwanted
 from invad.serve.payload import payload
 from invad.serve.plant.outputs import MqttOutput
@@ -164,11 +163,11 @@ class Connection:
             ) from None
         except TimeoutError:
             raise Unreachable(f"{self.place}: no answer; check the address and the network") from None
-        except socket.gaierror as error:
-            raise Unreachable(f"{self.place}: {reason(error)}; check the address") from None
         except (OSError, ValueError) as error:  # ValueError: a host name that cannot be
-            why = reason(error) if isinstance(error, OSError) else str(error)
-            raise Unreachable(f"{self.place}: {why}") from None
+            why = getattr(error, "strerror", None) or in_one_line(error)
+            raise Unreachable(
+                f"{self.place}: {why}; check the address, and whether the broker runs"
+            ) from None
         client.loop_start()
         try:
             said = self._answer(CONNECTED, SECONDS)
@@ -235,7 +234,10 @@ class Connection:
                 f"{self.place}: is there and acknowledges nothing for {SECONDS:g} s; restart the broker"
             ) from None
         if number is None:
-            raise Unreachable(f"{self.place}: the connection was closed ({said}){_advice(said, self.output)}")
+            why = (
+                "lost" if str(said) == "Unspecified error" else f"closed: {said}{_advice(said, self.output)}"
+            )
+            raise Unreachable(f"{self.place}: the connection was {why}")
         return number, said
 
     def _context(self) -> ssl.SSLContext:
