@@ -199,6 +199,8 @@ def test_names_lead_to_the_nodes_and_the_evaluation_says_its_words(server, loop,
     kind = client.client.get_node(loop.do(node.read_data_type()))
     words = loop.do(kind.read_data_type_definition()).Fields
     assert [one.Name for one in words] == ["Undefined", "OK", "NotOK", "NotDecidable"]
+    older = loop.do(loop.do(kind.get_child("0:EnumStrings")).read_value())
+    assert [one.Text for one in older] == ["Undefined", "OK", "NotOK", "NotDecidable"]
     status = client.client.get_node(ua.ObjectIds.Server_ServerStatus_BuildInfo)
     assert loop.do(status.read_value()).ManufacturerName == "invad"
 
@@ -231,6 +233,17 @@ def test_events_wait_until_a_client_has_confirmed_them(service, plc, told):
     assert (event.PartId, event.JobId, event.ResultEvaluation) == ("P-1", "L1", 1)
     assert (event.SourceName, event.Message.Text) == ("b", "b: part P-1 is good")
     assert json.loads(event.ResultContent) == before[0].plain()
+
+
+def test_the_newest_result_is_shown_whatever_waits_for_a_client(service, plc, told):
+    state = told("c")
+    client = plc()
+    made = inspect(service, "c", *(f"P-{i}" for i in range(40)))
+    waits(lambda: state().waiting == 40)
+    waits(lambda: client.read("c.LatestResult.ResultId") == made[-1].id)
+    client.listen(client.node("c"))
+    waits(lambda: state().waiting == 0)
+    assert [one.ResultId for one in client.events] == [one.id for one in made]
 
 
 def test_a_client_that_hangs_gets_in_order_what_it_missed(service, plc, told, monkeypatch):

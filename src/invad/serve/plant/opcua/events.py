@@ -29,7 +29,9 @@ class OpcUaEvents(Sink):
 
     def deliver(self, results: Sequence[Result]) -> Iterator[str]:
         self._begin()
-        self.server.show(self.station)
+        # Where more wait than are handed over, the newest is not among them.
+        newest = results[-1] if len(results) < self.at_a_time else self.server.latest(self.station)
+        self.server.show(newest or results[-1])
         receipts = self.server.acknowledged if self.taken == "acknowledged" else self.server.received
         if self.taken == "shown":
             self._tell(results)

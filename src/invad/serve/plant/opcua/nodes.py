@@ -113,6 +113,12 @@ async def add_types(server: Server) -> Types:
     index = await server.register_namespace(NAMESPACE)
     named = ua.QualifiedName("ResultEvaluationEnum", index)
     evaluation = await new_enum(server, ua.NodeId("ResultEvaluationEnum", index), named, list(EVALUATIONS))
+    # Older clients read the words from here.
+    await evaluation.add_property(
+        ua.NodeId("ResultEvaluationEnum.EnumStrings", index),
+        ua.QualifiedName("EnumStrings", 0),
+        [ua.LocalizedText(word) for word in EVALUATIONS],
+    )
     event = await server.nodes.base_event_type.add_object_type(
         ua.NodeId("ResultReadyEventType", index), ua.QualifiedName("ResultReadyEventType", index)
     )

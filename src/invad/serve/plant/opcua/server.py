@@ -111,11 +111,9 @@ class OpcUaServer:
         """The signals of a station have changed; returns at once."""
         self._ask(lambda: self._signal(handshake, signals))
 
-    def show(self, station: str) -> None:
-        """The newest result of a station, soon."""
-        latest = self.latest(station)
-        if latest is not None:
-            self._ask(lambda: self._show(station, latest))
+    def show(self, result: Result) -> None:
+        """As the newest one of its station, soon."""
+        self._ask(lambda: self._show(result))
 
     def tell(self, station: str, results: Sequence[Result]) -> list[tuple[bool, bool]]:
         """Send events; see `StationNodes.tell`. Raises DataError of one line while it does not run."""
@@ -262,10 +260,10 @@ class OpcUaServer:
             if shown is not None and shown.handshake is handshake:
                 await shown.show(signals)
 
-    async def _show(self, station: str, result: Result) -> None:
+    async def _show(self, result: Result) -> None:
         async with self._turn:
-            if station in self._nodes:
-                await self._nodes[station].show(result)
+            if result.station in self._nodes:
+                await self._nodes[result.station].show(result)
 
     async def _tell(self, station: str, results: Sequence[Result]) -> list[tuple[bool, bool]]:
         async with self._turn:
