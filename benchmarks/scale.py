@@ -7,7 +7,8 @@ Processes of `invad serve` with one thread each, one database, pictures in one f
 with two of them take turns, so that other load meets both; each process has clients of its own that wait for
 their answers. The clients run on the same cores: `client_share` is how much of the processor they took. At
 the end answers and rows are counted: nothing lost, nothing twice. A third process, with SQLite, takes its
-turn, to see what the server costs.
+turn, to see what the server costs. A process also decodes, encodes maps and answers, on whatever core is
+free: so a second pair of processes, each kept to a core of its own, takes its turns as well.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,32 +86,39 @@ def rate(ports: list[int], paths: list[Path], seconds: float, name: str) -> tupl
     return sum(int(words[0]) for words in said) / taken, spent / (taken * (os.cpu_count() or 1))
 
 
-def spread(values: list[float]) -> list[float]:
-    return [min(values), max(values)]
-
-
 def measured(options: argparse.Namespace, address: str, folder: Path) -> dict[str, Any]:
     """Rates in turns, and whether the database holds each part once."""
     height, width = map(int, options.size.split("x"))
     (folder / "parts").mkdir()
     paths = pictures(folder / "parts", 16, width, height, options.pictures)
     shared = ["--database", address, "--pictures", (folder / "share").as_uri()]
-    first = Service(options.bundle, folder / "first", 1, *shared)
-    second = Service(options.bundle, folder / "second", 1, *shared)
+    free = [Service(options.bundle, folder / f"free-{i}", 1, *shared) for i in range(2)]
+    kept = [
+        on_core(i, lambda i=i: Service(options.bundle, folder / f"core-{i}", 1, *shared)) for i in range(2)
+    ]
     alone = Service(options.bundle, folder / "alone", 1)
-    services = (first, second, alone)
+    ports = {"free": [one.port for one in free], "kept": [one.port for one in kept]}
+    rates: dict[str, list[float]] = {
+        name: [] for name in ("free1", "free2", "kept1", "kept2", "file", "clients")
+    }
+    spent: list[float] = []
     try:
-        for one in services:
+        for one in (*free, *kept, alone):
             rate([one.port], paths, 1, "warm")
-        ones, twos, files, clients = [], [], [], []
         for number in range(options.pairs):
-            ones.append(rate([first.port], paths, options.seconds, f"one{number}")[0])
-            found, share = rate([first.port, second.port], paths, options.seconds, f"two{number}")
-            twos.append(found)
-            clients.append(share)
-            files.append(rate([alone.port], paths, options.seconds, f"file{number}")[0])
+            for name, both in ports.items():
+                before = processor_seconds(free[0].process.pid)
+                found, _ = rate(both[:1], paths, options.seconds, f"{name}{number}-1")
+                rates[f"{name}1"].append(found)
+                if name == "free":
+                    used = processor_seconds(free[0].process.pid) - before
+                    spent.append(used / (found * options.seconds))
+                found, share = rate(both, paths, options.seconds, f"{name}{number}-2")
+                rates[f"{name}2"].append(found)
+                rates["clients"].append(share)
+            rates["file"].append(rate([alone.port], paths, options.seconds, f"file{number}")[0])
     finally:
-        for one in services:
+        for one in (*free, *kept, alone):
             one.stop()
     engine = create_engine(address)
     with engine.connect() as connection:
@@ -118,23 +127,49 @@ def measured(options: argparse.Namespace, address: str, folder: Path) -> dict[st
         ).one()
     engine.dispose()
     info, _ = read_bundle(options.bundle)
-    ratios = sorted(two / one for one, two in zip(ones, twos, strict=True))
+    middle = {name: statistics.median(values) for name, values in rates.items()}
     return {
         "bundle": {"preset": info.preset, "format": info.format},
         "pictures": f"{'good parts' if options.pictures else 'noise'}, JPEG, {height} x {width}",
         "pairs": options.pairs,
         "clients_of_each_process": CLIENTS,
-        "one_per_second": statistics.median(ones),
-        "two_per_second": statistics.median(twos),
-        "ratio": statistics.median(ratios),
-        "ratio_spread": spread(ratios),
-        "client_share": statistics.median(clients),
-        "one_with_sqlite_per_second": statistics.median(files),
-        "answers": ANSWERED[first.port] + ANSWERED[second.port],
+        "on_any_core": compared(rates["free1"], rates["free2"]),
+        "each_on_its_core": compared(rates["kept1"], rates["kept2"]),
+        "processor_ms_of_a_part": 1000 * statistics.median(spent),
+        "client_share": middle["clients"],
+        "one_with_sqlite_per_second": middle["file"],
+        "answers": sum(ANSWERED[one.port] for one in (*free, *kept)),
         "results": count,
         "requests": requests,
         "ids": ids,
     }
+
+
+def compared(ones: list[float], twos: list[float]) -> dict[str, Any]:
+    """Of one process and of two, stretch by stretch."""
+    ratios = [two / one for one, two in zip(ones, twos, strict=True)]
+    return {
+        "one_per_second": statistics.median(ones),
+        "two_per_second": statistics.median(twos),
+        "ratio": statistics.median(ratios),
+        "ratio_spread": [min(ratios), max(ratios)],
+    }
+
+
+def on_core(number: int, make: Callable[[], Service]) -> Service:
+    """A process that is kept to one core."""
+    whole = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {sorted(whole)[number]})
+    try:
+        return make()
+    finally:
+        os.sched_setaffinity(0, whole)
+
+
+def processor_seconds(process: int) -> float:
+    """Of all its threads since its start."""
+    words = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:

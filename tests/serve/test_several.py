@@ -269,6 +269,7 @@ def test_one_service_watches_for_drift_what_all_have_stored(begin):
     for one in (first, second):
         waits(lambda one=one: one.watch.report(revision, 9).parts == counted)
     held = first.watch._watched["default", ""].monitor
+    assert not second.watch._watched  # it shows what the first has stored
     first.close()  # whoever takes over has seen the same parts, in the same order
     waits(lambda: second.watch._watched)
     taken = second.watch._watched["default", ""].monitor

@@ -46,6 +46,9 @@ def open_graph(path: Path, options: Options) -> OpenVinoEngine:
         settings[properties.num_streams] = options.streams
     if options.threads is not None:
         settings[properties.inference_num_threads] = options.threads
+        if device == "CPU":
+            # Else the threads of each process stay on the same first cores, and a second one gains nothing.
+            settings[hint.enable_cpu_pinning] = False
     if device == "CPU":
         # Else machines with bfloat16 units use them unasked, and the numbers are others.
         settings[hint.inference_precision] = ov.Type.f32

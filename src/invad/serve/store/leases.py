@@ -13,7 +13,7 @@ from contextlib import suppress
 from hashlib import sha256
 
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from invad.errors import DataError, in_one_line
 
@@ -125,7 +125,7 @@ class Leases:
         """Hold this name from now on, or as soon as nobody else does."""
         with self._lock:
             self._wanted |= {name}
-        with suppress(SQLAlchemyError, DataError):  # the thread tries again
+        with suppress(DataError):  # the thread tries again
             self.renew()
 
     def give_up(self, name: str) -> None:
@@ -185,9 +185,9 @@ class Leases:
                 answer = self._session.execute(text(f"SELECT {what}"), values).scalar()
                 self._session.rollback()
                 return bool(answer)
-            except DBAPIError as error:
+            except SQLAlchemyError as error:
                 self._end()
-                said = in_one_line(error.orig or error)
+                said = in_one_line(getattr(error, "orig", None) or error)
                 raise DataError(f"{self.name}: does not answer ({said}); is the server running?") from None
 
     def _end(self) -> None:
