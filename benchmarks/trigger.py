@@ -1,4 +1,4 @@
-"""From the trigger of a PLC to its OK or NG bit, over Modbus TCP on loopback, beside the engine's own time.
+"""From the trigger of a PLC to its OK or NG bit, by Modbus TCP or OPC UA, beside the engine's own time.
 
     python benchmarks/trigger.py IMAGES NAME=BUNDLE ... --output benchmarks/results/trigger.json
 
@@ -25,6 +25,8 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
+from asyncua import ua
+from asyncua.sync import Client
 from pymodbus.client import ModbusTcpClient
 
 from invad.data.formats import IMAGE_SUFFIXES
@@ -33,10 +35,13 @@ from invad.evaluation.machine import facts
 from invad.serve import Options, Result, Service
 from invad.serve.delivery import Route
 from invad.serve.listening import SWITCH_SECONDS
-from invad.serve.plant.controllers import ModbusController
+from invad.serve.plant.controllers import Link, ModbusController
 from invad.serve.plant.cycle import Signals, Terms
 from invad.serve.plant.handshake import Handshake
 from invad.serve.plant.modbus import ModbusServer
+from invad.serve.plant.opcua.control import OpcUaControl
+from invad.serve.plant.opcua.server import OpcUaServer
+from invad.serve.plant.opcua.settings import OpcUa
 from invad.serve.plant.telling import Telling
 from invad.serve.records import Part
 
@@ -50,7 +55,7 @@ def contents(folder: Path) -> list[bytes]:
     return [path.read_bytes() for path in sorted(folder.iterdir()) if path.suffix.lower() in IMAGE_SUFFIXES]
 
 
-def serve(bundle: Path, folder: Path, port: int, images: Path, output: Path) -> None:
+def serve(protocol: str, bundle: Path, folder: Path, port: int, images: Path, output: Path) -> None:
     """One station until standard input ends; then what it measured of each part, as JSON."""
     sys.setswitchinterval(SWITCH_SECONDS)
     bodies = contents(images)
@@ -73,20 +78,71 @@ def serve(bundle: Path, folder: Path, port: int, images: Path, output: Path) -> 
                 measured.append(steps | {"inside": inside, "commit": inside - sum(steps.values())})
 
         handshake = Handshake(service, "a", Terms(deadline=30), take=take)
-        controller = ModbusController(kind="modbus", port=port)
-        server = ModbusServer(controller.host, port, {handshake: controller})
+        link = link_of(protocol, service, handshake, port)
         handshake.listen(shown)
         handshake.start()
-        service.deliveries.add(Route(name="a/controller", station="a"), Telling(handshake, "modbus", ""))
-        server.start()
+        service.deliveries.add(Route(name="a/controller", station="a"), Telling(handshake, protocol, ""))
+        link.start()
         print("Listening", flush=True)
         sys.stdin.read()
         handshake.close()
-        server.close()
+        link.close()
     output.write_text(json.dumps(measured))
 
 
-class Controller:
+def link_of(protocol: str, service: Service, handshake: Handshake, port: int) -> Link:
+    if protocol == "opcua":
+        return OpcUaControl(
+            OpcUaServer(service, OpcUa(endpoint=f"opc.tcp://127.0.0.1:{port}/invad"), ""), handshake
+        )
+    controller = ModbusController(kind="modbus", port=port)
+    return ModbusServer(controller.host, port, {handshake: controller})
+
+
+class OpcUaPlc:
+    """A PLC that calls methods and reads a variable every millisecond."""
+
+    def __init__(self, port: int):
+        self.client = Client(f"opc.tcp://127.0.0.1:{port}/invad", timeout=30)
+        for _ in range(300):
+            try:
+                self.client.connect()
+                namespace = self.client.get_namespace_index("urn:invad:line")
+                self.nodes = {
+                    name: self.client.get_node(f"ns={namespace};s={name}")
+                    for name in (
+                        "a",
+                        "a.Trigger",
+                        "a.Acknowledge",
+                        "a.Signals.ResultsReady",
+                        "a.Signals.Ready",
+                    )
+                }
+                self._until("Ready")
+                return
+            except (OSError, ua.UaError):
+                time.sleep(0.1)
+        raise SystemExit("the OPC UA server does not answer")
+
+    def part(self, number: int) -> float:
+        """Milliseconds from the trigger to the bit."""
+        started = time.perf_counter()
+        self.nodes["a"].call_method(self.nodes["a.Trigger"].nodeid, str(number), "")
+        self._until("ResultsReady")
+        spent = (time.perf_counter() - started) * 1000
+        self.nodes["a"].call_method(self.nodes["a.Acknowledge"].nodeid)
+        self._until("Ready")
+        return spent
+
+    def close(self) -> None:
+        self.client.disconnect()
+
+    def _until(self, name: str) -> None:
+        while not self.nodes[f"a.Signals.{name}"].read_value():
+            time.sleep(PAUSE)
+
+
+class ModbusPlc:
     """A PLC that reads its registers every millisecond."""
 
     def __init__(self, port: int):
@@ -109,6 +165,9 @@ class Controller:
         self._until(READY)
         return spent
 
+    def close(self) -> None:
+        self.client.close()
+
     def _until(self, bit: int) -> int:
         while True:
             status = self.client.read_holding_registers(1, count=1).registers[0]
@@ -122,7 +181,7 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"p50": round(cuts[49], 2), "p95": round(cuts[94], 2), "p99": round(cuts[98], 2)}
 
 
-def measure(bundle: Path, images: Path, parts: int) -> dict[str, Any]:
+def measure(protocol: str, bundle: Path, images: Path, parts: int) -> dict[str, Any]:
     bodies = contents(images)
     engine = open_detector(bundle, AUTO, None, 1)
     with socket.socket() as free, tempfile.TemporaryDirectory() as place:
@@ -130,13 +189,13 @@ def measure(bundle: Path, images: Path, parts: int) -> dict[str, Any]:
         port = free.getsockname()[1]
         free.close()
         output = Path(place) / "steps.json"
-        words = ["--serve", bundle, Path(place) / "line", port, images, output]
+        words = ["--serve", protocol, bundle, Path(place) / "line", port, images, output]
         command = [sys.executable, __file__, *(str(word) for word in words)]
         service = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ)
         assert service.stdin is not None
         assert service.stdout is not None
         assert service.stdout.readline()
-        controller = Controller(port)
+        controller = OpcUaPlc(port) if protocol == "opcua" else ModbusPlc(port)
         alone, triggered = [], []
         for number in range(WARM_UP + parts):
             body = bodies[number % len(bodies)]
@@ -144,7 +203,7 @@ def measure(bundle: Path, images: Path, parts: int) -> dict[str, Any]:
             engine.judge([engine.decode(body)], None)
             alone.append((time.perf_counter() - started) * 1000)
             triggered.append(controller.part(number))
-        controller.client.close()
+        controller.close()
         service.stdin.close()
         service.wait(60)
         steps = json.loads(output.read_text())[WARM_UP:]
@@ -163,8 +222,8 @@ def measure(bundle: Path, images: Path, parts: int) -> dict[str, Any]:
 
 def main() -> None:
     if sys.argv[1:2] == ["--serve"]:
-        bundle, folder, port, images, output = sys.argv[2:]
-        serve(Path(bundle), Path(folder), int(port), Path(images), Path(output))
+        protocol, bundle, folder, port, images, output = sys.argv[2:]
+        serve(protocol, Path(bundle), Path(folder), int(port), Path(images), Path(output))
         return
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -172,13 +231,16 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("bundles", nargs="+", metavar="NAME=BUNDLE")
     parser.add_argument("--parts", type=int, default=300)
+    parser.add_argument("--protocols", nargs="+", default=["modbus", "opcua"])
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
-    found = {"machine": facts()}
-    for word in arguments.bundles:
-        name, _, bundle = word.partition("=")
-        found[name] = measure(Path(bundle), arguments.images, arguments.parts)
-        print(name, json.dumps(found[name]), flush=True)
+    found: dict[str, Any] = {"machine": facts()}
+    for protocol in arguments.protocols:
+        for word in arguments.bundles:
+            name, _, bundle = word.partition("=")
+            measured = measure(protocol, Path(bundle), arguments.images, arguments.parts)
+            found.setdefault(protocol, {})[name] = measured
+            print(protocol, name, json.dumps(measured), flush=True)
     arguments.output.write_text(json.dumps(found, indent=1) + "\n")
 
 

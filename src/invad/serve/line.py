@@ -24,7 +24,6 @@ from invad.serve.metrics import Metrics
 from invad.serve.models import Models
 from invad.serve.options import Options
 from invad.serve.parts import Budget, Job, Queue, decoded, judged, other_image, since
-from invad.serve.pictures import statistics
 from invad.serve.records import Awaited, Part, Refused, Result
 from invad.serve.store import results
 from invad.serve.store.database import Database, now_ms, said
@@ -101,7 +100,7 @@ class Line:
         seconds = self.deadlines.get(part.station)
         return self._submit(part, None if seconds is None else time.monotonic() + seconds)
 
-    def _submit(self, part: Part, due: float | None, awaited: bool = False) -> "Future[Result]":
+    def _submit(self, part: Part, due: float | None, awaited: Awaited | None = None) -> "Future[Result]":
         """due: when it is late, on the clock that only rises. awaited: whoever waits counts it then."""
         digest = "" if isinstance(part.body, np.ndarray) else sha256(part.body).hexdigest()
         with self._lock:
@@ -192,7 +191,8 @@ class Line:
         """Decode the image, keep its file, and put it in the queue."""
         part = job.part
         try:
-            if part.request_id is not None and (known := self._stored(part)) is not None:
+            may_be_known = part.request_id is not None and not (job.awaited and job.awaited.is_new)
+            if may_be_known and (known := self._stored(part)) is not None:
                 self._finish(job, known)
                 return
             detector = job.model.detector
@@ -200,15 +200,14 @@ class Line:
             started = time.monotonic()
             pixels = decoded(detector, part.body, self.metrics)
             job.decode_ms = since(started)
-            self.committer.keep_image(job, has_room=self._has_room())  # beside the run
+            self.committer.look_at_image(job, pixels, has_room=self._has_room())  # beside the run
             # The map, float32, will be held as long as they are. Pixels that came as they are judged are held
             # as the body already.
             job.pixel_bytes = 4 * pixels.shape[0] * pixels.shape[1]
             if not (isinstance(part.body, np.ndarray) and np.may_share_memory(pixels, part.body)):
                 job.pixel_bytes += pixels.nbytes
             self.pixels.take(job.pixel_bytes)
-            job.pixels, job.picture = pixels, statistics(pixels)
-            job.queued = time.monotonic()
+            job.pixels, job.queued = pixels, time.monotonic()
             self.queue.put((job.model.hash, detector.kind(pixels), job.key), job)
         except BaseException as error:
             if not isinstance(error, InvadError):

@@ -20,7 +20,7 @@ from invad.records import Prediction
 from invad.runtime.predictor import Pixels, Predictor
 from invad.serve.metrics import RunMetrics
 from invad.serve.models import Loaded
-from invad.serve.records import Part, Refused, Result
+from invad.serve.records import Awaited, Part, Refused, Result
 from invad.serve.store import results
 
 LOG = logging.getLogger("invad.serve")
@@ -47,7 +47,7 @@ class Job:
     map_png: bytes = b""
     map_later: NDArray[np.float32] | None = None  # is kept after the answer
     due: float | None = None  # when it is late
-    awaited: bool = False  # by a controller, which counts it when it is late
+    awaited: Awaited | None = None  # by a controller, which counts it when it is late
     bytes_held: int = 0
     decode_ms: float = 0.0
     queued: float = 0.0

@@ -61,17 +61,19 @@ class Refused(InvadError):
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Awaited:
     """A part that a controller waits for. due: when it is late, on the clock that only rises. admitted: told
-    the future of its result. refused: called when it is not taken; the next one is waited for."""
+    the future of its result. refused: called when it is not taken; the next one is
+    waited for. is_new: its request_id was made for it, so that nothing of it can be stored."""
 
     part: Part
     due: float
     admitted: "Callable[[Future[Result]], None]"
     refused: Callable[[], None]
+    is_new: bool
 
-    def submitted(self, submit: "Callable[[Part, float, bool], Future[Result]]") -> "Future[Result]":
+    def submitted(self, submit: "Callable[[Part, float, Awaited], Future[Result]]") -> "Future[Result]":
         """What `submit` gives and raises, told to whoever waits."""
         try:
-            future = submit(self.part, self.due, True)
+            future = submit(self.part, self.due, self)
         except BaseException:
             self.refused()
             raise

@@ -17,13 +17,14 @@ from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from invad.data.png import encode_png
 from invad.errors import DataError, InvadError
+from invad.runtime.predictor import Pixels
 from invad.scoring.regions import regions
 from invad.serve.ids import Ids
 from invad.serve.limits import InForce
 from invad.serve.maps import LateMaps
 from invad.serve.metrics import Metrics
 from invad.serve.parts import Job, other_image, since
-from invad.serve.pictures import encode_map
+from invad.serve.pictures import encode_map, statistics
 from invad.serve.records import SCHEMA, Milliseconds, Picture, Refused, Result, utc
 from invad.serve.store import results, retention
 from invad.serve.store.database import Database, said
@@ -76,10 +77,10 @@ class Committer:
         self._thread = threading.Thread(target=self._work, name="invad-commit", daemon=True)
         self._thread.start()
 
-    def keep_image(self, job: Job, *, has_room: bool) -> None:
-        """Begin to write the image of a part, where the disk has room; pixels are encoded in any case,
-        because the row names the digest of their file."""
-        job.image = self._keepers.submit(self._keep_image, job, has_room)
+    def look_at_image(self, job: Job, pixels: Pixels, *, has_room: bool) -> None:
+        """Begin to say how the image of a part looks, and to write it, where the disk has room; pixels are
+        encoded in any case, because the row names the digest of their file."""
+        job.image = self._keepers.submit(self._look_at_image, job, pixels, has_room)
 
     def add(self, job: Job) -> None:
         """Store a judged part soon."""
@@ -110,6 +111,8 @@ class Committer:
         while jobs := self._take():
             try:
                 self._store(jobs)
+                if not self._ready and self.maps.due is not None:
+                    self._name_maps()
             except Exception as error:  # a fault of ours must not end the thread that answers
                 self.metrics.errors.labels("commit").inc()
                 LOG.exception("results could not be stored")
@@ -165,7 +168,7 @@ class Committer:
         # The image was handed to the same threads before, so it is written or being written.
         image_kept = job.image is not None and job.image.result()
         # Of whoever waits for a result over HTTP some ask for its map, and a controller never does.
-        map_later = job.awaited and part.source != "http" and image_kept
+        map_later = job.awaited is not None and part.source != "http" and image_kept
         job.map_later = prediction.anomaly_map if map_later else None
         map_now = image_kept and not map_later
         job.map_png = encode_map(prediction.anomaly_map) if map_now else b""
@@ -212,7 +215,8 @@ class Committer:
             result=record, map_sha256=map_sha256 if map_kept else None, map_limits=limits.map
         )
 
-    def _keep_image(self, job: Job, has_room: bool) -> bool:
+    def _look_at_image(self, job: Job, pixels: Pixels, has_room: bool) -> bool:
+        job.picture = statistics(pixels)
         body = job.part.body
         if isinstance(body, np.ndarray):
             started = time.monotonic()
@@ -240,7 +244,8 @@ class Committer:
         while True:
             try:
                 with self.database.write() as connection:
-                    named = self.maps.name(connection)
+                    # A part by itself does not wait for maps of others, unless these have waited.
+                    named = self.maps.name(connection) if len(jobs) > 1 or self.maps.due == 0 else ()
                     answers = self._insert(connection, jobs)
                 self.maps.named(named)
                 break
@@ -268,7 +273,7 @@ class Committer:
             version = record.model_version
             self.metrics.parts.labels(record.station, record.decision, record.source, version).inc()
             self.metrics.p_value.labels(record.station).observe(record.p_value)
-            if record.late and not job.awaited:
+            if record.late and job.awaited is None:
                 self.metrics.late.labels(record.station).inc()
             if job.map_later is not None:
                 self.maps.add(record.id, job.map_later)

@@ -238,6 +238,7 @@ class Handshake:
             # The future of `take` also knows of a camera that gave no picture.
             admitted=lambda future: None if self.take is not None else self._follow(cycle, future),
             refused=lambda: self._wait_again(cycle.number),
+            is_new=self.take is not None,
         )
 
     def _wait_again(self, number: int) -> None:
