@@ -112,6 +112,22 @@ class Nothing(making.Sink):
         yield from (one.id for one in results)
 
 
+def test_a_service_that_leaves_its_turn_to_another_does_not_say_offline(broker, subscriber):
+    running = broker()
+    reader = subscriber(running.port)
+    output = MqttOutput(kind="mqtt", url=running.url)
+    first, second = (making.made_sink(STATION, output) for _ in range(2))
+    first.idle()
+    first.rest()
+    second.idle()
+    waits(lambda: len(reader.at("/online")) == 2)
+    first.close()
+    second.idle()  # its connection is still there
+    assert reader.at("/online") == [b"online", b"online"]
+    second.close()
+    waits(lambda: reader.at("/online")[-1] == b"offline")
+
+
 def test_a_lost_connection_is_told_by_the_broker(service, broker, subscriber):
     running = broker()
     reader = subscriber(running.port)
@@ -162,13 +178,12 @@ class Silent:
     """Accepts connections. acknowledges: says yes to the first packet of each, and nothing after."""
 
     def __init__(self, acknowledges):
-        self.acknowledges = acknowledges
+        self.acknowledges, self.taken = acknowledges, []
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.port = self.listening.getsockname()[1]
         threading.Thread(target=self.serve, daemon=True).start()
 
     def serve(self):
-        self.taken = []
         while True:
             try:
                 one, _ = self.listening.accept()
@@ -179,6 +194,11 @@ class Silent:
                 with suppress(OSError):
                     one.recv(4096)
                     one.sendall(b"\x20\x03\x00\x00\x00")
+
+    def close(self):
+        self.listening.close()
+        for one in self.taken:
+            one.close()
 
 
 @pytest.mark.parametrize("acknowledges", [False, True])
@@ -192,7 +212,8 @@ def test_a_broker_that_acknowledges_nothing_is_named(service, monkeypatch, ackno
         f"mqtt://127.0.0.1:{silent.port}: is there and acknowledges nothing for 0.3 s; restart the broker"
     )
     assert (state().waiting, state().delivered) == (1, 0)
-    silent.listening.close()
+    service.deliveries.close()
+    silent.close()
 
 
 @pytest.fixture
