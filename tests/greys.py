@@ -18,6 +18,7 @@ class Greys(Predictor):
     """Grey levels as scores. gate: runs wait for it. It fails for pictures of the level `fails`."""
 
     content_hash = "0" * 64
+    grid_hw = (1, 2)
 
     def __init__(self, fails=None, number=None):
         self.calibrations = {"": LIMITS, "part": replace(LIMITS, scores=tuple(range(100, 140)))}

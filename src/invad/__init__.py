@@ -26,15 +26,19 @@ if TYPE_CHECKING:
     from invad.detector.detector import Detector
     from invad.evaluation.evaluate import evaluate
     from invad.model.settings import PRESETS, Preset
+    from invad.scoring.defects import Defect
     from invad.scoring.rates import Rates
+    from invad.scoring.scale import Scale
 
 # Imported on first use: `import invad` must not wait for torch.
 _LAZY = {
     "Dataset": "invad.data.layouts.base",
+    "Defect": "invad.scoring.defects",
     "Detector": "invad.detector.detector",
     "PRESETS": "invad.model.settings",
     "Preset": "invad.model.settings",
     "Rates": "invad.scoring.rates",
+    "Scale": "invad.scoring.scale",
     "check_dataset": "invad.data.check",
     "evaluate": "invad.evaluation.evaluate",
     "load_dataset": "invad.data.datasets",
@@ -47,6 +51,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "Decision",
+    "Defect",
     "Detector",
     "InvadError",
     "NotCalibratedError",
@@ -54,6 +59,7 @@ __all__ = [
     "Preset",
     "Rates",
     "Sample",
+    "Scale",
     "TrainingError",
     "WeightsError",
     "__version__",

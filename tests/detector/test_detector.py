@@ -24,6 +24,7 @@ from invad.records import GOOD
 from invad.scoring.calibration import Calibration, folds
 from invad.scoring.crossfit import cross_fit
 from invad.scoring.rates import POOLED, Rates
+from invad.scoring.scale import Scale
 from invad.scoring.typicality import (
     ScoreRule,
     combined_scores,
@@ -516,3 +517,15 @@ def test_the_hash_follows_the_calibration(detector, write_parts, tmp_path):
     assert loaded.content_hash is None
     assert loaded.save(tmp_path / "model") != first
     assert Detector.load(tmp_path / "model").calibrations == loaded.calibrations
+
+
+def test_defects_are_measured_by_the_review_limit_of_the_category(detector, draw):
+    found = detector.predict(draw(3, defect=True, size=(128, 64)))
+    review, _ = detector.calibrations[""].map_limits()
+    table = detector.defects(found, Scale.per_pixel(0.5))
+    assert sum(one.area_px for one in table) == int((found.anomaly_map > review).sum()) > 0
+    assert table[0].peak == found.anomaly_map.max()
+    assert table[0].cell_px == max(128 / detector.grid_hw[1], 64 / detector.grid_hw[0])
+    assert table[0].length_mm == pytest.approx(table[0].length_px / 2)
+    with pytest.raises(DataError, match="no anomaly map"):
+        detector.defects(replace(found, anomaly_map=np.zeros(0, np.float32)))

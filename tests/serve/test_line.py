@@ -61,6 +61,8 @@ def test_the_service_decides_by_its_own_limits(made):
     assert (found.width, found.height, found.part_id, found.lot) == (4, 3, "7", "L")
     (place,) = found.regions
     assert (place.x, place.y, place.width, place.height, place.peak) == (0, 0, 2, 2, 39)
+    assert (place.area, place.length_px, place.width_px, place.centroid_x) == (4, 8**0.5, 2, 1)
+    assert (place.cell_px, place.share_of_limit) == (3, 39 / LIMITS.map_limits()[0])
     assert service.result(found.id).result == found
     assert service.inspect(png(200)).decision == "bad"
     of_category = service.inspect(png(39), category="part")

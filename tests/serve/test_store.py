@@ -48,6 +48,13 @@ def database(tmp_path, database_url):
     opened.close()
 
 
+REGION = Region(
+    **{"x": 1, "y": 2, "width": 3, "height": 4, "area": 5, "peak": 6.5, "mean": 0.1 + 0.2},
+    **{"centroid_x": 1 / 3, "centroid_y": 2 / 3, "length_px": 2**0.5, "width_px": 3**0.5},
+    **{"cell_px": 16.0, "share_of_limit": 6.5 / 1.5},
+)
+
+
 def row(decision="good", time=0, image="a", map="b", **changed):
     record = Result(
         schema=SCHEMA,
@@ -71,7 +78,7 @@ def row(decision="good", time=0, image="a", map="b", **changed):
         decision=decision,
         review_limit=2.5,
         bad_limit=3.5,
-        regions=(Region(x=1, y=2, width=3, height=4, area=5, peak=6.5),),
+        regions=(REGION,),
         image_kept=True,
         map_kept=True,
         audit=False,
@@ -751,3 +758,14 @@ def test_versions_shadow_follow_each_other_and_retire(database, tmp_path):
     retention.sweep(database, Files(tmp_path / "files"), Retention(), 10**15, lambda: False)
     with database.read() as connection:
         assert shadows.count(connection, "default", "new") == 0  # it went with its result
+
+
+def test_regions_from_before_they_were_measured_stay_readable(database):
+    (stored,) = add(database, row())
+    names = ("mean", "centroid_x", "centroid_y", "length_px", "width_px", "cell_px")
+    with database.write() as connection:
+        connection.execute(region.update().values(dict.fromkeys(names)))
+    with database.read() as connection:
+        (place,) = results.by_id(connection, stored.result.id).result.regions
+    assert {getattr(place, name) for name in names} == {None}
+    assert (place.peak, place.share_of_limit) == (6.5, 6.5 / 1.5)

@@ -3,7 +3,6 @@
 import json
 import os
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
 from errno import EINVAL
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,9 @@ from invad.system.files import write_atomically, writing
 PARTS, ATTEMPTS = "parts", ".attempts"
 STATE = ("size", "modified_ns")
 """Columns of a file's state."""
+
+BOX = ("x", "y", "width", "height", "area", "peak")
+"""Of a region, what the rows have."""
 
 DEATHS = 2
 """Workers that an image may kill, told apart from its block, before it gets a row that says so."""
@@ -110,7 +112,9 @@ class Worker:
             "score": made.score,
             "p_value": made.p_value,
             "decision": made.decision,
-            "boxes": [asdict(region) for region in regions(made.anomaly_map, review)],
+            "boxes": [
+                {name: getattr(region, name) for name in BOX} for region in regions(made.anomaly_map, review)
+            ],
         }
 
 
@@ -169,9 +173,7 @@ def _seen(state: State | None) -> dict[str, int | None]:
 def schema() -> Any:
     import pyarrow as pa
 
-    box = pa.struct(
-        [(name, pa.int32()) for name in ("x", "y", "width", "height", "area")] + [("peak", pa.float32())]
-    )
+    box = pa.struct([(name, pa.float32() if name == "peak" else pa.int32()) for name in BOX])
     texts = {name: pa.string() for name in ("path", "category", "decision", "error")}
     numbers = {"score": pa.float64(), "p_value": pa.float64(), "boxes": pa.list_(box)}
     numbers |= dict.fromkeys(STATE, pa.int64())

@@ -93,6 +93,11 @@ class Detector(Predictor):
             )
         return predictions
 
+    @property
+    def grid_hw(self) -> Hw:
+        """Rows and columns of the cells that the model sees an image in."""
+        return self.info.grid_hw
+
     def kind(self, pixels: Pixels) -> Hashable:
         """The input size, which an image's aspect ratio chooses."""
         return self.model.extract.preprocess.size_for((pixels.shape[0], pixels.shape[1]))

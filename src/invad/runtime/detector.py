@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from invad.data.images import ImageSource, read_image
 from invad.data.preprocess import grey_range
 from invad.errors import ConfigError, DataError
-from invad.records import Decision, Prediction
+from invad.records import Decision, Hw, Prediction
 from invad.runtime.bundle import ExportInfo
 from invad.runtime.engines import Engine, Outputs
 from invad.runtime.predictor import Pixels, Predictor
@@ -51,6 +51,11 @@ class ExportedDetector(Predictor):
                 f"{size[1]} x {size[0]} alone; export without --size for images of any size"
             )
         return pixels
+
+    @property
+    def grid_hw(self) -> Hw:
+        """That of the model which the bundle was made from."""
+        return self.info.grid_hw
 
     def kind(self, pixels: Pixels) -> Hashable:
         """Shape and dtype: neighbours of one size share a run."""

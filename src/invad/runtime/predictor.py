@@ -15,8 +15,10 @@ from invad.data.ahead import Decoded, read_ahead
 from invad.data.images import ImageSource, is_bytes_like, read_image
 from invad.data.video import Frame, Seconds, read_video
 from invad.errors import ConfigError, DataError
-from invad.records import Prediction
-from invad.scoring.calibration import Calibration, known_category
+from invad.records import Hw, Prediction
+from invad.scoring.calibration import Calibration, for_category, known_category
+from invad.scoring.defects import Defect, defects
+from invad.scoring.scale import Scale
 
 Pixels = NDArray[Any]
 """A decoded image, H x W x 3, uint8, uint16 or float32 in [0, 1]."""
@@ -41,6 +43,11 @@ class Predictor(ABC):
     @abstractmethod
     def judge(self, pixels: Sequence[Pixels], category: str | None = None) -> list[Prediction]:
         """Predictions of decoded images of one `kind`, all in one run. Their `path` is None."""
+
+    @property
+    @abstractmethod
+    def grid_hw(self) -> Hw:
+        """Rows and columns of the cells that the model sees an image in."""
 
     @abstractmethod
     def kind(self, pixels: Pixels) -> Hashable:
@@ -109,6 +116,17 @@ class Predictor(ABC):
         known_category(self.calibrations, category)
         judged = self._judge_groups(images, category, self.group_size(batch), workers)
         return _strictly(judged) if strict else judged
+
+    def defects(self, prediction: Prediction, scale: Scale | None = None) -> tuple[Defect, ...]:
+        """What stands out of the map of a prediction of this detector, highest peak first, with its size.
+
+        A defect is a connected part above the review limit of the map, in pixels of the image; scale: for
+        millimetres. Good images can have some, because the score looks at more than the highest cell, and bad
+        ones none. Raises DataError for a prediction without a map, and for an image that reaches the horizon
+        of the scale.
+        """
+        review, _ = for_category(self.calibrations, prediction.category).map_limits()
+        return defects(prediction.anomaly_map, review, self.grid_hw, scale)
 
     def predict_video(
         self,

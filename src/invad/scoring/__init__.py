@@ -1,5 +1,5 @@
 """From norms to map, score, p-value and decision; limits from held-out normals.
 
-Order of imports: rates, likeness, groups, calibration, typicality, regions, crossfit,
-drift, labels, events.
+Order of imports: rates, likeness, groups, calibration, typicality, shapes, regions, scale,
+defects, crossfit, drift, labels, events.
 """

@@ -155,7 +155,11 @@ class Result:
         Raises KeyError or TypeError when it is no result.
         """
         known = {field.name: plain[field.name] for field in fields(cls)}
-        known["regions"] = tuple(Region(**region) for region in known["regions"])
+        of_region = {field.name for field in fields(Region)}
+        known["regions"] = tuple(
+            Region(**{name: value for name, value in region.items() if name in of_region})
+            for region in known["regions"]
+        )
         known["picture"] = Picture(**known["picture"])
         known["ms"] = Milliseconds(**known["ms"])
         return cls(**known)

@@ -68,7 +68,6 @@ class Committer:
         self.audit_share, self.sinks, self.woken = audit_share, sinks, woken
         self.watched = watched
         self.ids = Ids()
-        regions(np.zeros((1, 1), np.float32), 0)  # loads what it needs before a part waits for it
         self._keepers = ThreadPoolExecutor(KEEPERS, thread_name_prefix="invad-keep")
         self._ready: deque[Job] = deque()
         self._changed = threading.Condition()
@@ -174,7 +173,12 @@ class Committer:
         job.map_png = encode_map(prediction.anomaly_map) if map_now else b""
         map_sha256 = sha256(job.map_png).hexdigest() if map_now else ""
         map_kept = map_now and self._keep("map", job.map_png, map_sha256)
-        found = regions(prediction.anomaly_map, limits.map[0])[:MOST_REGIONS] if peak > limits.map[0] else ()
+        grid_hw = job.model.detector.grid_hw
+        found = (
+            regions(prediction.anomaly_map, limits.map[0], grid_hw, MOST_REGIONS)
+            if peak > limits.map[0]
+            else ()
+        )
         record = Result(
             schema=SCHEMA,
             id="",

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, Select, func, select, tuple_
 from sqlalchemy.sql.elements import ColumnElement
 
 from invad.records import Decision
-from invad.scoring.regions import Region
+from invad.scoring.regions import Region, share_of_limit
 from invad.serve.ids import smallest_id
 from invad.serve.records import SCHEMA, Milliseconds, Picture, Result, Verdict, milliseconds, utc
 from invad.serve.store.schema import outbox, region, result
@@ -201,10 +201,12 @@ def _one(connection: Connection, wanted: Select[Any]) -> Stored | None:
 
 def _with_regions(connection: Connection, rows: Sequence[Row[Any]]) -> list[Stored]:
     places: defaultdict[str, list[Region]] = defaultdict(list)
+    limits = {row.id: row.map_review_limit for row in rows}
     wanted = select(region).where(region.c.result.in_([row.id for row in rows])).order_by(region.c.number)
     for place in connection.execute(wanted) if rows else ():
-        values = {name: getattr(place, name) for name in ("x", "y", "width", "height", "area", "peak")}
-        places[place.result].append(Region(**values))
+        values = {name: getattr(place, name) for name in _OF_REGION}
+        share = share_of_limit(place.peak, limits[place.result])
+        places[place.result].append(Region(**values, share_of_limit=share))
     return [_stored(row, tuple(places[row.id])) for row in rows]
 
 
@@ -214,6 +216,8 @@ _SAME = (
     *("decision", "review_limit", "bad_limit", "audit", "late", "verdict"),
 )
 """What a row and a record call by one name."""
+
+_OF_REGION = tuple(column.name for column in region.columns if column.name not in ("result", "number"))
 
 _STEPS = ("queue", "decode", "infer", "store")
 
@@ -248,4 +252,4 @@ def _columns(stored: Stored) -> dict[str, Any]:
 
 
 def _region_columns(place: Region) -> dict[str, Any]:
-    return {name: getattr(place, name) for name in ("x", "y", "width", "height", "area", "peak")}
+    return {name: getattr(place, name) for name in _OF_REGION}

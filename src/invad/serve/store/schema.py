@@ -210,6 +210,12 @@ region = Table(
     Column("height", Integer, nullable=False),
     Column("area", Integer, nullable=False),
     Column("peak", Double, nullable=False),
+    Column("mean", Double),  # NULL, as all below, of results from before these were measured
+    Column("centroid_x", Double),
+    Column("centroid_y", Double),
+    Column("length_px", Double),
+    Column("width_px", Double),
+    Column("cell_px", Double),
 )
 
 shadow = Table(

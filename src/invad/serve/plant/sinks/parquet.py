@@ -12,6 +12,9 @@ from invad.serve.plant.sinks.files import days, problem, put, reaching, require
 from invad.serve.plant.sinks.rows import COLUMNS, REGION, values
 from invad.serve.records import Result, milliseconds
 
+PIXELS = ("x", "y", "width", "height", "area")
+"""Of a region, what is counted."""
+
 
 class ParquetFiles(Sink):
     """The files DATE/STATION-ID.parquet of a folder; ID is that of the first result.
@@ -61,7 +64,7 @@ def table(results: Sequence[Result]) -> bytes:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    of_region = [(name, pa.float64() if name == "peak" else pa.int32()) for name in REGION]
+    of_region = [(name, pa.int32() if name in PIXELS else pa.float64()) for name in REGION]
     types: dict[str, Any] = {
         "text": pa.string(),
         "time": pa.timestamp("ms", tz="UTC"),

@@ -43,7 +43,11 @@ COLUMNS: dict[str, Kind] = {
 }
 """New ones are added at the end; a file keeps those that it began with."""
 
-REGION = ("x", "y", "width", "height", "area", "peak")
+REGION = (
+    *("x", "y", "width", "height", "area", "peak", "mean", "centroid_x", "centroid_y"),
+    *("length_px", "width_px", "cell_px", "share_of_limit"),
+)
+"""As `Region` has them; new ones are added at the end."""
 
 
 def values(one: Result) -> dict[str, Any]:
