@@ -6,6 +6,8 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -62,13 +64,18 @@ def without_torch(tmp_path, runtime_package):
 
 def test_bundles_are_used_without_torch(without_torch, bundle, two_categories, draw, tmp_path):
     Image.fromarray(draw(3, defect=True)).save(tmp_path / "a.png")
+    pictures = [tmp_path / "a.png"]
+    if find_spec("pydicom"):
+        pictures.append(tmp_path / "IM0001")
+        pictures[1].write_bytes(import_module("dicoms").dicom(draw(3, defect=True)))
     rows = tmp_path / "p.json"
     options = ("--threads", 1, "--output", tmp_path / "seen", "--json", rows, "--csv", tmp_path / "p.csv")
-    done = without_torch("predict", bundle, tmp_path / "a.png", *options)
+    done = without_torch("predict", bundle, *pictures, *options)
     assert done.returncode == 0, done.stderr
-    (row,) = json.loads(rows.read_text())["images"]
+    row, *same = json.loads(rows.read_text())["images"]
     assert row["decision"] == two_categories.predict(tmp_path / "a.png").decision
-    assert len(list((tmp_path / "seen").iterdir())) == 1
+    assert [one["score"] for one in same] == [row["score"]] * (len(pictures) - 1)
+    assert len(list((tmp_path / "seen").iterdir())) == len(pictures)
     done = without_torch("info", bundle)
     assert (done.returncode, "onnx, fp32" in done.stdout) == (0, True), done.stderr
     done = without_torch("verify", bundle)

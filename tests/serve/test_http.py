@@ -1,6 +1,7 @@
 """A service as its users meet it: a process, a port, and whatever they send."""
 
 import base64
+import importlib
 import io
 import json
 import re
@@ -69,13 +70,16 @@ def test_a_part_is_judged_kept_and_found_again(http, pictures, exported):
     assert http.get("/api/v1/results", params={"lot": "L 1"}).json() == {"results": [found], "next": None}
 
 
-@pytest.mark.parametrize("kind", ["uint16", "jpeg", "grey"])
+@pytest.mark.parametrize("kind", ["uint16", "jpeg", "grey", "dicom"])
 def test_a_score_is_that_of_the_file(kind, http, exported, draw, tmp_path):
     pixels, stream = draw(700, defect=True, size=(80, 60)), io.BytesIO()
     if kind == "uint16":
         Image.fromarray(pixels[..., 0].astype(np.uint16) * 257 + 3).save(stream, "PNG")
     elif kind == "jpeg":
         Image.fromarray(pixels).save(stream, "JPEG", quality=90)
+    elif kind == "dicom":
+        pytest.importorskip("pydicom", reason="needs invad[dicom]")
+        stream.write(importlib.import_module("dicoms").dicom(pixels[..., 0].astype(np.int16) - 90))
     else:
         Image.fromarray(pixels[..., 0]).save(stream, "TIFF")
     (tmp_path / "file").write_bytes(stream.getvalue())

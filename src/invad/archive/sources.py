@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeAlias
 from urllib.parse import parse_qs, quote, unquote_to_bytes, urlsplit
 
 from invad.data.formats import IMAGE_SUFFIXES
-from invad.data.listing import is_companion, is_passed_over, natural_key, not_taken_in_words, survey
+from invad.data.listing import is_companion, is_image, is_passed_over, natural_key, not_taken_in_words, survey
 from invad.data.lists import Named, table_rows, text_lines
 from invad.errors import ConfigError, DataError, in_one_line
 from invad.system.files import is_file, is_folder
@@ -44,7 +44,7 @@ def list_source(source: str | Path) -> Source:
         images, left_out = [_as_text(p.absolute()) for p in listed.images], listed.in_words()
     elif path.suffix.lower() in LISTS and is_file(path):
         images = list(_named(path))
-    elif is_file(path) and path.suffix.lower() in IMAGE_SUFFIXES:
+    elif is_file(path) and is_image(path):
         images = [_as_text(path.absolute())]
     else:
         raise DataError(f"{path}: give a folder, a list of images ({', '.join(LISTS)}) or a URL")

@@ -30,6 +30,7 @@ from invad.cli.server import rows as asked
 from invad.cli.videos import Footage, Save, event_rule, interval, is_video, said_of
 from invad.cli.voice import Voice, standard
 from invad.data.formats import IMAGE_SUFFIXES
+from invad.data.listing import stem as file_stem
 from invad.data.listing import survey
 from invad.detector.opening import AUTO, open_detector
 from invad.errors import ConfigError, DataError, InvadError, reason
@@ -317,7 +318,7 @@ class OverlayNames:
         self.taken: set[str] = set()
 
     def name(self, below: Path) -> str:
-        stem, number = "_".join(below.with_suffix("").parts), 1
+        stem, number = "_".join(below.with_name(file_stem(below)).parts), 1
         name = fitting_name(stem, "_overlay.png", self.folder)
         # Some file systems take names that differ in case or in the form of an accent for one.
         while (key := unicodedata.normalize("NFC", name).casefold()) in self.taken:

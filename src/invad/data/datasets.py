@@ -11,7 +11,7 @@ from pathlib import Path
 from invad.data.formats import IMAGE_SUFFIXES
 from invad.data.layouts import bmad, folder, kolektor, manifest, meta, mvtec, real_iad, visa
 from invad.data.layouts.base import Dataset, Layout, Problem, category_name
-from invad.data.listing import survey
+from invad.data.listing import is_image, survey
 from invad.errors import ConfigError, DataError
 from invad.records import Sample
 from invad.system.files import is_file, is_folder, is_there
@@ -112,7 +112,7 @@ def normal_set(path: str | Path, *, layout: str = "auto", split: str | None = No
     path = Path(path)
     if not is_file(path) or path.suffix.lower() in LIST_SUFFIXES:
         return load_dataset(path, layout=layout, split=split)
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
+    if not is_image(path):
         raise DataError(f"{path}: not an image file; give one of {', '.join(IMAGE_SUFFIXES)}")
     return Dataset(path, "folder", (Sample(path=path, category=category_name(path.parent)),), ())
 

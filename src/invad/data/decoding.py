@@ -3,21 +3,20 @@
 import io
 import re
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFile
 
-from invad.data.formats import HEAD_BYTES, Reader, format_of
+from invad.data import dicom
+from invad.data.formats import DICOM, HEAD_BYTES, Reader, format_of
+from invad.data.limits import check_size, pillow_limit_lifted
 from invad.data.pages import chosen_page, the_picture
 from invad.data.pixels import fit_uint16, to_rgb
 from invad.errors import DataError
 
-LIMIT_VARIABLE = "INVAD_MAX_PIXELS"
 SIGNED = 2
 """SampleFormat of a TIFF whose samples have a sign."""
 
@@ -43,6 +42,8 @@ def from_stream(stream: IO[bytes], name: str, max_pixels: int) -> NDArray[Any]:
         raise DataError(f"{name}: is empty; copy the file again")
     known = format_of(head, name)
     opened = known.reader(name)
+    if known is DICOM:
+        return to_rgb(dicom.picture(stream, name, max_pixels), name)
     try:
         image = opened(stream)
     except Exception:
@@ -117,7 +118,7 @@ def _colour_pnm(image: ImageFile.ImageFile, stream: IO[bytes], most: int) -> NDA
     width, height = image.size
     head = b"%s %d %d %d\n" % (magic, 3 * width, height, most)
     grey = PpmImageFile(io.BytesIO(head + stream.read()))
-    with _pillow_limit_lifted(3 * width * height):
+    with pillow_limit_lifted(3 * width * height):
         grey.load()
     return np.asarray(grey).astype(np.uint16).reshape(height, width, 3)
 
@@ -138,7 +139,7 @@ def _depths_of_jpeg2000(stream: IO[bytes]) -> list[tuple[int, bool]]:
 
 def _signed_jpeg2000(image: ImageFile.ImageFile, name: str) -> NDArray[Any]:
     # Pillow moves them up by half of full scale.
-    with _pillow_limit_lifted(image.width * image.height):
+    with pillow_limit_lifted(image.width * image.height):
         image.load()
     moved = np.asarray(image)
     if moved.dtype == np.uint8:
@@ -148,7 +149,7 @@ def _signed_jpeg2000(image: ImageFile.ImageFile, name: str) -> NDArray[Any]:
 
 def from_pillow(image: Image.Image, name: str, max_pixels: int) -> NDArray[Any]:
     check_size(*image.size, name, max_pixels)
-    with _pillow_limit_lifted(image.width * image.height):
+    with pillow_limit_lifted(image.width * image.height):
         image.load()
     tags = getattr(image, "tag_v2", {})
     white_is_zero = tags.get(262) == 0
@@ -185,35 +186,6 @@ def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     return pixels if turn is None else np.ascontiguousarray(turn(pixels))
 
 
-def check_size(width: int, height: int, name: str, max_pixels: int) -> None:
-    """Raises DataError, for the image `name`, when it has no pixels or too many to decode."""
-    if width <= 0 or height <= 0:
-        raise DataError(f"{name}: has no pixels ({width} x {height}); give an image of at least 1 x 1")
-    if width * height > max_pixels:
-        raise DataError(
-            f"{name}: {width} x {height} pixels is over the limit of {max_pixels};"
-            f" make the image smaller or set the environment variable {LIMIT_VARIABLE}={width * height}"
-        )
-
-
-_LIMIT_LOCK = threading.Lock()
-
-
-@contextmanager
-def _pillow_limit_lifted(pixels: int) -> Iterator[None]:
-    # Some plugins check Pillow's process-wide limit again while they decode. max_pixels has been
-    # checked by then, so the limit is set aside, for the rare image above it only.
-    if Image.MAX_IMAGE_PIXELS is None or pixels <= Image.MAX_IMAGE_PIXELS:
-        yield
-        return
-    with _LIMIT_LOCK:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
 def _raw_mode(image: ImageFile.ImageFile) -> str:
     """Pillow's name of the stored layout, such as "RGB;16B"; "" when the parts of the file differ in it."""
     names = {tile[3][0] if isinstance(tile[3], tuple) else tile[3] for tile in image.tile}
@@ -242,7 +214,7 @@ def _decoded_as(reader: Reader, stream: IO[bytes], raw_mode: str) -> NDArray[np.
         layout = (raw_mode, *tile[3][1:]) if isinstance(tile[3], tuple) else raw_mode
         tiles.append(tile._replace(args=layout) if hasattr(tile, "_replace") else (*tile[:3], layout))
     image.tile = tiles
-    with _pillow_limit_lifted(image.width * image.height):
+    with pillow_limit_lifted(image.width * image.height):
         image.load()
     return upright(np.asarray(image), orientation(image))
 

@@ -1,7 +1,7 @@
 """The one list of formats: by which endings files are taken, by which bytes pictures are opened.
 
-Pillow's plugins are called directly, and only these: no other parser sees foreign bytes, none of them runs
-another program, and Pillow's own size limit does not come between the header and ours.
+Pillow's plugins are called directly, and only these and pydicom: no other parser sees foreign bytes, none of
+them runs another program, and Pillow's own size limit does not come between the header and ours.
 """
 
 import importlib
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL import ImageFile
 
 Reader: TypeAlias = "Callable[[IO[bytes]], ImageFile.ImageFile]"
-HEAD_BYTES = 32
+HEAD_BYTES = 132
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,18 @@ def _pillow(name: str, suffixes: str, magic: bytes, plugin: str, image: str) -> 
     return Format(name, tuple(suffixes.split()), pattern, (f"PIL.{plugin}ImagePlugin", f"{image}ImageFile"))
 
 
+DICOM = Format(
+    "DICOM",
+    (".dicom", ".dcm"),
+    re.compile(rb".{128}DICM", re.DOTALL),
+    ("pydicom", "dcmread"),
+    "the package pydicom: pip install 'invad[dicom]'",
+)
+"""Read by `data/dicom.py`, not by Pillow."""
+
 FORMATS = (
+    # Before the others: its first 128 bytes may be anything, the mark of another format too.
+    DICOM,
     _pillow("PNG", ".apng .png", rb"\x89PNG\r\n\x1a\n", "Png", "Png"),
     _pillow("JPEG", ".jfif .jpe .jpeg .jpg .mpo", rb"\xff\xd8\xff", "Jpeg", "Jpeg"),
     _pillow("BMP", ".bmp", rb"BM", "Bmp", "Bmp"),
@@ -92,7 +103,7 @@ VIDEO_SUFFIXES = (
 )
 """Lower-case endings of the files that `data/video.py` reads, frame by frame."""
 
-NAMES = ", ".join(known.name for known in FORMATS)
+NAMES = ", ".join(known.name for known in (*FORMATS[1:], DICOM))
 
 
 def format_of(head: bytes, name: str) -> Format:

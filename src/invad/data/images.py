@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from invad.data.decoding import LIMIT_VARIABLE, from_pillow, from_stream, orientation, upright
-from invad.data.formats import HEAD_BYTES, format_of
+from invad.data.decoding import from_pillow, from_stream, orientation, upright
+from invad.data.formats import DICOM, HEAD_BYTES, format_of
+from invad.data.limits import LIMIT_VARIABLE
 from invad.data.pixels import to_rgb
 from invad.errors import ConfigError, DataError, reason
 from invad.system.files import is_folder, is_there
@@ -49,10 +50,10 @@ def read_image(source: ImageSource, *, max_pixels: int | None = None) -> NDArray
     Grey becomes three equal channels. Palettes and CMYK become RGB. Alpha is ignored: the colours
     under transparent pixels are returned as stored. EXIF orientation is applied. Every grey level
     of a 16-bit file survives; 32-bit integers are accepted when all lie in 0..65535, float files
-    when all lie in [0, 1]. A file of several pages or frames is refused, reductions of its one picture
-    aside. A given array may be
-    returned itself, so do not write into the result. A Pillow image is taken as Pillow holds it,
-    and Pillow keeps 8 bits of 16-bit colour files: give the path instead.
+    when all lie in [0, 1]; what the values of DICOM become is said in `data/dicom.py`. A file of several
+    pages or frames is refused, reductions of its one picture aside. A given array may be returned itself, so
+    do not write into the result. A Pillow image is taken as Pillow holds it, and Pillow keeps 8 bits of
+    16-bit colour files: give the path instead.
 
     Raises DataError, naming the source, when there is no such file, when it is empty, truncated,
     corrupt, too large or of another format, and when an array has another shape, dtype or range.
@@ -87,6 +88,8 @@ def read_alpha(path: str | Path) -> NDArray[np.uint8] | None:
     """Alpha of an image file, H x W and upright as `read_image` gives its colours; None without levels."""
     with _opened(Path(path)) as stream:
         known = format_of(stream.read(HEAD_BYTES), str(path))
+        if known is DICOM:
+            return None
         stream.seek(0)
         try:
             image = known.reader(str(path))(stream)
@@ -104,6 +107,8 @@ def turned(path: str | Path) -> int:
     try:
         with _opened(Path(path)) as stream:
             known = format_of(stream.read(HEAD_BYTES), str(path))
+            if known is DICOM:
+                return 1
             stream.seek(0)
             return orientation(known.reader(str(path))(stream))
     except Exception:  # whoever reads the pixels says what is wrong with them

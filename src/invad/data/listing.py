@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from invad.data.formats import IMAGE_SUFFIXES
+from invad.data.formats import DICOM, HEAD_BYTES, IMAGE_SUFFIXES
 from invad.errors import DataError, reason
 from invad.system.files import is_file, is_folder, is_there
 
@@ -41,6 +41,9 @@ COMPANIONS = frozenset(
     ]
 )
 """Endings of files that lie beside pictures and are none."""
+
+DICOM_INDEX = "dicomdir"
+"""Lower-case name of the file that lists the pictures of a DICOM medium."""
 
 DANGLING = "links that lead nowhere"
 PIPES = "pipes or devices"
@@ -97,14 +100,41 @@ def survey(folder: str | Path, recursive: bool = True) -> Listing:
     files = sorted(
         _walk(folder, recursive, {_real(folder)}), key=lambda path: natural_key(path.relative_to(folder))
     )
-    images = tuple(path for path in files if path.suffix.lower() in IMAGE_SUFFIXES and _is_file(path))
+    images = tuple(path for path in files if is_image(path) and _is_file(path))
     taken = frozenset(images)
     return Listing(images, tuple(p for p in files if p not in taken and not is_companion(p.name)))
 
 
+def is_image(path: Path) -> bool:
+    """Whether its ending is that of an image, or it has none and is DICOM inside."""
+    return path.suffix.lower() in IMAGE_SUFFIXES or (_is_unnamed(path) and _is_dicom(path))
+
+
+def stem(path: Path) -> str:
+    """The name of an image without its ending; a number behind a dot is none, it is part of a DICOM name."""
+    return path.name if _is_unnamed(path) else path.stem
+
+
+def _is_unnamed(path: Path) -> bool:
+    """Whether the name has no ending, as that of many DICOM files: IM0001, or 1.2.840.113619.2.5."""
+    return path.suffix in ("", ".") or path.suffix[1:].isdecimal()
+
+
+def _is_dicom(path: Path) -> bool:
+    if is_companion(path.name):
+        return False
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
+        with path.open("rb") as stream:
+            return DICOM.magic.match(stream.read(HEAD_BYTES)) is not None
+    except OSError:
+        return False
+
+
 def is_companion(name: str) -> bool:
     """Whether a file of this name lies beside pictures and is none."""
-    return Path(name).suffix.lower() in COMPANIONS
+    return Path(name).suffix.lower() in COMPANIONS or name.casefold() == DICOM_INDEX
 
 
 def is_passed_over(name: str) -> bool:

@@ -21,9 +21,9 @@ def chosen_page(image: ImageFile.ImageFile, stream: IO[bytes], kind: str, name: 
     if kind == "TIFF":
         return _tiff_page(image, name)
     if kind == "JPEG":
-        _refuse_several(_jpeg_pictures(image), "pictures", name)
+        refuse_several(_jpeg_pictures(image), "pictures", name)
     else:
-        _refuse_several(int(getattr(image, "n_frames", 1)), "frames", name)
+        refuse_several(int(getattr(image, "n_frames", 1)), "frames", name)
     return 0
 
 
@@ -34,7 +34,7 @@ def the_picture(tiff: Any, name: str) -> Any:
     if not whole:
         inner = [sub for page in pages for sub in page.pages or ()]
         whole = [page for page in inner if not page.tags.valueof(254, 0) & (REDUCED | MASK)]
-    _refuse_several(len(whole), "pages", name)
+    refuse_several(len(whole), "pages", name)
     return (whole or pages)[0]
 
 
@@ -54,7 +54,7 @@ def _tiff_page(image: Any, name: str) -> int | None:
             break
     if image.tell():
         image.seek(0)
-    _refuse_several(max(len(whole), _planes(first)), "pages", name)
+    refuse_several(max(len(whole), _planes(first)), "pages", name)
     if not whole and has_inner:
         return None
     return whole[0] if whole else 0
@@ -84,6 +84,7 @@ def _jpeg_pictures(image: Any) -> int:
     return count
 
 
-def _refuse_several(count: int, what: str, name: str) -> None:
+def refuse_several(count: int, what: str, name: str) -> None:
+    """Raises DataError, for the file `name`, when it has more than one of `what`."""
     if count > 1:
         raise DataError(f"{name}: has {count} {what}; save each as a file of its own")

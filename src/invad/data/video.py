@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from invad.data.decoding import check_size, upright
+from invad.data.decoding import upright
 from invad.data.images import pixel_limit
+from invad.data.limits import check_size
 from invad.errors import ConfigError, DataError, in_one_line, reason
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from invad.data.listing import is_passed_over, list_images, natural_key
+from invad.data.listing import is_passed_over, list_images, natural_key, stem
 from invad.data.lists import composed
 from invad.errors import DataError, reason
 from invad.records import GOOD, Sample
@@ -160,7 +160,7 @@ def defects(
     if own is not None and images and not any(drawn.values()):
         first = next(iter(images))
         line = (
-            f"{own}: no mask of {kind.name} fits an image; name it {first.stem}_mask.png after {first.name}"
+            f"{own}: no mask of {kind.name} fits an image; name it {stem(first)}_mask.png after {first.name}"
         )
         problems.append(Problem(category, line))
     return [
@@ -174,7 +174,7 @@ def masks_of(root: Path, category: str, problems: list[Problem]) -> dict[str, Pa
     with kept_as_problem(problems, category):
         folder = child(root, MASK_NAMES)
         for path in list_images(folder) if folder else ():
-            name = _name(path.relative_to(folder).with_suffix("")) if folder else ""
+            name = _name(path.relative_to(folder).with_name(stem(path))) if folder else ""
             if other := masks.get(name):
                 problems.append(
                     Problem(category, f"{path}: a second mask beside {other.name}; keep one of them")
@@ -190,8 +190,8 @@ def _name(path: Path) -> str:
 
 def _find_mask(masks: Mapping[str, Path], kind: Path, image: Path) -> Path | None:
     """Mask of image <defect>/<x>: <defect>/<x>_mask or <defect>/<x>, else <x>_mask or <x>, of any suffix."""
-    stem, defect = _name(image.relative_to(kind).with_suffix("")), _name(Path(kind.name))
-    for name in (f"{defect}/{stem}_mask", f"{defect}/{stem}", f"{stem}_mask", stem):
+    own, defect = _name(image.relative_to(kind).with_name(stem(image))), _name(Path(kind.name))
+    for name in (f"{defect}/{own}_mask", f"{defect}/{own}", f"{own}_mask", own):
         if name in masks:
             return masks[name]
     return None

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from invad.data.layouts.base import Problem, Split, folders, in_order, joined, sorted_out
-from invad.data.listing import list_images
+from invad.data.listing import list_images, stem
 from invad.data.lists import composed
 from invad.errors import DataError
 from invad.records import GOOD, Sample
@@ -61,10 +61,10 @@ def _set(root: Path, test: str) -> Split:
         own = masks if is_label else images
         if part is None or kind is None:
             line = f"{path}: is below no folder of {'/'.join(PARTS)} with good or Ungood; move it away"
-        elif other := own.get((part, kind, path.stem)):
+        elif other := own.get((part, kind, stem(path))):
             line = f"{path}: has the name of {other}; keep one of them"
         else:
-            own[part, kind, path.stem] = path
+            own[part, kind, stem(path)] = path
             continue
         if part == "train":
             raise DataError(line)

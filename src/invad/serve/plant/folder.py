@@ -23,7 +23,7 @@ from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from invad.data.formats import IMAGE_SUFFIXES
+from invad.data.listing import is_image, stem
 from invad.errors import DataError, InvadError, in_one_line, reason
 from invad.serve.plant.lineup import Station
 from invad.serve.plant.sources import FolderSource, Source
@@ -190,7 +190,7 @@ class FolderWatch(Source):
                 continue
             if not stat.S_ISREG(status.st_mode):
                 continue
-            if not (fnmatch.fnmatchcase(path.name, self.source.pattern) and _is_image(path)):
+            if not (fnmatch.fnmatchcase(path.name, self.source.pattern) and is_image(path)):
                 other += 1
                 self._name_other(name)
                 continue
@@ -270,7 +270,7 @@ class FolderWatch(Source):
             body=body,
             station=self.station.name,
             category=self.station.category,
-            part_id=_word(one.path.stem),
+            part_id=_word(stem(one.path)),
             source=SOURCE,
             request_id=f"{SOURCE}-{sha256(word).hexdigest()[:40]}",
         )
@@ -329,10 +329,6 @@ class FolderWatch(Source):
         self._done[one.key] = self._unsaved[one.key] = one.mark
         if len(self._unsaved) >= REMEMBERED:
             self._save()
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _mark(path: Path) -> taken.Mark:
