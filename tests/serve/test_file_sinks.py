@@ -366,6 +366,6 @@ def test_what_an_output_cannot_say_is_named(made, words):
 
 
 def test_the_page_names_the_columns():
-    text = (SRC.parent / "docs" / "line.md").read_text()
+    text = (SRC.parent / "docs" / "connections.md").read_text()
     named = text.partition("have these columns")[2].partition("\n\n")[0]
     assert named.split("`")[1::2] == list(COLUMNS)

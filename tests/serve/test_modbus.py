@@ -324,7 +324,8 @@ def test_a_controller_with_other_registers_is_named_in_one_line(plants):
         plant = plants(one(plc.port, CLIENT))
         deliveries = plant.service.deliveries
         words = (
-            "refuses holding registers 0 to 47 .exception 2.; compare its map with the table in docs/line.md"
+            "refuses holding registers 0 to 47 .exception 2.; "
+            "compare its map with the table in docs/connections.md"
         )
         waits(lambda: re.search(words, deliveries.states("a")["a/controller"].problem or ""))
 
@@ -381,7 +382,7 @@ def test_what_a_controller_cannot_be_is_named(tmp_path, text, words):
 
 
 def test_the_table_of_the_documentation_is_that_of_the_code():
-    text = (Path(__file__).parents[2] / "docs" / "line.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "connections.md").read_text()
     for address, meaning in NAMES.items():
         assert f"| {address} | {meaning} |" in text
     for name, (number, meaning) in ERRORS.items():

@@ -53,7 +53,7 @@ done = "done/press-1"         # images that were judged go there; left out: they
 failed = "failed/press-1"     # those that cannot be read go there; left out: they stay, and are named once
 
 [station.controller]          # a PLC that asks for each part and is answered OK or NG; left out: none
-kind = "modbus"               # Modbus TCP; the registers are in docs/line.md
+kind = "modbus"               # Modbus TCP; the registers are in docs/connections.md
 mode = "server"               # the PLC connects to us; "client": we connect to the PLC and use its registers
 host = "127.0.0.1"            # address of ours to listen on, or of the PLC
 port = 5020                   # 502 is the default, which takes a right to open it; stations may share a port

@@ -291,5 +291,5 @@ def _silent(controller: ModbusController, error: Exception) -> DataError:
 def _wrong_map(controller: ModbusController, first: int, count: int, code: int) -> DataError:
     return DataError(
         f"the controller at {controller.place} refuses holding registers {first} to {first + count - 1} "
-        f"(exception {code}); compare its map with the table in docs/line.md, or change base or unit"
+        f"(exception {code}); compare its map with the table in docs/connections.md, or change base or unit"
     )

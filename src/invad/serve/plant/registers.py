@@ -1,7 +1,7 @@
 """The registers that a controller reads and writes: the signals of a station as words of 16 bits.
 
 All addresses are holding registers behind the base of the station; numbers of several words begin with the
-high one. docs/line.md has the table, which a test holds to this.
+high one. docs/connections.md has the table, which a test holds to this.
 """
 
 import struct
