@@ -81,6 +81,7 @@ def test_hounsfield_units_are_the_same_however_they_are_stored():
     expected = (HU.astype(int) + SIGNED_ZERO).astype(np.uint16)
     same(dicom(HU), expected)
     same(dicom(HU, RescaleSlope=1, RescaleIntercept=0), expected)
+    same(dicom(abs(HU)), (abs(HU.astype(int)) + SIGNED_ZERO).astype(np.uint16))
     for intercept, stored in ((-1024, 12), (-8192, 16)):
         unsigned = (HU.astype(int) - intercept).astype(np.uint16)
         same(dicom(unsigned, BitsStored=stored, RescaleSlope="1", RescaleIntercept=intercept), expected)
@@ -130,6 +131,9 @@ def test_padding_is_as_dark_as_the_darkest_pixel():
     expected[bright >= 4094] = expected[bright < 4094].min()
     options = {"BitsStored": 12, "PixelPaddingValue": 4095, "PixelPaddingRangeLimit": 4094}
     same(dicom(bright, "MONOCHROME1", **options), expected)
+    wide = np.where(RAMP12 == 5, 0xF005, RAMP12).astype(np.uint16)
+    expected = np.where(RAMP12 == 5, 0, RAMP12).astype(np.uint16)
+    same(dicom(wide, BitsStored=12, PixelPaddingValue=0xF005), expected)
     assert "every pixel is padding" in refusal(dicom(np.full((3, 3), 7, np.uint8), PixelPaddingValue=7))
 
 
@@ -318,6 +322,8 @@ def test_a_folder_in_the_form_of_bmad_is_read_as_it_is(tmp_path):
     }
     mask = read_mask(tmp_path / "Brain/test/Ungood/label/1.2.840.3.0", size_hw=(64, 64))
     np.testing.assert_array_equal(mask, label > 0)
+    put("test/good/label/1.2.840.2.0", np.zeros_like(label))
+    assert not read_mask(tmp_path / "Brain/test/good/label/1.2.840.2.0").any()
 
 
 # what is wrong with a file
@@ -421,7 +427,7 @@ def test_flipped_bytes_give_pixels_or_a_data_error(data, chosen):
 
 
 def test_pydicom_warns_nobody_and_no_error_names_a_patient():
-    data = dicom(GREY8, PixelPaddingValue=300)  # no 8 bits
+    data = dicom(GREY8, value=GREY8.tobytes() + bytes(9))  # pydicom warns of excess padding
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         read_image(data)
