@@ -20,7 +20,7 @@ SURFACE = {
     "evaluate": "MODEL DATA --protocol --report --categories --pooled --device --json --layout --split "
     "--strict",
     "predict": "MODEL PATH --output --csv --category --fail-on --engine --device --json --strict --every "
-    "--events --batch --workers --threads --server --station",
+    "--events --batch --workers --threads --defects --scale --homography --server --station",
     "calibrate": "MODEL NORMALS --false-alarm-rate --review-rate --layout --split --group-by --strict "
     "--device --json",
     "drift": "RESULTS --model --category --reference --evidence --floor --every --csv --json",

@@ -86,6 +86,22 @@ def test_bundles_are_used_without_torch(without_torch, bundle, two_categories, d
     assert "Traceback" not in done.stderr
 
 
+def test_defects_are_measured_without_torch_and_scipy(without_torch, bundle, two_categories, draw, tmp_path):
+    picture = tmp_path / "a.png"
+    Image.fromarray(draw(3, defect=True)).save(picture)
+    made = tmp_path / "d.json"
+    done = without_torch("predict", bundle, picture, "--threads", 1, "--defects", made, "--scale", "0.1mm")
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(made.read_text())["images"]
+    found = two_categories.defects(two_categories.predict(picture))
+    assert len(row["defects"]) == len(found) > 0
+    assert row["defects"][0]["length_mm"] == pytest.approx(found[0].length_px / 10, abs=0.2)
+    assert row["defects"][0]["cell_px"] == found[0].cell_px
+    done = without_torch("predict", bundle, picture, "--threads", 1, "--defects", tmp_path / "d.html")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "HTML needs the package jinja2" in done.stderr
+
+
 def test_a_video_is_judged_without_torch(without_torch, bundle, two_categories, draw, tmp_path):
     pytest.importorskip("av", reason="PyAV is not installed")
     clip = write_clip(tmp_path / "clip.mkv", [draw(3), draw(3, defect=True)])

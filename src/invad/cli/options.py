@@ -16,6 +16,7 @@ from invad.system.files import is_folder
 
 IMAGES, FEATURES, SPEED, SERVICE = "Images", "Features", "Speed and memory", "Service"
 VIDEO = "Video"
+DEFECTS = "Defects"
 """Headings of the options that are used less."""
 
 # What the shell completes. A test holds them to the tables they name, which take seconds to import.

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from invad.cli.archive import score
+from invad.cli.defects import DefectTable, scale_of
 from invad.cli.options import (
+    DEFECTS,
     ENGINES,
     SERVICE,
     SPEED,
@@ -139,6 +141,32 @@ def predict(
         ),
     ] = None,
     threads: ThreadsOption = None,
+    defects: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=DEFECTS,
+            callback=written_file,
+            help="Write a table of the defects, with place, length, width and area: .csv, .json, .parquet or "
+            ".html by the ending.",
+        ),
+    ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LENGTH",
+            rich_help_panel=DEFECTS,
+            help="Length of a pixel on the part, such as 0.05mm, or two for x and y, such as 0.05mm,0.06mm.",
+        ),
+    ] = None,
+    homography: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=DEFECTS,
+            help="JSON with four or more points as 'pixels' and as 'mm', of a part seen at an angle.",
+        ),
+    ] = None,
     server: Annotated[
         str | None,
         typer.Option(
@@ -157,6 +185,12 @@ def predict(
     The p-value is the share of good images expected to look at least this unusual. An unreadable image gets a
     row that says why, and the rest goes on.
     """
+    if defects is None and (scale, homography) != (None, None):
+        raise ConfigError("--scale and --homography measure the table of --defects FILE, which is missing")
+    if defects is not None and (server is not None or engine == RAY):
+        raise ConfigError(
+            "--defects needs the maps, which --server and --engine ray keep; judge with a MODEL here"
+        )
     voice = Voice(json, csv)
     if server is not None:
         if (output, engine, device, batch, threads) != (None, AUTO, None, 1, None):
@@ -176,6 +210,9 @@ def predict(
         return
     if csv is not None and standard(csv) == standard(json):
         raise ConfigError(f"--csv and --json both write to {csv}; give them two files")
+    if defects is not None and str(defects) in (str(csv), str(json)):
+        raise ConfigError(f"--defects {defects}: another option writes to this file; give it one of its own")
+    lengths = scale_of(scale, homography)
     footage = Footage(None if every is None else interval(every), event_rule(events))
     images = list(expand([Path(name) for name in path], output, voice.warn))
     videos = [image for image, _ in images if is_video(image)]
@@ -185,6 +222,7 @@ def predict(
         raise ConfigError("--every and --events go with a video, and none of the paths ends like one")
     kind = "image" if not videos else "frame" if len(videos) == len(images) else "images and frame"
     with observing(voice.err) as observer:
+        table: DefectTable | None = None
         # On a terminal the rows scroll above the bar.
         say = observer.note if voice.out.is_terminal and voice.err.is_terminal else voice.say
         if server is not None:
@@ -195,12 +233,14 @@ def predict(
             _require_known(detector, category, model)
             save = None if output is None else Overlays(output, detector, voice).save
             head = {"model": str(model), "content_hash": str(detector.content_hash)}
+            if defects is not None:
+                table = DefectTable(defects, lengths, head, bool(videos))
             decoders = 2 if workers is None else workers
 
             def of_files(files: Sequence[tuple[Path, Path]], are_videos: bool) -> Iterator[dict[str, Any]]:
                 if not are_videos:
-                    return _judged(detector, files, save, category, batch, decoders, strict)
-                return footage.rows(detector, files, save, category, batch, strict, say)
+                    return _judged(detector, files, save, category, batch, decoders, strict, table)
+                return footage.rows(detector, files, save, category, batch, strict, say, table)
 
             groups = groupby(images, key=lambda one: is_video(one[0]))
             made = chain.from_iterable(of_files(list(files), are_videos) for are_videos, files in groups)
@@ -208,7 +248,9 @@ def predict(
             standard(csv): csv_form(FIELDS_WITH_FRAMES if videos else FIELDS),
             standard(json): json_form(head, footage.told if videos else dict),
         }
-        rows = Rows(voice, None if videos else len(images), forms, say, kind)
+        rows = Rows(
+            voice, None if videos else len(images), forms, say, kind, None if table is None else table.file
+        )
         observer.stage(f"{kind}s", len(images) - len(videos) + footage.expected(videos))
         try:
             for row in made:
@@ -232,12 +274,14 @@ def _judged(
     batch: int,
     workers: int,
     strict: bool,
+    table: DefectTable | None,
 ) -> Iterator[dict[str, Any]]:
     """The row of each image; its overlay is written when the row has been taken."""
     paths = [image for image, _ in images]
     made = detector.judge_many(paths, category=category, batch=batch, workers=workers, strict=strict)
     for (image, below), found in zip(images, made, strict=True):
-        yield _row(image, found)
+        measured = {} if table is None or isinstance(found, DataError) else table.of(detector, *found)
+        yield _row(image, found) | measured
         if save is not None and not isinstance(found, DataError):
             save(image, below, *found)
 

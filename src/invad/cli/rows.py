@@ -37,8 +37,8 @@ class Form:
 
 def csv_form(fields: Sequence[str] = FIELDS) -> Form:
     return Form(
-        row=lambda row: _csv_line([row.get(name) for name in fields]),
-        start=_csv_line(fields),
+        row=lambda row: csv_line([row.get(name) for name in fields]),
+        start=csv_line(fields),
         end=lambda whole: "",
     )
 
@@ -110,9 +110,10 @@ class Rows:
         files: Mapping[str | None, Form],
         say: Callable[[str], None],
         kind: str = "image",
+        also: Callable[[], RowFile] | None = None,
     ):
         """total: rows to come; None while nobody knows. files: by name; None stands for a file that nobody
-        asked for. say: prints the line of a row. kind: what a row is of.
+        asked for. say: prints the line of a row. kind: what a row is of. also: opens one more file.
         """
         self.voice, self.total, self.say, self.kind = voice, total, say, kind
         self.counts: Counter[str | None] = Counter()
@@ -122,6 +123,8 @@ class Rows:
             for target, form in files.items():
                 if target is not None:
                     self.files.append(RowFile(target, form))
+            if also is not None:
+                self.files.append(also())
         except DataError:
             self.close()
             raise
@@ -178,7 +181,8 @@ def line(row: Row) -> str:
     )
 
 
-def _csv_line(cells: Any) -> str:
+def csv_line(cells: Any) -> str:
+    """Cells as a line of CSV."""
     text = io.StringIO(newline="")
     # With this ending a carriage return in a name is quoted, too.
     csv.writer(text, lineterminator="\r\n").writerow(cells)

@@ -12,6 +12,7 @@ from invad.errors import ConfigError, DataError
 from invad.scoring.events import Event, EventFinder, EventRule, JudgedFrame
 
 if TYPE_CHECKING:
+    from invad.cli.defects import DefectTable
     from invad.detector.opening import AnyDetector
     from invad.records import Prediction
     from invad.runtime.predictor import Pixels
@@ -77,10 +78,11 @@ class Footage:
         batch: int,
         strict: bool,
         say: Callable[[str], None],
+        table: "DefectTable | None" = None,
     ) -> Iterator[dict[str, Any]]:
         """The row of each frame; its overlay is written when the row has been taken.
 
-        say: told the events of each video after its rows.
+        say: told the events of each video after its rows. table: of their defects.
         """
         for video, below in videos:
             finder = EventFinder(self.rule)
@@ -90,9 +92,11 @@ class Footage:
             )
             try:
                 for frame, found in judged:
-                    yield {"path": str(video), "frame": frame.number, "time": frame.time, **said_of(found)}
+                    row = {"path": str(video), "frame": frame.number, "time": frame.time, **said_of(found)}
                     if isinstance(found, DataError) or isinstance(frame.pixels, DataError):
+                        yield row
                         continue
+                    yield row | ({} if table is None else table.of(detector, frame.pixels, found))
                     flagged, time = found.decision == FLAGGED, frame.time
                     finder.add(
                         JudgedFrame(number=frame.number, time=time, score=found.score, flagged=flagged)

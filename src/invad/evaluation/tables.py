@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from invad.evaluation.machine import in_words
-from invad.report.page import environment
+from invad.report.rendering import environment
 from invad.report.wording import METRICS, MISSING, NO_BREAK, number
 from invad.system.files import write_all
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from invad.errors import ConfigError, DataError
@@ -17,6 +16,7 @@ from invad.records import ScoredSample
 from invad.report.charts import OperatingPoint, histogram, roc_chart
 from invad.report.colours import Limits, check_limits
 from invad.report.gallery import Group, Picture, groups, pictures
+from invad.report.rendering import environment
 from invad.report.tables import Share, anomalies, called, decision_rows, defect_rows, normals, verdict
 from invad.report.wording import (
     METRICS,
@@ -26,8 +26,6 @@ from invad.report.wording import (
     fraction,
     metric_text,
     number,
-    p_number,
-    p_value_text,
     percent,
 )
 from invad.system.files import write_atomically
@@ -113,26 +111,6 @@ def _check(scored: Sequence[ScoredSample], max_gallery: int) -> None:
             raise DataError(f"{s.sample.path} has score {s.score}: score it again, a report needs numbers")
     if max_gallery < 0:
         raise ConfigError(f"max_gallery is {max_gallery}: give 0 or more")
-
-
-def environment() -> Environment:
-    """The templates of this package; whatever they are given is escaped."""
-    environment = Environment(
-        loader=PackageLoader("invad.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "number": number,
-        "fraction": fraction,
-        "percent": percent,
-        "p_number": p_number,
-        "p_value": p_value_text,
-        "counted": counted,
-    }
-    return environment
 
 
 def _value(metrics: Metrics, key: str) -> Value:
