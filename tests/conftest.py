@@ -3,6 +3,7 @@
 Imports of torch are inside the fixtures: tests of pure code are collected and run without it.
 """
 
+import logging
 import os
 import shutil
 from dataclasses import replace
@@ -35,6 +36,19 @@ def once(tmp_path_factory):
         return made
 
     return shared
+
+
+@pytest.fixture(autouse=True)
+def _own_logging():
+    """A service that a test begins in this process takes the loggers for its own; others write elsewhere."""
+    names = ("invad.serve", "uvicorn", "asyncua", "pymodbus")
+    before = {name: (logging.getLogger(name).handlers, logging.getLogger(name).propagate) for name in names}
+    levels = {name: logging.getLogger(name).level for name in names}
+    yield
+    for name, (handlers, propagate) in before.items():
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = handlers, propagate
+        logger.setLevel(levels[name])
 
 
 # Both look at a clock, and beside other work any example may be slow once: the test then fails as "flaky".

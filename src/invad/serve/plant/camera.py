@@ -81,7 +81,7 @@ class CameraWatch(Source):
         self._asked: dict[str, _Asked] = {}  # without an answer
         self._under_way = self._skipped = 0
         self._counts = {"taken": 0, "failed": 0}
-        self._problem: str | None = None
+        self._problem: str | None = "not opened yet"
         self._fault: str | None = None  # of the last frame, where it could not be judged
         self._note: str | None = None
         self._look: str | None = None
@@ -94,7 +94,6 @@ class CameraWatch(Source):
         self._sender = threading.Thread(target=self._send, name=f"invad-frames-{name}", daemon=True)
 
     def start(self) -> None:
-        self._problem = "not opened yet"
         self._reader.start()
         self._sender.start()
 

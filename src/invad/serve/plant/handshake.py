@@ -57,7 +57,7 @@ class Handshake:
         self.terms = replace(terms, own_parts=take is not None)
         self.take, self.fault, self.patience = take, fault, patience
         self._changed = threading.Condition(threading.RLock())
-        self._cycle = Cycle(since=time.monotonic())
+        self._cycle = Cycle(since=time.monotonic(), fault=fault())
         self._drift, self._beats, self._listeners = False, 0, list[Callable[[Signals], None]]()
         self._last = rules.signals(self._cycle, self.terms)
         self._told: set[str] = set()  # results that the controller has, until the outbox is told

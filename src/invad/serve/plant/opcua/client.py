@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
@@ -227,10 +228,12 @@ def problems(controller: OpcUaController, password: str) -> Iterator[str]:
         async with Session(controller, password) as session:
             return await session.missing()
 
-    try:
-        yield from asyncio.run(tried())
-    except (ConfigError, DataError) as error:
-        yield str(error)
+    # A thread of its own, since the caller's may run a loop already, as that of a notebook does.
+    with ThreadPoolExecutor(1) as alone:
+        try:
+            yield from alone.submit(lambda: asyncio.run(tried())).result()
+        except (ConfigError, DataError) as error:
+            yield str(error)
 
 
 def _variant(value: Any, kind: ua.VariantType) -> ua.Variant:
