@@ -111,3 +111,19 @@ def test_an_image_at_the_horizon_is_one_line(run, model, images, tmp_path, one_l
     done = run("predict", model, images[0], "--defects", tmp_path / "d.csv", "--homography", plane)
     assert done.exit_code == 1
     assert "reaches the horizon" in one_line(done)
+
+
+def test_evaluate_writes_the_same_table(run, model, own_parts, tmp_path, one_line):
+    path, report = tmp_path / "d.json", tmp_path / "r.html"
+    options = ("--defects", path, "--scale", "1mm", "--report", report)
+    done = run("evaluate", model, own_parts, *options)
+    assert done.exit_code == 0, done.stderr
+    told = json.loads(path.read_text())["images"]
+    assert len(told) == 9
+    for row in told:
+        found = expected(model, row["path"], Scale.per_pixel(1))
+        assert [one["length_mm"] for one in row["defects"]] == [one.length_mm for one in found]
+    assert any(row["defects"] for row in told)
+    assert "above the review limit of the map;" in report.read_text()
+    done = run("evaluate", model, own_parts, "--defects", path, "--protocol", "paper")
+    assert "goes with --protocol calibrated" in one_line(done)

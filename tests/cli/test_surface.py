@@ -18,7 +18,7 @@ SURFACE = {
     "--device --json --layout --split --group-by --strict --backbone --weights --cache --batch --accumulate "
     "--precision --checkpointing --track --deterministic",
     "evaluate": "MODEL DATA --protocol --report --categories --pooled --device --json --layout --split "
-    "--strict",
+    "--strict --defects --scale --homography",
     "predict": "MODEL PATH --output --csv --category --fail-on --engine --device --json --strict --every "
     "--events --batch --workers --threads --defects --scale --homography --server --station",
     "calibrate": "MODEL NORMALS --false-alarm-rate --review-rate --layout --split --group-by --strict "

@@ -1,6 +1,6 @@
-"""invad predict --defects: what stands out of each map, as a table."""
+"""--defects of predict and evaluate: what stands out of each map, as a table."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from invad.detector.opening import AnyDetector
     from invad.records import Prediction
     from invad.runtime.predictor import Pixels
+    from invad.scoring.defects import Defect
     from invad.scoring.scale import Scale
 
 ENDINGS = (".csv", ".json", ".parquet", ".html")
@@ -64,13 +65,17 @@ class DefectTable:
 
     def of(self, detector: "AnyDetector", pixels: "Pixels", prediction: "Prediction") -> dict[str, Any]:
         """What the row of an image says of its defects. Raises DataError."""
-        found = [asdict(one) for one in detector.defects(prediction, self.scale)]
-        row = {"defects": [{name: one[name] for name in self.sizes} for one in found]}
+        return self.row(detector.defects(prediction, self.scale), lambda: pixels)
+
+    def row(self, found: "Sequence[Defect]", read: "Callable[[], Pixels]") -> dict[str, Any]:
+        """As `of`, of defects that were measured before. read: the pixels, when they are to be shown."""
+        plain = map(asdict, found)
+        row = {"defects": [{name: one[name] for name in self.sizes} for one in plain]}
         if found and self.ending == ".html":
             from invad.report.defects import MOST_PICTURES, shown
 
             if len(self.pictures) < MOST_PICTURES:
-                self.pictures[id(row["defects"])] = shown(pixels)
+                self.pictures[id(row["defects"])] = shown(read())
         return row
 
     def file(self) -> RowFile:

@@ -1,18 +1,22 @@
 """invad evaluate"""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from invad.cli.defects import DefectTable, scale_of
 from invad.cli.options import (
     CategoriesOption,
+    DefectsOption,
     DeviceOption,
+    HomographyOption,
     JsonOption,
     LayoutOption,
     ModelArgument,
+    ScaleOption,
     SplitOption,
     StrictOption,
     split_names,
@@ -20,10 +24,12 @@ from invad.cli.options import (
 )
 from invad.cli.progress import observing
 from invad.cli.voice import Voice
+from invad.errors import ConfigError
 
 if TYPE_CHECKING:
     from invad.detector.detector import Detector
     from invad.evaluation.evaluate import Evaluation
+    from invad.scoring.defects import Defect
 
 COLUMNS = {
     "image_auroc": "AUROC",
@@ -76,9 +82,19 @@ def evaluate(
     layout: LayoutOption = "auto",
     split: SplitOption = None,
     strict: StrictOption = False,
+    defects: DefectsOption = None,
+    scale: ScaleOption = None,
+    homography: HomographyOption = None,
 ) -> None:
     """Measure a model on images whose defects are known: detection, localisation, false alarms, speed."""
     voice = Voice(json)
+    if defects is None and (scale, homography) != (None, None):
+        raise ConfigError("--scale and --homography measure the table of --defects FILE, which is missing")
+    if defects is not None and (protocol != Protocol.calibrated or defects in (report, json and Path(json))):
+        raise ConfigError(f"--defects {defects}: goes with --protocol calibrated and into a file of its own")
+    lengths = scale_of(scale, homography)
+    head = {"model": str(model), "data": str(data)}
+    table = None if defects is None else DefectTable(defects, lengths, head, videos=False)
     with observing(voice.err) as observer:
         from invad.data.datasets import not_taken, read_dataset, selected
         from invad.detector.detector import Detector
@@ -95,7 +111,10 @@ def evaluate(
             pooled=pooled,
             strict=strict,
             observer=observer,
+            scale=lengths,
         )
+        if table is not None:
+            voice.attempt(lambda: _table(table, evaluation))
         written = None
         if report is not None and voice.attempt(lambda: _report(report, model, data, detector, evaluation)):
             written = report
@@ -110,6 +129,31 @@ def evaluate(
         voice.say(f"Report: {written}")
     named = {"model": str(model), "data": str(data), "report": None if written is None else str(written)}
     voice.hand_over({**metrics, **named})
+
+
+def _table(table: DefectTable, evaluation: "Evaluation") -> None:
+    from invad.data.images import read_image
+
+    file = table.file()
+    for one, found in zip(evaluation.scored, evaluation.defects, strict=True):
+        path = one.sample.path
+        row = {"path": str(path), "decision": one.decision}
+        file.add(row | table.row(found, lambda path=path: read_image(path)))  # type: ignore[misc]
+    for skipped in evaluation.metrics["skipped"]:
+        file.add({"path": skipped, "decision": None, "error": "skipped as unreadable"})
+    file.close(whole=True)
+
+
+def _sizes(found: "Sequence[Defect]") -> str:
+    """What is said of the defects of an image beside its pictures."""
+    if not found:
+        return ""
+    longest = max(found, key=lambda one: one.length_px)
+    number = "1 place" if len(found) == 1 else f"{len(found)} places"
+    return (
+        f"{number} above the review limit of the map; the longest {longest.length_px:.0f} px by "
+        f"{longest.width_px:.0f} px, in cells of {longest.cell_px:.0f} px"
+    )
 
 
 def _report(path: Path, model: Path, data: Path, detector: "Detector", evaluation: "Evaluation") -> None:
@@ -130,6 +174,10 @@ def _report(path: Path, model: Path, data: Path, detector: "Detector", evaluatio
         map_limits=evaluation.map_limits,
         facts={"images": str(data), "model folder": str(model), **describe(detector, evaluation)},
         notes=notes,
+        sizes={
+            one.sample.path: _sizes(found)
+            for one, found in zip(evaluation.scored, evaluation.defects, strict=False)
+        },
     )
 
 

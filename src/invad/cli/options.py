@@ -193,6 +193,32 @@ ThreadsOption = Annotated[
     ),
 ]
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="Folder written by 'invad train'.")]
+DefectsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        rich_help_panel=DEFECTS,
+        callback=written_file,
+        help="Write a table of the defects, with place, length, width and area: .csv, .json, .parquet or "
+        ".html by the ending.",
+    ),
+]
+ScaleOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="LENGTH",
+        rich_help_panel=DEFECTS,
+        help="Length of a pixel on the part, such as 0.05mm, or two for x and y, such as 0.05mm,0.06mm.",
+    ),
+]
+HomographyOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        rich_help_panel=DEFECTS,
+        help="JSON with four or more points as 'pixels' and as 'mm', of a part seen at an angle.",
+    ),
+]
 
 
 def split_names(text: str | None) -> tuple[str, ...] | None:

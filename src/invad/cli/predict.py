@@ -13,14 +13,16 @@ import typer
 from invad.cli.archive import score
 from invad.cli.defects import DefectTable, scale_of
 from invad.cli.options import (
-    DEFECTS,
     ENGINES,
     SERVICE,
     SPEED,
     VIDEO,
     BundleArgument,
+    DefectsOption,
     DeviceOption,
+    HomographyOption,
     JsonOption,
+    ScaleOption,
     StrictOption,
     ThreadsOption,
     one_of,
@@ -141,32 +143,9 @@ def predict(
         ),
     ] = None,
     threads: ThreadsOption = None,
-    defects: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            rich_help_panel=DEFECTS,
-            callback=written_file,
-            help="Write a table of the defects, with place, length, width and area: .csv, .json, .parquet or "
-            ".html by the ending.",
-        ),
-    ] = None,
-    scale: Annotated[
-        str | None,
-        typer.Option(
-            metavar="LENGTH",
-            rich_help_panel=DEFECTS,
-            help="Length of a pixel on the part, such as 0.05mm, or two for x and y, such as 0.05mm,0.06mm.",
-        ),
-    ] = None,
-    homography: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            rich_help_panel=DEFECTS,
-            help="JSON with four or more points as 'pixels' and as 'mm', of a part seen at an angle.",
-        ),
-    ] = None,
+    defects: DefectsOption = None,
+    scale: ScaleOption = None,
+    homography: HomographyOption = None,
     server: Annotated[
         str | None,
         typer.Option(

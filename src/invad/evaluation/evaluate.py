@@ -34,9 +34,11 @@ from invad.metrics.exact import (
     pixel_metrics,
 )
 from invad.observer import Observer, Silent
-from invad.records import Sample, ScoredSample
+from invad.records import Hw, Sample, ScoredSample
 from invad.scoring.calibration import for_category, known_category, upper_limit
+from invad.scoring.defects import Defect, defects
 from invad.scoring.rates import POOLED
+from invad.scoring.scale import Scale
 from invad.scoring.typicality import paper_fusion, paper_terms
 
 PAPER_STEPS = 3
@@ -50,11 +52,13 @@ class Evaluation:
 
     metrics: plain data with the keys of `invad evaluate --json`. scored: every readable image, in the order
     of the set. map_limits: (review, bad) limits of the maps, which are the colours of a report.
+    defects: of each of them in turn, as `Detector.defects` finds them; empty under another protocol.
     """
 
     metrics: dict[str, Any]
     scored: tuple[ScoredSample, ...]
     map_limits: tuple[float, float]
+    defects: tuple[tuple[Defect, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class _Tested:
     reading: _Reading
     mask: NDArray[np.bool_] | None
     seconds: float
+    size_hw: Hw
 
 
 def evaluate(
@@ -86,6 +91,7 @@ def evaluate(
     pooled: bool = False,
     strict: bool = False,
     observer: Observer | None = None,
+    scale: Scale | None = None,
 ) -> Evaluation:
     """Score the test images of a folder, a data set or samples, and compute the metrics.
 
@@ -95,7 +101,7 @@ def evaluate(
     data: a folder or list as for `load_dataset`, its result, or samples. protocol: a key of PROTOCOLS.
     categories: test only these of a folder. pooled: judge every image by the limits over all categories, as
     `Detector.predict` does without a category. strict: fail on an unreadable image or mask, which otherwise
-    is named in the metrics and passed over.
+    is named in the metrics and passed over. scale: for sizes of defects in millimetres.
 
     Raises DataError without a readable test image or when something is wrong with the test part of the set,
     ConfigError for an unknown protocol.
@@ -115,7 +121,7 @@ def evaluate(
         return read(detector, pixels, judged_by(detector, sample, pooled))
 
     judged = judge_labelled(samples, judge, unreadable, stage="evaluation", observer=observer, strict=strict)
-    tested = [_Tested(one.sample, one.answer, one.mask(input_hw), one.seconds) for one in judged]
+    tested = [_Tested(one.sample, one.answer, one.mask(input_hw), one.seconds, one.size_hw) for one in judged]
     readings = [t.reading for t in tested]
     if protocol == "paper":
         readings = _fuse([t.sample for t in tested], readings)
@@ -140,9 +146,22 @@ def evaluate(
         "masks_skipped": [str(path) for path in unreadable.masks],
         "warnings": [*detector.warnings(), *unreadable.doubts()],
     }
+    found = [_defects(detector, t, pooled, scale) for t in tested] if protocol == "calibrated" else []
     return Evaluation(
-        metrics=metrics, scored=tuple(scored), map_limits=_map_limits(protocol, detector, scored)
+        metrics=metrics,
+        scored=tuple(scored),
+        map_limits=_map_limits(protocol, detector, scored),
+        defects=tuple(found),
     )
+
+
+def _defects(detector: Detector, tested: _Tested, pooled: bool, scale: Scale | None) -> tuple[Defect, ...]:
+    category = judged_by(detector, tested.sample, pooled)
+    review, _ = for_category(detector.calibrations, category).map_limits()
+    map_hw = tested.reading.map_hw
+    if map_hw.max() <= review:
+        return ()  # a map that is made larger has no larger values
+    return defects(resize_map(map_hw, tested.size_hw), review, detector.grid_hw, scale)
 
 
 def describe(detector: Detector, evaluation: Evaluation) -> dict[str, str]:

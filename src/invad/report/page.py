@@ -43,6 +43,7 @@ class Card:
     scored: ScoredSample
     reason: str
     where: str
+    sizes: str
     pictures: Sequence[Picture]
 
 
@@ -66,6 +67,7 @@ def write_report(
     facts: Mapping[str, str],
     notes: Sequence[str],
     max_gallery: int = 48,
+    sizes: Mapping[Path, str] | None = None,
 ) -> Path:
     """Write the report of one evaluation as a self-contained HTML file under 10 MB; returns its path.
 
@@ -75,6 +77,7 @@ def write_report(
     other keys are ignored. map_limits: (review, bad) limits of the anomaly maps. facts: what
     was tested and how, as text. notes: warnings, shown at the top. At most `max_gallery` images are shown.
     The file appears complete or not at all. Images that cannot be read become placeholders.
+    sizes: what is said of the defects found in an image, by its path.
     The map of an image is shown stretched over the whole image.
     Raises DataError if `scored` is empty, a score is not finite or the file cannot be written, ConfigError
     for impossible limits or a negative `max_gallery`.
@@ -97,7 +100,7 @@ def write_report(
         category_head=[label for label, _ in (METRICS[key] for key in _category_keys(metrics))],
         categories=_category_rows(metrics),
         defects=defect_rows(scored),
-        gallery=list(_gallery(groups(scored, max_gallery), map_limits)),
+        gallery=list(_gallery(groups(scored, max_gallery), map_limits, sizes or {})),
         map_limits=map_limits,
     )
     return write_atomically(Path(path), html.encode("utf-8"))
@@ -230,7 +233,9 @@ def _category_rows(metrics: Metrics) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _gallery(chosen: Sequence[Group], limits: Limits) -> Iterator[tuple[Group, list[Card]]]:
+def _gallery(
+    chosen: Sequence[Group], limits: Limits, sizes: Mapping[Path, str]
+) -> Iterator[tuple[Group, list[Card]]]:
     """Cards of every group; stops early when the file would grow beyond what a mail or browser likes."""
     left = GALLERY_BYTES
     for group in chosen:
@@ -241,5 +246,6 @@ def _gallery(chosen: Sequence[Group], limits: Limits) -> Iterator[tuple[Group, l
             if left < 0:
                 break
             where = "/".join(s.sample.path.parts[-3:])
-            cards.append(Card(scored=s, reason=group.reason, where=where, pictures=shown))
+            said = sizes.get(s.sample.path, "")
+            cards.append(Card(scored=s, reason=group.reason, where=where, sizes=said, pictures=shown))
         yield group, cards
