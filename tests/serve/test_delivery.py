@@ -158,6 +158,7 @@ def test_a_file_of_stations_adds_and_takes_outputs(plant, monkeypatch):
     waits(lambda: service.deliveries.states("a")["a/webhook"].problem)
     (state,) = service.deliveries.states("a").values()
     assert (state.place, state.waiting) == ("http://127.0.0.1:1/one", 1)
+    assert state.problem == "http://127.0.0.1:1/one: Connection refused"
     made.path.write_text(STATION + OUTPUT.format("two") + OUTPUT.format("three") + 'name = "other"\n')
     made.reload()
     places = {name: one.place for name, one in service.deliveries.states("a").items()}

@@ -6,6 +6,7 @@ is `t=SECONDS,sha256=` and the HMAC-SHA256 of `SECONDS.` and the body, by the sh
 
 import hmac
 import json
+import re
 import socket
 import time
 from collections.abc import Iterator, Sequence
@@ -67,7 +68,8 @@ class Webhook(Sink):
         try:
             answer = self.client.post(self.url, content=body, headers=headers)
         except httpx.HTTPError as error:
-            raise Unreachable(f"{self.place}: {type(error).__name__} {error}".rstrip()) from None
+            said = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
+            raise Unreachable(f"{self.place}: {said}") from None
         if answer.status_code in ABOUT_ONE:
             raise Unwanted(f"{self.place}: status {answer.status_code}")
         if not answer.is_success:
