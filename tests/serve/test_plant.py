@@ -41,7 +41,7 @@ def test_the_examples_say_what_they_mean(tmp_path):
     (one,) = read(tmp_path, SMALLEST).station
     assert (one.name, one.model, one.category) == ("press-1", str(tmp_path / "model"), None)
     assert one.source == FolderSource(kind="folder", path=str(tmp_path / "incoming"))
-    first, second, third, fourth, fifth = read(tmp_path, EXAMPLE).station
+    first, second, third, fourth, fifth, sixth = read(tmp_path, EXAMPLE).station
     assert first.source.done == str(tmp_path / "done" / "press-1")
     webhook, broker, events, *files, people = first.output
     assert webhook == WebhookOutput(
@@ -53,6 +53,7 @@ def test_the_examples_say_what_they_mean(tmp_path):
     assert (broker.host, broker.port, broker.name) == ("broker.example", 8883, "broker")
     assert broker.ca_file == str(tmp_path / "plant-ca.pem")
     assert events == OpcUaOutput(kind="opcua", taken="received")
+    assert sixth.controller.broker == replace(broker, address=None, name="mqtt")
     assert read(tmp_path, EXAMPLE).opcua == OpcUa()
     assert (people.quiet, people.name) == (10.0, "people")
     assert [one.path for one in files] == [str(tmp_path / name) for name in ("results", "tables", "pictures")]

@@ -10,7 +10,7 @@ from invad.detector.opening import AUTO, open_detector
 from invad.errors import InvadError, reason
 from invad.scoring.calibration import known_category
 from invad.serve.plant import modbus
-from invad.serve.plant.controllers import AnyController, OpcUaController
+from invad.serve.plant.controllers import AnyController, MqttController, OpcUaController
 from invad.serve.plant.feeds import described
 from invad.serve.plant.lineup import CONTROLLER, Lineup, Station
 from invad.serve.plant.making import made_sink, opcua_password, opened_feed, require_controllers, route
@@ -113,6 +113,10 @@ def _of_controller(station: Station, controller: AnyController, tried: set[str])
             from invad.serve.plant.opcua import client
 
             yield from client.problems(controller, secret(controller.password_variable))
+    elif isinstance(controller, MqttController):
+        from invad.serve.plant import mqtt
+
+        yield from mqtt.problems(controller, secret(controller.password_variable))
     elif controller.link not in tried:
         tried.add(controller.link)
         yield from modbus.problems(controller)

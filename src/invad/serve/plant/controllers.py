@@ -7,6 +7,7 @@ from typing import Literal
 
 from invad.errors import ConfigError
 from invad.serve.plant.cycle import Review, Terms
+from invad.serve.plant.outputs import MqttOutput
 
 WELL_KNOWN_PORT = 502
 """Of Modbus."""
@@ -170,7 +171,46 @@ class OpcUaController(Controller):
         return replace(self, certificate=ours, private_key=key, server_certificate=theirs)
 
 
-AnyController = ModbusController | OpcUaController
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MqttController(Controller):
+    """A controller that sends and reads messages at a broker. Its keys mean what those of `MqttOutput` do."""
+
+    kind: Literal["mqtt"]
+    url: str
+    user: str | None = None
+    password_variable: str | None = None
+    ca_file: str | None = None
+    prefix: str = "invad"
+    site: str = "plant"
+
+    def __post_init__(self) -> None:
+        Controller.__post_init__(self)
+        if self.watchdog is not None:
+            raise ConfigError("watchdog: a controller by MQTT has no heartbeat; leave it out")
+        _ = self.broker  # which refuses what cannot be
+
+    @property
+    def broker(self) -> MqttOutput:
+        """What an output at the same broker would say."""
+        names = ("url", "user", "password_variable", "ca_file", "prefix", "site")
+        return MqttOutput(kind="mqtt", **{name: getattr(self, name) for name in names})
+
+    @property
+    def link(self) -> None:
+        """Each station has its own."""
+        return
+
+    @property
+    def place(self) -> str:
+        """Where it is, for people."""
+        return f"{self.url} {self.prefix}/{self.site}"
+
+    def below(self, base: Path) -> "MqttController":
+        """With paths that do not depend on where the program was started."""
+        return replace(self, ca_file=self.broker.below(base).ca_file)
+
+
+AnyController = ModbusController | OpcUaController | MqttController
 """Grows with each kind; the key `kind` tells them apart."""
 
 

@@ -195,6 +195,20 @@ score = "ns=3;s=Camera.Score"
 p_value = "ns=3;s=Camera.PValue"
 result_id = "ns=3;s=Camera.ResultId"     # text
 
+[[station]]
+name = "press-6"
+model = "models/gasket"
+deadline = 2.0
+
+[station.controller]          # a PLC that sends messages; the keys are those of the output "mqtt" above, and
+kind = "mqtt"                 # trigger, acknowledge, hold and review
+url = "mqtts://broker.example:8883"
+user = "invad"
+password_variable = "INVAD_MQTT_PASSWORD"
+ca_file = "plant-ca.pem"
+prefix = "invad"              # triggers come at invad/hall-2/press-6/cmd/inspect
+site = "hall-2"
+
 [opcua]                       # the OPC UA server that stations share; it runs while one of them uses it
 endpoint = "opc.tcp://127.0.0.1:4840/invad"   # 0.0.0.0 for other machines, which then need what is below
 # certificate = "opcua.pem"   # PEM or DER; with it everything is signed and encrypted (Basic256Sha256)

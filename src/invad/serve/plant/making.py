@@ -9,7 +9,13 @@ from typing import Any
 from invad.errors import ConfigError
 from invad.serve.delivery import Route, Sink
 from invad.serve.plant.camera import CameraWatch
-from invad.serve.plant.controllers import AnyController, Link, ModbusController, OpcUaController
+from invad.serve.plant.controllers import (
+    AnyController,
+    Link,
+    ModbusController,
+    MqttController,
+    OpcUaController,
+)
 from invad.serve.plant.feeds import Feed
 from invad.serve.plant.folder import FolderWatch
 from invad.serve.plant.genicam import IndustrialCamera
@@ -109,6 +115,10 @@ def made_link(stations: Sequence[tuple[Handshake, AnyController]], opcua: OpcUaS
         from invad.serve.plant.opcua.client import OpcUaClient
 
         return OpcUaClient(handshake, controller, secret(controller.password_variable))
+    if isinstance(controller, MqttController):
+        from invad.serve.plant.mqtt import MqttLink
+
+        return MqttLink(handshake, controller, secret(controller.password_variable))
     if controller.mode == "client":
         return ModbusClient(handshake, controller)
     units = {shared: one for shared, one in stations if isinstance(one, ModbusController)}
@@ -123,12 +133,15 @@ def require_controllers(stations: Sequence[Station]) -> None:
         if isinstance(one.controller, OpcUaController):
             require_package("asyncua")
             secret(one.controller.password_variable)
+        elif isinstance(one.controller, MqttController):
+            require_package("paho", "paho-mqtt")
+            secret(one.controller.password_variable)
 
 
-def require_package(name: str) -> None:
-    """Raises ConfigError for one that is not installed."""
+def require_package(name: str, called: str | None = None) -> None:
+    """Raises ConfigError for one that is not installed. called: by pip, where that is another name."""
     if find_spec(name) is None:
-        raise ConfigError(f"the line needs {name}; pip install 'invad[line]'")
+        raise ConfigError(f"the line needs {called or name}; pip install 'invad[line]'")
 
 
 def route(station: Station, output: AnyOutput) -> Route:

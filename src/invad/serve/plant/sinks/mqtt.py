@@ -20,7 +20,7 @@ from invad.serve.plant.outputs import MqttOutput
 from invad.serve.records import Result
 
 if TYPE_CHECKING:
-    from paho.mqtt.client import Client
+    from paho.mqtt.client import Client, MQTTMessage
     from paho.mqtt.reasoncodes import ReasonCode
 
 LOG = logging.getLogger("invad.serve")
@@ -111,7 +111,7 @@ class Mqtt(Sink):
             raise
 
     def _opened(self) -> "Connection":
-        opened = Connection(self.output, self.password, self.identifier, f"{self.topic}/online")
+        opened = Connection(self.output, self.password, self.identifier, (f"{self.topic}/online", b"offline"))
         self._retained, self._look_at = {}, 0.0
         return opened
 
@@ -133,8 +133,10 @@ class Refusal(Unreachable):
 class Connection:
     """An open connection to a broker; every call waits for its answer. Raises Unreachable of one line."""
 
-    def __init__(self, output: MqttOutput, password: str, identifier: str, will: str | None = None):
-        """will: the topic at which the broker says `offline` when this connection is lost."""
+    def __init__(
+        self, output: MqttOutput, password: str, identifier: str, will: tuple[str, bytes] | None = None
+    ):
+        """will: a topic, and what the broker retains there when this connection is lost."""
         from paho.mqtt.client import Client, MQTTv5
         from paho.mqtt.enums import CallbackAPIVersion
 
@@ -147,13 +149,16 @@ class Connection:
         client.connect_timeout = SECONDS
         client.on_connect = self._on_connect
         client.on_publish = lambda client, data, number, said, properties: self._said.put((number, said))
+        client.on_subscribe = lambda client, data, number, said, properties: self._said.put(
+            (number, max(said, key=lambda one: one.value))
+        )
         client.on_disconnect = lambda client, data, flags, said, properties: self._said.put((None, said))
         if output.user is not None:
             client.username_pw_set(output.user, password or None)
         if output.is_encrypted:
             client.tls_set_context(self._context())
         if will is not None:
-            client.will_set(will, b"offline", 1, True)
+            client.will_set(*will, 1, True)
         try:
             client.connect(output.host, output.port, KEEP_ALIVE, clean_start=True)
         except ssl.SSLCertVerificationError as error:
@@ -194,6 +199,17 @@ class Connection:
             if str(said) in OF_THE_BODY:
                 raise Unwanted(f"{self.place}: {said}")
             raise Refusal(f"{self.place}: does not take {topic}: {said}{_advice(said, self.output)}")
+
+    def subscribe(self, topics: Sequence[str], heard: Callable[["MQTTMessage"], None]) -> None:
+        """Call heard, in a thread of the connection, with each message that comes there from now on, with
+        QoS 1. What comes while the connection is lost is lost."""
+        from paho.mqtt.subscribeoptions import SubscribeOptions
+
+        self._client.on_message = lambda client, data, message: heard(message)
+        _, number = self._client.subscribe([(topic, SubscribeOptions(qos=1)) for topic in topics])
+        said = self._answer(number or 0, SECONDS)
+        if said.is_failure:
+            raise Refusal(f"{self.place}: gives no {topics[0]}: {said}{_advice(said, self.output)}")
 
     def require(self) -> None:
         """Raises Unreachable where it was closed."""
