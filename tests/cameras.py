@@ -26,15 +26,6 @@ def jpeg(pixels):
     return stream.getvalue()
 
 
-def waits(condition, seconds=60):
-    """What a condition gives, when it is true."""
-    until = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < until, "waited in vain"
-        time.sleep(0.01)
-    return found
-
-
 class Camera:
     """Shows a frame every `interval` seconds to whoever watches, and counts them.
 

@@ -1,21 +1,13 @@
 """A controller of the tests that is a Modbus client of ours."""
 
 import socket
-import time
 
 from pymodbus.client import ModbusTcpClient
 
 from invad.serve.plant.registers import BLOCK, text_words
+from waiting import waits
 
 READY, RESULTS, OK, NG, REVIEW, ERROR, DRIFT, BUSY = (1 << i for i in range(8))
-
-
-def waits(true, seconds=60):
-    until = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < until
-        time.sleep(0.002)
-    return found
 
 
 def free_port():

@@ -18,17 +18,11 @@ from invad.serve.plant.lineup import Station
 from invad.serve.plant.outputs import AlertOutput
 from invad.serve.plant.sinks import situation
 from invad.serve.records import SourceState
+from waiting import waits
 
 pytest.importorskip("apprise", reason="needs invad[alerts]")
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated")  # in apprise
 STATION = "press-1"
-
-
-def waits(true, seconds=60):
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 class Phone:

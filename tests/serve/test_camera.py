@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from cameras import Camera, H264Camera, RtspCamera, jpeg, picture, waits
+from cameras import Camera, H264Camera, RtspCamera, jpeg, picture
 from greys import Greys
 from invad import runtime
 from invad.cli.app import app
@@ -27,6 +27,7 @@ from invad.serve.plant.making import made_source, opened_feed
 from invad.serve.plant.plant import Plant
 from invad.serve.plant.sources import CameraSource, FolderSource
 from invad.serve.store.results import Query
+from waiting import waits
 
 av = pytest.importorskip("av", reason="needs invad[camera]")
 

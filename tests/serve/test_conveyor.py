@@ -18,7 +18,8 @@ pytest.importorskip("pymodbus", reason="needs invad[line]")
 from greys import png
 from invad.serve.plant.cycle import ERRORS
 from invad.serve.plant.registers import text_words
-from plc import ERROR, NG, OK, READY, RESULTS, Plc, free_port, waits
+from plc import ERROR, NG, OK, READY, RESULTS, Plc, free_port
+from waiting import waits
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # of connections to what was killed
 TESTS = Path(__file__).parents[1]

@@ -1,7 +1,5 @@
 """From the outbox to sinks: at least once, in the order of storing, also after an outage."""
 
-import time
-
 import pytest
 
 from greys import Greys, png
@@ -10,13 +8,7 @@ from invad.serve.delivery import Route, Sink, Unreachable, Unwanted, pause
 from invad.serve.plant.lineup import read_lineup
 from invad.serve.plant.plant import Plant
 from invad.serve.webhook import Webhook
-
-
-def waits(true, seconds=60):
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.01)
+from waiting import waits
 
 
 class Book(Sink):

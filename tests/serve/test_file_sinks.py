@@ -29,16 +29,10 @@ from invad.serve.plant.sinks.parquet import ParquetFiles
 from invad.serve.plant.sinks.rows import COLUMNS
 from invad.serve.store import retention
 from invad.serve.store.database import now_ms
+from waiting import waits
 
 STATION = "press-1"
 SRC = Path(__file__).resolve().parents[2] / "src"
-
-
-def waits(true, seconds=60):
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 @pytest.fixture

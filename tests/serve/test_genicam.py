@@ -6,7 +6,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from cameras import waits
 from greys import Greys
 from invad.data.png import encode_png
 from invad.errors import ConfigError, DataError
@@ -18,6 +17,7 @@ from invad.serve.plant.lineup import Station
 from invad.serve.plant.making import made_source, opened_feed
 from invad.serve.plant.sources import GenicamSource
 from invad.serve.store.results import Query
+from waiting import waits
 
 pytest.importorskip("harvesters", reason="needs invad[genicam]")
 

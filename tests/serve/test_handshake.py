@@ -16,14 +16,7 @@ from invad.serve.plant.handshake import Handshake
 from invad.serve.plant.telling import Telling
 from invad.serve.records import Part
 from invad.serve.store.results import Query
-
-
-def waits(true, seconds=60):
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.005)
-
+from waiting import waits
 
 GOOD, BAD = png(5), png(255)
 
@@ -348,3 +341,10 @@ def test_a_controller_does_not_wait_for_the_map_which_is_kept_all_the_same(stand
     assert not list((stand.data / "files" / "unfinished").iterdir())
     with stand.running():
         assert all(one.result.map_kept for one in stand.service.history(Query(limit=5))[0])
+
+
+def test_a_station_is_not_ready_before_its_source_was_found_to_be_there(tmp_path):
+    with Service({"a": Greys()}, tmp_path / "line", options=Options(reserve=0)) as service:
+        made = Handshake(service, "a", Terms(), fault=lambda: "source")
+        assert (made.signals.ready, made.signals.error) == (False, True)
+        assert Handshake(service, "a", Terms()).signals.ready

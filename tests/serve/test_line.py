@@ -22,6 +22,7 @@ from invad.serve.pictures import decode_map, encode_map, statistics
 from invad.serve.records import Part
 from invad.serve.store import results, stations
 from invad.serve.store.schema import outbox, result
+from waiting import waits
 
 
 @pytest.fixture
@@ -44,13 +45,6 @@ def made(tmp_path):
 def stored(service):
     with service.database.read() as connection:
         return connection.scalar(select(func.count()).select_from(result))
-
-
-def waits(condition):
-    until = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def test_the_service_decides_by_its_own_limits(made):

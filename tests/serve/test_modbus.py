@@ -26,7 +26,8 @@ from invad.serve.plant.lineup import read_lineup
 from invad.serve.plant.plant import Plant
 from invad.serve.plant.registers import COMMANDS, NAMES, ROOM, commands, text_words
 from invad.serve.records import Part
-from plc import BUSY, ERROR, NG, OK, READY, RESULTS, REVIEW, Plc, free_port, waits
+from plc import BUSY, ERROR, NG, OK, READY, RESULTS, REVIEW, Plc, free_port
+from waiting import waits
 
 STATION = '[[station]]\nname = "{name}"\nmodel = "m"\n{more}\n'
 SERVER = '[station.controller]\nkind = "modbus"\nport = {port}\nunit = {unit}\n{more}\n'

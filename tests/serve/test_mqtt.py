@@ -4,7 +4,6 @@ import json
 import socket
 import subprocess
 import threading
-import time
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 
@@ -17,19 +16,13 @@ from invad.serve.payload import schema
 from invad.serve.plant import making
 from invad.serve.plant.lineup import Station
 from invad.serve.plant.outputs import MqttOutput
+from waiting import waits
 
 pytest.importorskip("paho.mqtt", reason="needs invad[line]")
 STATION = "press-1"
 refused_handshake = pytest.mark.filterwarnings(  # paho leaves the socket to the garbage collector
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )
-
-
-def waits(true, seconds=60):
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 @pytest.fixture

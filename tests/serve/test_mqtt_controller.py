@@ -4,7 +4,6 @@ import json
 import logging
 import socket
 import threading
-import time
 from types import SimpleNamespace
 
 import pytest
@@ -24,6 +23,7 @@ from invad.serve.plant.mqtt import command
 from invad.serve.plant.plant import Plant
 from invad.serve.plant.sinks.mqtt import Connection
 from invad.serve.records import Part
+from waiting import waits
 
 LINE = """
 [[station]]
@@ -37,14 +37,6 @@ url = "{url}"
 site = "hall-2"
 {more}
 """
-
-
-def waits(true, seconds=60):
-    until = time.monotonic() + seconds
-    while not (found := true()):
-        assert time.monotonic() < until
-        time.sleep(0.01)
-    return found
 
 
 class Plc:

@@ -4,7 +4,6 @@ import asyncio
 import json
 import socket
 import threading
-import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
@@ -37,15 +36,9 @@ from invad.serve.plant.opcua.nodes import EVALUATIONS, FIELDS, NAMESPACE
 from invad.serve.plant.opcua.server import OpcUaServer
 from invad.serve.plant.opcua.settings import OpcUa
 from invad.serve.plant.plant import Plant
+from waiting import waits
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")  # asyncua's own
-
-
-def waits(true, seconds=60):
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 class Loop:

@@ -17,7 +17,8 @@ from invad.serve.plant.cycle import ERRORS, Terms
 from invad.serve.plant.handshake import Handshake
 from invad.serve.plant.lineup import read_lineup
 from invad.serve.plant.opcua.client import OpcUaClient, problems
-from plc import free_port, waits
+from plc import free_port
+from waiting import waits
 
 TYPES = {
     "trigger": ua.VariantType.Boolean,
@@ -239,3 +240,18 @@ def test_two_stations_cannot_write_one_node(tmp_path):
         ConfigError, match=r"stations a and b have the same node ns=2;s=trigger at opc\.tcp://plc"
     ):
         read_lineup(tmp_path / "line.toml")
+
+
+def test_a_controller_is_tried_from_within_a_running_loop_too():
+    controller = OpcUaController(
+        kind="opcua",
+        mode="client",
+        url=f"opc.tcp://127.0.0.1:{free_port()}/plc",
+        nodes=OpcUaNodes(**dict.fromkeys(("trigger", "acknowledge", "results_ready", "ok", "ng"), "i=1")),
+    )
+
+    async def within():
+        return list(problems(controller, ""))
+
+    (line,) = asyncio.run(within())
+    assert "cannot be reached" in line

@@ -22,15 +22,9 @@ from invad.serve.plant.outputs import MqttOutput, WebhookOutput
 from invad.serve.store.backup import check
 from invad.serve.store.results import Query
 from invad.serve.store.schema import audit
+from waiting import waits
 
 STATIONS = ("press-1", "press-2")
-
-
-def waits(true, seconds=60):
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 class Receiver:

@@ -13,13 +13,7 @@ from invad.serve.store import backup, retention
 from invad.serve.store.database import now_ms
 from invad.serve.store.files import Files
 from invad.serve.store.objects import Objects, open_pictures
-
-
-def waits(true, seconds=60):
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.02)
+from waiting import waits
 
 
 class S3:

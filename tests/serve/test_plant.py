@@ -27,6 +27,7 @@ from invad.serve.plant.plant import Plant
 from invad.serve.plant.sources import FolderSource
 from invad.serve.store import stations
 from invad.serve.store.results import Query
+from waiting import waits
 
 # The file
 
@@ -140,13 +141,6 @@ def put(path, content):
     partial = path.with_name("." + path.name)
     partial.write_bytes(content)
     partial.replace(path)
-
-
-def waits(condition, seconds=60):
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def last(service, count):
@@ -448,7 +442,8 @@ def test_a_process_that_is_killed_loses_and_doubles_nothing(start, bundle, pictu
         lines(tmp_path, bundle, "a", "b", done="done")
         again.process.send_signal(signal.SIGHUP)
         put(tmp_path / "b" / "new.png", good[0])
-        waits(lambda: "b" in {one["name"] for one in http.get("/api/v1/stations").json()["stations"]})
+        # It is listed with its row, and answers for itself a moment later.
+        waits(lambda: http.get("/api/v1/results", params={"station": "b"}).status_code == 200)
         waits(lambda: len(results(http, "b")) == 1)
         cards = http.get("/live/stations").text
         assert f"folder {tmp_path / 'b'}" in cards

@@ -22,15 +22,9 @@ from invad.serve.records import Part
 from invad.serve.store import keys, reviews, stations
 from invad.serve.store.results import Query
 from invad.serve.sweeping import LEASE as SWEEP
+from waiting import waits
 
 pytest.importorskip("psycopg", reason="needs invad[postgres]")
-
-
-def waits(true, seconds=60):
-    until = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < until
-        time.sleep(0.02)
 
 
 @pytest.fixture

@@ -29,6 +29,7 @@ from invad.serve.records import Part
 from invad.serve.store import stations
 from invad.serve.store.backup import backup, check, restore
 from invad.serve.store.schema import audit, shadow
+from waiting import waits
 
 INSPECT = "/api/v1/stations/default/inspect"
 ZIP = {"Content-Type": "application/zip"}
@@ -55,14 +56,6 @@ def line(bundle, served, tmp_path_factory):
         key = {"Authorization": f"Bearer {service.first_key()}"}
         with httpx.Client(base_url=url, headers=key, timeout=120, trust_env=False) as http:
             yield service, http
-
-
-def waits(condition, seconds=60):
-    until = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    return found
 
 
 def audited(service):
