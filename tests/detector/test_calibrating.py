@@ -120,7 +120,9 @@ def test_a_picture_in_two_categories_counts_once_among_all(tiny_preset):
     maps = torch.rand(
         8, len(tiny_preset.score_rule.weights), 4, 4, generator=torch.Generator().manual_seed(0)
     )
-    limits = fit_limits(maps, ["a"] * 4 + ["b"] * 4, [*"wxyz", *"wxyv"], range(8), tiny_preset, Rates())
+    limits = fit_limits(
+        maps, ["a"] * 4 + ["b"] * 4, [*"wxyz", *"wxyv"], range(8), tiny_preset.score_rule, Rates()
+    )
     assert {name: c.n for name, c in limits.calibrations.items()} == {POOLED: 5, "a": 4, "b": 4}
 
 
@@ -129,9 +131,14 @@ def test_the_controls_pass_where_the_limits_are_too_far(own):
     names = [name for name, _ in controls(own.model.extract.preprocess)]
     assert len(read) == len(names) == 7
     limits = fit_limits(
-        read[0][1].repeat(3, 1, 1, 1), ["a"] * 3, ["x", "y", "z"], range(3), own.info.settings, Rates()
+        read[0][1].repeat(3, 1, 1, 1),
+        ["a"] * 3,
+        ["x", "y", "z"],
+        range(3),
+        own.info.settings.score_rule,
+        Rates(),
     )
-    found = passing(limits, read, own.info.settings)
+    found = passing(limits, read, own.info.settings.score_rule)
     assert {number for category, number in found if category == POOLED} >= {0}
     assert found[POOLED, 0].startswith("a black picture would be ")
 
@@ -190,7 +197,7 @@ def test_limits_judge_a_group_by_the_others_and_need_two_groups(tiny_preset):
         9, len(tiny_preset.score_rule.weights), 4, 4, generator=torch.Generator().manual_seed(0)
     )
     groups, names = [0, 0, 2, 2, 2, 5, 6, 7, 7], ["b"] * 7 + ["a"] * 2
-    limits = fit_limits(maps, names, [str(i) for i in range(9)], groups, tiny_preset, Rates())
+    limits = fit_limits(maps, names, [str(i) for i in range(9)], groups, tiny_preset.score_rule, Rates())
     assert {name: c.n for name, c in limits.calibrations.items()} == {POOLED: 5, "b": 4}
     fitted = cross_fit(maps[:7], tiny_preset.score_rule, ["b"] * 7, groups[:7])
     assert limits.calibrations["b"].scores == tuple(sorted(fitted.scores))

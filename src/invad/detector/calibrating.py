@@ -20,7 +20,6 @@ from invad.data.content import SHORT, copies, copies_in_words, pixel_digest
 from invad.data.images import read_image
 from invad.data.preprocess import Preprocess
 from invad.errors import DataError
-from invad.model.settings import Preset
 from invad.observer import Observer
 from invad.records import Sample
 from invad.scoring.calibration import Calibration, for_category, numbered
@@ -28,7 +27,7 @@ from invad.scoring.crossfit import cross_fit
 from invad.scoring.groups import groups_of_samples
 from invad.scoring.likeness import near_copies
 from invad.scoring.rates import POOLED, Rates
-from invad.scoring.typicality import PositionStats, judge
+from invad.scoring.typicality import PositionStats, ScoreRule, judge
 
 UNRELATED = 2**0.5
 """Difference of two unrelated normals in units of the spread of one."""
@@ -65,9 +64,9 @@ class Readings:
         return Readings(self.maps_NLhw[kept], samples, pixels)
 
 
-def score_maps(maps_Lhw: Tensor, stats: PositionStats, settings: Preset) -> tuple[float, NDArray[np.float32]]:
+def score_maps(maps_Lhw: Tensor, stats: PositionStats, rule: ScoreRule) -> tuple[float, NDArray[np.float32]]:
     """Image score and h x w map of z-scores on the feature grid, from norm maps."""
-    score, map_1hw = judge(maps_Lhw[None], stats, settings.score_rule)
+    score, map_1hw = judge(maps_Lhw[None], stats, rule)
     return float(score), map_1hw[0].numpy().astype(np.float32)
 
 
@@ -172,7 +171,7 @@ def fit_limits(
     categories: Sequence[str],
     pixels: Sequence[str],
     groups: Sequence[int],
-    settings: Preset,
+    rule: ScoreRule,
     rates: Rates,
 ) -> Limits:
     """Statistics and limits of each category with two or more independent groups, and of all together.
@@ -188,7 +187,7 @@ def fit_limits(
         maps, own = maps_NLhw[index], [groups[i] for i in index]
         if len(set(own)) < 2:
             continue
-        fitted = cross_fit(maps, settings.score_rule, [categories[i] for i in index], own)
+        fitted = cross_fit(maps, rule, [categories[i] for i in index], own)
         stats[category], scores, peaks = fitted.stats, fitted.scores, fitted.peaks
         numbers = numbered(own)
         # Sorted, and the peaks with their scores: what is saved does not tell the order of the images.
@@ -214,13 +213,13 @@ def controls(preprocess: Preprocess) -> Iterator[tuple[str, NDArray[np.uint8]]]:
 
 
 def passing(
-    limits: Limits, read: Sequence[tuple[str, Tensor]], settings: Preset
+    limits: Limits, read: Sequence[tuple[str, Tensor]], rule: ScoreRule
 ) -> dict[tuple[str, int], str]:
     """The controls that are not bad, in words, by category and number. read: their names and norm maps."""
     passed = {}
     for category, calibration in limits.calibrations.items():
         for number, (name, maps_Lhw) in enumerate(read):
-            score, _ = score_maps(maps_Lhw, limits.stats[category], settings)
+            score, _ = score_maps(maps_Lhw, limits.stats[category], rule)
             decision = calibration.decide(score)
             if decision != "bad":
                 of = f"{category}: " if category != POOLED and len(limits.calibrations) > 2 else ""
@@ -260,15 +259,15 @@ def _share_near(level: int, samples: Sequence[Sample]) -> float:
 
 
 def require_controls(
-    before: Limits, after: Limits, read: Sequence[tuple[str, Tensor]], given: Readings, settings: Preset
+    before: Limits, after: Limits, read: Sequence[tuple[str, Tensor]], given: Readings, rule: ScoreRule
 ) -> None:
     """Raises DataError when a control that was bad before a calibration is not bad after it."""
-    passed = passing(before, read, settings)
-    for (category, number), words in passing(after, read, settings).items():
+    passed = passing(before, read, rule)
+    for (category, number), words in passing(after, read, rule).items():
         judged = category if category in before.calibrations else POOLED
         if (judged, number) in passed:
             continue
-        scores = [score_maps(maps_Lhw, before.stats[judged], settings)[0] for maps_Lhw in given.maps_NLhw]
+        scores = [score_maps(maps_Lhw, before.stats[judged], rule)[0] for maps_Lhw in given.maps_NLhw]
         worst = np.argsort(scores)[::-1][:LEAST_TYPICAL]
         names = ", ".join(f"{given.samples[i].path} ({scores[i]:.3g})" for i in worst)
         limit = for_category(before.calibrations, judged).score_limits()[1]

@@ -110,7 +110,7 @@ class Detector(Predictor):
         """Image score and h x w map of z-scores on the feature grid, from norm maps."""
         self._require_calibrated()
         stats = self.stats[known_category(self.calibrations, category)]
-        return calibrating.score_maps(maps_Lhw, stats, self.info.settings)
+        return calibrating.score_maps(maps_Lhw, stats, self.info.settings.score_rule)
 
     # ------------------------------------------------------------------ making one
 
@@ -168,7 +168,7 @@ class Detector(Predictor):
             fitted.held_categories,
             fitted.held_pixels,
             fitted.held_groups,
-            settings,
+            settings.score_rule,
             rates,
         )
         detector._take(limits, detector._read_controls())
@@ -265,13 +265,13 @@ class Detector(Predictor):
         require_groups(groups)
         for words in groups_in_words(used.samples, groups):
             observer.note(words)
-        settings, before = self.info.settings, calibrating.Limits(self.stats, self.calibrations)
+        rule, before = self.info.settings.score_rule, calibrating.Limits(self.stats, self.calibrations)
         after = calibrating.fit_limits(
-            used.maps_NLhw, categories_of, used.pixels, groups, settings, rates or self.rates
+            used.maps_NLhw, categories_of, used.pixels, groups, rule, rates or self.rates
         )
         read = self._read_controls()
         if before.calibrations:
-            calibrating.require_controls(before, after, read, used, settings)
+            calibrating.require_controls(before, after, read, used, rule)
         self._take(after, read)
         self.info = replace(self.info, recalibrated=_now())
         return self.warnings()
@@ -294,7 +294,7 @@ class Detector(Predictor):
     def _take(self, limits: calibrating.Limits, read: Sequence[tuple[str, torch.Tensor]]) -> None:
         self.stats, self.calibrations = dict(limits.stats), dict(limits.calibrations)
         self.content_hash = None
-        self._doubts = tuple(calibrating.passing(limits, read, self.info.settings).values())
+        self._doubts = tuple(calibrating.passing(limits, read, self.info.settings.score_rule).values())
 
     def _read_controls(self) -> list[tuple[str, torch.Tensor]]:
         return [
