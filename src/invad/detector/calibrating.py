@@ -24,7 +24,7 @@ from invad.observer import Observer
 from invad.records import Sample
 from invad.scoring.calibration import Calibration, for_category, numbered
 from invad.scoring.crossfit import cross_fit
-from invad.scoring.groups import groups_of_samples
+from invad.scoring.groups import groups_in_words, groups_of_samples, require_groups
 from invad.scoring.likeness import near_copies
 from invad.scoring.rates import POOLED, Rates
 from invad.scoring.typicality import PositionStats, ScoreRule, judge
@@ -199,6 +199,46 @@ def fit_limits(
             groups=tuple(numbers[i] for i in order) if len(set(own)) < len(own) else (),
         )
     return Limits(stats, calibrations)
+
+
+def recalibrated(
+    samples: Sequence[Sample],
+    read: Callable[[NDArray[Any]], Tensor],
+    before: Limits,
+    controls_read: Sequence[tuple[str, Tensor]],
+    rule: ScoreRule,
+    rates: Rates,
+    *,
+    trained: Iterable[str] = (),
+    strict: bool = False,
+    observer: Observer,
+) -> Limits:
+    """Statistics and limits from these good images, in place of those before (empty ones for the first time).
+
+    read: norm maps of the pixels of an image. controls_read: names and norm maps of the controls. trained:
+    see `untrained`. Raises DataError as `read_normals`, `untrained`, `distinct` and `require_controls` do.
+    """
+    given = untrained(read_normals(samples, read, strict, observer), trained, observer)
+    used = distinct(given, before.stats, observer)
+    groups = groups_of(used)
+    require_groups(groups)
+    for words in groups_in_words(used.samples, groups):
+        observer.note(words)
+    categories = [sample.category for sample in used.samples]
+    after = fit_limits(used.maps_NLhw, categories, used.pixels, groups, rule, rates)
+    if before.calibrations:
+        require_controls(before, after, controls_read, used, rule)
+    return after
+
+
+def warnings_of(calibrations: Mapping[str, Calibration]) -> list[str]:
+    """What the calibrations cannot promise, one line each; of a single category those of the pooled one."""
+    lines: list[str] = []
+    for category, calibration in calibrations.items():
+        if len(calibrations) > 2 or category == POOLED:
+            prefix = f"{category}: " if category else ""
+            lines += [prefix + line for line in calibration.warnings()]
+    return lines
 
 
 def controls(preprocess: Preprocess) -> Iterator[tuple[str, NDArray[np.uint8]]]:

@@ -32,7 +32,6 @@ from invad.runtime import ExportedDetector, ExportInfo
 from invad.runtime.predictor import Pixels, Predictor
 from invad.runtime.torch_engine import TorchEngine
 from invad.scoring.calibration import Calibration, for_category, known_category
-from invad.scoring.groups import groups_in_words, require_groups
 from invad.scoring.rates import POOLED, Rates
 from invad.scoring.typicality import PositionStats
 from invad.system.devices import choose_device
@@ -257,21 +256,18 @@ class Detector(Predictor):
         """
         observer = observer or Silent()
         samples = normal_images(normals) if isinstance(normals, str | Path) else normals
-        given = calibrating.read_normals(samples, self.read, strict, observer)
-        given = calibrating.untrained(given, self.info.fit.trained, observer)
-        used = calibrating.distinct(given, self.stats, observer)
-        categories_of = [sample.category for sample in used.samples]
-        groups = calibrating.groups_of(used)
-        require_groups(groups)
-        for words in groups_in_words(used.samples, groups):
-            observer.note(words)
-        rule, before = self.info.settings.score_rule, calibrating.Limits(self.stats, self.calibrations)
-        after = calibrating.fit_limits(
-            used.maps_NLhw, categories_of, used.pixels, groups, rule, rates or self.rates
-        )
         read = self._read_controls()
-        if before.calibrations:
-            calibrating.require_controls(before, after, read, used, rule)
+        after = calibrating.recalibrated(
+            samples,
+            self.read,
+            calibrating.Limits(self.stats, self.calibrations),
+            read,
+            self.info.settings.score_rule,
+            rates or self.rates,
+            trained=self.info.fit.trained,
+            strict=strict,
+            observer=observer,
+        )
         self._take(after, read)
         self.info = replace(self.info, recalibrated=_now())
         return self.warnings()
@@ -284,12 +280,7 @@ class Detector(Predictor):
 
     def warnings(self) -> tuple[str, ...]:
         """What the calibration cannot promise, one line each."""
-        lines: list[str] = []
-        for category, calibration in self.calibrations.items():
-            if len(self.calibrations) > 2 or category == POOLED:
-                prefix = f"{category}: " if category else ""
-                lines += [prefix + line for line in calibration.warnings()]
-        return (*lines, *self._doubts)
+        return (*calibrating.warnings_of(self.calibrations), *self._doubts)
 
     def _take(self, limits: calibrating.Limits, read: Sequence[tuple[str, torch.Tensor]]) -> None:
         self.stats, self.calibrations = dict(limits.stats), dict(limits.calibrations)
