@@ -1,5 +1,6 @@
 """Connections whose request does not come."""
 
+import http.client
 import socket
 import threading
 import time
@@ -10,15 +11,17 @@ from greys import Greys, png
 from invad.serve import Options, Service
 from invad.serve.listening import Address, open_port
 
-HEAD_SECONDS = 0.5
+HEAD_SECONDS = 1.0
+FAULT = 6
+"""The grey level at which the engine fails."""
 
 
 @pytest.fixture(scope="module")
 def place(served, tmp_path_factory):
-    """(host, port) of a service that gives a head half a second."""
+    """(host, port) of a service that gives a head a second."""
     options = Options(reserve=0, batch=1, head_seconds=HEAD_SECONDS)
     with (
-        Service(Greys(), tmp_path_factory.mktemp("heads") / "line", options=options) as service,
+        Service(Greys(fails=FAULT), tmp_path_factory.mktemp("heads") / "line", options=options) as service,
         served(service, without_keys=True) as url,
     ):
         host, _, port = url.removeprefix("http://").partition(":")
@@ -82,7 +85,7 @@ def test_a_body_that_comes_slowly_has_its_own_time(place):
         b"POST /api/v1/stations/default/inspect HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
         b"Content-Type: image/png\r\nContent-Length: %d\r\n\r\n" % len(body)
     )
-    step = len(body) // 9 + 1
+    step = len(body) // 14 + 1
     pieces = [body[i : i + step] for i in range(0, len(body), step)]
     with socket.create_connection(place, timeout=20) as connection:
         said, took = ended(connection, [head, *pieces])
@@ -99,6 +102,22 @@ def test_others_are_answered_beside_many_that_are_silent(place):
     for one in silent:
         assert ended(one)[0].startswith(b"HTTP/1.1 408 ")
         one.close()
+
+
+def test_a_fault_of_the_engine_does_not_end_the_connection(place, caplog):
+    connection = http.client.HTTPConnection(*place, timeout=20)
+    connection.connect()
+    connection.auto_open = False  # so that what was closed is not opened again
+    seen = []
+    for level in (FAULT, 5, FAULT, 5):
+        words = {"Content-Type": "image/png"}
+        connection.request("POST", "/api/v1/stations/default/inspect", png(level), words)
+        answer = connection.getresponse()
+        answer.read()
+        seen.append((answer.status, answer.will_close))
+    connection.close()
+    assert seen == [(500, False), (200, False)] * 2
+    assert "the engine has a fault" in caplog.text
 
 
 def test_answers_do_not_wait_for_each_other():

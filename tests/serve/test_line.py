@@ -70,7 +70,7 @@ def test_a_revision_in_force_decides_from_the_next_part_on(made):
     with service.database.write() as connection:
         revision = stations.add_revision(connection, "default", "", "0" * 64, strict, "test")
         stations.put_in_force(connection, revision)
-    service.refresh_limits()
+    service.judging.refresh()
     found = service.inspect(png(1))
     assert (found.calibration, found.decision) == (revision.revision, "bad")
 
@@ -150,6 +150,23 @@ def test_a_part_at_which_the_engine_fails_takes_no_other_with_it(made):
     with pytest.raises(RuntimeError, match="a fault"):
         answers[2].result(60)
     assert stored(service) == 3
+
+
+def test_a_station_is_listed_when_it_answers(made):
+    service = made()
+
+    def rows():
+        with service.database.read() as connection:
+            return stations.stations(connection)
+
+    with ThreadPoolExecutor(1) as pool:
+        with service.judging._switching:  # its model is opened meanwhile
+            taken = pool.submit(service.judging.begin, {"second": service.active()})
+            waits(lambda: len(rows()) == 2)
+            assert [one.name for one in service.stations()] == ["default"]
+        taken.result(60)
+    assert [one.name for one in service.stations()] == ["default", "second"]
+    assert service.inspect(png(1), station="second").score == 1
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf")])

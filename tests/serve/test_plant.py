@@ -385,7 +385,7 @@ def test_each_station_has_its_model_and_keeps_what_was_activated_since(tmp_path)
         assert [service.active(name).hash[0] for name in "abc"] == ["1", "1", "0"]
         assert service.add_station("d").active[0] == "1"
         calibrations = second.calibrations
-        service.switch(lambda c: stations.activate(c, "c", second.content_hash, calibrations, "anna"))
+        service.judging.switch(lambda c: stations.activate(c, "c", second.content_hash, calibrations, "anna"))
         service.take_models({"a": second, "c": first})
         assert service.active("c").hash[0] == "1"  # what she activated stays
         with service.database.read() as connection:

@@ -126,10 +126,10 @@ def test_limits_that_one_service_changes_hold_at_the_others(begin):
         made = stations.add_revision(connection, "default", "", "0" * 64, strict, "window")
         stations.put_in_force(connection, made)
 
-    first.switch(change)
+    first.judging.switch(change)
     waits(lambda: second.inspect(png(20)).decision == "bad")
     first.add_station("other")
-    waits(lambda: second.in_force.has("other"))
+    waits(lambda: second.models.judges_at("other"))
     assert second.inspect(png(1), station="other").station == "other"
 
 
@@ -254,7 +254,7 @@ def test_one_service_watches_for_drift_what_all_have_stored(begin):
         stations.put_in_force(connection, made)
         return made
 
-    revision = second.switch(change)
+    revision = second.judging.switch(change)
     waits(lambda: first.watch.report(revision, 9).phase == "watching")
     waits(lambda: first.inspect(png(1)).calibration == 2)
     for number in range(40):

@@ -10,8 +10,8 @@ needs no server.
 
 Order of imports: ids, options, records, payload, verdicts, archives, client, store, limits, metrics, models,
 given, pictures, parts, maps, storing, line, shadowing, delivery, webhook, recalibration, hints, watching,
-following, sweeping, readiness, accounts, service, trends, reviewing, versions, web, plant, pages, app,
-connections, listening, stateless, running.
+judging, following, sweeping, readiness, accounts, service, trends, reviewing, versions, web, plant, pages,
+app, connections, listening, stateless, running.
 """
 
 from typing import TYPE_CHECKING, Any

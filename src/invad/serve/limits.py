@@ -66,10 +66,6 @@ class InForce:
         self._limits = {**self._limits, **new}
         self._active = dict(active)
 
-    def has(self, station: str) -> bool:
-        """Whether there is such a station."""
-        return station in self._active
-
     def key(self, station: str, category: str | None, version: str | None = None) -> str:
         """The category as limits are kept under. version: the active one unless given.
 

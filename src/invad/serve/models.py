@@ -77,6 +77,10 @@ class Models:
         """What judges there."""
         return self._active[station]
 
+    def judges_at(self, station: str) -> bool:
+        """Whether one of them judges there."""
+        return station in self._active
+
     def shadow(self, station: str) -> Loaded | None:
         """What scores the parts there, too, if anything."""
         return self._shadows.get(station)

@@ -109,7 +109,7 @@ def recalibrate(
         stations.put_in_force(connection, revision)
         told = {"station": station, "category": key, "revision": revision.revision, "let_pass": let_pass}
         note(connection, who, "recalibrate", told)
-    service.refresh_limits()
+    service.judging.refresh()
     return replace(found, revision=revision.revision)
 
 
@@ -125,5 +125,5 @@ def roll_back(service: Service, station: str, category: str | None, number: int,
             raise Refused(f"revision {number} is of another version of the model", 409)
         stations.put_in_force(connection, found)
         note(connection, who, "roll back", {"station": station, "category": key, "revision": number})
-    service.refresh_limits()
+    service.judging.refresh()
     return found

@@ -9,33 +9,32 @@ from concurrent.futures import Future
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
 
 import numpy as np
-from sqlalchemy import Connection
 
 from invad.data.images import pixel_limit
 from invad.data.png import require_png
 from invad.detector.opening import AUTO
-from invad.errors import ArtifactError, ConfigError, DataError, InvadError
+from invad.errors import ArtifactError, ConfigError, DataError
 from invad.serve.accounts import Accounts
 from invad.serve.delivery import Deliveries, Route
 from invad.serve.following import Following
-from invad.serve.given import Given, open_given, take_given
+from invad.serve.given import Given, open_given
+from invad.serve.judging import Judging
 from invad.serve.limits import InForce
 from invad.serve.line import Line
 from invad.serve.metrics import Metrics
 from invad.serve.models import Loaded, Models, Opening
-from invad.serve.options import DEFAULT_STATION, Options, station_name
+from invad.serve.options import DEFAULT_STATION, Options
 from invad.serve.parts import Job
 from invad.serve.readiness import Readiness, look
 from invad.serve.records import Inspector, Part, Refused, Result, SourceState, require_word
 from invad.serve.shadowing import Shadow
-from invad.serve.store import keys, results, reviews, stations
+from invad.serve.store import keys, results, reviews
 from invad.serve.store.backup import FILES, MODELS
 from invad.serve.store.database import Database, note, now_ms
 from invad.serve.store.objects import open_pictures
-from invad.serve.store.stations import Revision
+from invad.serve.store.stations import Station
 from invad.serve.sweeping import Sweeper
 from invad.serve.watching import Watch
 from invad.serve.webhook import NAME, Webhook
@@ -48,7 +47,6 @@ DRAIN_SECONDS = 15.0
 
 CHECKED_SECONDS = 1.0
 DEFAULTS = Options()
-Changed = TypeVar("Changed")
 
 
 class Service(Inspector):
@@ -99,10 +97,10 @@ class Service(Inspector):
             self.accounts = Accounts(self.database, self.keyring)
             self.in_force = InForce()
             self.watch = Watch(self.database, self.metrics, options.drift, alone=not self.database.is_shared)
-            self.following = Following(self.database, self.watch, self.refresh_limits)
+            self.judging = Judging(self.models, self.database, self.in_force, self.watch, self.metrics)
+            self.following = Following(self.database, self.watch, self.judging.refresh)
             self.uploading = threading.Lock()
-            self._switching = threading.Lock()
-            self._take_given(given)
+            self.judging.begin(given)
             self._stopping = threading.Event()
             self.deliveries = Deliveries(self.database, self.metrics)
             if options.webhook is not None:
@@ -205,61 +203,25 @@ class Service(Inspector):
 
     def require_station(self, name: str) -> None:
         """Raises Refused (404) where there is no such station."""
-        if not self.in_force.has(name):
+        if not self.models.judges_at(name):
             raise Refused(f"no station {name!r}; 'GET /api/v1/stations' lists them", 404)
 
-    def add_station(self, name: str, who: str = "python") -> stations.Station:
-        """A further place that parts come from, with limits of its own, at first those of the model.
+    def stations(self) -> list[Station]:
+        """Those that parts are taken for, by name."""
+        return self.judging.stations()
 
-        Raises ConfigError for an impossible name, Refused (409) for one that is there.
-        """
-        station_name(name)
-        with self.database.read() as connection:
-            first = stations.stations(connection)[0].name
-        model = self.active(first)
-
-        def add(connection: Connection) -> stations.Station:
-            if any(one.name == name for one in stations.stations(connection)):
-                raise Refused(f"station {name} is there already", 409)
-            stations.activate(connection, name, model.hash, model.detector.calibrations, who)
-            note(connection, who, "add station", {"station": name})
-            (made,) = (one for one in stations.stations(connection) if one.name == name)
-            return made
-
-        return self.switch(add)
+    def add_station(self, name: str, who: str = "python") -> Station:
+        """As `Judging.add`."""
+        return self.judging.add(name, who)
 
     def take_models(self, models: Mapping[str, Given]) -> None:
-        """Let these models judge at their stations, which are made if need be, as a start with them would.
-
-        Raises ArtifactError, ConfigError, NotCalibratedError or DataError, and then nothing has changed.
-        """
-        with self._switching:
-            given = open_given(self.models, models)
-        self._take_given(given)
+        """As `Judging.take`."""
+        self.judging.take(models)
 
     def active(self, station: str = DEFAULT_STATION) -> Loaded:
         """What judges there. Raises Refused (404) where there is no such station."""
         self.require_station(station)
         return self.models.active(station)
-
-    def switch(self, change: Callable[[Connection], Changed]) -> Changed:
-        """Change in one transaction what runs or decides at stations; it holds from the next part on."""
-        with self._switching:
-            with self.database.write() as connection:
-                made = change(connection)
-                # Whatever cannot run is not switched to: this is before the transaction ends.
-                ready = self._ready(connection)
-            self._apply(*ready)
-        self.watch.reload()
-        return made
-
-    def refresh_limits(self) -> None:
-        """Decide from the next part on by what is in force in the database."""
-        with self._switching:
-            with self.database.read() as connection:
-                ready = self._ready(connection)
-            self._apply(*ready)
-        self.watch.reload()
 
     # ------------------------------------------------------------------ its own state
 
@@ -350,36 +312,6 @@ class Service(Inspector):
                 identity, "other services keep pictures elsewhere; start all with the same --pictures"
             )
 
-    def _take_given(self, given: Loaded | Mapping[str, Loaded]) -> None:
-        with self.database.write() as connection:
-            retired = take_given(connection, given)
-        self.models.remove_all(retired)
-        self.refresh_limits()
-
-    def _ready(self, connection: Connection) -> tuple[dict[str, Loaded], dict[str, Loaded], list[Revision]]:
-        """What judges and what shadows at each station, ready to run, and their limits."""
-        found, names = stations.stations(connection), _names(connection)
-        active = {one.name: self.models.open(one.active, names[one.active]) for one in found}
-        shadows = {}
-        for one in found:
-            if one.shadow is not None:
-                try:
-                    shadows[one.name] = self.models.open(one.shadow, names[one.shadow], shadowing=True)
-                except InvadError as error:  # it decides nothing
-                    LOG.error("station %s has no shadow: %s", one.name, error)
-        used = {one.hash for one in (*active.values(), *shadows.values())}
-        return active, shadows, stations.in_force_of(connection, used)
-
-    def _apply(
-        self, active: dict[str, Loaded], shadows: dict[str, Loaded], revisions: Sequence[Revision]
-    ) -> None:
-        """From the next part on; limits first, because parts are judged by those of their version."""
-        self.in_force.replace(revisions, {station: one.hash for station, one in active.items()})
-        self.models.assign(active, shadows)
-        self.metrics.model.clear()
-        for one in self.models.all_active().values():
-            self.metrics.model.labels(one.name, one.hash, one.engine).set(1)
-
     def _look_at(self, jobs: Sequence[Job]) -> None:
         """Parts that were stored and answered."""
         self.watch.observe([job.stored.result for job in jobs if job.stored is not None])
@@ -389,10 +321,6 @@ class Service(Inspector):
         line = "stopping" if self.line.closing else None
         reserve, model = self.options.reserve, self.following.problem
         return look(self.database, self.files, reserve, model=model, line=line)
-
-
-def _names(connection: Connection) -> dict[str, str]:
-    return {one.hash: one.model for one in stations.versions(connection)}
 
 
 __all__: Sequence[str] = ["Readiness", "Service"]

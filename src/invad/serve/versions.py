@@ -223,7 +223,7 @@ def put_shadow(service: Service, station: str, name: str, hash: str, who: str) -
         stations.put_shadow(connection, station, hash, model.detector.calibrations)
         note(connection, who, "shadow", {"station": station, "version": hash})
 
-    service.switch(change)
+    service.judging.switch(change)
 
 
 def end_shadow(service: Service, station: str, who: str) -> None:
@@ -234,7 +234,7 @@ def end_shadow(service: Service, station: str, who: str) -> None:
         stations.put_shadow(connection, station, None, None)
         note(connection, who, "end shadow", {"station": station})
 
-    service.switch(change)
+    service.judging.switch(change)
 
 
 def compare(service: Service, station: str, most_differing: int) -> Comparison:
@@ -349,7 +349,7 @@ def retire(service: Service, name: str, hash: str, who: str) -> None:
         stations.retire(connection, hash)
         note(connection, who, "retire version", {"model": name, "version": hash})
 
-    service.switch(change)
+    service.judging.switch(change)
     with suppress(InvadError):  # the next start tries again
         service.models.remove(hash)
 
@@ -364,7 +364,7 @@ def _switch(
         told = {"station": station, "from": before.hash, "to": model.hash, "reason": reason}
         note(connection, who, action, told)
 
-    service.switch(change)
+    service.judging.switch(change)
     LOG.warning("station %s: version %s judges from now on", station, model.hash[:12])
 
 

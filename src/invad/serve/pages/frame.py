@@ -12,7 +12,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from invad._version import __version__
 from invad.serve.pages.rendering import render
 from invad.serve.service import Service
-from invad.serve.store import results, stations
+from invad.serve.store import results
 from invad.serve.web.auth import Caller, Gate
 
 NAV = (
@@ -46,8 +46,7 @@ class Frame:
 
     def stations(self, caller: Caller) -> list[str]:
         """The names of those that the caller may see."""
-        with self.service.database.read() as connection:
-            found = stations.stations(connection)
+        found = self.service.stations()
         return [one.name for one in found if caller.stations is None or one.name in caller.stations]
 
     def station(self, caller: Caller, name: str | None) -> str | None:

@@ -83,9 +83,7 @@ def router(service: Service, gate: Gate) -> APIRouter:
     @api.get("/stations", summary="Where parts come from.")
     def list_stations(caller: reading) -> dict[str, list[StationRecord]]:
         """Those that the key is for."""
-        with service.database.read() as connection:
-            found = stations.stations(connection)
-        mine = [one for one in found if caller.stations is None or one.name in caller.stations]
+        mine = [one for one in service.stations() if caller.stations is None or one.name in caller.stations]
         sources = service.sources()
         outputs = service.deliveries.states
         return {"stations": [_station(one, sources.get(one.name), outputs(one.name)) for one in mine]}

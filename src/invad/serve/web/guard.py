@@ -69,6 +69,11 @@ class Guard:
                 await answer(scope, receive, request.send)
                 return
             await self.app(scope, request.receive, request.send)
+        except Exception:
+            # Starlette raises what it has answered with 500, and a server would then close the connection.
+            if not request.answered:
+                raise
+            LOG.exception("a request failed")
         finally:
             self.held -= request.held
             request.log()
@@ -91,7 +96,7 @@ class _Watched:
         self._receive, self._send = receive, send
         self.started = time.monotonic()
         self.read = self.held = self.status = 0
-        self.whole = False
+        self.whole = self.answered = False
         self.is_upload = (
             guard.uploads is not None
             and scope["method"] == "POST"
@@ -137,6 +142,7 @@ class _Watched:
             self.status = message["status"]
             message = {**message, "headers": [*SECURITY, *message.get("headers", [])]}
         await self._send(message)
+        self.answered = message["type"] == "http.response.body" and not message.get("more_body", False)
 
     def log(self) -> None:
         if self.status < 400 and self.scope["path"].endswith(UNLOGGED):
