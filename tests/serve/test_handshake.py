@@ -90,6 +90,16 @@ def test_triggers_are_answered_in_turn(stand):
         assert stand.count("invad_untold_total") == 0
 
 
+def test_what_was_acknowledged_at_the_very_end_is_not_told_again(stand):
+    with stand.running(triggered=False) as made:
+        stand.post().result(60)
+        shown(made)
+        with made._changed:  # whoever waits for this comes to look when the station has ended
+            made.acknowledge()
+            made._closed = True
+        waits(lambda: stand.service.deliveries.states("a")["a/controller"].waiting == 0)
+
+
 def test_a_late_part_is_told_at_its_deadline_and_stored_as_late(stand):
     slow = Greys()
     with stand.running(slow, deadline=0.2) as made:

@@ -111,22 +111,20 @@ class Handshake:
         """Of a station without triggers: show a result and wait until the controller has it; False when the
         station ends before."""
         with self._changed:
-            while not self._closed:
-                if result.id in self._told:
-                    self._told.discard(result.id)
-                    return True
+            while not self._is_told(result):
+                if self._closed:
+                    return False
                 self._become(rules.presented(self._cycle, time.monotonic(), result))
                 self._changed.wait(1)
-            return False
+            return True
 
     def close_account(self, result: Result) -> bool:
         """Of a station with triggers: wait until the controller has a result that answers its trigger, and
         count and log one that it was not told of; False when the station ends before."""
         with self._changed:
-            while not self._closed:
-                if result.id in self._told:
-                    self._told.discard(result.id)
-                    return True
+            while not self._is_told(result):
+                if self._closed:
+                    return False
                 if not self._is_shown(result) and not self._under_way:
                     self.service.metrics.untold.labels(self.station).inc()
                     LOG.warning(
@@ -135,7 +133,13 @@ class Handshake:
                     )
                     return True
                 self._changed.wait(1)
-            return False
+            return True
+
+    def _is_told(self, result: Result) -> bool:
+        """Whether the controller has it, also at the very end; asked once."""
+        is_told = result.id in self._told
+        self._told.discard(result.id)
+        return is_told
 
     # ------------------------------------------------------------------ for controllers
 
