@@ -9,7 +9,7 @@ from typer.main import get_command
 from invad.cli.app import app
 
 ROOT = Path(__file__).parents[1]
-DOCS = sorted(ROOT.glob("docs/*.md"))
+DOCS = sorted(ROOT.glob("docs/**/*.md"))
 PAGES = [*ROOT.glob("*.md"), *DOCS, *ROOT.glob("benchmarks/**/*.md")]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
