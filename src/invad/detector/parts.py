@@ -101,6 +101,10 @@ def load_parts(folder: Path, device: torch.device, backbone: Backbone | None = N
     Raises ArtifactError when the folder is missing, altered, truncated, too new, or its parts do not fit.
     """
     bundle = read_bundle(folder)
+    if "pipeline" in bundle.config:
+        raise ArtifactError(
+            f"{folder}: holds a pipeline of diffusers; read it in Python, invad.integrations.diffusers.load"
+        )
     info = from_plain(DetectorInfo, bundle.config, str(folder / CONFIG), ArtifactError, AGAIN)
     told = from_plain(_Categories, bundle.calibration, str(folder / CALIBRATION), ArtifactError, AGAIN)
     try:
