@@ -40,7 +40,8 @@ from invad.data.masks import read_mask
 from invad.data.preprocess import resize_map, resize_mask
 from invad.diffusion.schedule import timesteps
 from invad.evaluation.machine import facts
-from invad.fit.fit import RUN, Fitted, fit, plan
+from invad.fit.fit import RUN, Fitted, fit
+from invad.fit.plan import plan
 from invad.fit.run import Run
 from invad.fit.training import Execution
 from invad.metrics.alarms import count_interval

@@ -44,7 +44,7 @@ from invad.data.datasets import load_dataset
 from invad.data.images import read_image
 from invad.data.layouts.base import Dataset
 from invad.data.preprocess import Preprocess, resize_map
-from invad.fit.fit import plan
+from invad.fit.plan import plan
 from invad.metrics.exact import image_metrics, pixel_metrics
 from invad.model.settings import preset_named
 from invad.records import Hw, Sample

@@ -35,7 +35,8 @@ from invad.backbones.registry import load_backbone
 from invad.data.datasets import load_dataset
 from invad.data.images import read_image
 from invad.evaluation.machine import facts
-from invad.fit.fit import fit, plan
+from invad.fit.fit import fit
+from invad.fit.plan import plan
 from invad.model.settings import Preset
 from invad.records import Sample
 from invad.scoring.typicality import image_scores

@@ -15,13 +15,13 @@ from invad.cli.voice import Voice
 SURFACE = {
     "demo": "--output --data --layout --steps --seed --device --serve --json",
     "train": "DATA --output --preset --steps --seed --resume --categories --review-rate --false-alarm-rate "
-    "--device --json --layout --split --group-by --strict --backbone --weights --cache --batch --accumulate "
-    "--precision --checkpointing --track --deterministic",
+    "--device --json --layout --split --group-by --roi --strict --backbone --weights --cache --batch "
+    "--accumulate --precision --checkpointing --track --deterministic",
     "evaluate": "MODEL DATA --protocol --report --categories --pooled --device --json --layout --split "
     "--strict --defects --scale --homography",
     "predict": "MODEL PATH --output --csv --category --fail-on --engine --device --json --strict --every "
     "--events --batch --workers --threads --defects --scale --homography --server --station",
-    "calibrate": "MODEL NORMALS --false-alarm-rate --review-rate --layout --split --group-by --strict "
+    "calibrate": "MODEL NORMALS --false-alarm-rate --review-rate --roi --layout --split --group-by --strict "
     "--device --json",
     "drift": "RESULTS --model --category --reference --evidence --floor --every --csv --json",
     "export": "MODEL --output --format --precision --json --size --batch --calibration --max-changed "

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from invad.data.images import read_image
-from invad.detector.calibrating import controls, fit_limits, passing, require_unlike
+from invad.detector.calibrating import controls, fit_limits, passing, read_controls, require_unlike
 from invad.detector.detector import Detector
 from invad.errors import DataError
 from invad.observer import Silent
@@ -127,7 +127,7 @@ def test_a_picture_in_two_categories_counts_once_among_all(tiny_preset):
 
 
 def test_the_controls_pass_where_the_limits_are_too_far(own):
-    read = own._read_controls()
+    read = read_controls(own.model)
     names = [name for name, _ in controls(own.model.extract.preprocess)]
     assert len(read) == len(names) == 7
     limits = fit_limits(

@@ -9,7 +9,16 @@ import torch
 from safetensors.torch import load_file
 
 import invad.detector.folder
-from invad.detector.folder import CALIBRATION, CARD, CONFIG, FORMAT, TENSORS, read_bundle, write_bundle
+from invad.detector.folder import (
+    CALIBRATION,
+    CARD,
+    CONFIG,
+    FORMAT,
+    OLDEST,
+    TENSORS,
+    read_bundle,
+    write_bundle,
+)
 from invad.errors import ArtifactError, InvadError
 
 TENSORS_IN = {
@@ -125,7 +134,7 @@ def test_no_json_at_all(folder, text):
 
 def test_an_older_format_asks_to_train_again(folder):
     config = json.loads((folder / CONFIG).read_text())
-    (folder / CONFIG).write_text(json.dumps({**config, "format": FORMAT - 1}))
+    (folder / CONFIG).write_text(json.dumps({**config, "format": OLDEST - 1}))
     with pytest.raises(ArtifactError, match=r"older than this invad reads .*; train the model again"):
         read_bundle(folder)
 

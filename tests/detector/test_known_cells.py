@@ -15,7 +15,7 @@ from invad.detector.detector import Detector
 from invad.errors import ConfigError
 from invad.evaluation.evaluate import evaluate
 from invad.evaluation.testset import predict_category
-from invad.fit.fit import plan
+from invad.fit.plan import plan
 from invad.fit.run import Run
 from invad.model.settings import PRESETS
 from invad.observer import Silent

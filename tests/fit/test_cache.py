@@ -21,7 +21,7 @@ from invad.cli.app import app
 from invad.errors import DataError, TrainingError
 from invad.fit.cache import BLOCK, FeatureCache
 from invad.fit.features import extract_features
-from invad.fit.fit import plan
+from invad.fit.plan import plan
 from invad.fit.run import Run
 from invad.observer import Silent
 

@@ -17,7 +17,8 @@ from invad.data.images import read_image
 from invad.diffusion.empirical import EmpiricalConfig
 from invad.errors import DataError, TrainingError
 from invad.fit.features import balance, extract_features
-from invad.fit.fit import FOLDS, fit, plan
+from invad.fit.fit import FOLDS, fit
+from invad.fit.plan import plan
 from invad.fit.run import Run
 from invad.model.settings import Preset, TrainConfig
 from invad.observer import Silent

@@ -1,7 +1,8 @@
 """invad calibrate"""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,22 +19,37 @@ from invad.cli.options import (
 )
 from invad.cli.progress import observing
 from invad.cli.voice import Voice
+from invad.errors import ConfigError
 from invad.scoring.rates import Rates
+
+if TYPE_CHECKING:
+    from invad.data.region import Region
+    from invad.records import Sample
 
 
 def calibrate(
     model: ModelArgument,
     normals: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
-            metavar="NORMALS", help="Folder of good images (or one per category) that were not trained on."
+            metavar="NORMALS",
+            help="Folder of good images (or one per category) that were not trained on. Default, with "
+            "--roi or a rate: those that set the limits so far, of which the model keeps what is needed.",
         ),
-    ],
+    ] = None,
     false_alarm_rate: Annotated[
         float | None, typer.Option(help=f"{BAD_HELP} Default: as the model has it (0.01 when trained).")
     ] = None,
     review_rate: Annotated[
         float | None, typer.Option(help=f"{REVIEW_HELP} Default: as the model has it (0.05 when trained).")
+    ] = None,
+    roi: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Part of the pictures that counts: polygons (JSON) or a mask picture, "
+            "white where it does; none for all of it. Default: as the model has it.",
+        ),
     ] = None,
     layout: LayoutOption = "auto",
     split: SplitOption = None,
@@ -44,12 +60,16 @@ def calibrate(
 ) -> None:
     """Set the limits anew from other good images, after a change of light, camera, supplier or of the rates.
 
-    The networks stay; the model folder is rewritten once everything is known.
+    The networks stay; the model folder is rewritten once everything is known. Bundles that were exported
+    before stay as they are: export again.
     """
+    if normals is None and (roi, false_alarm_rate, review_rate) == (None, None, None):
+        raise ConfigError("nothing to change: give NORMALS, a folder of good images, or --roi or a rate")
     voice = Voice(json)
     with observing(voice.err) as observer:
         from invad.data.datasets import normal_set, not_taken
         from invad.data.groups import grouped
+        from invad.data.region import read_region
         from invad.detector.detector import Detector
         from invad.detector.promise import promise
         from invad.scoring.rates import POOLED
@@ -61,11 +81,18 @@ def calibrate(
             review=detector.rates.review if review_rate is None else review_rate,
             bad=detector.rates.bad if false_alarm_rate is None else false_alarm_rate,
         )
-        good = normal_set(normals, layout=layout, split=split)
-        for line in not_taken(good):
-            observer.note(line)
-        samples = good.train if group_by is None else grouped(good.train, group_by, normals)
-        warnings = list(detector.calibrate(samples, rates=rates, strict=strict, observer=observer))
+        samples: Sequence[Sample] | None = None
+        if normals is not None:
+            good = normal_set(normals, layout=layout, split=split)
+            for line in not_taken(good):
+                observer.note(line)
+            samples = good.train if group_by is None else grouped(good.train, group_by, normals)
+        region: Region | Literal["none"] | None = None
+        if roi is not None:
+            region = "none" if roi == "none" else read_region(roi)
+        warnings = list(
+            detector.calibrate(samples, rates=rates, region=region, strict=strict, observer=observer)
+        )
         lost = sorted(set(before) - set(detector.calibrations))
         if lost:
             warnings.append(
@@ -90,6 +117,7 @@ def calibrate(
         "score_limits": {"review": review, "bad": bad},
         "categories": {name: {"n": c.n} for name, c in detector.calibrations.items() if name != POOLED},
         "limits": to_plain(promise(detector.calibrations)),
+        "region": None if detector.region is None else to_plain(detector.region),
         "warnings": warnings,
         "content_hash": content_hash,
     }

@@ -11,6 +11,7 @@ from invad.cli.folder import METRICS, has_checkpoint, training_folder
 from invad.cli.options import (
     DEFAULT_RATES,
     FEATURES,
+    IMAGES,
     SPEED,
     TRACKERS,
     BackboneOption,
@@ -73,6 +74,14 @@ def train(
     layout: LayoutOption = "auto",
     split: SplitOption = None,
     group_by: GroupByOption = None,
+    roi: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            rich_help_panel=IMAGES,
+            help="Part of the pictures that counts: polygons (JSON) or a mask picture, white where it does.",
+        ),
+    ] = None,
     strict: StrictOption = False,
     backbone: BackboneOption = None,
     weights: WeightsOption = None,
@@ -140,6 +149,7 @@ def train(
     options = {
         **{"data": str(data), "preset": preset, "backbone": backbone, "steps": steps, "batch": batch},
         **{"seed": seed, "accumulate": accumulate, "precision": precision, "checkpointing": checkpointing},
+        "roi": None if roi is None else str(roi),
     }
     if deterministic:
         _make_deterministic()
@@ -159,6 +169,7 @@ def train(
         from invad.data.check import also_tested
         from invad.data.datasets import not_taken, read_dataset, selected
         from invad.data.groups import grouped
+        from invad.data.region import read_region
         from invad.detector.detector import Detector
         from invad.detector.promise import promise
         from invad.fit.distributed import Solo
@@ -180,6 +191,7 @@ def train(
             batch=batch,
             seed=seed,
             rates=rates,
+            region=None if roi is None else read_region(roi),
             strict=strict,
             device=device,
             run=Run(

@@ -9,7 +9,8 @@ noise, must be bad after a calibration that were bad before it.
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from invad.data.content import SHORT, copies, copies_in_words, pixel_digest
 from invad.data.images import read_image
 from invad.data.preprocess import Preprocess
 from invad.errors import DataError
+from invad.model.reading import Model
 from invad.observer import Observer
 from invad.records import Sample
 from invad.scoring.calibration import Calibration, for_category, numbered
@@ -28,6 +30,9 @@ from invad.scoring.groups import groups_in_words, groups_of_samples, require_gro
 from invad.scoring.likeness import near_copies
 from invad.scoring.rates import POOLED, Rates
 from invad.scoring.typicality import PositionStats, ScoreRule, judge
+
+Decode: TypeAlias = Callable[[Path], NDArray[Any]]
+"""Pixels of an image; raises DataError for one that cannot be judged."""
 
 UNRELATED = 2**0.5
 """Difference of two unrelated normals in units of the spread of one."""
@@ -71,7 +76,11 @@ def score_maps(maps_Lhw: Tensor, stats: PositionStats, rule: ScoreRule) -> tuple
 
 
 def read_normals(
-    samples: Sequence[Sample], read: Callable[[NDArray[Any]], Tensor], strict: bool, observer: Observer
+    samples: Sequence[Sample],
+    read: Callable[[NDArray[Any]], Tensor],
+    strict: bool,
+    observer: Observer,
+    decode: Decode = read_image,
 ) -> Readings:
     """Norm maps of good images. Raises DataError for a defective one, and for an unreadable one if strict."""
     observer.stage("calibration", len(samples))
@@ -80,7 +89,7 @@ def read_normals(
         if sample.is_anomalous:
             raise DataError(f"{sample.path}: is {sample.defect}; calibration takes normal images only")
         try:
-            image = read_image(sample.path)
+            image = decode(sample.path)
             maps.append(read(image))
             readable.append(sample)
             pixels.append(pixel_digest(image))
@@ -169,7 +178,7 @@ def groups_of(given: Readings) -> tuple[int, ...]:
 def fit_limits(
     maps_NLhw: Tensor,
     categories: Sequence[str],
-    pixels: Sequence[str],
+    pixels: Sequence[object],
     groups: Sequence[int],
     rule: ScoreRule,
     rates: Rates,
@@ -201,6 +210,30 @@ def fit_limits(
     return Limits(stats, calibrations)
 
 
+def chosen(
+    samples: Sequence[Sample],
+    read: Callable[[NDArray[Any]], Tensor],
+    before: Mapping[str, PositionStats],
+    *,
+    trained: Iterable[str],
+    strict: bool,
+    observer: Observer,
+    decode: Decode = read_image,
+) -> tuple[Readings, tuple[int, ...]]:
+    """The images that count of those given, and for each the first one that it is not independent of.
+
+    The arguments are those of `recalibrated`; before: what tells near from far. Raises DataError as
+    `read_normals`, `untrained`, `distinct` and `require_groups` do.
+    """
+    given = untrained(read_normals(samples, read, strict, observer, decode), trained, observer)
+    used = distinct(given, before, observer)
+    groups = groups_of(used)
+    require_groups(groups)
+    for words in groups_in_words(used.samples, groups):
+        observer.note(words)
+    return used, groups
+
+
 def recalibrated(
     samples: Sequence[Sample],
     read: Callable[[NDArray[Any]], Tensor],
@@ -218,16 +251,11 @@ def recalibrated(
     read: norm maps of the pixels of an image. controls_read: names and norm maps of the controls. trained:
     see `untrained`. Raises DataError as `read_normals`, `untrained`, `distinct` and `require_controls` do.
     """
-    given = untrained(read_normals(samples, read, strict, observer), trained, observer)
-    used = distinct(given, before.stats, observer)
-    groups = groups_of(used)
-    require_groups(groups)
-    for words in groups_in_words(used.samples, groups):
-        observer.note(words)
+    used, groups = chosen(samples, read, before.stats, trained=trained, strict=strict, observer=observer)
     categories = [sample.category for sample in used.samples]
     after = fit_limits(used.maps_NLhw, categories, used.pixels, groups, rule, rates)
     if before.calibrations:
-        require_controls(before, after, controls_read, used, rule)
+        require_controls(before, after, controls_read, controls_read, used, rule)
     return after
 
 
@@ -298,15 +326,33 @@ def _share_near(level: int, samples: Sequence[Sample]) -> float:
     return float(np.median(shares)) if shares else 0.0
 
 
+def read_controls(model: Model) -> list[tuple[str, Tensor]]:
+    """The controls and what the networks say of them."""
+    return [(name, model.read(model.extract(pixels))) for name, pixels in controls(model.extract.preprocess)]
+
+
 def require_controls(
-    before: Limits, after: Limits, read: Sequence[tuple[str, Tensor]], given: Readings, rule: ScoreRule
+    before: Limits,
+    after: Limits,
+    read_before: Sequence[tuple[str, Tensor]],
+    read: Sequence[tuple[str, Tensor]],
+    given: Readings | None,
+    rule: ScoreRule,
 ) -> None:
-    """Raises DataError when a control that was bad before a calibration is not bad after it."""
-    passed = passing(before, read, rule)
+    """Raises DataError when a control that was bad before a calibration is not bad after it.
+
+    given: the good images, the least typical of which are named; None where `before` cannot judge them.
+    """
+    passed = passing(before, read_before, rule)
     for (category, number), words in passing(after, read, rule).items():
         judged = category if category in before.calibrations else POOLED
         if (judged, number) in passed:
             continue
+        if given is None:
+            raise DataError(
+                f"with these limits {words}, which it was not so far; the model stays as it was. Let the "
+                "region count more of the picture, or give more good images"
+            )
         scores = [score_maps(maps_Lhw, before.stats[judged], rule)[0] for maps_Lhw in given.maps_NLhw]
         worst = np.argsort(scores)[::-1][:LEAST_TYPICAL]
         names = ", ".join(f"{given.samples[i].path} ({scores[i]:.3g})" for i in worst)

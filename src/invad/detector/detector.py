@@ -4,10 +4,11 @@ pixels -> features -> norms of predicted noise -> z-scores against held-out norm
 """
 
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,14 +17,19 @@ from numpy.typing import NDArray
 from invad._version import __version__
 from invad.backbones.base import Backbone
 from invad.data.datasets import load_dataset, normal_images
-from invad.data.preprocess import resize_map
+from invad.data.images import ImageSource
+from invad.data.preprocess import Preprocess, resize_map
+from invad.data.region import Region, cut, framed
 from invad.detector import calibrating
 from invad.detector.card import model_card
+from invad.detector.kept import Kept, keep, maps_of
 from invad.detector.parts import DetectorInfo, Parts, load_parts, save_parts
-from invad.errors import NotCalibratedError
+from invad.errors import DataError, NotCalibratedError
 from invad.fit.fit import fit
+from invad.fit.plan import mean_pictures
 from invad.fit.run import Run
 from invad.graph.graph import Graph, categories
+from invad.model.inspected import Inspected, inspect
 from invad.model.reading import Model
 from invad.model.settings import Preset, preset_named
 from invad.observer import Observer, Silent
@@ -53,12 +59,16 @@ class Detector(Predictor):
         info: DetectorInfo,
         stats: Mapping[str, PositionStats],
         calibrations: Mapping[str, Calibration],
+        kept: Kept | None = None,
+        means: Mapping[Hw, torch.Tensor] | None = None,
     ):
         sleep_beside_the_user()
         self.model = model
         self.info = info
         self.stats = dict(stats)
         self.calibrations: dict[str, Calibration] = dict(calibrations)
+        self.kept = kept
+        self.means = dict(means or {})
         self._doubts: tuple[str, ...] = ()
 
     # ------------------------------------------------------------------ using one
@@ -77,6 +87,7 @@ class Detector(Predictor):
     ) -> list[Prediction]:
         """Predictions from norm maps of images of these sizes."""
         calibration = for_category(self.calibrations, category)
+        inside = self.inside_HW
         predictions = []
         for maps_Lhw, size_hw in zip(maps_BLhw, sizes_hw, strict=True):
             score, map_hw = self.score(maps_Lhw, category)
@@ -87,10 +98,25 @@ class Detector(Predictor):
                     score=score,
                     p_value=calibration.p_value(score),
                     decision=calibration.decide(score),
-                    anomaly_map=resize_map(map_hw, size_hw),
+                    anomaly_map=cut(resize_map(map_hw, size_hw), inside),
                 )
             )
         return predictions
+
+    def decode(self, image: ImageSource) -> Pixels:
+        """Pixels of one image. Raises DataError when it cannot be read, or has not the size of the region."""
+        return self.model.extract.decode(image)
+
+    @property
+    def region(self) -> Region | None:
+        """The part of the pictures that counts; None where all of it does."""
+        return self.info.region
+
+    @property
+    def inside_HW(self) -> NDArray[np.bool_] | None:
+        """The pixels that count, H x W in the frame of the region; None where all do."""
+        inspected = self.model.extract.inspected
+        return None if inspected is None else inspected.inside_HW.numpy()
 
     @property
     def grid_hw(self) -> Hw:
@@ -102,14 +128,21 @@ class Detector(Predictor):
         return self.model.extract.preprocess.size_for((pixels.shape[0], pixels.shape[1]))
 
     def read(self, pixels: NDArray[Any]) -> torch.Tensor:
-        """Norm maps L x h x w of one image's pixels, before any comparison with normals."""
+        """Norm maps L x h x w of one image's pixels, before any comparison; see `Model.read_batch`."""
         return self.model.read(self.model.extract(pixels))
 
     def score(self, maps_Lhw: torch.Tensor, category: str | None = None) -> tuple[float, NDArray[np.float32]]:
-        """Image score and h x w map of z-scores on the feature grid, from norm maps."""
+        """Image score and h x w map of z-scores on the feature grid, from norm maps as `read` gives them.
+
+        With a region of interest the map is 0 in cells that do not count.
+        """
         self._require_calibrated()
         stats = self.stats[known_category(self.calibrations, category)]
-        return calibrating.score_maps(maps_Lhw, stats, self.info.settings.score_rule)
+        score, map_hw = calibrating.score_maps(maps_Lhw, stats, self.info.settings.score_rule)
+        inspected = self.model.extract.inspected
+        if inspected is None:
+            return score, map_hw
+        return score, inspected.on_grid(torch.from_numpy(map_hw)[None])[0].numpy()
 
     # ------------------------------------------------------------------ making one
 
@@ -124,6 +157,7 @@ class Detector(Predictor):
         batch: int | None = None,
         seed: int | None = None,
         rates: Rates = DEFAULT_RATES,
+        region: Region | None = None,
         strict: bool = False,
         device: str | None = None,
         run: Run = RUN,
@@ -132,9 +166,10 @@ class Detector(Predictor):
 
         data: a folder (see `load_dataset`; only its normal training images are used) or samples.
         backbone, steps, batch, seed override the preset; `Preset.load_backbone` makes a backbone with weights
-        from a file. rates: false-alarm rates of the limits. strict: fail on an unreadable image. device: a
-        torch device, by default a CUDA GPU if there is one. run: folders for checkpoints and features,
-        processes, precision, and who is told; of several processes one should save the detector.
+        from a file. rates: false-alarm rates of the limits. region: the part of the pictures that counts, see
+        `read_region`; pictures of another size than its frame are passed over. strict: fail on an unreadable
+        image. device: a torch device, by default a CUDA GPU if there is one. run: folders for checkpoints and
+        features, processes, precision, and who is told; of several processes one should save the detector.
         Raises DataError, ConfigError, WeightsError, TrainingError with one line that says what to do.
         """
         sleep_beside_the_user()
@@ -144,7 +179,7 @@ class Detector(Predictor):
         settings = settings.override(backbone=name, steps=steps, batch=batch, seed=seed)
         net = backbone if isinstance(backbone, Backbone) else settings.load_backbone()
         net = net.freeze().to(run.workers.device or choose_device(device))
-        fitted = fit(samples, settings, net, strict=strict, run=run)
+        fitted = fit(samples, settings, net, region=region, strict=strict, run=run)
         extract = fitted.model.extract
         info = DetectorInfo(
             preset=preset if isinstance(preset, str) else "custom",
@@ -160,8 +195,16 @@ class Detector(Predictor):
             fit=fitted.record,
             created=_now(),
             invad_version=__version__,
+            region=region,
         )
-        detector = cls(fitted.model, info, {}, {})
+        kept = keep(
+            fitted.held_maps_NLhw,
+            fitted.held_categories,
+            fitted.held_groups,
+            fitted.held_pixels,
+            extract.inspected,
+        )
+        detector = cls(fitted.model, info, {}, {}, kept, fitted.means)
         limits = calibrating.fit_limits(
             fitted.held_maps_NLhw,
             fitted.held_categories,
@@ -170,7 +213,7 @@ class Detector(Predictor):
             settings.score_rule,
             rates,
         )
-        detector._take(limits, detector._read_controls())
+        detector._take(limits, calibrating.read_controls(detector.model))
         if fitted.record.copies:
             calibrating.require_unlike(detector._doubts, samples)
         for warning in detector.warnings():
@@ -186,7 +229,7 @@ class Detector(Predictor):
         Raises ArtifactError when it is missing, altered, truncated or too new.
         """
         parts, content_hash = load_parts(Path(folder), choose_device(device), backbone)
-        detector = cls(parts.model, parts.info, parts.stats, parts.calibrations)
+        detector = cls(parts.model, parts.info, parts.stats, parts.calibrations, parts.kept, parts.means)
         detector.content_hash = content_hash
         return detector
 
@@ -196,7 +239,7 @@ class Detector(Predictor):
         card: the README.md in place of the one that `model_card` makes.
         """
         self._require_calibrated()
-        parts = Parts(self.info, self.model, self.stats, self.calibrations)
+        parts = Parts(self.info, self.model, self.stats, self.calibrations, self.kept, self.means)
         card = card or model_card(self.info, self.calibrations, self.warnings())
         self.content_hash = save_parts(Path(folder), parts, card)
         return self.content_hash
@@ -207,11 +250,13 @@ class Detector(Predictor):
         """One folded graph from pixels to decision, with `predict` as here, on the device of the detector.
 
         What the noise levels alone decide is computed once, batch norms go into the convolutions. size_hw:
-        the one size of images it is for, None for any. low: float16 or bfloat16 for the networks. Later
-        changes of this detector do not reach it. Raises ConfigError for images of any size when the model has
-        several input sizes.
+        the one size of images it is for, None for any; with a region of interest it is that of its frame.
+        low: float16 or bfloat16 for the networks. Later changes of this detector do not reach it. Raises
+        ConfigError for images of any size when the model has several input sizes, and for another size than
+        that of the region.
         """
         self._require_calibrated()
+        size_hw = framed(self.region, size_hw)
         info, preprocess = self.info, self.model.extract.preprocess.alone(size_hw)
         model = replace(self.model, extract=replace(self.model.extract, preprocess=preprocess))
         graph = Graph(model, self.stats, self.calibrations, size_hw=size_hw, low=low)
@@ -232,6 +277,7 @@ class Detector(Predictor):
             created=_now(),
             invad_version=__version__,
             calibrations={name: self.calibrations[name] for name in categories(self.calibrations)},
+            region=self.region,
         )
         return ExportedDetector(described, TorchEngine(graph, model.extract.device))
 
@@ -239,38 +285,85 @@ class Detector(Predictor):
 
     def calibrate(
         self,
-        normals: str | Path | Sequence[Sample],
+        normals: str | Path | Sequence[Sample] | None = None,
         *,
         rates: Rates | None = None,
+        region: Region | Literal["none"] | None = None,
         strict: bool = False,
         observer: Observer | None = None,
     ) -> tuple[str, ...]:
-        """Fit statistics and limits anew on other normal images; the networks stay. Returns warnings.
+        """Fit statistics and limits anew; the networks stay. Returns warnings.
 
         normals: a folder, an image or samples; those that were trained on do not count. Each of their
         categories gets its own calibration, and all together the pooled one; what was calibrated before is
-        replaced. Copies and near copies count once, and groups as one (`groups_of_samples`). rates: as
-        before unless given. Raises DataError when
-        fewer than two distinct images can be read, and when a black picture or one of noise, bad so far,
-        would not be bad any more.
+        replaced. Copies and near copies count once, and groups as one (`groups_of_samples`). None: of the
+        good images that the limits were made of before, from the norm maps that the model keeps of them; with
+        another region these were read with what it ignores in sight, so near its border they are an
+        approximation. rates: as before unless given. region: the part of the pictures that counts, "none" for
+        all of it; as before unless given. Raises DataError when fewer than two distinct images can be read,
+        when the kept maps do not show what the region counts, and when a black picture or one of noise, bad
+        so far, would not be bad any more.
         """
         observer = observer or Silent()
         samples = normal_images(normals) if isinstance(normals, str | Path) else normals
-        read = self._read_controls()
-        after = calibrating.recalibrated(
-            samples,
-            self.read,
-            calibrating.Limits(self.stats, self.calibrations),
-            read,
-            self.info.settings.score_rule,
-            rates or self.rates,
-            trained=self.info.fit.trained,
-            strict=strict,
-            observer=observer,
+        model = self.model if region is None else self._looking_at(region, samples or ())
+        inspected, rule = model.extract.inspected, self.info.settings.score_rule
+        before, kept, given = calibrating.Limits(self.stats, self.calibrations), self.kept, None
+        if samples is None:
+            maps_NLhw = maps_of(kept, inspected, self.grid_hw)
+        else:
+            given, groups = calibrating.chosen(
+                samples,
+                lambda pixels: model.read(model.extract(pixels)),
+                self.stats if region is None else self._stats_of_kept(inspected),
+                trained=self.info.fit.trained,
+                strict=strict,
+                observer=observer,
+                decode=model.extract.decode,
+            )
+            maps_NLhw = given.maps_NLhw
+            kept = keep(maps_NLhw, [one.category for one in given.samples], groups, given.pixels, inspected)
+        assert kept is not None
+        after = calibrating.fit_limits(
+            maps_NLhw, kept.categories, kept.pictures, kept.groups, rule, rates or self.rates
         )
+        read = calibrating.read_controls(model)
+        if before.calibrations:
+            read_before = read if region is None else calibrating.read_controls(self.model)
+            named = given if region is None else None
+            calibrating.require_controls(before, after, read_before, read, named, rule)
+        self.model, self.kept = model, kept
+        if region is not None:
+            self.info = replace(self.info, region=None if region == "none" else region)
         self._take(after, read)
         self.info = replace(self.info, recalibrated=_now())
         return self.warnings()
+
+    def _looking_at(self, region: Region | Literal["none"], normals: Sequence[Sample]) -> Model:
+        """The model with another region; pictures of its frame that it has not seen are told by `normals`."""
+        info, extract = self.info, self.model.extract
+        preprocess, inspected = Preprocess(info.input_hw, info.window, info.other_hw), None
+        if region != "none":
+            if region.size_hw not in self.means:
+                self.means = {**self.means, **mean_pictures(normals, preprocess, region)}
+            preprocess = preprocess.alone(region.size_hw)
+            inspected = inspect(region, self.means, info.grid_hw)
+        return replace(self.model, extract=replace(extract, preprocess=preprocess, inspected=inspected))
+
+    def _stats_of_kept(self, inspected: Inspected | None) -> Mapping[str, PositionStats]:
+        """Statistics of the cells that count, which tell near from far; empty where none can be had."""
+        with suppress(DataError):
+            maps_NLhw, kept = maps_of(self.kept, inspected, self.grid_hw), self.kept
+            if kept is not None:
+                return calibrating.fit_limits(
+                    maps_NLhw,
+                    kept.categories,
+                    kept.pictures,
+                    kept.groups,
+                    self.info.settings.score_rule,
+                    self.rates,
+                ).stats
+        return {}
 
     @property
     def rates(self) -> Rates:
@@ -286,11 +379,6 @@ class Detector(Predictor):
         self.stats, self.calibrations = dict(limits.stats), dict(limits.calibrations)
         self.content_hash = None
         self._doubts = tuple(calibrating.passing(limits, read, self.info.settings.score_rule).values())
-
-    def _read_controls(self) -> list[tuple[str, torch.Tensor]]:
-        return [
-            (name, self.read(pixels)) for name, pixels in calibrating.controls(self.model.extract.preprocess)
-        ]
 
     def _require_calibrated(self) -> None:
         if POOLED not in self.calibrations:

@@ -25,7 +25,7 @@ from invad.system.files import is_file, is_folder, is_there, take_place, writing
 from invad.system.plain import read_json
 from invad.system.tensors import save_tensors
 
-FORMAT = 5
+FORMAT, OLDEST = 6, 5
 AGAIN = "copy the model again"
 TENSORS, CONFIG, CALIBRATION, CARD = "model.safetensors", "config.json", "calibration.json", "README.md"
 
@@ -89,9 +89,9 @@ def read_bundle(folder: Path) -> Bundle:
     version = config.pop("format", None)
     if not isinstance(version, int) or version < 1:
         raise ArtifactError(f"{folder / CONFIG}: no model format number; this is not an invad model")
-    if version < FORMAT:
+    if version < OLDEST:
         raise ArtifactError(
-            f"{folder}: model format {version} is older than this invad reads ({FORMAT}); "
+            f"{folder}: model format {version} is older than this invad reads ({OLDEST}); "
             "train the model again"
         )
     if version > FORMAT:

@@ -11,11 +11,14 @@ from torch import Tensor
 from invad.backbones.base import Backbone
 from invad.backbones.registry import load_backbone
 from invad.data.preprocess import Preprocess
+from invad.data.region import Region
 from invad.detector.folder import AGAIN, CALIBRATION, CONFIG, read_bundle, write_bundle
+from invad.detector.kept import Kept
 from invad.diffusion.denoiser import build_denoiser
 from invad.diffusion.empirical import EmpiricalDenoiser
 from invad.errors import ArtifactError, InvadError
 from invad.fit.fit import FitRecord
+from invad.model.inspected import inspect
 from invad.model.reading import FeatureExtractor, FineReader, Model
 from invad.model.settings import Preset
 from invad.model.space import FeatureSpace
@@ -25,13 +28,17 @@ from invad.scoring.rates import POOLED
 from invad.scoring.typicality import PositionStats, ScoreStats
 from invad.system.plain import from_plain, to_plain
 
+MEAN, HELD = "mean.", "held."
+"""What the names of mean pictures and of kept maps begin with among the tensors."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectorInfo:
     """What `config.json` says of a saved detector, beside its settings.
 
     created, recalibrated: UTC times in ISO 8601; recalibrated is None as long as the calibration is the one
-    of the training. backbone_shape: see BackboneInfo.
+    of the training. backbone_shape: see BackboneInfo. region: the part of the pictures that counts, None
+    where all of it does.
     """
 
     preset: str
@@ -48,16 +55,23 @@ class DetectorInfo:
     created: str
     recalibrated: str | None = None
     invad_version: str
+    region: Region | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """A detector as data: stats and calibrations by category, POOLED among them."""
+    """A detector as data: stats and calibrations by category, POOLED among them.
+
+    kept: norm maps of held-out images, None of a model from before they were kept. means: see
+    `mean_pictures`.
+    """
 
     info: DetectorInfo
     model: Model
     stats: dict[str, PositionStats]
     calibrations: dict[str, Calibration]
+    kept: Kept | None = None
+    means: Mapping[Hw, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +81,20 @@ class _Category(Calibration):
     tensors: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Held:
+    """What `calibration.json` says of the kept maps, which are among the tensors; see `Kept`."""
+
+    categories: tuple[str, ...]
+    groups: tuple[int, ...]
+    pictures: tuple[int, ...]
+    region: Region | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Categories:
     categories: dict[str, _Category]
+    held: _Held | None = None
 
 
 def save_parts(folder: Path, parts: Parts, card: str) -> str:
@@ -92,7 +117,15 @@ def save_parts(folder: Path, parts: Parts, card: str) -> str:
             tensors[f"calibration.{number}.score_mean"] = stats.scores.mean_P
             tensors[f"calibration.{number}.score_std"] = stats.scores.std_P
         told[category] = _Category(tensors=number, **asdict(parts.calibrations[category]))
-    return write_bundle(folder, tensors, to_plain(parts.info), to_plain(_Categories(told)), card)
+    tensors |= {f"{MEAN}{h}x{w}": mean for (h, w), mean in parts.means.items()}
+    held = None
+    if (kept := parts.kept) is not None:
+        tensors |= {f"{HELD}middle": kept.middle_Lhw, f"{HELD}offsets": kept.offsets_NLhw}
+        held = _Held(
+            categories=kept.categories, groups=kept.groups, pictures=kept.pictures, region=kept.region
+        )
+    plain = to_plain(_Categories(categories=told, held=held))
+    return write_bundle(folder, tensors, to_plain(parts.info), plain, card)
 
 
 def load_parts(folder: Path, device: torch.device, backbone: Backbone | None = None) -> tuple[Parts, str]:
@@ -108,18 +141,32 @@ def load_parts(folder: Path, device: torch.device, backbone: Backbone | None = N
     info = from_plain(DetectorInfo, bundle.config, str(folder / CONFIG), ArtifactError, AGAIN)
     told = from_plain(_Categories, bundle.calibration, str(folder / CALIBRATION), ArtifactError, AGAIN)
     try:
-        model = _model(info, bundle.tensors, device, backbone)
+        means = _means(bundle.tensors)
+        model = _model(info, bundle.tensors, device, backbone, means)
         stats, calibrations = _calibration(info.settings, bundle.tensors, told.categories)
-    except (InvadError, KeyError, RuntimeError) as error:
+        kept = None
+        if (held := told.held) is not None:
+            middle, offsets = (bundle.tensors[HELD + name] for name in ("middle", "offsets"))
+            kept = Kept(middle, offsets, held.categories, held.groups, held.pictures, held.region)
+    except (InvadError, KeyError, RuntimeError, ValueError) as error:
         line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ArtifactError(
             f"{folder}: the parts of the model do not fit together ({line}); copy or train it again"
         ) from None
-    return Parts(info, model, stats, calibrations), bundle.content_hash
+    return Parts(info, model, stats, calibrations, kept, means), bundle.content_hash
+
+
+def _means(tensors: Mapping[str, Tensor]) -> dict[Hw, Tensor]:
+    sizes = {name: name.removeprefix(MEAN).split("x") for name in tensors if name.startswith(MEAN)}
+    return {(int(h), int(w)): tensors[name] for name, (h, w) in sizes.items()}
 
 
 def _model(
-    info: DetectorInfo, tensors: Mapping[str, Tensor], device: torch.device, backbone: Backbone | None
+    info: DetectorInfo,
+    tensors: Mapping[str, Tensor],
+    device: torch.device,
+    backbone: Backbone | None,
+    means: Mapping[Hw, Tensor],
 ) -> Model:
     settings = info.settings
     if backbone is None:
@@ -138,6 +185,10 @@ def _model(
         denoiser.before_loading(weights, info.grid_hw)
         denoiser.load_state_dict(weights)
     preprocess = Preprocess(info.input_hw, info.window, info.other_hw)
+    inspected = None
+    if info.region is not None:
+        preprocess = preprocess.alone(info.region.size_hw)
+        inspected = inspect(info.region, means, info.grid_hw)
     extract = FeatureExtractor(
         preprocess,
         backbone.freeze().to(device),
@@ -145,6 +196,7 @@ def _model(
         settings.pooling,
         settings.scales,
         settings.fine,
+        inspected,
     )
     space = FeatureSpace.from_tensors(settings.space, _part(tensors, "space."))
     empirical = None

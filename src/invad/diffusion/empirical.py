@@ -112,20 +112,30 @@ def largest(values_BNK: Tensor, k: int) -> Tensor:
     return index_BNk
 
 
-def draw_cells(x_NChw: NDArray[np.float32], index: NDArray[np.intp], size: int, seed: int) -> Tensor:
+def draw_cells(
+    x_NChw: NDArray[np.float32],
+    index: NDArray[np.intp],
+    size: int,
+    seed: int,
+    places: NDArray[np.intp] | None = None,
+) -> Tensor:
     """Twice the candidates for a bank of `size` cells, M x C, the same share of every image of `index`.
 
-    All cells of a large set are too many.
+    All cells of a large set are too many. places: numbers, row by row, of the cells that may be drawn; None
+    for all.
     """
-    cells = x_NChw.shape[2] * x_NChw.shape[3]
+    cells = x_NChw.shape[2] * x_NChw.shape[3] if places is None else len(places)
     share = min(1.0, 2 * CANDIDATES * size / (len(index) * cells))
     count = max(1, round(share * cells))
     generator = torch.Generator().manual_seed(seed)
-    drawn = [
-        torch.from_numpy(np.array(x_NChw[i])).flatten(1).T[torch.randperm(cells, generator=generator)[:count]]
-        for i in index
-    ]
+    drawn = [_row(x_NChw[i], places).T[torch.randperm(cells, generator=generator)[:count]] for i in index]
     return torch.cat(drawn)
+
+
+def _row(x_Chw: NDArray[np.float32], places: NDArray[np.intp] | None) -> Tensor:
+    """The cells at `places`, or all, in one row: C x n."""
+    cells = torch.from_numpy(np.array(x_Chw)).flatten(1)
+    return cells if places is None else cells[:, torch.from_numpy(places)]
 
 
 def greedy_coreset(cells_NC: Tensor, size: int, generator: torch.Generator) -> Tensor:

@@ -115,7 +115,7 @@ def export(detector: Detector, output: str | Path, config: ExportConfig) -> tupl
     )
     normals: list[NDArray[Any]] = []
     if config.calibration is not None:
-        normals = calibration_images(config.calibration, config.size_hw, config.pixels)
+        normals = calibration_images(config.calibration, info.size_hw, config.pixels)
     proved: list[Certificate] = []
 
     def fill(folder: Path) -> None:

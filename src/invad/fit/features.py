@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from invad.backbones.base import Backbone
 from invad.data.content import copies, copies_in_words, file_digest, pixel_digest
-from invad.data.images import read_image
 from invad.errors import DataError
 from invad.fit.cache import Decoded, FeatureCache
 from invad.fit.run import Run
@@ -182,7 +181,7 @@ def _fill(
     decoded = Decoded()
     for place, row in enumerate(rows):
         try:
-            pixels = read_image(samples[row].path)
+            pixels = extract.decode(samples[row].path)
             z_NChw[place] = extract(pixels)[0].cpu().numpy()
             decoded.pixels[row] = pixel_digest(pixels)
         except DataError as error:
@@ -274,6 +273,7 @@ def _mark(samples: Sequence[Sample], extract: FeatureExtractor, run: Run) -> str
         dict(extract.backbone.info.shape),
         repr((extract.preprocess, extract.grid_hw, extract.pooling, extract.scales, extract.fine)),
         extract.device.type,
+        *([] if extract.inspected is None else [extract.inspected.mark()]),
     )
 
 

@@ -1,13 +1,10 @@
 """From normal images to a trained model and the held-out norm maps that calibrate it."""
 
-import math
-import statistics
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,14 +12,7 @@ from numpy.typing import NDArray
 
 from invad.backbones.base import Backbone
 from invad.data.content import short_digests
-from invad.data.images import read_image
-from invad.data.preprocess import (
-    Preprocess,
-    choose_input_hw,
-    choose_window,
-    group_aspects,
-    log_aspect,
-)
+from invad.data.region import Region
 from invad.diffusion.base import Denoiser
 from invad.diffusion.denoiser import build_denoiser
 from invad.diffusion.empirical import EmpiricalDenoiser, draw_cells
@@ -36,30 +26,21 @@ from invad.fit.features import (
     moments,
     require_pictures,
 )
+from invad.fit.plan import mean_pictures, plan
 from invad.fit.run import Run
 from invad.fit.training import Checkpoint, fingerprint, train_denoiser
+from invad.model.inspected import inspect
 from invad.model.reading import FeatureExtractor, FineReader, Model
 from invad.model.settings import Preset
 from invad.model.space import FeatureSpace
 from invad.records import Hw, Sample
 from invad.scoring.calibration import folds, hold_out
 
-__all__ = ["FitRecord", "Fitted", "fit", "plan"]
-
-LARGEST_MULTIPLE = 64
-"""Pixels; an input is not stretched further than this only to fit the grid to the backbone."""
-
-PROBED_IMAGES = 64
-"""Images read to choose the input size and the 16-bit window."""
-
 FEW_GROUPS = 60
 """Below this many independent groups of normals, holding a fifth out would leave too few: each is held out
 once instead."""
 
 FOLDS = 4
-
-ALIKE = 1.5
-"""Largest ratio between the aspect ratios of categories that share an input size."""
 
 RUN = Run()
 
@@ -94,7 +75,8 @@ class FitRecord:
 class Fitted:
     """A trained model, and norm maps L x h x w of held-out normals, read by a model that never saw them.
 
-    held_pixels: the digests of their pixels. held_groups: the number of the group of each.
+    held_pixels: the digests of their pixels. held_groups: the number of the group of each. means: see
+    `mean_pictures`.
     """
 
     model: Model
@@ -103,6 +85,7 @@ class Fitted:
     held_pixels: tuple[str, ...]
     held_groups: tuple[int, ...]
     record: FitRecord
+    means: Mapping[Hw, torch.Tensor]
 
 
 def fit(
@@ -110,6 +93,7 @@ def fit(
     settings: Preset,
     backbone: Backbone,
     *,
+    region: Region | None = None,
     strict: bool = False,
     run: Run = RUN,
 ) -> Fitted:
@@ -117,7 +101,8 @@ def fit(
 
     Images that are not independent (`groups_of_samples`) are held out together. Of 60 or more groups, a fifth
     (at least 8) of each category is held out for good. Of fewer, each of four models is trained without a
-    quarter, which it then reads, and a fifth model is trained on all.
+    quarter, which it then reads, and a fifth model is trained on all. region: the part of the pictures that
+    counts; those of another size are passed over like unreadable ones.
     Raises DataError when fewer than two images can be read, TrainingError as `train_denoiser`.
     """
     started = time.perf_counter()
@@ -126,7 +111,10 @@ def fit(
             raise DataError(f"{sample.path}: is {sample.defect}; training takes normal images only")
     if settings.denoiser is None and settings.train.steps is not None:
         run.observer.note(f"steps = {settings.train.steps}: these settings have no network to train")
-    extract = plan(samples, settings, backbone, strict=strict)
+    extract = plan(samples, settings, backbone, strict=strict, region=region)
+    means = mean_pictures(samples, extract.preprocess, region)
+    if region is not None:
+        extract = replace(extract, inspected=inspect(region, means, extract.grid_hw))
     with ExitStack() as stack:
         features = extract_features(samples, extract, strict=strict, run=run, stack=stack)
         require_pictures(2, features)
@@ -153,7 +141,8 @@ def fit(
         groups=_count([features.samples[i].category for i in sorted(set(together))]),
         trained=short_digests(features.pixels if few else {*features.pixels}.difference(pixels)),
     )
-    return Fitted(model, maps, tuple(categories), pixels, tuple(together[i] for i in held), record)
+    groups = tuple(together[i] for i in held)
+    return Fitted(model, maps, tuple(categories), pixels, groups, record, means)
 
 
 def train_apart(
@@ -178,70 +167,6 @@ def train_apart(
         kept, held = job.shares()
         model, _ = job.train("denoiser", np.array(kept))
         return model, np.array(features.z_NChw[features.rows[held]])
-
-
-def plan(
-    samples: Sequence[Sample], settings: Preset, backbone: Backbone, *, strict: bool
-) -> FeatureExtractor:
-    """Choose input size and 16-bit window from a spread of the images, the grid from the input size."""
-    sizes: dict[str, list[Hw]] = {}
-    windows = []
-    for sample in _spread(samples):
-        try:
-            pixels = read_image(sample.path)
-        except DataError:
-            if strict:
-                raise
-            continue
-        sizes.setdefault(sample.category, []).append((pixels.shape[0], pixels.shape[1]))
-        windows.append(_extremes(pixels))
-    if not sizes:
-        raise DataError(
-            f"{samples[0].path.parent if samples else 'data'}: no readable image among the normals; "
-            "give a folder of good images"
-        )
-    (input_hw, grid_hw), *others = (_sizes(group, settings, backbone) for group in _shapes(sizes))
-    return FeatureExtractor(
-        Preprocess(input_hw, choose_window(windows), tuple(hw for hw, _ in others if hw != input_hw)),
-        backbone,
-        grid_hw,
-        settings.pooling,
-        settings.scales,
-        settings.fine,
-    )
-
-
-def _spread(samples: Sequence[Sample]) -> list[Sample]:
-    """PROBED_IMAGES of the samples at equal distances, the same share of each category, one at least."""
-    categories: dict[str, list[Sample]] = {}
-    for sample in samples:
-        categories.setdefault(sample.category, []).append(sample)
-    share = max(1, PROBED_IMAGES // max(1, len(categories)))
-    return [
-        own[i]
-        for own in categories.values()
-        for i in np.linspace(0, len(own) - 1, min(len(own), share)).round().astype(int)
-    ]
-
-
-def _shapes(sizes: Mapping[str, Sequence[Hw]]) -> list[list[Hw]]:
-    """Image sizes of the categories whose median aspect ratios are alike, the largest group first."""
-    own = list(sizes.values())
-    medians = [statistics.median(log_aspect(size_hw) for size_hw in category) for category in own]
-    groups = [[hw for i in group for hw in own[i]] for group in group_aspects(medians, ALIKE)]
-    return sorted(groups, key=len, reverse=True)
-
-
-def _sizes(sizes_hw: Sequence[Hw], settings: Preset, backbone: Backbone) -> tuple[Hw, Hw]:
-    """Input size and grid. Where patches and grid do not go together (14 and 16) the patches are the grid."""
-    side = settings.area_side or backbone.info.side
-    multiple = math.lcm(backbone.size_multiple, settings.grid_stride)
-    if multiple <= LARGEST_MULTIPLE:
-        h, w = choose_input_hw(sizes_hw, side, multiple, settings.square)
-        return (h, w), (h // settings.grid_stride, w // settings.grid_stride)
-    h, w = choose_input_hw(sizes_hw, side, backbone.size_multiple, settings.square)
-    grids = [(rows, columns) for _, rows, columns in backbone.probe((h, w))]
-    return (h, w), min(grids, key=lambda grid: abs(h / grid[0] - settings.grid_stride))
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,8 +272,16 @@ class _Job:
             return None
         size = config.cells_for(len(set(self.categories)))
         empirical = EmpiricalDenoiser(x_NKhw.shape[1], size)
-        empirical.set_bank(draw_cells(x_NKhw, index, size, seed), seed)
+        empirical.set_bank(draw_cells(x_NKhw, index, size, seed, self._counting(x_NKhw)), seed)
         return empirical
+
+    def _counting(self, x_NKhw: NDArray[np.float32]) -> NDArray[np.intp] | None:
+        """Numbers of the cells that count, in each of the blocks of the grid that x_NKhw is made of."""
+        if self.extract.inspected is None:
+            return None
+        cells, (h, w) = self.extract.inspected.cells_n.numpy(), self.extract.grid_hw
+        blocks = np.arange(x_NKhw.shape[2] // h)[:, None] * h * w
+        return np.asarray(blocks + cells, dtype=np.intp).reshape(-1)
 
     def read(self, model: Model, index: Sequence[int]) -> torch.Tensor:
         """Norm maps of these images, each read by one of the workers, in the order of `index`."""
@@ -376,8 +309,15 @@ class _Job:
         pictures = list(zip(self.categories, self.features.pixels, strict=True))
         weights = backbone_digest(self.extract.backbone)
         precision = self.run.execution.precision_on(self.extract.device)
+        seen = self.extract.inspected
         mark = fingerprint(
-            repr(self.settings), repr(self.extract.preprocess), weights, pictures, index.tolist(), precision
+            repr(self.settings),
+            repr(self.extract.preprocess),
+            weights,
+            pictures,
+            index.tolist(),
+            precision,
+            *([] if seen is None else [seen.mark()]),
         )
         return Checkpoint(self.run.work / f"{name.replace(' ', '-')}.safetensors", mark)
 
@@ -389,11 +329,6 @@ def _fresh_denoiser(settings: Preset, channels: int, grid_hw: Hw) -> Denoiser | 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.train.seed)
         return build_denoiser(settings.denoiser, channels, grid_hw)
-
-
-def _extremes(pixels: NDArray[Any]) -> NDArray[Any]:
-    """All that choose_window needs of an image, so that 64 large ones need not stay in memory."""
-    return np.array([pixels.min(), pixels.max()], dtype=pixels.dtype)
 
 
 def _count(categories: Sequence[str]) -> dict[str, int]:

@@ -24,7 +24,8 @@ from invad.diffusion.base import Denoiser
 from invad.diffusion.readings import ReadingConfig, read
 from invad.diffusion.schedule import SCHEDULE
 from invad.graph.fold import fuse_batch_norm
-from invad.graph.resample import antialias_weights, area_weights, bilinear_weights, centres
+from invad.graph.inspected import layers
+from invad.graph.resample import Matrices, antialias_weights, area_weights, bilinear_weights, centres
 from invad.model.reading import FeatureExtractor, Model
 from invad.model.space import SMALLEST_RMS, FeatureSpace
 from invad.records import Hw
@@ -56,6 +57,7 @@ class Graph(nn.Module):
     ) -> None:
         super().__init__()
         self.resize = Resize(model.extract.preprocess.input_hw, size_hw)
+        self.neutral, self.cells, self.on_grid, self.cut = layers(model.extract.inspected)
         self.features = Extractor(model.extract, low)
         self.reader = Reader(model, low)
         self.judge = Judge(model, stats, calibrations)
@@ -65,10 +67,11 @@ class Graph(nn.Module):
     def forward(
         self, image_BHW3: Tensor, range_2: Tensor, category_B: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        x_B3HW = self.resize(image_BHW3, range_2)
-        maps_BLhw = self.reader(*self.features(x_B3HW))
+        x_B3HW = self.neutral(self.resize(image_BHW3, range_2))
+        maps_BLhw = self.cells(self.reader(*self.features(x_B3HW)))
         score, p_value, decision, map_Bhw = self.judge(maps_BLhw, category_B)
-        return score, p_value, decision, self.enlarge(map_Bhw, image_BHW3), map_Bhw
+        map_Bhw = self.on_grid(map_Bhw)
+        return score, p_value, decision, self.cut(self.enlarge(map_Bhw, image_BHW3)), map_Bhw
 
 
 class Resize(nn.Module):
@@ -164,21 +167,6 @@ class FoldedBackbone(nn.Module):
     def forward(self, x_B3HW: Tensor) -> list[Tensor]:
         x = x_B3HW if self.low is None else x_B3HW.to(self.low)
         return [m.float() for m in self.net(x)]
-
-
-class Matrices(nn.Module):
-    """A linear resize of maps, of one size, as two constant matrices."""
-
-    def __init__(self, rows: Tensor, columns: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("rows", rows)
-        self.register_buffer("columns", columns.T.contiguous())
-        self.rows: Tensor
-        self.columns: Tensor
-
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        # In this order: OpenVINO takes a last product with constants for a layer, and fuses wrongly.
-        return self.rows @ (x_BCHW @ self.columns)
 
 
 class Space(nn.Module):

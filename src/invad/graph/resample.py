@@ -6,7 +6,7 @@ size of the image it is given. `centres` are those of the finer axis: of the sou
 """
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def centres(length: int, device: torch.device | None = None) -> Tensor:
@@ -38,3 +38,18 @@ def area_weights(before: int, after: int) -> Tensor:
     last = -(-(torch.arange(after) + 1) * before // after)
     inside = (numbers >= first[:, None]) & (numbers < last[:, None])
     return inside.float() / inside.sum(dim=1, keepdim=True)
+
+
+class Matrices(nn.Module):
+    """A linear resize of maps, of one size, as two constant matrices."""
+
+    def __init__(self, rows: Tensor, columns: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("rows", rows)
+        self.register_buffer("columns", columns.T.contiguous())
+        self.rows: Tensor
+        self.columns: Tensor
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        # In this order: OpenVINO takes a last product with constants for a layer, and fuses wrongly.
+        return self.rows @ (x_BCHW @ self.columns)

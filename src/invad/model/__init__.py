@@ -1,4 +1,4 @@
 """Settings, the feature space, and how a model reads an image: from pixels to norms of predicted noise.
 
-Order of imports: space, settings, reading.
+Order of imports: space, settings, inspected, reading.
 """

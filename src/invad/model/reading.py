@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -10,13 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from invad.backbones.base import Backbone, pool_to_grid
+from invad.data.images import ImageSource, read_image
 from invad.data.preprocess import Preprocess
+from invad.data.region import require_frame
 from invad.diffusion.base import Denoiser
 from invad.diffusion.ddim import Trajectory, invert
 from invad.diffusion.empirical import EmpiricalDenoiser
 from invad.diffusion.readings import ReadingConfig, read
 from invad.diffusion.schedule import SCHEDULE
 from invad.errors import ConfigError
+from invad.model.inspected import Inspected
 from invad.model.settings import Preset
 from invad.model.space import FeatureSpace
 from invad.records import Hw
@@ -33,7 +37,8 @@ class FeatureExtractor:
 
     fine: maps are given a second time, on a grid this many times finer, whose cells are packed as channels of
     the grid's cells (pixel unshuffle); `split` takes the two apart. They are those of the first scale, or of
-    the backbone that the fine grid has for itself.
+    the backbone that the fine grid has for itself. inspected: the part of the picture that counts, None where
+    all of it does.
     """
 
     preprocess: Preprocess
@@ -42,6 +47,7 @@ class FeatureExtractor:
     pooling: str = "area"
     scales: tuple[float, ...] = (1.0,)
     fine: int | None = None
+    inspected: Inspected | None = None
 
     @property
     def device(self) -> torch.device:
@@ -67,6 +73,14 @@ class FeatureExtractor:
         share, multiple = self.backbone.share, self.backbone.size_multiple
         return tuple(scaled_hw(input_hw, share * scale, multiple) for scale in self.scales)
 
+    def decode(self, source: ImageSource) -> NDArray[Any]:
+        """Pixels of an image. Raises DataError for one that is unreadable or not of the region's size."""
+        pixels = read_image(source)
+        if self.inspected is not None:
+            name = source if isinstance(source, str | Path) else "<array>"
+            require_frame(self.inspected.region, (pixels.shape[0], pixels.shape[1]), name)
+        return pixels
+
     def __call__(self, pixels: NDArray[Any]) -> Tensor:
         """H x W x 3 pixels (see read_image) to 1 x C x h x w float32."""
         return self.features(self.preprocess(pixels)[None])
@@ -77,6 +91,8 @@ class FeatureExtractor:
 
         Several images at once can change the last digits: libraries choose their loops by the shape.
         """
+        if self.inspected is not None:
+            x_B3HW = self.inspected.neutral(x_B3HW)
         # From pinned memory the copy to a GPU overlaps with what it still computes.
         x = x_B3HW.pin_memory() if self.device.type == "cuda" else x_B3HW
         x = x.to(self.device, non_blocking=True)
@@ -154,7 +170,7 @@ class Model:
     fine: FineReader | None = None
 
     def read(self, z_1Chw: Tensor) -> Tensor:
-        """Raw features 1 x C x h x w to norm maps L x h x w, on the CPU."""
+        """Raw features 1 x C x h x w to norm maps L x h x w, on the CPU; see `read_batch`."""
         return self.read_batch(z_1Chw)[0]
 
     @torch.inference_mode()
@@ -162,7 +178,8 @@ class Model:
         """Raw features B x C x h x w to norm maps B x L x h x w, on the CPU.
 
         Those of the network come first, then the empirical ones, then the fine ones: the length of the noise
-        in all the fine cells of a cell of the grid.
+        in all the fine cells of a cell of the grid. With a region of interest only cells that count are
+        there: B x L x 1 x n.
         """
         z, z_fine = self.extract.split(z_BChw.to(self.extract.device))
         x = self.space(z)
@@ -177,7 +194,9 @@ class Model:
                 lengths = read(levels, self.fine.empirical.predict_noise, x_fine, SCHEDULE)
                 blocks = lengths.view(*lengths.shape[:2], -1, *z.shape[2:])
                 maps.append(torch.linalg.vector_norm(blocks, dim=2))
-        return torch.cat(maps, dim=1).float().cpu()
+        whole = torch.cat(maps, dim=1).float().cpu()
+        inspected = self.extract.inspected
+        return whole if inspected is None else inspected.counted(whole)
 
     @torch.inference_mode()
     def invert(self, z_1Chw: Tensor, timesteps: Sequence[int]) -> Trajectory:

@@ -14,7 +14,8 @@ from invad.data.datasets import normal_set, not_taken
 from invad.detector.detector import DEFAULT_RATES, Detector
 from invad.detector.parts import DetectorInfo
 from invad.errors import ConfigError
-from invad.fit.fit import FitRecord, plan
+from invad.fit.fit import FitRecord
+from invad.fit.plan import plan
 from invad.model.reading import Model
 from invad.model.settings import Preset, preset_named
 from invad.model.space import FeatureSpace, Standardiser

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from invad.data.region import Region
 from invad.errors import ArtifactError, reason
 from invad.records import Hw
 from invad.scoring.calibration import Calibration
@@ -37,7 +38,8 @@ class ExportInfo:
     int8. size_hw: the one size of images it takes, None for any. batch: images at a time, None for any
     number. window: see Preprocess. calibrations: by category, POOLED first; their order numbers the
     categories. pixels: the one type of pixels that the graph takes, with black and white in it; None where it
-    takes float32 levels and their range. preset, backbone, backbone_licence, input_hw, grid_hw, parameters,
+    takes float32 levels and their range. region: the part of the pictures that counts, which the graph has in
+    it; None where all of it does. preset, backbone, backbone_licence, input_hw, grid_hw, parameters,
     model_hash: of the model it was made from (model_hash None when that was never saved).
     """
 
@@ -58,6 +60,7 @@ class ExportInfo:
     invad_version: str
     calibrations: dict[str, Calibration]
     pixels: Literal["uint8", "uint16"] | None = None
+    region: Region | None = None
 
 
 def is_bundle(folder: str | Path) -> bool:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from invad.data.images import ImageSource, read_image
 from invad.data.preprocess import grey_range
+from invad.data.region import require_frame
 from invad.errors import ConfigError, DataError
 from invad.records import Decision, Hw, Prediction
 from invad.runtime.bundle import ExportInfo
@@ -45,6 +46,7 @@ class ExportedDetector(Predictor):
                 f"{name}: {pixels.dtype} pixels, this graph takes {kind} alone; export it with other --bits, "
                 "or as a bundle for pixels of any type"
             )
+        require_frame(self.info.region, (pixels.shape[0], pixels.shape[1]), name)
         if size is not None and pixels.shape[:2] != size:
             raise DataError(
                 f"{name}: {pixels.shape[1]} x {pixels.shape[0]} pixels, the bundle takes "

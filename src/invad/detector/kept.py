@@ -1,0 +1,96 @@
+"""Norm maps of held-out good images, kept with a model so that it can be calibrated anew without pictures.
+
+They are what the networks said of every cell, before any comparison. So limits can be made of fewer cells,
+or at other rates, in a moment. Cells that were ignored when the images were read are not among them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from invad.data.region import Region, cells_of, inside_of
+from invad.errors import DataError
+from invad.model.inspected import Inspected
+from invad.records import Hw
+from invad.scoring.calibration import numbered
+
+LARGEST = 65504.0
+"""Of float16."""
+
+GIVE_PICTURES = "give good images: invad calibrate MODEL NORMALS"
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Norm maps N x L x h x w of held-out good images, and what they are of.
+
+    middle_Lhw, offsets_NLhw: their median, float32, and what each differs from it, float16; together they are
+    exact to a thousandth of how far an image is from the others. categories, groups, pictures: of each image
+    its category, the number of its group, and that of its picture, which several categories may share.
+    region: the one that they were read with, whose cells alone are there (N x L x 1 x n); None for all cells.
+    """
+
+    middle_Lhw: Tensor
+    offsets_NLhw: Tensor
+    categories: tuple[str, ...]
+    groups: tuple[int, ...]
+    pictures: tuple[int, ...]
+    region: Region | None = None
+
+    @property
+    def maps_NLhw(self) -> Tensor:
+        """As they were read, float32."""
+        return self.middle_Lhw + self.offsets_NLhw.float()
+
+
+def keep(
+    maps_NLhw: Tensor,
+    categories: Sequence[str],
+    groups: Sequence[int],
+    pixels: Sequence[str],
+    inspected: Inspected | None,
+) -> Kept:
+    """Norm maps as a model read them. pixels: digests of the pictures."""
+    middle_Lhw = maps_NLhw.median(dim=0).values
+    return Kept(
+        middle_Lhw,
+        (maps_NLhw - middle_Lhw).clamp(-LARGEST, LARGEST).half(),
+        tuple(categories),
+        numbered(groups),
+        numbered(pixels),
+        None if inspected is None else inspected.region,
+    )
+
+
+def maps_of(kept: Kept | None, inspected: Inspected | None, grid_hw: Hw) -> Tensor:
+    """The kept maps of the cells that count, N x L x h x w or N x L x 1 x n float32.
+
+    Raises DataError without kept maps, and when cells or pixels were ignored before that would count now.
+    """
+    if kept is None:
+        raise DataError(f"the model keeps no maps of held-out images, older ones do not; {GIVE_PICTURES}")
+    maps_NLhw = kept.maps_NLhw
+    before = kept.region
+    if before is None:
+        return maps_NLhw if inspected is None else inspected.counted(maps_NLhw)
+    if inspected is not None and inspected.region == before:
+        return maps_NLhw
+    had = np.flatnonzero(cells_of(before, grid_hw))
+    wanted = None if inspected is None else inspected.cells_n.numpy()
+    if wanted is None or inspected is None or not _within(inspected.region, before, wanted, had):
+        raise DataError(
+            "the new region counts what was ignored when the model's good images were read; "
+            f"{GIVE_PICTURES}, or train a new model"
+        )
+    return maps_NLhw[..., torch.from_numpy(np.searchsorted(had, wanted))]
+
+
+def _within(region: Region, before: Region, wanted: NDArray[np.int64], had: NDArray[np.intp]) -> bool:
+    """Whether neither pixels nor cells count that did not count before."""
+    if region.frame != before.frame or not np.isin(wanted, had).all():
+        return False
+    return not (inside_of(region) & ~inside_of(before)).any()
