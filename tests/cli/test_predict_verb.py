@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from invad.cli.predict import OverlayNames, expand
+from invad.cli.pictures import OverlayNames
+from invad.cli.predict import expand
 from invad.detector.detector import Detector
 from invad.errors import ConfigError, DataError
 from invad.scoring.rates import Rates

@@ -20,7 +20,7 @@ SURFACE = {
     "evaluate": "MODEL DATA --protocol --report --categories --pooled --device --json --layout --split "
     "--strict --defects --scale --homography",
     "predict": "MODEL PATH --output --csv --category --fail-on --engine --device --json --strict --every "
-    "--events --batch --workers --threads --defects --scale --homography --server --station",
+    "--events --batch --workers --threads --maps --defects --scale --homography --server --station",
     "calibrate": "MODEL NORMALS --false-alarm-rate --review-rate --roi --layout --split --group-by --strict "
     "--device --json",
     "drift": "RESULTS --model --category --reference --evidence --floor --every --csv --json",
@@ -34,6 +34,10 @@ SURFACE = {
     "data list": "--json",
     "data verify": "NAME ROOT --json",
     "data convert": "ROOT --output --to --layout --split --json",
+    "labels to-coco": "MAPS --output --images --results --json",
+    "labels from-coco": "FILE --images --output --category --json",
+    "labels to-label-studio": "MAPS --output --images --url --shape --json",
+    "labels from-label-studio": "FILE --images --output --category --json",
     "benchmark run": "DATASET ROOT --setting --categories --preset --seeds --steps --metrics --output "
     "--keep-models --device --json --split --strict --backbone --weights",
     "benchmark rescore": "PREDICTIONS --metrics --output --json",
@@ -96,6 +100,7 @@ def test_help_shows_the_verbs_in_the_order_of_use_and_then_the_groups(run):
     shown = re.findall(r"^│ (\w+) {2,}", run("--help").stdout.partition("Commands")[2], re.MULTILINE)
     assert shown == [name for name in SURFACE if " " not in name] + [
         "data",
+        "labels",
         "benchmark",
         "serve",
         "paper",

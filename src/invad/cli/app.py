@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from invad._version import __version__
-from invad.cli import kept, users, versions
+from invad.cli import kept, labels, users, versions
 from invad.cli import serve as serving
 from invad.cli.ablate import ablate
 from invad.cli.backbones import distill, list_backbones
@@ -134,6 +134,19 @@ _add(data, check, "data check parts --sheet sheet.png")
 _add(data, list_sets, "data list --json -", "list")
 _add(data, verify_set, "data verify visa VisA", "verify")
 _add(data, convert, "data convert VisA --output meta.json")
+
+of_labels = typer.Typer(
+    no_args_is_help=True, help="Exchange masks with tools where people mark defects: Label Studio, COCO."
+)
+app.add_typer(of_labels, name="labels", rich_help_panel=GROUPS)
+_add(of_labels, labels.to_coco, "labels to-coco maps --output coco.json")
+_add(of_labels, labels.from_coco, "labels from-coco coco.json --images parts --output labelled")
+_add(of_labels, labels.to_label_studio, "labels to-label-studio maps --output tasks.json --images parts")
+_add(
+    of_labels,
+    labels.from_label_studio,
+    "labels from-label-studio export.json --images parts --output labelled",
+)
 
 benchmark = typer.Typer(
     cls=FormerVerb, no_args_is_help=True, help="Measure a preset on a whole data set, as papers do."

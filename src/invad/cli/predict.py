@@ -1,9 +1,9 @@
 """invad predict"""
 
 import os
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum
+from functools import partial
 from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +13,7 @@ import typer
 from invad.cli.archive import score
 from invad.cli.defects import DefectTable, scale_of
 from invad.cli.options import (
+    DEFECTS,
     ENGINES,
     SERVICE,
     SPEED,
@@ -28,22 +29,21 @@ from invad.cli.options import (
     one_of,
     written_file,
 )
+from invad.cli.pictures import Maps, Overlays, save_all
 from invad.cli.progress import observing
 from invad.cli.rows import FIELDS, FIELDS_WITH_FRAMES, Rows, csv_form, json_form
 from invad.cli.server import rows as asked
 from invad.cli.videos import Footage, Save, event_rule, interval, is_video, said_of
 from invad.cli.voice import Voice, standard
 from invad.data.formats import IMAGE_SUFFIXES
-from invad.data.listing import stem as file_stem
 from invad.data.listing import survey
 from invad.detector.opening import AUTO, open_detector
-from invad.errors import ConfigError, DataError, InvadError, reason
-from invad.system.files import fitting_name, is_folder, make_folder
+from invad.errors import ConfigError, DataError
+from invad.system.files import is_folder
 
 if TYPE_CHECKING:
     from invad.detector.opening import AnyDetector
-    from invad.records import Prediction
-    from invad.runtime.predictor import Judged, Pixels
+    from invad.runtime.predictor import Judged
 
 FOUND_BAD = 3
 RAY = "ray"
@@ -143,6 +143,15 @@ def predict(
         ),
     ] = None,
     threads: ThreadsOption = None,
+    maps: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            rich_help_panel=DEFECTS,
+            help="Write the heat map of every image with its verdict into DIR, as PNG of 16 bits, for 'invad "
+            "labels'.",
+        ),
+    ] = None,
     defects: DefectsOption = None,
     scale: ScaleOption = None,
     homography: HomographyOption = None,
@@ -166,6 +175,8 @@ def predict(
     """
     if defects is None and (scale, homography) != (None, None):
         raise ConfigError("--scale and --homography measure the table of --defects FILE, which is missing")
+    if maps is not None and (server is not None or engine == RAY):
+        raise ConfigError("--maps does not go with --server and --engine ray, which keep their maps")
     if defects is not None and (server is not None or engine == RAY):
         raise ConfigError(
             "--defects needs the maps, which --server and --engine ray keep; judge with a MODEL here"
@@ -197,6 +208,8 @@ def predict(
     videos = [image for image, _ in images if is_video(image)]
     if videos and server is not None:
         raise ConfigError(f"{videos[0]}: --server takes images; judge a video with a MODEL of your own")
+    if videos and maps is not None:
+        raise ConfigError(f"{videos[0]}: --maps takes images; save the frames of the video as images")
     if not videos and (every, events) != (None, None):
         raise ConfigError("--every and --events go with a video, and none of the paths ends like one")
     kind = "image" if not videos else "frame" if len(videos) == len(images) else "images and frame"
@@ -210,10 +223,12 @@ def predict(
         else:
             detector = open_detector(model, engine, device, threads)
             _require_known(detector, category, model)
-            save = None if output is None else Overlays(output, detector, voice).save
+            savers = [] if output is None else [Overlays(output, detector, voice).save]
+            savers += [] if maps is None else [Maps(maps, detector).save]
             head = {"model": str(model), "content_hash": str(detector.content_hash)}
             if defects is not None:
                 table = DefectTable(defects, lengths, head, bool(videos))
+            save = partial(save_all, savers) if savers else None
             decoders = 2 if workers is None else workers
 
             def of_files(files: Sequence[tuple[Path, Path]], are_videos: bool) -> Iterator[dict[str, Any]]:
@@ -316,58 +331,8 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-class Overlays:
-    """Pictures of the images with heat map and verdict. One that cannot be written is a warning."""
-
-    def __init__(self, folder: Path, detector: "AnyDetector", voice: Voice):
-        make_folder(folder)
-        self.folder, self.detector, self.voice = folder, detector, voice
-        self.names = OverlayNames(folder)
-
-    def save(self, image: Path, below: Path, pixels: "Pixels", prediction: "Prediction") -> None:
-        target = self.folder / self.names.name(below)
-        try:
-            _save(self.detector, target, pixels, prediction)
-        except (InvadError, OSError) as error:
-            said = reason(error, writing=True) if isinstance(error, OSError) else str(error)
-            self.voice.warn(f"no overlay of {image}: {said}")
-
-
-class OverlayNames:
-    """`sub/007.png` becomes `sub_007_overlay.png`, numbered where names meet and cut where they are long."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.taken: set[str] = set()
-
-    def name(self, below: Path) -> str:
-        stem, number = "_".join(below.with_name(file_stem(below)).parts), 1
-        name = fitting_name(stem, "_overlay.png", self.folder)
-        # Some file systems take names that differ in case or in the form of an accent for one.
-        while (key := unicodedata.normalize("NFC", name).casefold()) in self.taken:
-            number += 1
-            name = fitting_name(stem, f"_{number}_overlay.png", self.folder)
-        self.taken.add(key)
-        return name
-
-
 def _row(image: Path, found: "Judged | DataError") -> dict[str, Any]:
     return {"path": str(image), **said_of(found if isinstance(found, DataError) else found[1])}
-
-
-def _save(detector: "AnyDetector", target: Path, pixels: "Pixels", prediction: "Prediction") -> None:
-    from invad.report import save_overlay
-    from invad.scoring.calibration import for_category
-
-    save_overlay(
-        target,
-        pixels,
-        prediction.anomaly_map,
-        for_category(detector.calibrations, prediction.category).map_limits(),
-        decision=prediction.decision,
-        score=prediction.score,
-        p_value=prediction.p_value,
-    )
 
 
 def _require_known(detector: "AnyDetector", category: str | None, model: Path) -> None:

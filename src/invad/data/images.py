@@ -4,6 +4,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias, Union, cast
 
@@ -16,6 +17,7 @@ from invad.data.formats import DICOM, HEAD_BYTES, format_of
 from invad.data.limits import LIMIT_VARIABLE
 from invad.data.pixels import to_rgb
 from invad.errors import ConfigError, DataError, reason
+from invad.records import Hw
 from invad.system.files import is_folder, is_there
 
 if TYPE_CHECKING:
@@ -113,6 +115,23 @@ def turned(path: str | Path) -> int:
             return orientation(known.reader(str(path))(stream))
     except Exception:  # whoever reads the pixels says what is wrong with them
         return 1
+
+
+def image_size(path: str | Path) -> Hw:
+    """Height and width of an image file as `read_image` gives it, from its header where that says them.
+
+    Raises DataError when it cannot be read.
+    """
+    with _opened(Path(path)) as stream:
+        known = format_of(stream.read(HEAD_BYTES), str(path))
+        if known is not DICOM:
+            stream.seek(0)
+            with suppress(OSError, SyntaxError, ValueError):  # a kind that Pillow does not know
+                image = known.reader(str(path))(stream)
+                height, width = image.height, image.width
+                return (width, height) if orientation(image) > 4 else (height, width)
+    pixels = read_image(path)
+    return pixels.shape[0], pixels.shape[1]
 
 
 def is_bytes_like(source: Any) -> bool:

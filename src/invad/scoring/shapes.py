@@ -34,6 +34,15 @@ class Part:
         x = float((lengths * (self.starts_R + self.ends_R)).sum() / 2 / lengths.sum())
         return x, float((lengths * (self.rows_R + 0.5)).sum() / lengths.sum())
 
+    def box(self) -> tuple[int, int, NDArray[np.bool_]]:
+        """x and y of the first pixel of its bounding box, and which pixels h x w of the box are its own."""
+        top, left = int(self.rows_R.min()), int(self.starts_R.min())
+        height, width = int(self.rows_R.max()) + 1 - top, int(self.ends_R.max()) - left
+        edges = np.zeros((height, width + 1), np.int8)
+        np.add.at(edges, (self.rows_R - top, self.starts_R - left), 1)
+        np.add.at(edges, (self.rows_R - top, self.ends_R - left), -1)
+        return left, top, np.cumsum(edges, axis=1)[:, :-1] > 0
+
     def hull(self) -> Floats:
         """V x 2: the corners (x, y) of the convex hull of its pixels, in order around it."""
         top, bottom = int(self.rows_R.min()), int(self.rows_R.max()) + 1

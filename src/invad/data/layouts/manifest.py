@@ -85,8 +85,17 @@ def table_of(root: Path) -> Path | None:
 def write_manifest(dataset: Dataset, path: str | Path) -> Path:
     """Write a set as a table; `.parquet` by the ending, else CSV. Paths below the folder of the file are
     relative to it, others absolute. Raises DataError when it cannot be written."""
-    path = Path(path)
     listed = [("train", s) for s in (*dataset.train, *dataset.left_out)] + [("test", s) for s in dataset.test]
+    return _write(listed, Path(path))
+
+
+def write_samples(samples: Iterable[Sample], path: str | Path) -> Path:
+    """As `write_manifest`, of samples that belong to no part of a set yet: readers split them, see
+    `manifest`."""
+    return _write([("", sample) for sample in samples], Path(path))
+
+
+def _write(listed: Iterable[tuple[str, Sample]], path: Path) -> Path:
     rows = [
         {
             "image_path": relative(sample.path, path.parent),
