@@ -221,7 +221,7 @@ def test_events_wait_until_a_client_has_confirmed_them(service, plc, told):
     client.listen(client.node("b"))
     waits(lambda: state().waiting == 0)
     assert [one.ResultId for one in client.events] == [one.id for one in before]
-    assert state().problem is None
+    waits(lambda: state().problem is None)
     event = client.events[0]
     assert (event.PartId, event.JobId, event.ResultEvaluation) == ("P-1", "L1", 1)
     assert (event.SourceName, event.Message.Text) == ("b", "b: part P-1 is good")

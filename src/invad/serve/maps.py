@@ -43,10 +43,13 @@ class LateMaps:
         self._since = 0.0
         self._changed = threading.Condition()
 
-    def add(self, id: str, map_HW: NDArray[np.float32]) -> None:
-        """The map of a result that is stored."""
+    def expect(self, id: str) -> None:
+        """The map of a result that is stored will be added: whoever asks for it waits."""
         with self._changed:
             self._open.add(id)
+
+    def add(self, id: str, map_HW: NDArray[np.float32]) -> None:
+        """The map that was expected."""
         try:
             self.executor.submit(self._write, id, map_HW)
         except RuntimeError:  # the service ends without waiting

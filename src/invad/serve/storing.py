@@ -279,9 +279,12 @@ class Committer:
             self.metrics.p_value.labels(record.station).observe(record.p_value)
             if record.late and job.awaited is None:
                 self.metrics.late.labels(record.station).inc()
-            if job.map_later is not None:
-                self.maps.add(record.id, job.map_later)
+            map_later = job.map_later
+            if map_later is not None:
+                self.maps.expect(record.id)
             self.finish(job, record)
+            if map_later is not None:  # after the answer, which a controller waits for
+                self.maps.add(record.id, map_later)
         rows = [job.stored.result for job in stored if job.stored is not None]
         if told := {sink for record in rows for sink in self.sinks(record)}:
             self.woken(told)

@@ -16,6 +16,7 @@ from asyncua.common.structures104 import new_enum
 from invad.records import Decision
 from invad.serve.plant.opcua.confirming import Fields
 from invad.serve.plant.opcua.receipts import Receipts
+from invad.serve.plant.opcua.values import Values
 from invad.serve.records import Result, milliseconds
 
 NAMESPACE = "urn:invad:line"
@@ -100,12 +101,14 @@ class ResultReady(BaseEvent):  # type: ignore[misc]
 
 @dataclass(frozen=True, slots=True)
 class Types:
-    """What all stations of a server share. index: of the namespace. folder: that they are in."""
+    """What all stations of a server share. index: of the namespace. folder: that they are in. values:
+    of all variables."""
 
     index: int
     evaluation: ua.NodeId
     event: ua.NodeId
     folder: Node
+    values: Values
 
 
 async def add_types(server: Server) -> Types:
@@ -134,7 +137,7 @@ async def add_types(server: Server) -> Types:
         ua.NodeId("Stations", index), ua.QualifiedName("Stations", index)
     )
     await server.nodes.server.set_event_notifier([ua.EventNotifier.SubscribeToEvents])
-    return Types(index, evaluation.nodeid, event.nodeid, folder)
+    return Types(index, evaluation.nodeid, event.nodeid, folder, Values(server))
 
 
 class Answers(Protocol):
@@ -181,34 +184,34 @@ class StationNodes:
         await self._method(management, "GetResultById", self._by_id, [wanted], [text, code])
         await self._method(management, "AcknowledgeResults", self._acknowledge, [several], [codes])
 
-    async def retire(self) -> None:
+    def retire(self) -> None:
         """Say that nobody keeps it up any more. Nodes stay until the server ends: clients that subscribed to
         them hear of it, and go on when the station is back."""
         self._shown = ""
         for field in FIELDS:
-            await self.withdraw(f"LatestResult.{field.name}")
+            self.withdraw(f"LatestResult.{field.name}")
 
-    async def show(self, result: Result) -> None:
+    def show(self, result: Result) -> None:
         """As the last result, unless a later one is shown already."""
         if result.id <= self._shown:
             return
         self._shown = result.id
         for field in FIELDS:
-            await self.write(
-                f"LatestResult.{field.name}", field.of(result), field.kind, is_array=field.is_array
-            )
+            self.write(f"LatestResult.{field.name}", field.of(result), field.kind, is_array=field.is_array)
 
-    async def write(self, name: str, value: Any, kind: ua.VariantType, *, is_array: bool = False) -> None:
+    def write(self, name: str, value: Any, kind: ua.VariantType, *, is_array: bool = False) -> None:
         """A variable of this station."""
         now = datetime.now(timezone.utc)
         variant = ua.Variant(value, kind, is_array=True) if is_array else ua.Variant(value, kind)
         data = ua.DataValue(variant, SourceTimestamp=now, ServerTimestamp=now)
-        await self.server.write_attribute_value(self.id(name), data)
+        self.types.values.put(self.id(name), data)
 
-    async def withdraw(self, name: str) -> None:
+    def withdraw(self, name: str) -> None:
         """A variable of this station has no value."""
-        out = ua.DataValue(StatusCode=ua.StatusCode(ua.StatusCodes.BadOutOfService))
-        await self.server.write_attribute_value(self.id(name), out)
+        out = ua.DataValue(
+            ua.Variant(None, ua.VariantType.Null), StatusCode=ua.StatusCode(ua.StatusCodes.BadOutOfService)
+        )
+        self.types.values.put(self.id(name), out)
 
     async def tell(self, result: Result, receipts: Receipts) -> tuple[bool, bool]:
         """Whether anybody listens to the events of this station, and whether somebody wants this one."""

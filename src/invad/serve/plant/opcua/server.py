@@ -109,7 +109,9 @@ class OpcUaServer:
 
     def signal(self, handshake: Handshake, signals: Signals) -> None:
         """The signals of a station have changed; returns at once."""
-        self._ask(lambda: self._signal(handshake, signals))
+        with self._lock:
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(self._signal, handshake, signals)
 
     def show(self, result: Result) -> None:
         """As the newest one of its station, soon."""
@@ -237,7 +239,7 @@ class OpcUaServer:
                 return
             handshakes = dict(self._handshakes)
             for name in sorted(self._shown - wanted):
-                await self._nodes[name].retire()
+                self._nodes[name].retire()
             for name in sorted(wanted - self._shown):
                 if name not in self._nodes:
                     self._nodes[name] = StationNodes(*self._running, name, self)
@@ -245,25 +247,25 @@ class OpcUaServer:
                 nodes = self._nodes[name]
                 latest = await asyncio.to_thread(self.latest, name)
                 if latest is not None:
-                    await nodes.show(latest)
+                    nodes.show(latest)
             self._shown = wanted
             for name in sorted(set(handshakes) & wanted - set(self._signals)):
                 self._signals[name] = SignalNodes(self._nodes[name])
                 await self._signals[name].add()
             for name, signals in self._signals.items():
                 if handshakes.get(name) is not signals.handshake:
-                    await signals.belong(handshakes.get(name))
+                    signals.belong(handshakes.get(name))
 
-    async def _signal(self, handshake: Handshake, signals: Signals) -> None:
-        async with self._turn:
-            shown = self._signals.get(handshake.station)
-            if shown is not None and shown.handshake is handshake:
-                await shown.show(signals)
+    def _signal(self, handshake: Handshake, signals: Signals) -> None:
+        """In one step of the loop, because a controller waits for it."""
+        shown = self._signals.get(handshake.station)
+        if shown is not None and shown.handshake is handshake:
+            shown.show(signals)
 
     async def _show(self, result: Result) -> None:
         async with self._turn:
             if result.station in self._nodes:
-                await self._nodes[result.station].show(result)
+                self._nodes[result.station].show(result)
 
     async def _tell(self, station: str, results: Sequence[Result]) -> list[tuple[bool, bool]]:
         async with self._turn:

@@ -83,29 +83,29 @@ class SignalNodes:
             # Of the station too, where people look for it.
             await place.add_reference(made, ua.ObjectIds.HasComponent)
 
-    async def belong(self, handshake: Handshake | None) -> None:
+    def belong(self, handshake: Handshake | None) -> None:
         """Show the signals of this one from now on, or none."""
         self.handshake = handshake
         self._written = {}
         if handshake is not None:
-            await self.show(handshake.signals)
+            self.show(handshake.signals)
             return
         for one in (READY, *SIGNALS):
-            await self.station.withdraw(f"Signals.{one.name}")
+            self.station.withdraw(f"Signals.{one.name}")
 
-    async def show(self, signals: Signals) -> None:
+    def show(self, signals: Signals) -> None:
         """What is shown is complete before it is said to be ready."""
         if signals.result is not None:
-            await self.station.show(signals.result)
+            self.station.show(signals.result)
         for one in (*SIGNALS, READY) if signals.results_ready else (READY, *SIGNALS):
             value = one.of(signals)
             if self._written.get(one.name, self) != value:
-                await self.station.write(f"Signals.{one.name}", value, one.kind)
+                self.station.write(f"Signals.{one.name}", value, one.kind)
                 self._written[one.name] = value
 
     # ------------------------------------------------------------------ what the controller does
 
-    def _trigger(self, parent: ua.NodeId, part_id: ua.Variant, lot: ua.Variant) -> Any:
+    async def _trigger(self, parent: ua.NodeId, part_id: ua.Variant, lot: ua.Variant) -> Any:
         """Ask for a part; answers the error code, 0 where it was taken."""
         if (handshake := self.handshake) is None:
             return ua.StatusCode(ua.StatusCodes.BadOutOfService)
@@ -113,7 +113,7 @@ class SignalNodes:
         handshake.trigger(part_id.Value or None, lot.Value or None)
         return [ua.Variant(handshake.signals.error_code, ua.VariantType.UInt16)]
 
-    def _acknowledge(self, parent: ua.NodeId) -> Any:
+    async def _acknowledge(self, parent: ua.NodeId) -> Any:
         if (handshake := self.handshake) is None:
             return ua.StatusCode(ua.StatusCodes.BadOutOfService)
         handshake.alive()
