@@ -94,7 +94,7 @@ def test_a_scale_that_is_none_is_one_line(
 def test_files_that_cannot_be_are_one_line(run, model, images, tmp_path, one_line):
     for options, words in (
         (["--defects", tmp_path / "d.txt"], "end the name in .csv, .json, .parquet or .html"),
-        (["--scale", "1mm"], "--defects FILE, which is missing"),
+        (["--scale", "1mm"], "--defects FILE or --report FILE, which is missing"),
         (["--defects", tmp_path / "d.csv", "--csv", tmp_path / "d.csv"], "give it one of its own"),
         (["--defects", tmp_path / "d.csv", "--server", "http://127.0.0.1:1"], "--defects needs the maps"),
         (["--defects", "/proc/d.csv"], "/proc/d.csv: cannot be written"),

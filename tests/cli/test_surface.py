@@ -20,7 +20,7 @@ SURFACE = {
     "evaluate": "MODEL DATA --protocol --report --categories --pooled --device --json --layout --split "
     "--strict --defects --scale --homography",
     "predict": "MODEL PATH --output --csv --category --fail-on --engine --device --json --strict --every "
-    "--events --batch --workers --threads --maps --defects --scale --homography --server --station",
+    "--events --batch --workers --threads --maps --report --defects --scale --homography --server --station",
     "calibrate": "MODEL NORMALS --false-alarm-rate --review-rate --roi --layout --split --group-by --strict "
     "--device --json",
     "drift": "RESULTS --model --category --reference --evidence --floor --every --csv --json",

@@ -16,7 +16,7 @@ from invad.records import Sample, ScoredSample
 from invad.report import heatmap, overlay, save_overlay, write_report
 from invad.report.charts import histogram, mean_roc, nice_ticks
 from invad.report.colours import BACKGROUND, OUTLINE, RED, YELLOW, display
-from invad.report.gallery import _fit, _room, groups, pictures
+from invad.report.gallery import _room, fit, groups, pictures
 from invad.report.tables import decision_rows, defect_rows, share, verdict
 from invad.report.wording import METRICS, fraction, number, p_value_text, percent
 
@@ -428,8 +428,8 @@ def test_an_older_report_survives_a_failure_and_no_temporary_file_stays(tmp_path
 def test_a_single_hot_pixel_survives_the_thumbnail(tmp_path, scored):
     values = np.zeros((1000, 700), np.float32)
     values[501, 333] = 7
-    assert _fit(values, (256, 179)).max() == 7
-    assert _fit(np.full((4, 4), 2, np.float32), (9, 5)).shape == (9, 5)
+    assert fit(values, (256, 179)).max() == 7
+    assert fit(np.full((4, 4), 2, np.float32), (9, 5)).shape == (9, 5)
     tall = replace(scored[4], anomaly_map=values)
     assert [(p.width, p.height) for p in pictures(tall, LIMITS)] == [(60, 40)] * 3
 

@@ -10,8 +10,6 @@ from invad.errors import ConfigError
 from invad.system.files import write_atomically
 
 if TYPE_CHECKING:
-    from invad.detector.opening import AnyDetector
-    from invad.records import Prediction
     from invad.runtime.predictor import Pixels
     from invad.scoring.defects import Defect
     from invad.scoring.scale import Scale
@@ -63,12 +61,8 @@ class DefectTable:
 
             environment()
 
-    def of(self, detector: "AnyDetector", pixels: "Pixels", prediction: "Prediction") -> dict[str, Any]:
-        """What the row of an image says of its defects. Raises DataError."""
-        return self.row(detector.defects(prediction, self.scale), lambda: pixels)
-
     def row(self, found: "Sequence[Defect]", read: "Callable[[], Pixels]") -> dict[str, Any]:
-        """As `of`, of defects that were measured before. read: the pixels, when they are to be shown."""
+        """What the row of an image says of its defects. read: the pixels, when they are to be shown."""
         plain = map(asdict, found)
         row = {"defects": [{name: one[name] for name in self.sizes} for one in plain]}
         if found and self.ending == ".html":

@@ -1,6 +1,6 @@
 """invad evaluate"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -29,7 +29,6 @@ from invad.errors import ConfigError
 if TYPE_CHECKING:
     from invad.detector.detector import Detector
     from invad.evaluation.evaluate import Evaluation
-    from invad.scoring.defects import Defect
 
 COLUMNS = {
     "image_auroc": "AUROC",
@@ -144,18 +143,6 @@ def _table(table: DefectTable, evaluation: "Evaluation") -> None:
     file.close(whole=True)
 
 
-def _sizes(found: "Sequence[Defect]") -> str:
-    """What is said of the defects of an image beside its pictures."""
-    if not found:
-        return ""
-    longest = max(found, key=lambda one: one.length_px)
-    number = "1 place" if len(found) == 1 else f"{len(found)} places"
-    return (
-        f"{number} above the review limit of the map; the longest {longest.length_px:.0f} px by "
-        f"{longest.width_px:.0f} px, in cells of {longest.cell_px:.0f} px"
-    )
-
-
 def _report(path: Path, model: Path, data: Path, detector: "Detector", evaluation: "Evaluation") -> None:
     from invad.evaluation.evaluate import describe
     from invad.report import write_report
@@ -174,10 +161,8 @@ def _report(path: Path, model: Path, data: Path, detector: "Detector", evaluatio
         map_limits=evaluation.map_limits,
         facts={"images": str(data), "model folder": str(model), **describe(detector, evaluation)},
         notes=notes,
-        sizes={
-            one.sample.path: _sizes(found)
-            for one, found in zip(evaluation.scored, evaluation.defects, strict=False)
-        },
+        defects=evaluation.defects,
+        sizes_hw=evaluation.sizes_hw,
     )
 
 

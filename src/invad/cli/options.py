@@ -203,6 +203,16 @@ DefectsOption = Annotated[
         ".html by the ending.",
     ),
 ]
+LotReportOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        rich_help_panel=DEFECTS,
+        callback=written_file,
+        help="Write a report of the lot as one HTML page: operating point, scores over the lot, where "
+        "defects lie, their table, the least typical parts.",
+    ),
+]
 ScaleOption = Annotated[
     str | None,
     typer.Option(

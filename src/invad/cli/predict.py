@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from invad.cli.archive import score
-from invad.cli.defects import DefectTable, scale_of
+from invad.cli.lot import Measured, Wanted
 from invad.cli.options import (
     DEFECTS,
     ENGINES,
@@ -23,6 +23,7 @@ from invad.cli.options import (
     DeviceOption,
     HomographyOption,
     JsonOption,
+    LotReportOption,
     ScaleOption,
     StrictOption,
     ThreadsOption,
@@ -152,6 +153,7 @@ def predict(
             "labels'.",
         ),
     ] = None,
+    report: LotReportOption = None,
     defects: DefectsOption = None,
     scale: ScaleOption = None,
     homography: HomographyOption = None,
@@ -173,14 +175,10 @@ def predict(
     The p-value is the share of good images expected to look at least this unusual. An unreadable image gets a
     row that says why, and the rest goes on.
     """
-    if defects is None and (scale, homography) != (None, None):
-        raise ConfigError("--scale and --homography measure the table of --defects FILE, which is missing")
     if maps is not None and (server is not None or engine == RAY):
         raise ConfigError("--maps does not go with --server and --engine ray, which keep their maps")
-    if defects is not None and (server is not None or engine == RAY):
-        raise ConfigError(
-            "--defects needs the maps, which --server and --engine ray keep; judge with a MODEL here"
-        )
+    wanted = Wanted(defects, report)
+    lengths = wanted.scale(scale, homography, [csv, json], server is not None or engine == RAY)
     voice = Voice(json, csv)
     if server is not None:
         if (output, engine, device, batch, threads) != (None, AUTO, None, 1, None):
@@ -200,9 +198,6 @@ def predict(
         return
     if csv is not None and standard(csv) == standard(json):
         raise ConfigError(f"--csv and --json both write to {csv}; give them two files")
-    if defects is not None and str(defects) in (str(csv), str(json)):
-        raise ConfigError(f"--defects {defects}: another option writes to this file; give it one of its own")
-    lengths = scale_of(scale, homography)
     footage = Footage(None if every is None else interval(every), event_rule(events))
     images = list(expand([Path(name) for name in path], output, voice.warn))
     videos = [image for image, _ in images if is_video(image)]
@@ -214,7 +209,7 @@ def predict(
         raise ConfigError("--every and --events go with a video, and none of the paths ends like one")
     kind = "image" if not videos else "frame" if len(videos) == len(images) else "images and frame"
     with observing(voice.err) as observer:
-        table: DefectTable | None = None
+        measured: Measured | None = None
         # On a terminal the rows scroll above the bar.
         say = observer.note if voice.out.is_terminal and voice.err.is_terminal else voice.say
         if server is not None:
@@ -226,15 +221,14 @@ def predict(
             savers = [] if output is None else [Overlays(output, detector, voice).save]
             savers += [] if maps is None else [Maps(maps, detector).save]
             head = {"model": str(model), "content_hash": str(detector.content_hash)}
-            if defects is not None:
-                table = DefectTable(defects, lengths, head, bool(videos))
+            measured = wanted.measured(detector, category, head, path, lengths, bool(videos))
             save = partial(save_all, savers) if savers else None
             decoders = 2 if workers is None else workers
 
             def of_files(files: Sequence[tuple[Path, Path]], are_videos: bool) -> Iterator[dict[str, Any]]:
                 if not are_videos:
-                    return _judged(detector, files, save, category, batch, decoders, strict, table)
-                return footage.rows(detector, files, save, category, batch, strict, say, table)
+                    return _judged(detector, files, save, category, batch, decoders, strict, measured)
+                return footage.rows(detector, files, save, category, batch, strict, say, measured)
 
             groups = groupby(images, key=lambda one: is_video(one[0]))
             made = chain.from_iterable(of_files(list(files), are_videos) for are_videos, files in groups)
@@ -242,9 +236,8 @@ def predict(
             standard(csv): csv_form(FIELDS_WITH_FRAMES if videos else FIELDS),
             standard(json): json_form(head, footage.told if videos else dict),
         }
-        rows = Rows(
-            voice, None if videos else len(images), forms, say, kind, None if table is None else table.file
-        )
+        total, also = None if videos else len(images), tuple if measured is None else measured.files
+        rows = Rows(voice, total, forms, say, kind, also)
         observer.stage(f"{kind}s", len(images) - len(videos) + footage.expected(videos))
         try:
             for row in made:
@@ -268,14 +261,14 @@ def _judged(
     batch: int,
     workers: int,
     strict: bool,
-    table: DefectTable | None,
+    measured: Measured | None,
 ) -> Iterator[dict[str, Any]]:
     """The row of each image; its overlay is written when the row has been taken."""
     paths = [image for image, _ in images]
     made = detector.judge_many(paths, category=category, batch=batch, workers=workers, strict=strict)
     for (image, below), found in zip(images, made, strict=True):
-        measured = {} if table is None or isinstance(found, DataError) else table.of(detector, *found)
-        yield _row(image, found) | measured
+        more = {} if measured is None or isinstance(found, DataError) else measured.of(detector, *found)
+        yield _row(image, found) | more
         if save is not None and not isinstance(found, DataError):
             save(image, below, *found)
 

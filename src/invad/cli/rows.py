@@ -110,10 +110,10 @@ class Rows:
         files: Mapping[str | None, Form],
         say: Callable[[str], None],
         kind: str = "image",
-        also: Callable[[], RowFile] | None = None,
+        also: Callable[[], Sequence[RowFile]] = tuple,
     ):
         """total: rows to come; None while nobody knows. files: by name; None stands for a file that nobody
-        asked for. say: prints the line of a row. kind: what a row is of. also: opens one more file.
+        asked for. say: prints the line of a row. kind: what a row is of. also: opens more files.
         """
         self.voice, self.total, self.say, self.kind = voice, total, say, kind
         self.counts: Counter[str | None] = Counter()
@@ -123,8 +123,7 @@ class Rows:
             for target, form in files.items():
                 if target is not None:
                     self.files.append(RowFile(target, form))
-            if also is not None:
-                self.files.append(also())
+            self.files += also()
         except DataError:
             self.close()
             raise

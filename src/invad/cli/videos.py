@@ -12,7 +12,7 @@ from invad.errors import ConfigError, DataError
 from invad.scoring.events import Event, EventFinder, EventRule, JudgedFrame
 
 if TYPE_CHECKING:
-    from invad.cli.defects import DefectTable
+    from invad.cli.lot import Measured
     from invad.detector.opening import AnyDetector
     from invad.records import Prediction
     from invad.runtime.predictor import Pixels
@@ -78,11 +78,11 @@ class Footage:
         batch: int,
         strict: bool,
         say: Callable[[str], None],
-        table: "DefectTable | None" = None,
+        measured: "Measured | None" = None,
     ) -> Iterator[dict[str, Any]]:
         """The row of each frame; its overlay is written when the row has been taken.
 
-        say: told the events of each video after its rows. table: of their defects.
+        say: told the events of each video after its rows. measured: what is, of their defects.
         """
         for video, below in videos:
             finder = EventFinder(self.rule)
@@ -96,7 +96,7 @@ class Footage:
                     if isinstance(found, DataError) or isinstance(frame.pixels, DataError):
                         yield row
                         continue
-                    yield row | ({} if table is None else table.of(detector, frame.pixels, found))
+                    yield row | ({} if measured is None else measured.of(detector, frame.pixels, found))
                     flagged, time = found.decision == FLAGGED, frame.time
                     finder.add(
                         JudgedFrame(number=frame.number, time=time, score=found.score, flagged=flagged)

@@ -53,12 +53,14 @@ class Evaluation:
     metrics: plain data with the keys of `invad evaluate --json`. scored: every readable image, in the order
     of the set. map_limits: (review, bad) limits of the maps, which are the colours of a report.
     defects: of each of them in turn, as `Detector.defects` finds them; empty under another protocol.
+    sizes_hw: height and width of each image.
     """
 
     metrics: dict[str, Any]
     scored: tuple[ScoredSample, ...]
     map_limits: tuple[float, float]
     defects: tuple[tuple[Defect, ...], ...] = ()
+    sizes_hw: tuple[Hw, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,7 @@ def evaluate(
         scored=tuple(scored),
         map_limits=_map_limits(protocol, detector, scored),
         defects=tuple(found),
+        sizes_hw=tuple(t.size_hw for t in tested),
     )
 
 

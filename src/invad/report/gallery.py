@@ -123,13 +123,13 @@ def pictures(scored: ScoredSample, limits: Limits) -> list[Picture]:
     """
     name = f"{scored.sample.category}, {scored.sample.defect}, {scored.sample.path.name}"
     try:
-        image = _shrink(display(read_image(scored.sample.path)))
+        image = shrink(display(read_image(scored.sample.path)))
     except DataError as error:
         lost = Picture(label="image", alt=f"no image: {error}", uri="", width=0, height=0)
-        alone = heatmap(_fit(scored.anomaly_map, _thumbnail_size(scored.anomaly_map.shape)), limits)
-        return [lost, _picture("heat map", f"Heat map of {name}", alone)]
-    hot = overlay(image, _fit(scored.anomaly_map, (image.shape[0], image.shape[1])), limits)
-    shown = [_picture("image", f"Image {name}", image), _picture("heat map", f"Heat map over {name}", hot)]
+        alone = heatmap(fit(scored.anomaly_map, _thumbnail_size(scored.anomaly_map.shape)), limits)
+        return [lost, thumbnail("heat map", f"Heat map of {name}", alone)]
+    hot = overlay(image, fit(scored.anomaly_map, (image.shape[0], image.shape[1])), limits)
+    shown = [thumbnail("image", f"Image {name}", image), thumbnail("heat map", f"Heat map over {name}", hot)]
     if scored.sample.mask_path is not None:
         shown.append(_mask_picture(scored.sample.mask_path, scored.sample.mask_above, image, name))
     return shown
@@ -140,11 +140,11 @@ def _mask_picture(path: Path, above: int | None, image: NDArray[np.uint8], name:
         mask = read_mask(path, above=above)
     except DataError as error:
         return Picture(label="marked defect", alt=f"no mask: {error}", uri="", width=0, height=0)
-    fitted = _fit(mask.astype(np.float32), (image.shape[0], image.shape[1])) >= 0.5
+    fitted = fit(mask.astype(np.float32), (image.shape[0], image.shape[1])) >= 0.5
     drawn = image.astype(np.float32)
     drawn[fitted] = drawn[fitted] * 0.45 + np.array(MASK_COLOUR, np.float32) * 0.55
     drawn[outline(fitted)] = MASK_COLOUR
-    return _picture("marked defect", f"Marked defect of {name}", np.rint(drawn).astype(np.uint8))
+    return thumbnail("marked defect", f"Marked defect of {name}", np.rint(drawn).astype(np.uint8))
 
 
 def _thumbnail_size(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -152,12 +152,13 @@ def _thumbnail_size(shape: tuple[int, ...]) -> tuple[int, int]:
     return max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
 
 
-def _shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def shrink(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """An image of H x W x 3 no larger than a thumbnail."""
     height, width = _thumbnail_size(image.shape)
     return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.LANCZOS))
 
 
-def _fit(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+def fit(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
     """Resize H x W to `size`; a small hot spot keeps its peak, because a thumbnail must not hide it."""
     ratio = [-(-old // new) for old, new in zip(values.shape, size, strict=True)]
     peaks = maximum_filter(values.astype(np.float32), size=ratio)
@@ -171,7 +172,8 @@ def _fit(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float
     return np.asarray(resized, np.float32)
 
 
-def _picture(label: str, alt: str, pixels: NDArray[np.uint8]) -> Picture:
+def thumbnail(label: str, alt: str, pixels: NDArray[np.uint8]) -> Picture:
+    """Pixels of H x W x 3 as a JPEG for a page."""
     buffer = BytesIO()
     Image.fromarray(pixels).save(buffer, format="JPEG", quality=JPEG_QUALITY, optimize=True)
     uri = "data:image/jpeg;base64," + b64encode(buffer.getvalue()).decode("ascii")

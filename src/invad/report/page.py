@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -10,13 +10,15 @@ from typing import Any, TypeAlias
 import numpy as np
 from markupsafe import Markup
 
+from invad.data.images import read_image
 from invad.errors import ConfigError, DataError
 from invad.metrics.exact import roc_curve
-from invad.records import ScoredSample
+from invad.records import Hw, ScoredSample
 from invad.report.charts import OperatingPoint, histogram, roc_chart
-from invad.report.colours import Limits, check_limits
-from invad.report.gallery import Group, Picture, groups, pictures
+from invad.report.colours import Limits, check_limits, display
+from invad.report.gallery import Group, Picture, groups, pictures, shrink, thumbnail
 from invad.report.rendering import environment
+from invad.report.spread import Judged, Where, defect_lines, where
 from invad.report.tables import Share, anomalies, called, decision_rows, defect_rows, normals, verdict
 from invad.report.wording import (
     METRICS,
@@ -28,6 +30,7 @@ from invad.report.wording import (
     number,
     percent,
 )
+from invad.scoring.defects import Defect
 from invad.system.files import write_atomically
 
 Metrics: TypeAlias = Mapping[str, Any]
@@ -67,7 +70,8 @@ def write_report(
     facts: Mapping[str, str],
     notes: Sequence[str],
     max_gallery: int = 48,
-    sizes: Mapping[Path, str] | None = None,
+    defects: Sequence[Sequence[Defect]] = (),
+    sizes_hw: Sequence[Hw] = (),
 ) -> Path:
     """Write the report of one evaluation as a self-contained HTML file under 10 MB; returns its path.
 
@@ -77,13 +81,23 @@ def write_report(
     other keys are ignored. map_limits: (review, bad) limits of the anomaly maps. facts: what
     was tested and how, as text. notes: warnings, shown at the top. At most `max_gallery` images are shown.
     The file appears complete or not at all. Images that cannot be read become placeholders.
-    sizes: what is said of the defects found in an image, by its path.
+    defects: what was found in each image of `scored`, sizes_hw: its height and width; both or neither.
     The map of an image is shown stretched over the whole image.
     Raises DataError if `scored` is empty, a score is not finite or the file cannot be written, ConfigError
     for impossible limits or a negative `max_gallery`.
     """
     _check(scored, max_gallery)
     check_limits(map_limits)
+    found = [
+        Judged(
+            name=str(s.sample.path),
+            decision=s.decision,
+            size_hw=size_hw,
+            defects=list(map(asdict, own)),
+            kind=s.sample.defect,
+        )
+        for s, own, size_hw in zip(scored, defects, sizes_hw, strict=False)
+    ]
     page = environment().get_template("template.html.j2")
     html = page.render(
         title=title,
@@ -99,8 +113,10 @@ def write_report(
         ],
         category_head=[label for label, _ in (METRICS[key] for key in _category_keys(metrics))],
         categories=_category_rows(metrics),
-        defects=defect_rows(scored),
-        gallery=list(_gallery(groups(scored, max_gallery), map_limits, sizes or {})),
+        kinds=defect_rows(scored),
+        lines=defect_lines(found) if found else None,
+        wheres=list(_wheres(scored, found)),
+        gallery=list(_gallery(groups(scored, max_gallery), map_limits, _sizes(scored, defects))),
         map_limits=map_limits,
     )
     return write_atomically(Path(path), html.encode("utf-8"))
@@ -231,6 +247,47 @@ def _category_rows(metrics: Metrics) -> list[tuple[str, list[str]]]:
         )
         for name, row in sorted(_tables_of(metrics).items())
     ]
+
+
+def _sizes(scored: Sequence[ScoredSample], defects: Sequence[Sequence[Defect]]) -> dict[Path, str]:
+    """What is said of the defects of an image beside its pictures, by its path."""
+    said = {}
+    for s, found in zip(scored, defects, strict=False):
+        if found:
+            longest = max(found, key=lambda one: one.length_px)
+            said[s.sample.path] = (
+                f"{counted(len(found), 'place')} above the review limit of the map; the longest "
+                f"{longest.length_px:.0f} px by {longest.width_px:.0f} px, in cells of "
+                f"{longest.cell_px:.0f} px"
+            )
+    return said
+
+
+def _wheres(scored: Sequence[ScoredSample], found: Sequence[Judged]) -> Iterator[Where]:
+    """Where flagged images stand out, those with a defect and false alarms apart, of each category."""
+    several = len({s.sample.category for s in scored}) > 1
+    groups: dict[tuple[str, bool], list[Judged]] = defaultdict(list)
+    grounds: dict[str, Path] = {}
+    for s, judged in zip(scored, found, strict=False):
+        if not s.sample.is_anomalous:
+            grounds.setdefault(s.sample.category, s.sample.path)
+        if judged.decision != "good":
+            groups[s.sample.category, not s.sample.is_anomalous].append(judged)
+    for (category, false_alarm), members in sorted(groups.items())[:MOST_HISTOGRAMS]:
+        title = "Good images that were flagged" if false_alarm else "Defective images that were flagged"
+        of = where(f"{category}: {title}" if several else title, members, _ground(grounds.get(category)))
+        if of is not None:
+            yield of
+
+
+def _ground(path: Path | None) -> str:
+    """A good image to draw places on, as a data URI; empty where there is none."""
+    if path is None:
+        return ""
+    try:
+        return thumbnail("", "", shrink(display(read_image(path)))).uri
+    except DataError:
+        return ""
 
 
 def _gallery(

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from invad.errors import ConfigError
-from invad.report.wording import counted, fraction, number, p_number, p_value_text, percent
+from invad.report.wording import counted, fraction, number, p_number, p_value_text, percent, tail
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -29,5 +29,6 @@ def environment() -> "Environment":
         "p_number": p_number,
         "p_value": p_value_text,
         "counted": counted,
+        "tail": tail,
     }
     return environment

@@ -90,3 +90,8 @@ def metric_text(key: str, value: Value) -> str:
 def counted(n: int, noun: str) -> str:
     """`1 image`, `2 images`."""
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
+def tail(path: str) -> str:
+    """The last two parts of a path: enough to find it, short enough for a table."""
+    return "/".join(path.replace("\\", "/").split("/")[-2:])
