@@ -6,6 +6,9 @@ Imports of torch are inside the fixtures: tests of pure code are collected and r
 import logging
 import os
 import shutil
+import subprocess
+import sys
+import tarfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +39,26 @@ def once(tmp_path_factory):
         return made
 
     return shared
+
+
+@pytest.fixture(scope="session")
+def built(once):
+    """A folder with the source distribution of invad, the wheel made of it, and that of invad-runtime."""
+    pytest.importorskip("hatchling", reason="building needs hatchling")
+
+    def make(folder):
+        def build(kind, source):
+            command = [sys.executable, "-m", "hatchling", "build", "-t", kind, "-d", folder]
+            subprocess.run(command, cwd=source, check=True, capture_output=True)
+
+        build("sdist", Path(__file__).parents[1])
+        with tarfile.open(next(folder.glob("invad-*.tar.gz"))) as packed:
+            packed.extractall(folder, filter="data")
+        unpacked = next(path for path in folder.iterdir() if path.is_dir())
+        build("wheel", unpacked)
+        build("wheel", unpacked / "runtime")
+
+    return once("built", make)
 
 
 @pytest.fixture(autouse=True)

@@ -304,6 +304,7 @@ def test_a_detector_is_saved_whole_and_read_without_anything_else(ddpm, good_par
     assert (one.score, one.p_value, one.decision) == (two.score, two.p_value, two.decision)
     assert np.array_equal(one.anomaly_map, two.anomaly_map)
     assert again.calibrate(good_parts[:12]) == made.warnings()
+    assert again.content_hash is None
     with pytest.raises(ArtifactError, match="exists and is not empty"):
         made.save(tmp_path / "model")
     with pytest.raises(ArtifactError, match=r"invad\.integrations\.diffusers"):

@@ -2,10 +2,10 @@
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,9 +17,6 @@ from clips import write_clip
 
 pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
 pytest.importorskip("onnxruntime", reason="exporting needs invad[onnx]")
-RUNTIME = Path(__file__).resolve().parents[2] / "runtime"
-
-
 BLOCKED = """
 import sys
 class Block:
@@ -35,14 +32,11 @@ main()
 
 
 @pytest.fixture(scope="module")
-def runtime_package(tmp_path_factory):
-    """A folder with the files that the wheel of invad-runtime is made of, and no others."""
+def runtime_package(built, tmp_path_factory):
+    """The wheel of invad-runtime, unpacked as pip would."""
     place = tmp_path_factory.mktemp("runtime")
-    listed = re.findall(r'^"(.+?)" = "(invad/.+)"$', (RUNTIME / "pyproject.toml").read_text(), re.MULTILINE)
-    for source, target in listed:
-        to = place / target
-        to.parent.mkdir(parents=True, exist_ok=True)
-        (shutil.copytree if (RUNTIME / source).is_dir() else shutil.copy2)(RUNTIME / source, to)
+    with zipfile.ZipFile(next(built.glob("invad_runtime-*.whl"))) as packed:
+        packed.extractall(place)
     return place
 
 
