@@ -20,6 +20,8 @@ from PIL import Image
 from invad.records import Sample
 from invad.system.lock import sole_writer
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory):
@@ -72,6 +74,19 @@ def _own_logging():
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = handlers, propagate
         logger.setLevel(levels[name])
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's chromium."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of invad[test]")
+    if CHROMIUM is None:
+        pytest.skip("needs a browser, such as Debian's chromium")
+    options = ["--no-sandbox"] if os.getuid() == 0 else []
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=CHROMIUM, args=[*options, "--disable-gpu"])
+        yield opened
+        opened.close()
 
 
 # Both look at a clock, and beside other work any example may be slow once: the test then fails as "flaky".

@@ -41,6 +41,7 @@ SURFACE = {
     "benchmark run": "DATASET ROOT --setting --categories --preset --seeds --steps --metrics --output "
     "--keep-models --device --json --split --strict --backbone --weights",
     "benchmark rescore": "PREDICTIONS --metrics --output --json",
+    "roi draw": "IMAGE --to --roi",
     "serve run": "MODEL|LINE.toml --data --port --host --no-auth --stateless --model-name --key-file "
     "--engine --device --queue --batch --streams --threads --database --pictures --keep-good "
     "--keep-flagged --keep-rows --audit-share --notice-every --reserve "
@@ -102,6 +103,7 @@ def test_help_shows_the_verbs_in_the_order_of_use_and_then_the_groups(run):
         "data",
         "labels",
         "benchmark",
+        "roi",
         "serve",
         "paper",
         "backbones",

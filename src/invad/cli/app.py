@@ -36,6 +36,7 @@ from invad.cli.predict import predict
 from invad.cli.progress import ending_when_interrupted
 from invad.cli.recipes import recipes
 from invad.cli.reference import import_reference
+from invad.cli.roi import draw
 from invad.cli.train import train
 from invad.cli.voice import complain
 from invad.errors import ConfigError, InvadError, reason
@@ -154,6 +155,10 @@ benchmark = typer.Typer(
 app.add_typer(benchmark, name="benchmark", rich_help_panel=GROUPS)
 _add(benchmark, run, "benchmark run mvtec data/mvtec --setting unified --seeds 0,1,2 --output run")
 _add(benchmark, rescore, "benchmark rescore run --metrics exact,adeval")
+
+roi = typer.Typer(no_args_is_help=True, help="Say which part of the pictures counts: regions of interest.")
+app.add_typer(roi, name="roi", rich_help_panel=GROUPS)
+_add(roi, draw, "roi draw part.png --to region.html")
 
 serve = typer.Typer(
     cls=serving.Serving,

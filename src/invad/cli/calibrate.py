@@ -47,7 +47,7 @@ def calibrate(
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Part of the pictures that counts: polygons (JSON) or a mask picture, "
+            help="Part of the pictures that counts: polygons (JSON, see 'invad roi draw') or a mask picture, "
             "white where it does; none for all of it. Default: as the model has it.",
         ),
     ] = None,

@@ -79,7 +79,8 @@ def train(
         typer.Option(
             metavar="FILE",
             rich_help_panel=IMAGES,
-            help="Part of the pictures that counts: polygons (JSON) or a mask picture, white where it does.",
+            help="Part of the pictures that counts: polygons (JSON, see 'invad roi draw') or a mask "
+            "picture, white where it does.",
         ),
     ] = None,
     strict: StrictOption = False,

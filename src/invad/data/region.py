@@ -35,7 +35,7 @@ MOST_POINTS = 200_000
 REACHED = 1e-6
 """Share of an input pixel; less of an ignored pixel in it is rounding."""
 
-ADVICE = "see docs/regions.md for the form of a region"
+ADVICE = "'invad roi draw IMAGE --to FILE.html' makes one"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,12 +1,9 @@
 """One service and one browser for all tests of the pages."""
 
 import base64
-import os
-import shutil
 
 import pytest
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 WAIT_MS = 30_000
 
 
@@ -15,19 +12,6 @@ def site(start, tmp_path_factory):
     """A service with keys. `site.http()` asks as a program, `site.url` is its address."""
     options = ("--audit-share", "1", "--notice-every", "1000")  # so that drift is seen within a test
     return start(tmp_path_factory.mktemp("pages") / "line", *options)
-
-
-@pytest.fixture(scope="session")
-def browser():
-    """Debian's chromium."""
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright, of invad[test]")
-    if CHROMIUM is None:
-        pytest.skip("needs a browser, such as Debian's chromium")
-    options = ["--no-sandbox"] if os.getuid() == 0 else []
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=[*options, "--disable-gpu"])
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="session")
