@@ -176,6 +176,59 @@ def detector(good_parts, tiny_preset, make_backbone):
 
 
 @pytest.fixture(scope="session")
+def draw_cloth():
+    """draw_cloth(seed, spot=None): uint8 120 x 160 x 3, a weave with noise, perhaps a spot of 8 pixels at
+    (top, left)."""
+
+    def picture(seed, spot=None):
+        rng = np.random.default_rng(seed)
+        y, x = np.mgrid[:120, :160]
+        grey = 110 + 20 * np.sin(x / 6) + 20 * np.sin(y / 7) + rng.normal(0, 5, (120, 160))
+        if spot is not None:
+            top, left = spot
+            grey[top : top + 8, left : left + 8] = 255 * rng.random((8, 8))
+        return np.repeat(grey.clip(0, 255).round().astype(np.uint8)[..., None], 3, axis=2)
+
+    return picture
+
+
+@pytest.fixture(scope="session")
+def cloth(draw_cloth, tmp_path_factory):
+    """A folder: train/good with 20 pictures, test/good and test/spot with 4 each."""
+    root = tmp_path_factory.mktemp("cloth")
+    for part, first, count in (("train/good", 0, 20), ("test/good", 100, 4), ("test/spot", 200, 4)):
+        (root / part).mkdir(parents=True)
+        for seed in range(first, first + count):
+            spot = (40, 10 + 30 * (seed - 200)) if "spot" in part else None
+            Image.fromarray(draw_cloth(seed, spot)).save(root / part / f"{seed}.png")
+            if spot is not None:
+                mask = np.zeros((120, 160), np.uint8)
+                mask[spot[0] : spot[0] + 8, spot[1] : spot[1] + 8] = 255
+                (root / "ground_truth/spot").mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask).save(root / "ground_truth/spot" / f"{seed}_mask.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def tile_preset(tiny_preset):
+    """Without a network and a fine grid: what tiles of 64 pixels need to be told apart."""
+    from invad.diffusion.empirical import EmpiricalConfig
+
+    known = EmpiricalConfig(cells=200)
+    return replace(tiny_preset, denoiser=None, empirical=known, fine=None, top_fractions=None)
+
+
+@pytest.fixture(scope="session")
+def tiled_detector(cloth, tile_preset, make_backbone):
+    """Of tiles of 64 pixels, fitted on `cloth`. Not to be calibrated."""
+    from invad import TiledDetector, Tiling
+
+    return TiledDetector.fit(
+        cloth, tiling=Tiling(tile_px=64), preset=tile_preset, backbone=make_backbone(), device="cpu"
+    )
+
+
+@pytest.fixture(scope="session")
 def short_detector(good_parts, tiny_preset, make_backbone):
     """As `detector`, but of one size, one level and one grid: half the graph, for what any graph shows."""
     from invad.detector.detector import Detector

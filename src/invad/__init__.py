@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from invad.data.check import check_dataset
     from invad.data.datasets import load_dataset
     from invad.data.layouts.base import Dataset
+    from invad.data.tiling import Tiling
     from invad.detector.detector import Detector
+    from invad.detector.tiled import TiledDetector
     from invad.evaluation.evaluate import evaluate
     from invad.model.settings import PRESETS, Preset
     from invad.scoring.defects import Defect
@@ -39,6 +41,8 @@ _LAZY = {
     "Preset": "invad.model.settings",
     "Rates": "invad.scoring.rates",
     "Scale": "invad.scoring.scale",
+    "TiledDetector": "invad.detector.tiled",
+    "Tiling": "invad.data.tiling",
     "check_dataset": "invad.data.check",
     "evaluate": "invad.evaluation.evaluate",
     "load_dataset": "invad.data.datasets",
@@ -60,6 +64,8 @@ __all__ = [
     "Rates",
     "Sample",
     "Scale",
+    "TiledDetector",
+    "Tiling",
     "TrainingError",
     "WeightsError",
     "__version__",

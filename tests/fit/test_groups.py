@@ -24,13 +24,13 @@ def job(monkeypatch):
             trained.append(set(index.tolist()))
             return None, 0.0
 
-        monkeypatch.setattr(module._Job, "train", train)
-        monkeypatch.setattr(module._Job, "read", lambda self, model, index: torch.zeros(len(index), 1))
+        monkeypatch.setattr(module.Job, "train", train)
+        monkeypatch.setattr(module.Job, "read", lambda self, model, index: torch.zeros(len(index), 1))
         samples = tuple(Sample(path=Path(f"{i}.png"), category="a") for i in range(len(groups)))
         features = SimpleNamespace(samples=samples, pixels=tuple(map(str, range(len(groups)))))
         preset = PRESETS["fast"]
         settings = replace(preset, train=replace(preset.train, seed=seed))
-        return module._Job(None, settings, features, groups, Run()), trained
+        return module.Job(None, settings, features, groups, Run()), trained
 
     return make
 

@@ -18,7 +18,7 @@ pytest.importorskip("onnxruntime", reason="exporting needs invad[onnx]")
         (lambda b: (b / "bundle.json").write_text("{"), "bundle.json: unreadable"),
         (
             lambda b: (b / "bundle.json").write_text(
-                (b / "bundle.json").read_text().replace('"format_version": 1', '"format_version": 9')
+                (b / "bundle.json").read_text().replace('"format_version": 2', '"format_version": 9')
             ),
             "bundle format 9",
         ),

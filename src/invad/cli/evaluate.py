@@ -27,7 +27,7 @@ from invad.cli.voice import Voice
 from invad.errors import ConfigError
 
 if TYPE_CHECKING:
-    from invad.detector.detector import Detector
+    from invad.detector.opening import Trained
     from invad.evaluation.evaluate import Evaluation
 
 COLUMNS = {
@@ -96,10 +96,10 @@ def evaluate(
     table = None if defects is None else DefectTable(defects, lengths, head, videos=False)
     with observing(voice.err) as observer:
         from invad.data.datasets import not_taken, read_dataset, selected
-        from invad.detector.detector import Detector
+        from invad.detector.opening import open_model
         from invad.evaluation.evaluate import evaluate as measure
 
-        detector = Detector.load(model, device=device)
+        detector = open_model(model, device)
         whole = read_dataset(data, layout=layout, split=split)
         for line in not_taken(whole):
             observer.note(line)
@@ -143,7 +143,7 @@ def _table(table: DefectTable, evaluation: "Evaluation") -> None:
     file.close(whole=True)
 
 
-def _report(path: Path, model: Path, data: Path, detector: "Detector", evaluation: "Evaluation") -> None:
+def _report(path: Path, model: Path, data: Path, detector: "Trained", evaluation: "Evaluation") -> None:
     from invad.evaluation.evaluate import describe
     from invad.report import write_report
 

@@ -106,7 +106,7 @@ def export(
     """
     voice = Voice(json)
     from invad.data.listing import survey
-    from invad.detector.detector import Detector
+    from invad.detector.opening import open_model
     from invad.export import ExportConfig
     from invad.export import export as write
 
@@ -122,7 +122,7 @@ def export(
     )
     if calibration is not None:
         voice.warn(*survey(calibration).in_words())
-    content, certificate = write(Detector.load(model, device="cpu"), output, config)
+    content, certificate = write(open_model(model, "cpu"), output, config)
     _say(voice, certificate)
     voice.say(f"Bundle: {output}", f"Next: invad predict {output} IMAGES, or invad verify {output}")
     if layout == EXPORT_LAYOUTS[1]:

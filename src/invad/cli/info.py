@@ -9,8 +9,9 @@ from invad.records import Hw
 from invad.scoring.rates import POOLED
 
 if TYPE_CHECKING:
-    from invad.detector.detector import Detector
+    from invad.detector.opening import Trained
     from invad.runtime.bundle import ExportInfo
+    from invad.runtime.fusing import Tiled
     from invad.scoring.calibration import Calibration
 
 
@@ -22,10 +23,10 @@ def info(model: BundleArgument, json: JsonOption = None) -> None:
     if is_bundle(model):
         _say_bundle(voice, model)
         return
-    from invad.detector.detector import Detector
+    from invad.detector.opening import open_model
     from invad.detector.promise import normals_in_words, promise
 
-    detector = Detector.load(model, device="cpu")
+    detector = open_model(model, "cpu")
     made, pooled = detector.info, detector.calibrations[POOLED]
     review, bad = pooled.score_limits()
     voice.facts(
@@ -39,6 +40,7 @@ def info(model: BundleArgument, json: JsonOption = None) -> None:
             "bad above": f"score {bad:.4g}, for {pooled.rates.bad:.2%} of good images",
             "what the limits keep": promise(detector.calibrations),
             "input": "{} x {} pixels, grid {} x {}".format(*made.input_hw, *made.grid_hw),
+            **_tiles(made.tiles),
             "backbone": f"{made.settings.backbone} ({made.backbone_source}); {made.backbone_licence}",
             "parameters": f"{_count(detector):,}",
             "content hash": detector.content_hash,
@@ -52,7 +54,7 @@ def _say_bundle(voice: Voice, folder: Path) -> None:
     from invad.runtime.bundle import read_bundle
 
     made, content_hash = read_bundle(folder)
-    pooled = made.calibrations[POOLED]
+    pooled = _of_pictures(made)[POOLED]
     review, bad = pooled.score_limits()
     voice.facts(
         {
@@ -65,6 +67,7 @@ def _say_bundle(voice: Voice, folder: Path) -> None:
             "review above": f"score {review:.4g}, for {pooled.rates.review:.2%} of good images",
             "bad above": f"score {bad:.4g}, for {pooled.rates.bad:.2%} of good images",
             "input": "{} x {} pixels, grid {} x {}".format(*made.input_hw, *made.grid_hw),
+            **_tiles(made.tiles),
             "backbone": f"{made.backbone}; {made.backbone_licence}",
             "parameters": f"{made.parameters:,}",
             "model's hash": made.model_hash or "never saved",
@@ -80,20 +83,47 @@ def _plain(made: "ExportInfo") -> dict[str, Any]:
 
     plain = asdict(made)
     del plain["calibrations"]
-    limits = {name: _limits(calibration) for name, calibration in made.calibrations.items()}
+    plain["tiles"] = _plain_tiles(made.tiles)
+    limits = {name: _limits(calibration) for name, calibration in _of_pictures(made).items()}
     return {**plain, "calibration": limits.pop(POOLED), "categories": limits}
+
+
+def _of_pictures(made: "ExportInfo") -> "dict[str, Calibration]":
+    return made.calibrations if made.tiles is None else made.tiles.calibrations
+
+
+def _tiles(tiles: "Tiled | None") -> dict[str, str]:
+    if tiles is None:
+        return {}
+    tiling = tiles.tiling
+    where = (
+        ""
+        if tiling.picture_hw is None
+        else " of pictures of {} x {} (height x width)".format(*tiling.picture_hw)
+    )
+    return {
+        "tiles": f"{tiling.tile_px} pixels, cells of {tiling.tile_px / max(tiles.grid_hw):.0f}, "
+        f"overlapping by {tiling.overlap:.0%}, positions {tiling.positions}{where}"
+    }
+
+
+def _plain_tiles(tiles: "Tiled | None") -> dict[str, Any] | None:
+    from invad.system.plain import to_plain
+
+    return None if tiles is None else to_plain(tiles.tiling)
 
 
 def _size(size_hw: Hw | None) -> str:
     return "of any size" if size_hw is None else "{} x {} pixels (height x width)".format(*size_hw)
 
 
-def _described(detector: "Detector", model: str) -> dict[str, Any]:
+def _described(detector: "Trained", model: str) -> dict[str, Any]:
     from invad.detector.promise import promise
     from invad.system.plain import to_plain
 
     told = to_plain(detector.info)
     del told["fit"]["trained"]  # digests, which tell people nothing
+    told["tiles"] = _plain_tiles(detector.info.tiles)
     own = sorted(name for name in detector.calibrations if name != POOLED)
     return {
         "model": model,
@@ -118,12 +148,14 @@ def _limits(calibration: "Calibration") -> dict[str, Any]:
     }
 
 
-def _seed(detector: "Detector") -> int:
+def _seed(detector: "Trained") -> int:
     return detector.info.settings.train.seed
 
 
-def _count(detector: "Detector") -> int:
-    model = detector.model
+def _count(detector: "Trained") -> int:
+    from invad.detector.tiled import TiledDetector
+
+    model = (detector.inside if isinstance(detector, TiledDetector) else detector).model
     networks = (
         [model.extract.backbone] if model.denoiser is None else [model.extract.backbone, model.denoiser]
     )

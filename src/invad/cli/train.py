@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,7 +34,16 @@ from invad.cli.options import (
     split_names,
 )
 from invad.cli.progress import ending_when_interrupted, observing
+from invad.cli.tiling import (
+    PositionsOption,
+    SmallestDefectOption,
+    TileOption,
+    TileScaleOption,
+    asked,
+    chosen,
+)
 from invad.cli.voice import Voice
+from invad.errors import ConfigError
 from invad.fit.launch import launched
 from invad.fit.tracking import check_trackers, tracking
 from invad.observer import NO_RECORD, Recorder
@@ -41,7 +51,7 @@ from invad.scoring.rates import Rates
 
 if TYPE_CHECKING:
     from invad.data.layouts.base import Dataset
-    from invad.detector.detector import Detector
+    from invad.detector.opening import Trained
     from invad.fit.distributed import Workers
 
 RECORDS = "Records and repetition"
@@ -84,6 +94,10 @@ def train(
         ),
     ] = None,
     strict: StrictOption = False,
+    smallest_defect: SmallestDefectOption = None,
+    tile: TileOption = None,
+    positions: PositionsOption = "shared",
+    scale: TileScaleOption = None,
     backbone: BackboneOption = None,
     weights: WeightsOption = None,
     cache: Annotated[
@@ -144,6 +158,9 @@ def train(
     result. Started by torchrun or accelerate launch, the processes share the work.
     """
     rates = Rates(review=review_rate, bad=false_alarm_rate)
+    wanted = asked(smallest_defect, tile, positions, scale)
+    if wanted is not None and roi is not None:
+        raise ConfigError("--roi goes with whole pictures; leave --smallest-defect and --tile away")
     voice = Voice(json)
     trackers = split_names(track) or ()
     check_trackers(trackers)
@@ -173,6 +190,7 @@ def train(
         from invad.data.region import read_region
         from invad.detector.detector import Detector
         from invad.detector.promise import promise
+        from invad.detector.tiled import TiledDetector
         from invad.fit.distributed import Solo
         from invad.fit.run import Run
         from invad.fit.training import Execution
@@ -183,8 +201,17 @@ def train(
         samples = dataset.train if group_by is None else grouped(dataset.train, group_by, data)
         for line in (*not_taken(whole), *_untrained(dataset)):
             observer.note(line)
-        net = preset_named(preset).load_backbone(backbone, weights) if weights is not None else backbone
-        detector = Detector.fit(
+        settings, tiling = preset_named(preset), None
+        net = settings.load_backbone(backbone, weights) if weights or wanted else backbone
+        if wanted is not None and not isinstance(net, str | None):
+            tiling = chosen(wanted, samples, settings, net, observer)
+        region = None if roi is None else read_region(roi)
+        fit = (
+            partial(Detector.fit, region=region)
+            if tiling is None
+            else partial(TiledDetector.fit, tiling=tiling)
+        )
+        detector = fit(
             samples,
             preset=preset,
             backbone=net,
@@ -192,7 +219,6 @@ def train(
             batch=batch,
             seed=seed,
             rates=rates,
-            region=None if roi is None else read_region(roi),
             strict=strict,
             device=device,
             run=Run(
@@ -264,7 +290,7 @@ def _closing_lines(result: dict[str, Any], kept: str) -> list[str]:
     ]
 
 
-def summary(detector: "Detector", output: Path) -> dict[str, Any]:
+def summary(detector: "Trained", output: Path) -> dict[str, Any]:
     """What `--json` says of a training."""
     from invad.detector.promise import promise
     from invad.system.plain import to_plain

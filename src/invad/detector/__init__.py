@@ -1,4 +1,4 @@
 """The page a newcomer reads first: one image in, one decision out; and the folder a detector is kept in.
 
-Order of imports: folder, kept, parts, promise, card, calibrating, detector, opening.
+Order of imports: folder, kept, parts, promise, card, calibrating, detector, tile_limits, tiled, opening.
 """

@@ -43,7 +43,8 @@ def model_card(
     )
     table = "\n".join(["", "| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items()), "", ""])
     listed = "".join(f"- {line}\n" for line in warnings)
-    return HEAD + made + table + FOOT + (f"\n{listed}" if listed else "") + USE
+    use = USE if info.tiles is None else USE.replace("Detector", "TiledDetector")
+    return HEAD + made + table + FOOT + (f"\n{listed}" if listed else "") + use
 
 
 def _training_rows(info: DetectorInfo) -> dict[str, str]:
@@ -58,9 +59,19 @@ def _training_rows(info: DetectorInfo) -> dict[str, str]:
         "skipped as unreadable": str(len(fit.skipped)),
         "copies, counted once": str(len(fit.copies)),
         "input": f"{_size(info.input_hw)} pixels (height x width), grid {_size(info.grid_hw)}",
+        **_tile_rows(info),
         "16-bit window": f"{info.window[0]:.4f} to {info.window[1]:.4f} of full scale",
         "training": trained,
         "backbone": f"{settings.backbone} ({info.backbone_source}), licence: {info.backbone_licence}",
+    }
+
+
+def _tile_rows(info: DetectorInfo) -> dict[str, str]:
+    if info.tiles is None:
+        return {}
+    tiling = info.tiles.tiling
+    return {
+        "tiles": f"{tiling.tile_px} pixels, overlapping by {tiling.overlap:.0%}, positions {tiling.positions}"
     }
 
 

@@ -6,7 +6,6 @@ pixels -> features -> norms of predicted noise -> z-scores against held-out norm
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,8 +22,8 @@ from invad.data.region import Region, cut, framed
 from invad.detector import calibrating
 from invad.detector.card import model_card
 from invad.detector.kept import Kept, keep, maps_of
-from invad.detector.parts import DetectorInfo, Parts, load_parts, save_parts
-from invad.errors import DataError, NotCalibratedError
+from invad.detector.parts import DetectorInfo, Parts, described, load_parts, now, save_parts
+from invad.errors import ArtifactError, DataError, NotCalibratedError
 from invad.fit.fit import fit
 from invad.fit.plan import mean_pictures
 from invad.fit.run import Run
@@ -76,11 +75,15 @@ class Detector(Predictor):
     def judge(self, pixels: Sequence[Pixels], category: str | None = None) -> list[Prediction]:
         """Predictions of decoded images of one input size, which pass the networks together."""
         self._require_calibrated()
+        maps_BLhw = self.read_many(pixels)
+        return self.predictions(maps_BLhw, [(one.shape[0], one.shape[1]) for one in pixels], category)
+
+    def read_many(self, pixels: Sequence[Pixels]) -> torch.Tensor:
+        """Norm maps B x L x h x w of images of one input size, before any comparison with normals."""
         extract = self.model.extract
         x_B3HW = torch.stack([extract.preprocess(one) for one in pixels])  # window, one resize
         z_BChw = extract.features(x_B3HW)  # frozen backbone, maps brought to one grid
-        maps_BLhw = self.model.read_batch(z_BChw)  # length of the predicted noise of each cell
-        return self.predictions(maps_BLhw, [(one.shape[0], one.shape[1]) for one in pixels], category)
+        return self.model.read_batch(z_BChw)  # length of the predicted noise of each cell
 
     def predictions(
         self, maps_BLhw: torch.Tensor, sizes_hw: Sequence[Hw], category: str | None = None
@@ -118,6 +121,11 @@ class Detector(Predictor):
         inspected = self.model.extract.inspected
         return None if inspected is None else inspected.inside_HW.numpy()
 
+    def cell_maps(self, pixels: Sequence[Pixels], categories: Sequence[str]) -> list[NDArray[np.float32]]:
+        """Anomaly maps h x w on the grid, each by the statistics of a category, all in one run."""
+        maps_BLhw = self.read_many(pixels)
+        return [self.score(maps_Lhw, own)[1] for maps_Lhw, own in zip(maps_BLhw, categories, strict=True)]
+
     @property
     def grid_hw(self) -> Hw:
         """Rows and columns of the cells that the model sees an image in."""
@@ -143,6 +151,14 @@ class Detector(Predictor):
         if inspected is None:
             return score, map_hw
         return score, inspected.on_grid(torch.from_numpy(map_hw)[None])[0].numpy()
+
+    def reading(self, pixels: Pixels, category: str | None = None) -> tuple[float, NDArray[np.float32]]:
+        """Score of an image's pixels, and its map on the grid."""
+        return self.score(self.read(pixels), category)
+
+    def frame_for(self, size_hw: Hw) -> Hw:
+        """Height and width in which maps and masks of an image are compared: the model's input."""
+        return self.info.input_hw
 
     # ------------------------------------------------------------------ making one
 
@@ -181,22 +197,8 @@ class Detector(Predictor):
         net = net.freeze().to(run.workers.device or choose_device(device))
         fitted = fit(samples, settings, net, region=region, strict=strict, run=run)
         extract = fitted.model.extract
-        info = DetectorInfo(
-            preset=preset if isinstance(preset, str) else "custom",
-            settings=settings,
-            input_hw=extract.preprocess.input_hw,
-            other_hw=extract.preprocess.other_hw,
-            window=extract.preprocess.window,
-            grid_hw=extract.grid_hw,
-            channels=fitted.model.space.channels,
-            backbone_source=net.info.source,
-            backbone_licence=net.info.licence,
-            backbone_shape=dict(net.info.shape),
-            fit=fitted.record,
-            created=_now(),
-            invad_version=__version__,
-            region=region,
-        )
+        named = preset if isinstance(preset, str) else "custom"
+        info = replace(described(fitted.model, named, fitted.record), region=region)
         kept = keep(
             fitted.held_maps_NLhw,
             fitted.held_categories,
@@ -229,6 +231,13 @@ class Detector(Predictor):
         Raises ArtifactError when it is missing, altered, truncated or too new.
         """
         parts, content_hash = load_parts(Path(folder), choose_device(device), backbone)
+        return cls.of(parts, content_hash, Path(folder))
+
+    @classmethod
+    def of(cls, parts: Parts, content_hash: str, folder: Path) -> "Detector":
+        """From the parts of a model folder. Raises ArtifactError for one of tiles."""
+        if parts.info.tiles is not None:
+            raise ArtifactError(f"{folder}: holds a detector of tiles; read it with TiledDetector.load")
         detector = cls(parts.model, parts.info, parts.stats, parts.calibrations, parts.kept, parts.means)
         detector.content_hash = content_hash
         return detector
@@ -274,7 +283,7 @@ class Detector(Predictor):
             grid_hw=info.grid_hw,
             parameters=sum(p.numel() for p in graph.parameters()),
             model_hash=self.content_hash,
-            created=_now(),
+            created=now(),
             invad_version=__version__,
             calibrations={name: self.calibrations[name] for name in categories(self.calibrations)},
             region=self.region,
@@ -336,7 +345,7 @@ class Detector(Predictor):
         if region is not None:
             self.info = replace(self.info, region=None if region == "none" else region)
         self._take(after, read)
-        self.info = replace(self.info, recalibrated=_now())
+        self.info = replace(self.info, recalibrated=now())
         return self.warnings()
 
     def _looking_at(self, region: Region | Literal["none"], normals: Sequence[Sample]) -> Model:
@@ -383,7 +392,3 @@ class Detector(Predictor):
     def _require_calibrated(self) -> None:
         if POOLED not in self.calibrations:
             raise NotCalibratedError("the detector has seen no held-out normals; calibrate it first")
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")

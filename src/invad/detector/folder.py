@@ -91,12 +91,13 @@ def read_bundle(folder: Path) -> Bundle:
         raise ArtifactError(f"{folder / CONFIG}: no model format number; this is not an invad model")
     if version < OLDEST:
         raise ArtifactError(
-            f"{folder}: model format {version} is older than this invad reads ({OLDEST}); "
+            f"{folder}: model format {version} is older than this invad reads ({OLDEST} to {FORMAT}); "
             "train the model again"
         )
     if version > FORMAT:
         raise ArtifactError(
-            f"{folder}: model format {version} is newer than this invad reads ({FORMAT}); update invad"
+            f"{folder}: model format {version} is newer than this invad reads ({OLDEST} to {FORMAT}); "
+            "update invad"
         )
     files, content = config.pop("files", None), config.pop("content_hash", None)
     if not isinstance(files, dict) or not isinstance(content, str):

@@ -7,9 +7,12 @@ from invad.errors import ConfigError
 
 if TYPE_CHECKING:
     from invad.detector.detector import Detector
+    from invad.detector.tiled import TiledDetector
     from invad.runtime import ExportedDetector
+    from invad.runtime.tiled import TiledPredictor
 
-AnyDetector: TypeAlias = Union["Detector", "ExportedDetector"]
+Trained: TypeAlias = Union["Detector", "TiledDetector"]
+AnyDetector: TypeAlias = Union["Detector", "ExportedDetector", "TiledPredictor"]
 
 AUTO, PYTORCH = "auto", "torch"
 
@@ -30,10 +33,20 @@ def open_detector(folder: Path, engine: str, device: str | None, threads: int | 
             f"engine {engine!r} runs exported bundles and {folder} is none; make one with "
             f"'invad export {folder} --output BUNDLE'"
         )
-    from invad.detector.detector import Detector
-
     if threads is not None:
         import torch
 
         torch.set_num_threads(threads)
-    return Detector.load(folder, device=device)
+    return open_model(folder, device)
+
+
+def open_model(folder: Path, device: str | None) -> Trained:
+    """A trained model, of whole pictures or of tiles. Raises ArtifactError as `Detector.load`."""
+    from invad.detector.detector import Detector
+    from invad.detector.parts import load_parts
+    from invad.detector.tiled import TiledDetector
+    from invad.system.devices import choose_device
+
+    parts, content_hash = load_parts(folder, choose_device(device))
+    made: type[Trained] = Detector if parts.info.tiles is None else TiledDetector
+    return made.of(parts, content_hash, folder)

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from invad._version import __version__
 from invad.backbones.base import Backbone
 from invad.backbones.registry import load_backbone
 from invad.data.preprocess import Preprocess
@@ -23,6 +25,7 @@ from invad.model.reading import FeatureExtractor, FineReader, Model
 from invad.model.settings import Preset
 from invad.model.space import FeatureSpace
 from invad.records import Hw
+from invad.runtime.fusing import Tiled
 from invad.scoring.calibration import Calibration
 from invad.scoring.rates import POOLED
 from invad.scoring.typicality import PositionStats, ScoreStats
@@ -38,7 +41,7 @@ class DetectorInfo:
 
     created, recalibrated: UTC times in ISO 8601; recalibrated is None as long as the calibration is the one
     of the training. backbone_shape: see BackboneInfo. region: the part of the pictures that counts, None
-    where all of it does.
+    where all of it does. tiles: of a model of tiles, which is no model of whole pictures.
     """
 
     preset: str
@@ -56,6 +59,7 @@ class DetectorInfo:
     recalibrated: str | None = None
     invad_version: str
     region: Region | None = None
+    tiles: Tiled | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,3 +238,28 @@ def _calibration(
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+
+
+def described(model: Model, preset: str, record: FitRecord) -> DetectorInfo:
+    """What is saved of a model that was just fitted."""
+    extract, about = model.extract, model.extract.backbone.info
+    return DetectorInfo(
+        preset=preset,
+        settings=model.settings,
+        input_hw=extract.preprocess.input_hw,
+        other_hw=extract.preprocess.other_hw,
+        window=extract.preprocess.window,
+        grid_hw=extract.grid_hw,
+        channels=model.space.channels,
+        backbone_source=about.source,
+        backbone_licence=about.licence,
+        backbone_shape=dict(about.shape),
+        fit=record,
+        created=now(),
+        invad_version=__version__,
+    )
+
+
+def now() -> str:
+    """UTC, in ISO 8601."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")

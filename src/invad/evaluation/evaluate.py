@@ -21,6 +21,7 @@ from invad.data.labelled import Unreadable, judge_labelled
 from invad.data.layouts.base import Dataset
 from invad.data.preprocess import resize_map
 from invad.detector.detector import Detector
+from invad.detector.opening import Trained
 from invad.detector.promise import normals_in_words, promise
 from invad.diffusion.schedule import timesteps
 from invad.errors import ConfigError, DataError
@@ -85,7 +86,7 @@ class _Tested:
 
 
 def evaluate(
-    detector: Detector,
+    detector: Trained,
     data: str | Path | Dataset | Sequence[Sample],
     *,
     protocol: str = "calibrated",
@@ -117,18 +118,21 @@ def evaluate(
     if not samples:
         where = data.root if isinstance(data, Dataset) else "the samples"
         raise DataError(f"{where}: no test images; give a folder with test/good and test/<defect>")
-    unreadable, read, input_hw = Unreadable(), PROTOCOLS[protocol], detector.info.input_hw
+    unreadable, read = Unreadable(), PROTOCOLS[protocol]
 
     def judge(sample: Sample, pixels: NDArray[Any]) -> _Reading:
         return read(detector, pixels, judged_by(detector, sample, pooled))
 
     judged = judge_labelled(samples, judge, unreadable, stage="evaluation", observer=observer, strict=strict)
-    tested = [_Tested(one.sample, one.answer, one.mask(input_hw), one.seconds, one.size_hw) for one in judged]
+    tested = [
+        _Tested(one.sample, one.answer, one.mask(detector.frame_for(one.size_hw)), one.seconds, one.size_hw)
+        for one in judged
+    ]
     readings = [t.reading for t in tested]
     if protocol == "paper":
         readings = _fuse([t.sample for t in tested], readings)
     scored = [
-        _scored(detector, t.sample, reading, judged_by(detector, t.sample, pooled), protocol)
+        _scored(detector, t, reading, judged_by(detector, t.sample, pooled), protocol)
         for t, reading in zip(tested, readings, strict=True)
     ]
     normals = [s for s in scored if not s.sample.is_anomalous]
@@ -158,16 +162,16 @@ def evaluate(
     )
 
 
-def _defects(detector: Detector, tested: _Tested, pooled: bool, scale: Scale | None) -> tuple[Defect, ...]:
+def _defects(detector: Trained, tested: _Tested, pooled: bool, scale: Scale | None) -> tuple[Defect, ...]:
     category = judged_by(detector, tested.sample, pooled)
     review, _ = for_category(detector.calibrations, category).map_limits()
     map_hw = tested.reading.map_hw
     if map_hw.max() <= review:
         return ()  # a map that is made larger has no larger values
-    return defects(resize_map(map_hw, tested.size_hw), review, detector.grid_hw, scale)
+    return defects(resize_map(map_hw, tested.size_hw), review, detector.grid_for(tested.size_hw), scale)
 
 
-def describe(detector: Detector, evaluation: Evaluation) -> dict[str, str]:
+def describe(detector: Trained, evaluation: Evaluation) -> dict[str, str]:
     """What was tested and how, in words, for a report."""
     info, metrics = detector.info, evaluation.metrics
     pooled = detector.calibrations[POOLED]
@@ -194,7 +198,7 @@ def _limits_in_words(metrics: Mapping[str, Any]) -> str:
     return f"of each category; over all categories for {lacking}" if lacking else "of each category"
 
 
-def _map_limits(protocol: str, detector: Detector, scored: Sequence[ScoredSample]) -> tuple[float, float]:
+def _map_limits(protocol: str, detector: Trained, scored: Sequence[ScoredSample]) -> tuple[float, float]:
     """(review, bad) limits of the maps, for their colours."""
     if protocol == "calibrated":
         return for_category(detector.calibrations, None).map_limits()
@@ -204,7 +208,7 @@ def _map_limits(protocol: str, detector: Detector, scored: Sequence[ScoredSample
     return upper_limit(peaks, detector.rates.review), upper_limit(peaks, detector.rates.bad)
 
 
-def judged_by(detector: Detector, sample: Sample, pooled: bool = False) -> str | None:
+def judged_by(detector: Trained, sample: Sample, pooled: bool = False) -> str | None:
     """The category whose calibration judges a sample: its own where there is one, else None, the pooled."""
     try:
         return None if pooled else known_category(detector.calibrations, sample.category) or None
@@ -212,17 +216,19 @@ def judged_by(detector: Detector, sample: Sample, pooled: bool = False) -> str |
         return None
 
 
-def without_own_limits(detector: Detector, samples: Iterable[Sample]) -> list[str]:
+def without_own_limits(detector: Trained, samples: Iterable[Sample]) -> list[str]:
     """Categories that the limits over all categories judge, because the model has none of their own."""
     return sorted({s.category for s in samples if judged_by(detector, s) is None})
 
 
-def _calibrated(detector: Detector, pixels: NDArray[Any], category: str | None) -> _Reading:
-    score, map_hw = detector.score(detector.read(pixels), category)
+def _calibrated(detector: Trained, pixels: NDArray[Any], category: str | None) -> _Reading:
+    score, map_hw = detector.reading(pixels, category)
     return _Reading(map_hw, score, score)
 
 
-def _paper(detector: Detector, pixels: NDArray[Any], category: str | None) -> _Reading:
+def _paper(detector: Trained, pixels: NDArray[Any], category: str | None) -> _Reading:
+    if not isinstance(detector, Detector):
+        raise ConfigError("the paper's protocol knows no tiles; use the protocol calibrated")
     features = detector.model.extract(pixels)
     deciding, _ = detector.score(detector.model.read(features), category)
     map_hw, terms = paper_reading(detector, features)
@@ -250,15 +256,15 @@ def _fuse(samples: Sequence[Sample], readings: Sequence[_Reading]) -> list[_Read
 
 
 def _scored(
-    detector: Detector, sample: Sample, reading: _Reading, category: str | None, protocol: str
+    detector: Trained, tested: _Tested, reading: _Reading, category: str | None, protocol: str
 ) -> ScoredSample:
     calibration = for_category(detector.calibrations, category)
     return ScoredSample(
-        sample=sample,
+        sample=tested.sample,
         score=reading.score,
         p_value=calibration.p_value(reading.deciding),
         decision=calibration.decide(reading.deciding),
-        anomaly_map=resize_map(reading.map_hw, detector.info.input_hw),
+        anomaly_map=resize_map(reading.map_hw, detector.frame_for(tested.size_hw)),
         score_limits=calibration.score_limits() if protocol == "calibrated" else NO_LIMITS,
     )
 
@@ -298,6 +304,6 @@ def _renamed(metrics: Mapping[str, float | None]) -> dict[str, float | None]:
     return {("mad" if k == "mean_ad" else k): v for k, v in metrics.items()}
 
 
-Read = Callable[[Detector, NDArray[Any], str | None], _Reading]
+Read = Callable[[Trained, NDArray[Any], str | None], _Reading]
 
 PROTOCOLS: dict[str, Read] = {"calibrated": _calibrated, "paper": _paper}

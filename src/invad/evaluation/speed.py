@@ -238,6 +238,10 @@ def _subjects(
     if is_bundle(folder):
         for name in _engines(folder, engine):
             exported = load(folder, name, threads=threads, device=device)
+            if not isinstance(exported, ExportedDetector):
+                raise ConfigError(
+                    f"{folder}: cuts pictures into tiles; measure the model with 'invad predict'"
+                )
             yield _Graph(exported), _size(exported.info.size_hw, size_hw, exported.info.input_hw)
         return
     if engine not in (EVERY, EAGER, FOLDED):

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from invad.data.images import read_image
 from invad.data.preprocess import grey_range
-from invad.detector.detector import Detector
+from invad.detector.opening import Trained
 from invad.errors import ArtifactError, ConfigError
 from invad.export import triton
 from invad.export.formats import require, tidy_onnx, traced, write_onnx, write_openvino, write_torch
@@ -29,6 +29,7 @@ from invad.runtime.bundle import CERTIFICATE, ExportInfo, write_bundle
 from invad.runtime.certificate import PROBES, TOLERANCES, Certificate, certify, compare, store_probes
 from invad.runtime.detector import ExportedDetector
 from invad.runtime.engines import AUTO, Options, open_engine, report_nothing
+from invad.runtime.tiled import TiledPredictor, made_whole
 from invad.scoring.rates import POOLED
 
 FORMATS = {"onnx": "model.onnx", "openvino": "model.xml", "torch": "model.pt2"}
@@ -82,7 +83,7 @@ class ExportConfig:
         return "uint16" if self.bits == 16 else "uint8"
 
 
-def export(detector: Detector, output: str | Path, config: ExportConfig) -> tuple[str, Certificate]:
+def export(detector: Trained, output: str | Path, config: ExportConfig) -> tuple[str, Certificate]:
     """Write a bundle; returns its content hash and what the comparison with PyTorch found.
 
     Raises ConfigError for what cannot be had here, ArtifactError when the folder cannot be written or the
@@ -91,6 +92,8 @@ def export(detector: Detector, output: str | Path, config: ExportConfig) -> tupl
     import torch
 
     report_nothing()
+    if isinstance(detector, TiledPredictor) and config.layout == TRITON:
+        raise ConfigError("layout triton: Triton runs one graph of whole pictures, and this model cuts them")
     if config.precision == "int8" and config.format == "torch":
         raise ConfigError("int8 is for onnx and openvino; export torch as fp32 or bf16")
     if config.precision == "int8" and config.calibration is None:
@@ -178,16 +181,17 @@ def _write_graph(
         tidy_onnx(path)
 
 
-def _ask_pytorch(detector: Detector, folder: Path, info: ExportInfo) -> None:
+def _ask_pytorch(detector: Trained, folder: Path, info: ExportInfo) -> None:
     """Every probe by the limits over all categories, and the first one by each category's."""
-    names = write_probes(folder / PROBES, info.size_hw, info.window, info.pixels)
-    cases = [(name, None) for name in names] + [(names[0], c) for c in info.calibrations if c]
+    tiling = None if info.tiles is None else info.tiles.tiling
+    names = write_probes(folder / PROBES, info.size_hw, info.window, info.pixels, tiling)
+    cases = [(name, None) for name in names] + [(names[0], c) for c in detector.calibrations if c]
     told = [(n, detector.predict(read_image(folder / PROBES / n), category=c)) for n, c in cases]
     store_probes(folder, told)
 
 
 def _prove(
-    detector: Detector,
+    detector: Trained,
     folder: Path,
     info: ExportInfo,
     normals: Sequence[NDArray[Any]],
@@ -197,9 +201,10 @@ def _prove(
     allowed = TOLERANCES[info.precision]
     if info.precision == "int8":
         allowed = replace(allowed, changed=config.max_changed)
-    exported = ExportedDetector(info, open_engine(AUTO, info.format, folder / info.graph, Options()))
+    inside = ExportedDetector(info, open_engine(AUTO, info.format, folder / info.graph, Options()))
+    exported = made_whole(inside)
     probes = certify(exported, folder, allowed)
-    n = info.calibrations[POOLED].n
+    n = detector.calibrations[POOLED].n
     rows = [
         compare(f"normal {i}", n, detector.predict(image), exported.predict(image))
         for i, image in enumerate(normals)

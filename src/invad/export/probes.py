@@ -8,10 +8,11 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
+from invad.data.tiling import Tiling
 from invad.records import Hw
 
 # name, height and width where the bundle takes any size, kind
-PROBES = (
+PROBES: tuple[tuple[str, Hw, str], ...] = (
     ("wide.png", (120, 320), "colour"),
     ("tall_grey.png", (192, 128), "grey"),
     ("deep.tif", (150, 170), "colour16"),
@@ -22,17 +23,37 @@ PROBES = (
 )
 
 
+# For a model of tiles: name, height and width in tiles, kind. Each has seams across and along.
+TILED_PROBES = (
+    ("tiles.png", (1.4, 2.2), "colour"),
+    ("tiles_deep.tif", (2.1, 1.3), "colour16"),
+    ("tiles_flat.png", (1.0, 1.5), "flat"),
+)
+
+
 def write_probes(
-    folder: Path, size_hw: Hw | None, window: tuple[float, float], pixels: str | None = None
+    folder: Path,
+    size_hw: Hw | None,
+    window: tuple[float, float],
+    pixels: str | None = None,
+    tiling: Tiling | None = None,
 ) -> list[str]:
     """Write the probes as files; returns their names. All have `size_hw` if it is given.
+
+    tiling: of a model of tiles, whose probes are larger than one.
 
     window: see Preprocess; 16-bit probes reach a little over it on both sides. pixels: uint8 leaves those of
     16 bits away, uint16 draws all with 16.
     """
     folder.mkdir(parents=True)
     names = []
-    for seed, (name, own_hw, kind) in enumerate(PROBES):
+    probes = PROBES
+    if tiling is not None:
+        side, size_hw = tiling.tile_px, tiling.picture_hw
+        probes = tuple(
+            (name, (round(h * side), round(w * side)), kind) for name, (h, w), kind in TILED_PROBES
+        )
+    for seed, (name, own_hw, kind) in enumerate(probes):
         is_deep = kind.endswith("16")
         if pixels == "uint8" and is_deep:
             continue

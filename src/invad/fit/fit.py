@@ -120,7 +120,7 @@ def fit(
         require_pictures(2, features)
         features, together = independent(features, run.observer)
         require_pictures(2, features)
-        job = _Job(extract, settings, features, together, run)
+        job = Job(extract, settings, features, together, run)
         few = len(set(together)) < FEW_GROUPS
         model, maps, held, loss = job.k_fold() if few else job.split()
     categories = [features.samples[i].category for i in held]
@@ -163,14 +163,14 @@ def train_apart(
         require_pictures(4, features)
         features, together = independent(features, run.observer)
         require_pictures(4, features)
-        job = _Job(extract, settings, features, together, run)
+        job = Job(extract, settings, features, together, run)
         kept, held = job.shares()
         model, _ = job.train("denoiser", np.array(kept))
         return model, np.array(features.z_NChw[features.rows[held]])
 
 
 @dataclass(frozen=True, slots=True)
-class _Job:
+class Job:
     extract: FeatureExtractor
     settings: Preset
     features: Features

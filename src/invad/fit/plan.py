@@ -45,10 +45,12 @@ def plan(
     *,
     strict: bool,
     region: Region | None = None,
+    tile_px: int | None = None,
 ) -> FeatureExtractor:
     """Choose input size and 16-bit window from a spread of the images, the grid from the input size.
 
-    region: only images of its frame count. Raises DataError when none of them can be read.
+    region: only images of its frame count. tile_px: side of the tiles that images are
+    cut into, if they are. Raises DataError when none of them can be read.
     """
     sizes: dict[str, list[Hw]] = {}
     windows = []
@@ -62,7 +64,8 @@ def plan(
                 raise
             failed = failed or error
             continue
-        sizes.setdefault(sample.category, []).append((pixels.shape[0], pixels.shape[1]))
+        seen_hw = (pixels.shape[0], pixels.shape[1]) if tile_px is None else (tile_px, tile_px)
+        sizes.setdefault(sample.category, []).append(seen_hw)
         windows.append(_extremes(pixels))
     if not sizes:
         if region is not None and failed is not None:
@@ -71,7 +74,7 @@ def plan(
             f"{samples[0].path.parent if samples else 'data'}: no readable image among the normals; "
             "give a folder of good images"
         )
-    (input_hw, grid_hw), *others = (_sizes(group, settings, backbone) for group in _shapes(sizes))
+    (input_hw, grid_hw), *others = (input_and_grid(group, settings, backbone) for group in _shapes(sizes))
     return FeatureExtractor(
         Preprocess(input_hw, choose_window(windows), tuple(hw for hw, _ in others if hw != input_hw)),
         backbone,
@@ -122,7 +125,7 @@ def _shapes(sizes: Mapping[str, Sequence[Hw]]) -> list[list[Hw]]:
     return sorted(groups, key=len, reverse=True)
 
 
-def _sizes(sizes_hw: Sequence[Hw], settings: Preset, backbone: Backbone) -> tuple[Hw, Hw]:
+def input_and_grid(sizes_hw: Sequence[Hw], settings: Preset, backbone: Backbone) -> tuple[Hw, Hw]:
     """Input size and grid. Where patches and grid do not go together (14 and 16) the patches are the grid."""
     side = settings.area_side or backbone.info.side
     multiple = math.lcm(backbone.size_multiple, settings.grid_stride)

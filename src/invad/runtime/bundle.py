@@ -15,13 +15,16 @@ from typing import Any, Literal
 from invad.data.region import Region
 from invad.errors import ArtifactError, reason
 from invad.records import Hw
+from invad.runtime.fusing import Tiled
 from invad.scoring.calibration import Calibration
 from invad.scoring.rates import POOLED
 from invad.system.digests import file_sha256, plain_sha256
 from invad.system.files import is_file, is_folder, is_there, writing
 from invad.system.plain import from_plain, read_json, to_plain
 
-FORMAT = 1
+FORMAT = 2
+OLDEST = 1
+"""Format that is still read: it lacks sections that change what a bundle says."""
 BUNDLE = "bundle.json"
 CERTIFICATE = "certificate.json"
 PARTIAL = ".partial-"
@@ -40,7 +43,8 @@ class ExportInfo:
     categories. pixels: the one type of pixels that the graph takes, with black and white in it; None where it
     takes float32 levels and their range. region: the part of the pictures that counts, which the graph has in
     it; None where all of it does. preset, backbone, backbone_licence, input_hw, grid_hw, parameters,
-    model_hash: of the model it was made from (model_hash None when that was never saved).
+    model_hash: of the model it was made from (model_hash None when that was never saved). tiles: of a model
+    of tiles, whose calibrations of pictures are in it; the graph then takes tiles.
     """
 
     format: str
@@ -61,6 +65,7 @@ class ExportInfo:
     calibrations: dict[str, Calibration]
     pixels: Literal["uint8", "uint16"] | None = None
     region: Region | None = None
+    tiles: Tiled | None = None
 
 
 def is_bundle(folder: str | Path) -> bool:
@@ -121,13 +126,13 @@ def read_bundle(folder: Path) -> tuple[ExportInfo, str]:
         raise ArtifactError(f"{folder}: {BUNDLE} is missing, this is no complete bundle; {AGAIN}")
     plain = read_json(folder / BUNDLE, ArtifactError, AGAIN)
     version = plain.pop("format_version", None)
-    if type(version) is not int or version != FORMAT:
+    if type(version) is not int or not OLDEST <= version <= FORMAT:
         raise ArtifactError(
-            f"{folder}: bundle format {version!r}, this invad reads {FORMAT}; export the model again or use "
-            "the invad it was made with"
+            f"{folder}: bundle format {version!r}, this invad reads {OLDEST} to {FORMAT}; export the model "
+            "again or use the invad it was made with"
         )
     files, content = plain.pop("files", None), plain.pop("content_hash", None)
-    if not isinstance(files, dict) or content_hash({"format_version": FORMAT, **plain}, files) != content:
+    if not isinstance(files, dict) or content_hash({"format_version": version, **plain}, files) != content:
         raise ArtifactError(f"{folder / BUNDLE}: altered since it was written; {AGAIN}")
     for name, digest in files.items():
         _require_inside(folder, name)

@@ -18,7 +18,9 @@ from invad.records import Decision, Prediction
 from invad.runtime.bundle import AGAIN, CERTIFICATE
 from invad.runtime.detector import ExportedDetector
 from invad.runtime.engines import ENGINES
+from invad.runtime.predictor import Predictor
 from invad.runtime.processor import processor
+from invad.runtime.tiled import TiledPredictor
 from invad.system.plain import from_plain, read_json, read_plain, to_plain
 
 PROBES = "probes"
@@ -166,7 +168,9 @@ class Certificate:
         return dict(_finite({**asdict(self), **dict(zip(SUMMARY, summary, strict=True))}))
 
 
-def certify(detector: ExportedDetector, folder: Path, tolerance: Tolerance | None = None) -> Certificate:
+def certify(
+    detector: ExportedDetector | TiledPredictor, folder: Path, tolerance: Tolerance | None = None
+) -> Certificate:
     """Run the stored probes of a bundle, by its own certificate if no tolerance is given.
 
     Raises ArtifactError when probes or certificate cannot be read.
@@ -185,7 +189,7 @@ def certify(detector: ExportedDetector, folder: Path, tolerance: Tolerance | Non
     )
 
 
-def short_proof(detector: ExportedDetector, folder: Path) -> str | None:
+def short_proof(detector: Predictor, folder: Path) -> str | None:
     """What the engine says otherwise here than where the certificate was made, if anything.
 
     Each stored picture is run once, by the limits over all categories. Its decision has to be the one that
@@ -206,7 +210,7 @@ def short_proof(detector: ExportedDetector, folder: Path) -> str | None:
     return None
 
 
-def made_by(detector: ExportedDetector) -> dict[str, str]:
+def made_by(detector: ExportedDetector | TiledPredictor) -> dict[str, str]:
     """On what a detector's arithmetic depends: fields of Certificate."""
     engine = detector.engine
     return {
@@ -217,7 +221,7 @@ def made_by(detector: ExportedDetector) -> dict[str, str]:
     }
 
 
-def _asked(detector: ExportedDetector, folder: Path, name: str, told: Prediction) -> Comparison:
+def _asked(detector: Predictor, folder: Path, name: str, told: Prediction) -> Comparison:
     actual = detector.predict(read_image(folder / PROBES / name), category=told.category)
     return compare(name, detector.calibrations[told.category or ""].n, told, actual)
 

@@ -71,15 +71,24 @@ class ExportedDetector(Predictor):
 
     def judge(self, pixels: Sequence[NDArray[Any]], category: str | None = None) -> list[Prediction]:
         """Predictions of decoded images of one shape and dtype, all in one run."""
-        count = self.info.batch or len(pixels)
-        filled = [*pixels, *[pixels[-1]] * (count - len(pixels))]
-        number = np.full(count, self.numbers[known_category(self.calibrations, category)], np.int64)
-        if self.info.pixels is None:
-            outputs = self.engine.run(*grey_levels(filled, self.info.window), number)
-        else:
-            outputs = self.engine.run(np.stack(filled), None, number)
+        outputs = self._run(pixels, [known_category(self.calibrations, category)] * len(pixels))
         calibration = for_category(self.calibrations, category)
         return [_prediction(category, outputs, i, calibration) for i in range(len(pixels))]
+
+    def cell_maps(
+        self, pixels: Sequence[NDArray[Any]], categories: Sequence[str]
+    ) -> list[NDArray[np.float32]]:
+        """Anomaly maps on the grid, each by the statistics of a category, all in one run."""
+        return list(self._run(pixels, categories).grid_map[: len(pixels)])
+
+    def _run(self, pixels: Sequence[NDArray[Any]], categories: Sequence[str]) -> Outputs:
+        missing = (self.info.batch or len(pixels)) - len(pixels)
+        filled = [*pixels, *[pixels[-1]] * missing]
+        numbers = [self.numbers[category] for category in categories]
+        number_B = np.array([*numbers, *[numbers[-1]] * missing], np.int64)
+        if self.info.pixels is None:
+            return self.engine.run(*grey_levels(filled, self.info.window), number_B)
+        return self.engine.run(np.stack(filled), None, number_B)
 
 
 def grey_levels(

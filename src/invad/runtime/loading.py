@@ -8,6 +8,8 @@ from invad.runtime.cache import cache_folder, keep, kept, key_of
 from invad.runtime.certificate import made_by, short_proof, stored_certificate
 from invad.runtime.detector import ExportedDetector
 from invad.runtime.engines import AUTO, Options, open_engine
+from invad.runtime.predictor import Predictor
+from invad.runtime.tiled import TiledPredictor, made_whole
 
 
 def load(
@@ -18,7 +20,7 @@ def load(
     streams: int = 1,
     device: str | None = None,
     prove: bool = True,
-) -> ExportedDetector:
+) -> ExportedDetector | TiledPredictor:
     """Read an exported detector and make it ready to run.
 
     engine: onnxruntime, openvino or torch; auto takes the first installed one for this bundle. threads: per
@@ -32,14 +34,15 @@ def load(
     info, content = read_bundle(folder)
     options = Options(threads=threads, streams=streams, device=device, content=content)
     opened = open_engine(engine, info.format, folder / info.graph, options)
-    detector = ExportedDetector(info, opened, content_hash=content, streams=streams)
+    inside = ExportedDetector(info, opened, content_hash=content, streams=streams)
+    detector = made_whole(inside)
     if prove:
-        _prove(detector, folder)
+        _prove(inside, detector, folder)
     return detector
 
 
-def _prove(detector: ExportedDetector, folder: Path) -> None:
-    here = made_by(detector)
+def _prove(inside: ExportedDetector, detector: Predictor, folder: Path) -> None:
+    here = made_by(inside)
     certificate = stored_certificate(folder)
     if here == {name: getattr(certificate, name) for name in here}:
         return

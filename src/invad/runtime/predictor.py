@@ -17,7 +17,7 @@ from invad.data.video import Frame, Seconds, read_video
 from invad.errors import ConfigError, DataError
 from invad.records import Hw, Prediction
 from invad.scoring.calibration import Calibration, for_category, known_category
-from invad.scoring.defects import Defect, defects
+from invad.scoring.defects import Defect, defects, require_map
 from invad.scoring.scale import Scale
 
 Pixels = NDArray[Any]
@@ -48,6 +48,10 @@ class Predictor(ABC):
     @abstractmethod
     def grid_hw(self) -> Hw:
         """Rows and columns of the cells that the model sees an image in."""
+
+    def grid_for(self, size_hw: Hw) -> Hw:
+        """Rows and columns of the cells of an image of this height and width: `grid_hw`, but for tiles."""
+        return self.grid_hw
 
     @abstractmethod
     def kind(self, pixels: Pixels) -> Hashable:
@@ -126,7 +130,9 @@ class Predictor(ABC):
         of the scale.
         """
         review, _ = for_category(self.calibrations, prediction.category).map_limits()
-        return defects(prediction.anomaly_map, review, self.grid_hw, scale)
+        require_map(prediction.anomaly_map)
+        height, width = prediction.anomaly_map.shape
+        return defects(prediction.anomaly_map, review, self.grid_for((height, width)), scale)
 
     def predict_video(
         self,

@@ -173,7 +173,7 @@ class Committer:
         job.map_png = encode_map(prediction.anomaly_map) if map_now else b""
         map_sha256 = sha256(job.map_png).hexdigest() if map_now else ""
         map_kept = map_now and self._keep("map", job.map_png, map_sha256)
-        grid_hw = job.model.detector.grid_hw
+        grid_hw = job.model.detector.grid_for(prediction.anomaly_map.shape[:2])
         found = (
             regions(prediction.anomaly_map, limits.map[0], grid_hw, MOST_REGIONS)
             if peak > limits.map[0]

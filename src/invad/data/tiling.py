@@ -1,0 +1,230 @@
+"""How a large picture is cut into tiles, and how maps of tiles become one map of the picture.
+
+All of it is counted in cells, those of the grid in which a model sees a tile: a picture is a whole number
+of them, and so is a tile's place. Tiles are spread evenly between the borders, all of one size, and nothing
+is padded: a border that is not there would be an anomaly. Where tiles overlap they are blended by raised
+cosines, in which the outermost half cell of a tile, that knows its surroundings on one side alone, counts
+nothing.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from invad.data.preprocess import resize_map
+from invad.errors import ConfigError, DataError
+from invad.records import Hw
+
+OVERVIEW, TILE = "overview", "tile"
+"""Places of the whole picture in one, and of all tiles where they share their statistics."""
+
+LEAST_OVERLAP = 2
+"""Cells: with fewer the outermost cells of two neighbours would meet."""
+
+OVERVIEW_SIDE = 512
+"""Pixels that the shorter side of a reduced picture has at least: twice what a model sees of it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiling:
+    """Into what tiles pictures are cut.
+
+    tile_px: side of a tile in pixels of the picture; cells are fitted to the picture, so that it may be a
+    little more or less. overlap: share of its side that a tile has in common with the next one, at least.
+    positions: `shared` judges all tiles by the same statistics, `each` every place by its own, for parts that
+    lie still. picture_hw: the one size of pictures, with `each` alone.
+    Raises ConfigError for values out of range.
+    """
+
+    tile_px: int
+    overlap: float = 0.25
+    positions: Literal["shared", "each"] = "shared"
+    picture_hw: Hw | None = None
+
+    def __post_init__(self) -> None:
+        if self.tile_px < 16:
+            raise ConfigError(f"tile = {self.tile_px}: give a side in pixels, at least 16")
+        if not 0 <= self.overlap <= 0.5:
+            raise ConfigError(f"overlap = {self.overlap}: give a share from 0 to 0.5")
+        if (self.positions == "each") != (self.picture_hw is not None):
+            raise ConfigError("positions = each needs the one size of pictures, and shared takes any")
+
+    def cut(self, picture_hw: Hw, grid_hw: Hw) -> "Cut":
+        """The tiles of a picture. grid_hw: rows and columns of the cells of a tile.
+
+        Raises DataError for a picture smaller than a tile, and with positions of their own for one of another
+        size.
+        """
+        height, width = picture_hw
+        if self.picture_hw not in (None, picture_hw):
+            own_h, own_w = self.picture_hw or picture_hw
+            raise DataError(
+                f"<array>: {width} x {height} pixels, and this model knows the places of pictures of "
+                f"{own_w} x {own_h} alone; give such, or train with shared positions"
+            )
+        if min(picture_hw) < self.tile_px:
+            raise DataError(
+                f"<array>: {width} x {height} pixels, smaller than a tile of {self.tile_px}; give larger "
+                "pictures, or train with smaller tiles or none"
+            )
+        down, along = (
+            _Axis.of(length, self.tile_px, cells, self.overlap)
+            for length, cells in zip(picture_hw, grid_hw, strict=True)
+        )
+        return Cut(picture_hw, grid_hw, down, along, self.positions)
+
+
+@dataclass(frozen=True, slots=True)
+class _Axis:
+    """One side of a picture: cells across, pixels of a tile, cells that tiles begin at and share."""
+
+    cells: int
+    tile_px: int
+    origins: tuple[int, ...]
+    overlap: int
+
+    @classmethod
+    def of(cls, length: int, tile_px: int, tile: int, share: float) -> "_Axis":
+        cells = max(tile, round(length * tile / tile_px))
+        overlap = min(max(LEAST_OVERLAP, round(share * tile)), tile // 2)
+        return cls(cells, round(length * tile / cells), origins(cells, tile, tile - overlap), overlap)
+
+    def place(self, origin: int, length: int) -> int:
+        """The pixel that a tile begins at."""
+        return min(round(origin * length / self.cells), length - self.tile_px)
+
+    def weights(self, number: int, tile: int) -> NDArray[np.float32]:
+        """What the cells of the tile of this number count: all the same at a border of the picture."""
+        weights = np.ones(tile, np.float32)
+        if self.overlap < LEAST_OVERLAP:
+            return weights
+        rise = np.sin(np.pi / 2 * np.arange(self.overlap) / (self.overlap - 1)) ** 2
+        if number > 0:
+            weights[: self.overlap] *= rise
+        if number < len(self.origins) - 1:
+            weights[tile - self.overlap :] *= rise[::-1]
+        return weights
+
+
+def origins(length: int, tile: int, stride: int) -> tuple[int, ...]:
+    """Where tiles begin that cover a length: spread evenly, no further apart than `stride`."""
+    if length <= tile:
+        return (0,)
+    last = math.ceil((length - tile) / stride)
+    return tuple(round(i * (length - tile) / last) for i in range(last + 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One tile: its row and column among the tiles, and its box in pixels."""
+
+    row: int
+    column: int
+    top: int
+    left: int
+    height: int
+    width: int
+    place: str
+
+    def of(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Its pixels, a view of the picture's."""
+        return pixels[self.top : self.top + self.height, self.left : self.left + self.width]
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The tiles of a picture of one size. grid_hw: cells of a tile."""
+
+    picture_hw: Hw
+    grid_hw: Hw
+    down: _Axis
+    along: _Axis
+    positions: str
+
+    @property
+    def cells_hw(self) -> Hw:
+        """Rows and columns of the cells of the whole picture."""
+        return self.down.cells, self.along.cells
+
+    @property
+    def rows_columns(self) -> tuple[int, int]:
+        """Of tiles."""
+        return len(self.down.origins), len(self.along.origins)
+
+    def __len__(self) -> int:
+        rows, columns = self.rows_columns
+        return rows * columns
+
+    def tiles(self) -> Iterator[Tile]:
+        """All tiles, row by row."""
+        height, width = self.picture_hw
+        for row, top in enumerate(self.down.origins):
+            for column, left in enumerate(self.along.origins):
+                yield Tile(
+                    row,
+                    column,
+                    self.down.place(top, height),
+                    self.along.place(left, width),
+                    self.down.tile_px,
+                    self.along.tile_px,
+                    f"r{row:02d}c{column:02d}" if self.positions == "each" else TILE,
+                )
+
+    def places(self) -> tuple[str, ...]:
+        """Of all tiles in their order, then that of the overview."""
+        return (*(tile.place for tile in self.tiles()), OVERVIEW)
+
+
+class Blend:
+    """The map of a whole picture from those of its tiles, which come in any order; holds cells, no pixels."""
+
+    def __init__(self, cut: Cut) -> None:
+        self.cut = cut
+        self._sum = np.zeros(cut.cells_hw, np.float64)
+        self._weight = np.zeros(cut.cells_hw, np.float64)
+
+    def add(self, tile: Tile, map_hw: NDArray[np.float32]) -> None:
+        """map_hw: of the cells of the tile."""
+        (h, w), cut = self.cut.grid_hw, self.cut
+        top, left = cut.down.origins[tile.row], cut.along.origins[tile.column]
+        weights = np.outer(cut.down.weights(tile.row, h), cut.along.weights(tile.column, w))
+        self._sum[top : top + h, left : left + w] += weights * map_hw
+        self._weight[top : top + h, left : left + w] += weights
+
+    def map(self, overview_hw: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Cells of the whole picture: what the tiles say, or the overview where that is more."""
+        tiles = (self._sum / self._weight).astype(np.float32)
+        return np.maximum(tiles, resize_map(overview_hw, self.cut.cells_hw))
+
+
+def overview(pixels: NDArray[Any]) -> NDArray[Any]:
+    """The whole picture, H x W x 3, made smaller by a whole number where it is large; same type.
+
+    A pixel is the mean of a square of them. Else the whole picture would have to be held as floats.
+    """
+    height, width = pixels.shape[:2]
+    factor = min(height, width) // OVERVIEW_SIDE
+    if factor < 2:
+        return pixels
+    tops, lefts = np.arange(0, height, factor), np.arange(0, width, factor)
+    counts = np.diff(np.append(lefts, width))[:, None]
+    total = np.float64 if pixels.dtype.kind == "f" else np.uint32
+    made = np.empty((len(tops), len(lefts), pixels.shape[2]), pixels.dtype)
+    for row, top in enumerate(tops):
+        strip = pixels[top : top + factor]
+        mean = np.add.reduceat(strip.sum(axis=0, dtype=total), lefts, axis=0) / (len(strip) * counts)
+        made[row] = mean if pixels.dtype.kind == "f" else np.rint(mean)
+    return made
+
+
+def tile_for(defect_px: float, input_hw: Hw, grid_hw: Hw) -> int:
+    """Side of the tile in which the smallest defect, of this many pixels, is about one cell of the grid.
+
+    No smaller than the input of the network: a picture shows nothing between its pixels.
+    """
+    side, cells = max(input_hw), max(grid_hw)
+    return max(side, round(defect_px * cells))

@@ -1,0 +1,172 @@
+"""Statistics and limits of tiles from held-out pictures: each judged by what it did not help to fit."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from invad.data.tiling import OVERVIEW
+from invad.fit.tiles import HeldPicture
+from invad.runtime.fusing import Usual, picture_score, top_mean
+from invad.scoring.calibration import Calibration, folds, numbered
+from invad.scoring.crossfit import CROSS_FITS
+from invad.scoring.rates import POOLED, Rates
+from invad.scoring.typicality import PositionStats, ScoreRule, fit_position_stats, typicality_map
+
+MOST_TILES = 4000
+"""Tiles from which the statistics of one place are taken; more change them by less than they vary."""
+
+SHRINKAGE, SPREAD = 5, 0.25
+"""Tiles that the usual spread of scores counts for, and that spread as a share of their median."""
+
+Maps = list[NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class TileLimits:
+    """stats, calibrations: of the model inside, by place, POOLED among them; the latter are of the worst tile
+    of each picture. places: the scores of tiles. pictures: calibrations by category. hint: what the tiles say
+    of the choice of positions."""
+
+    stats: Mapping[str, PositionStats]
+    calibrations: Mapping[str, Calibration]
+    places: dict[str, Usual]
+    pictures: dict[str, Calibration]
+    hint: str | None
+
+
+def top_cells(rule: ScoreRule, grid_hw: tuple[int, int]) -> int:
+    """Cells that make the score of a tile."""
+    return max(1, round(rule.top_fraction * grid_hw[0] * grid_hw[1]))
+
+
+def fit_tile_limits(
+    held: Sequence[HeldPicture], groups: Sequence[int], rule: ScoreRule, rates: Rates
+) -> TileLimits:
+    """Statistics of tiles and limits of pictures. groups: of each picture; a group is judged as a whole by
+    statistics of the others."""
+    top = top_cells(rule, held[0].cut.grid_hw)
+    categories = [one.sample.category for one in held]
+    parts = list(folds(categories, CROSS_FITS, 0, groups))
+    maps: list[Maps] = [[] for _ in held]
+    for rest, fold in parts:
+        stats = _stats([held[i] for i in rest])
+        for i in fold:
+            maps[i] = _z_maps(held[i], stats, rule)
+    tops = [[top_mean(map_hw, top) for map_hw in own] for own in maps]
+    scores, peaks = [0.0] * len(held), [0.0] * len(held)
+    for rest, fold in parts:
+        places = _usual([held[i] for i in rest], [tops[i] for i in rest])
+        for i in fold:
+            scores[i], whole = picture_score(held[i].cut, maps[i], places, top)
+            peaks[i] = float(whole.max())
+    return TileLimits(
+        _stats(held),
+        _inside(held, maps, tops, groups, rates),
+        _usual(held, tops),
+        {
+            name: _calibration(
+                [
+                    (scores[i], peaks[i], groups[i])
+                    for i in range(len(held))
+                    if name in (POOLED, categories[i])
+                ],
+                rates,
+            )
+            for name in (POOLED, *sorted(set(categories)))
+            if name == POOLED or len({g for g, c in zip(groups, categories, strict=True) if c == name}) > 1
+        },
+        _hint(held, tops),
+    )
+
+
+def _stats(held: Sequence[HeldPicture]) -> dict[str, PositionStats]:
+    """Of the cells of the tiles of each place; where they have a place each, also of all together."""
+    by_place: dict[str, list[torch.Tensor]] = {}
+    for one in held:
+        for place, maps_Lhw in zip(one.cut.places(), one.maps_TLhw, strict=True):
+            by_place.setdefault(place, []).append(maps_Lhw)
+    tiles = [own for place, own in by_place.items() if place != OVERVIEW]
+    by_place[POOLED] = [maps_Lhw for own in tiles for maps_Lhw in own]
+    return {place: fit_position_stats(_some(own)) for place, own in by_place.items()}
+
+
+def _some(maps: Sequence[torch.Tensor]) -> torch.Tensor:
+    step = max(1, -(-len(maps) // MOST_TILES))
+    return torch.stack([*maps[::step]])
+
+
+def _z_maps(one: HeldPicture, stats: Mapping[str, PositionStats], rule: ScoreRule) -> Maps:
+    return [
+        typicality_map(maps_Lhw[None], stats[place], rule.weights, rule.floor)[0].numpy().astype(np.float32)
+        for place, maps_Lhw in zip(one.cut.places(), one.maps_TLhw, strict=True)
+    ]
+
+
+def _usual(held: Sequence[HeldPicture], tops: Sequence[Sequence[float]]) -> dict[str, Usual]:
+    by_place: dict[str, list[float]] = {}
+    for one, own in zip(held, tops, strict=True):
+        for place, score in zip(one.cut.places(), own, strict=True):
+            by_place.setdefault(place, []).append(score)
+    return {place: _one_usual(scores) for place, scores in by_place.items()}
+
+
+def _one_usual(scores: Sequence[float]) -> Usual:
+    """Median and 1.4826 MAD; a few tiles show little of the spread, see `fit_score_stats`."""
+    values = np.asarray(scores)
+    median = float(np.median(values))
+    own = 1.4826 * float(np.median(np.abs(values - median)))
+    square = (len(values) * own**2 + SHRINKAGE * (SPREAD * median) ** 2) / (len(values) + SHRINKAGE)
+    return Usual(median=median, spread=max(square**0.5, 1e-6))
+
+
+def _inside(
+    held: Sequence[HeldPicture],
+    maps: Sequence[Maps],
+    tops: Sequence[Sequence[float]],
+    groups: Sequence[int],
+    rates: Rates,
+) -> dict[str, Calibration]:
+    """By place, of the worst tile of each picture."""
+    rows: dict[str, list[tuple[float, float, int]]] = {POOLED: []}
+    for one, own, scores, group in zip(held, maps, tops, groups, strict=True):
+        worst: dict[str, tuple[float, float]] = {}
+        for place, map_hw, score in zip(one.cut.places(), own, scores, strict=True):
+            before = worst.get(place, (-np.inf, -np.inf))
+            worst[place] = max(before[0], score), max(before[1], float(map_hw.max()))
+        for place, (score, peak) in worst.items():
+            rows.setdefault(place, []).append((score, peak, group))
+        tiles = [found for place, found in worst.items() if place != OVERVIEW]
+        rows[POOLED].append((max(s for s, _ in tiles), max(p for _, p in tiles), group))
+    return {place: _calibration(own_rows, rates) for place, own_rows in rows.items()}
+
+
+def _calibration(rows: Sequence[tuple[float, float, int]], rates: Rates) -> Calibration:
+    """rows: score, peak and group of each picture. Sorted: what is saved does not tell their order."""
+    numbers = numbered([group for _, _, group in rows])
+    ordered = sorted((score, peak, n) for (score, peak, _), n in zip(rows, numbers, strict=True))
+    return Calibration(
+        scores=tuple(score for score, _, _ in ordered),
+        peaks=tuple(peak for _, peak, _ in ordered),
+        rates=rates,
+        groups=tuple(n for _, _, n in ordered) if len(set(numbers)) < len(numbers) else (),
+    )
+
+
+def _hint(held: Sequence[HeldPicture], tops: Sequence[Sequence[float]]) -> str | None:
+    """Whether positions of their own, or shared ones, would fit the held-out tiles better."""
+    cut = held[0].cut
+    if len(cut) < 2 or any(one.cut.picture_hw != cut.picture_hw for one in held):
+        return None
+    tops_NT = np.array(tops)[:, :-1]
+    medians_T = np.median(tops_NT, axis=0)
+    within = 1.4826 * float(np.median(np.abs(tops_NT - medians_T)))
+    apart = float(np.ptp(medians_T)) / max(within, 1e-9)
+    said = f"the usual scores of tiles of different places lie {apart:.1f} of their spreads apart"
+    if cut.positions == "shared" and apart > 2:
+        return f"{said}: where parts lie still, --positions each may find more"
+    if cut.positions == "each" and apart < 1:
+        return f"{said}: --positions shared would learn more from as many pictures"
+    return None

@@ -1,0 +1,267 @@
+"""A trained detector of large pictures, which it cuts into tiles: made, calibrated, saved and exported."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from invad.backbones.base import Backbone
+from invad.data.content import pixel_digest
+from invad.data.datasets import load_dataset, normal_images
+from invad.data.images import read_image
+from invad.data.tiling import OVERVIEW, Tiling
+from invad.detector import calibrating
+from invad.detector.card import model_card
+from invad.detector.detector import Detector
+from invad.detector.parts import Parts, described, load_parts, now, save_parts
+from invad.detector.tile_limits import TileLimits, fit_tile_limits, top_cells
+from invad.errors import ArtifactError, ConfigError, DataError
+from invad.fit.fit import FitRecord
+from invad.fit.run import Run
+from invad.fit.tiles import HeldPicture, choose_tiling, fit_tiles, read_tiles
+from invad.model.reading import Model
+from invad.model.settings import Preset, preset_named
+from invad.observer import Observer, Silent
+from invad.records import Hw, Sample
+from invad.runtime import ExportedDetector
+from invad.runtime.fusing import Tiled
+from invad.runtime.tiled import TiledPredictor
+from invad.scoring.groups import groups_in_words, require_groups
+from invad.scoring.rates import POOLED, Rates
+from invad.system.devices import choose_device
+from invad.system.waiting import sleep_beside_the_user
+
+DEFAULT_RATES = Rates()
+RUN = Run()
+
+FRAME_PIXELS = 1_000_000
+"""Of the frame in which maps and masks of a test are compared, at most: all of them are held at once."""
+
+
+class TiledDetector(TiledPredictor):
+    """A trained and calibrated detector of tiles. Make one with `TiledDetector.fit` or `TiledDetector.load`.
+
+    detector: of tiles and overviews, which are categories of it.
+    """
+
+    inside: Detector
+
+    def __init__(self, detector: Detector, tiled: Tiled) -> None:
+        super().__init__(detector, tiled)
+        self._doubts: tuple[str, ...] = ()
+
+    # ------------------------------------------------------------------ making one
+
+    @classmethod
+    def fit(
+        cls,
+        data: str | Path | Sequence[Sample],
+        *,
+        smallest_defect: float | None = None,
+        tiling: Tiling | None = None,
+        preset: str | Preset = "standard",
+        backbone: str | Backbone | None = None,
+        steps: int | None = None,
+        batch: int | None = None,
+        seed: int | None = None,
+        rates: Rates = DEFAULT_RATES,
+        strict: bool = False,
+        device: str | None = None,
+        run: Run = RUN,
+    ) -> "TiledDetector":
+        """Train and calibrate on normal pictures.
+
+        smallest_defect: in pixels, from which tiles are chosen for the first picture that can be read (see
+        `choose_tiling`); or tiling itself. The rest is as for `Detector.fit`. Raises as it does, ConfigError
+        also where the whole picture in one shows such a defect already.
+        """
+        sleep_beside_the_user()
+        samples = load_dataset(data).train if isinstance(data, str | Path) else data
+        name = backbone.info.name if isinstance(backbone, Backbone) else backbone
+        settings = preset_named(preset) if isinstance(preset, str) else preset
+        settings = settings.override(backbone=name, steps=steps, batch=batch, seed=seed)
+        # A tile has a map, of which pictures are judged, and needs no score combined from several.
+        settings = replace(settings, top_fractions=None)
+        net = backbone if isinstance(backbone, Backbone) else settings.load_backbone()
+        net = net.freeze().to(run.workers.device or choose_device(device))
+        if tiling is None:
+            tiling = choose_tiling(first_size(samples), settings, net, smallest_defect=smallest_defect)
+        if tiling is None:
+            raise ConfigError("the whole picture shows such a defect already; use Detector.fit")
+        fitted = fit_tiles(samples, tiling, settings, net, strict=strict, run=run)
+        limits = fit_tile_limits(fitted.held, fitted.groups, settings.score_rule, rates)
+        named = preset if isinstance(preset, str) else "custom"
+        detector = cls.made(fitted.model, tiling, limits, fitted.record, named)
+        for warning in (*detector.warnings(), *([limits.hint] if limits.hint else [])):
+            run.observer.note(warning)
+        return detector
+
+    @classmethod
+    def made(
+        cls, model: Model, tiling: Tiling, limits: TileLimits, record: FitRecord, preset: str
+    ) -> "TiledDetector":
+        """From its parts."""
+        info = described(model, preset, record)
+        tiled = Tiled(
+            tiling=tiling,
+            grid_hw=info.grid_hw,
+            top_cells=top_cells(info.settings.score_rule, info.grid_hw),
+            places=limits.places,
+            calibrations=limits.pictures,
+        )
+        detector = cls(Detector(model, info, limits.stats, limits.calibrations), tiled)
+        detector._doubts = tuple(detector._passing().values())
+        return detector
+
+    @classmethod
+    def load(cls, folder: str | Path, *, device: str | None = None) -> "TiledDetector":
+        """Read a saved detector. Raises ArtifactError when it is missing, altered, truncated or of whole
+        pictures."""
+        parts, content_hash = load_parts(Path(folder), choose_device(device))
+        return cls.of(parts, content_hash, Path(folder))
+
+    @classmethod
+    def of(cls, parts: Parts, content_hash: str, folder: Path) -> "TiledDetector":
+        """From the parts of a model folder."""
+        if parts.info.tiles is None:
+            raise ArtifactError(f"{folder}: holds a detector of whole pictures; read it with Detector.load")
+        inside = Detector(parts.model, parts.info, parts.stats, parts.calibrations)
+        detector = cls(inside, parts.info.tiles)
+        detector.content_hash = content_hash
+        return detector
+
+    def save(self, folder: str | Path, card: str = "") -> str:
+        """Write the model folder; returns its content hash. Raises ArtifactError when it cannot be written.
+
+        card: the README.md in place of the one that `model_card` makes.
+        """
+        inside = self.inside
+        info = replace(inside.info, tiles=self.tiled)
+        parts = Parts(info, inside.model, inside.stats, inside.calibrations)
+        card = card or model_card(info, self.calibrations, self.warnings())
+        self.content_hash = save_parts(Path(folder), parts, card)
+        return self.content_hash
+
+    # ------------------------------------------------------------------ using one
+
+    @property
+    def rates(self) -> Rates:
+        """The false-alarm rates that the limits keep."""
+        return self.calibrations[POOLED].rates
+
+    def warnings(self) -> tuple[str, ...]:
+        """What the calibration cannot promise, one line each."""
+        return (*calibrating.warnings_of(self.calibrations), *self._doubts)
+
+    def frame_for(self, size_hw: Hw) -> Hw:
+        """Height and width in which maps and masks of a picture are compared: whole pixels a cell."""
+        rows, columns = self.grid_for(size_hw)
+        scale = max(
+            1, min(self.inside.info.settings.grid_stride, int((FRAME_PIXELS / rows / columns) ** 0.5))
+        )
+        return rows * scale, columns * scale
+
+    def compile(self, *, size_hw: Hw | None = None, low: torch.dtype | None = None) -> ExportedDetector:
+        """The graph of tiles, as `Detector.compile`; its `info` knows how pictures are cut.
+
+        Raises ConfigError for a size: tiles and overviews have several.
+        """
+        if size_hw is not None:
+            raise ConfigError(f"size = {size_hw}: tiles and overviews differ in size; leave the size away")
+        compiled = self.inside.compile(low=low)
+        compiled.info = replace(compiled.info, tiles=self.tiled, model_hash=self.content_hash)
+        return compiled
+
+    # ------------------------------------------------------------------ calibrating one
+
+    def calibrate(
+        self,
+        normals: str | Path | Sequence[Sample] | None = None,
+        *,
+        rates: Rates | None = None,
+        strict: bool = False,
+        observer: Observer | None = None,
+    ) -> tuple[str, ...]:
+        """Fit statistics and limits anew on other normal pictures, as `Detector.calibrate`; returns warnings.
+
+        normals: None for those so far, with other rates. Raises DataError as it does.
+        """
+        observer = observer or Silent()
+        if normals is None:
+            asked = rates or self.rates
+            limits_of = {name: replace(one, rates=asked) for name, one in self.calibrations.items()}
+            self.tiled = replace(self.tiled, calibrations=limits_of)
+            self.calibrations, self.content_hash = limits_of, None
+            return self.warnings()
+        samples = normal_images(normals) if isinstance(normals, str | Path) else normals
+        read: dict[str, HeldPicture] = {}
+
+        def overview_maps(pixels: NDArray[Any]) -> torch.Tensor:
+            # What tells copies from others is the overview; all tiles are kept beside it.
+            cut, maps_TLhw = read_tiles(pixels, self.tiled.tiling, self.inside.model)
+            mark = pixel_digest(pixels)
+            read[mark] = HeldPicture(samples[0], mark, cut, maps_TLhw)
+            return maps_TLhw[-1]
+
+        inside = self.inside
+        given = calibrating.read_normals(samples, overview_maps, strict, observer)
+        given = calibrating.untrained(given, inside.info.fit.trained, observer)
+        used = calibrating.distinct(given, {POOLED: inside.stats[OVERVIEW]}, observer)
+        groups = calibrating.groups_of(used)
+        require_groups(groups)
+        for words in groups_in_words(used.samples, groups):
+            observer.note(words)
+        held = [
+            replace(read[mark], sample=sample) for sample, mark in zip(used.samples, used.pixels, strict=True)
+        ]
+        before = self._passing()
+        limits = fit_tile_limits(held, groups, inside.info.settings.score_rule, rates or self.rates)
+        tiled = replace(self.tiled, places=limits.places, calibrations=limits.pictures)
+        changed = Detector(
+            inside.model, replace(inside.info, recalibrated=now()), limits.stats, limits.calibrations
+        )
+        after = TiledDetector(changed, tiled)._passing()
+        if new := [words for key, words in after.items() if key not in before]:
+            raise DataError(
+                f"with limits learned from these {len(held)} pictures {new[0]}; the model stays as it was. "
+                "Give more good pictures, or train a new model if all look so"
+            )
+        self.inside, self.tiled, self.calibrations = changed, tiled, tiled.calibrations
+        self.content_hash, self._doubts = None, tuple(after.values())
+        return (*self.warnings(), *([limits.hint] if limits.hint else []))
+
+    def _passing(self) -> dict[str, str]:
+        """The controls that are not bad, in words, by name."""
+        passed = {}
+        for name, pixels in self._controls():
+            score, _ = self.reading(pixels)
+            decision = self.calibrations[POOLED].decide(score)
+            if decision != "bad":
+                limit = self.calibrations[POOLED].score_limits()[1]
+                passed[name] = f"{name} would be {decision} (score {score:.3g}, bad above {limit:.3g})"
+        return passed
+
+    def _controls(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
+        """Pictures that are no good part anywhere: of one colour, and of noise."""
+        side = self.tiled.tiling.tile_px
+        h, w = self.tiled.tiling.picture_hw or (side, side)
+        for name, level in calibrating.PLAIN.items():
+            yield name, np.full((h, w, 3), level, np.uint8)
+        yield "a picture of noise", np.random.default_rng(0).integers(0, 256, (h, w, 3), np.uint8)
+
+
+def first_size(samples: Sequence[Sample]) -> Hw:
+    """Height and width of the first picture that can be read. Raises DataError where there is none."""
+    problem: DataError | None = None
+    for sample in samples:
+        try:
+            height, width = read_image(sample.path).shape[:2]
+        except DataError as error:
+            problem = problem or error
+        else:
+            return height, width
+    raise problem or DataError("no picture to choose tiles from; give a folder of good images")

@@ -1,0 +1,61 @@
+"""From the maps of tiles to the map and the score of the picture they were cut from."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from invad.data.tiling import OVERVIEW, Blend, Cut, Tiling
+from invad.records import Hw
+from invad.scoring.calibration import Calibration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usual:
+    """Median and robust spread of the scores of normal tiles of one place."""
+
+    median: float
+    spread: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiled:
+    """What is known of tiles, beside the model that sees them; plain data of `config.json`, `bundle.json`.
+
+    grid_hw: cells of a tile. top_cells: as many cells as make the score of a tile make that of a picture.
+    places: of tiles and the overview. calibrations: of pictures, by category, POOLED among them.
+    """
+
+    tiling: Tiling
+    grid_hw: Hw
+    top_cells: int
+    places: dict[str, Usual]
+    calibrations: dict[str, Calibration]
+
+
+def picture_score(
+    cut: Cut, maps: Sequence[NDArray[np.float32]], places: Mapping[str, Usual], top_cells: int
+) -> tuple[float, NDArray[np.float32]]:
+    """Score and map of a picture from the maps of its tiles and its overview.
+
+    On both, zero is the usual score of a tile and one its spread, and the map is the larger of the two. The
+    score is the mean of as many cells as make the score of one tile: a share of all cells would hide a small
+    defect in a large picture.
+    """
+
+    def standardised(map_hw: NDArray[np.float32], place: str) -> NDArray[np.float32]:
+        usual = places[place]
+        return ((map_hw - np.float32(usual.median)) / np.float32(usual.spread)).astype(np.float32)
+
+    blend = Blend(cut)
+    for tile, map_hw in zip(cut.tiles(), maps, strict=False):
+        blend.add(tile, standardised(map_hw, tile.place))
+    whole = blend.map(standardised(maps[-1], OVERVIEW))
+    return top_mean(whole, top_cells), whole
+
+
+def top_mean(map_hw: NDArray[np.float32], count: int) -> float:
+    """Mean of the `count` largest cells of a map, of all where it has fewer."""
+    cells = map_hw.ravel()
+    return float(np.partition(cells, -count)[-count:].mean()) if count < cells.size else float(cells.mean())

@@ -1,0 +1,145 @@
+"""A detector of tiles over a detector of pictures: large pictures, small defects, one decision for the whole.
+
+Each tile, and the whole picture in one, gets a map from the model inside, which is compared with what tiles
+of its place show when they are normal. The blended map has a score and a calibration of its own, from
+held-out pictures: tiles of one picture are not independent, and the decision is about the picture.
+"""
+
+import os
+from collections.abc import Hashable, Mapping, Sequence
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from invad.data.images import ImageSource, pixel_limit, read_image
+from invad.data.preprocess import resize_map
+from invad.data.tiling import OVERVIEW, Cut, overview
+from invad.errors import ConfigError, DataError
+from invad.records import Hw, Prediction
+from invad.runtime.detector import ExportedDetector
+from invad.runtime.fusing import Tiled, picture_score
+from invad.runtime.predictor import Pixels, Predictor
+from invad.scoring.calibration import Calibration, for_category
+
+BATCH = 8
+"""Tiles of a run, where the model inside takes any number; always the same, so that a score is, too."""
+
+LARGEST = 100_000_000
+"""Pixels of a picture that is cut, unless the environment says otherwise: its map takes 4 bytes each."""
+
+
+class Reader(Protocol):
+    """What a detector of tiles needs of the one inside."""
+
+    def cell_maps(self, pixels: Sequence[Pixels], categories: Sequence[str]) -> list[NDArray[np.float32]]:
+        """Anomaly maps h x w on the model's own grid; pixels: of one size and type, all in one run."""
+        ...
+
+    def group_size(self, batch: int) -> int: ...
+
+
+class TiledPredictor(Predictor):
+    """The same answers as any `Predictor`, of pictures that are cut into tiles."""
+
+    def __init__(
+        self, inside: Reader, tiled: Tiled, *, content_hash: str | None = None, streams: int = 1
+    ) -> None:
+        self.inside, self.tiled = inside, tiled
+        self.calibrations: Mapping[str, Calibration] = tiled.calibrations
+        self.content_hash, self.streams = content_hash, streams
+
+    @property
+    def info(self) -> Any:
+        """That of the detector inside."""
+        return getattr(self.inside, "info", None)
+
+    @property
+    def engine(self) -> Any:
+        """What runs the graph of an exported detector."""
+        return getattr(self.inside, "engine", None)
+
+    @property
+    def grid_hw(self) -> Hw:
+        """Rows and columns of the cells of a tile; `grid_for` has those of a picture."""
+        return self.tiled.grid_hw
+
+    def grid_for(self, size_hw: Hw) -> Hw:
+        """Rows and columns of the cells of a picture of this height and width."""
+        return self.cut(size_hw).cells_hw
+
+    def cut(self, size_hw: Hw) -> Cut:
+        """The tiles of a picture of this size. Raises DataError for one that this model cannot cut."""
+        return self.tiled.tiling.cut(size_hw, self.tiled.grid_hw)
+
+    def decode(self, image: ImageSource) -> Pixels:
+        """Pixels of one picture. Raises DataError, also for one that is too large or too small to be cut."""
+        limit = pixel_limit(LARGEST)
+        pixels = read_image(image, max_pixels=limit)
+        name = os.fspath(image) if isinstance(image, str | os.PathLike) else "<array>"
+        height, width = pixels.shape[:2]
+        if height * width > limit:  # of an array
+            raise DataError(f"{name}: {width} x {height} pixels is over the limit of {limit}; cut it before")
+        try:
+            self.cut((height, width))
+        except DataError as error:
+            raise DataError(str(error).replace("<array>", name, 1)) from None
+        return pixels
+
+    def kind(self, pixels: Pixels) -> Hashable:
+        """Pictures are judged one by one, whatever they are; what shares a run are the tiles of each."""
+        return None
+
+    def group_size(self, batch: int) -> int:
+        """One picture, of which many tiles share a run. Raises ConfigError where the bundle has another."""
+        self.inside.group_size(batch)
+        return 1
+
+    def judge(self, pixels: Sequence[Pixels], category: str | None = None) -> list[Prediction]:
+        """Predictions of decoded pictures, one after the other."""
+        calibration = for_category(self.calibrations, category)
+        predictions = []
+        for one in pixels:
+            score, map_hw = self.reading(one)
+            predictions.append(
+                Prediction(
+                    path=None,
+                    category=category,
+                    score=score,
+                    p_value=calibration.p_value(score),
+                    decision=calibration.decide(score),
+                    anomaly_map=resize_map(map_hw, (one.shape[0], one.shape[1])),
+                )
+            )
+        return predictions
+
+    def reading(self, pixels: Pixels, category: str | None = None) -> tuple[float, NDArray[np.float32]]:
+        """Score, and map on the cells of the whole picture. Pictures of all categories are read alike."""
+        cut = self.cut((pixels.shape[0], pixels.shape[1]))
+        maps = cut_maps(self.inside, pixels, cut)
+        return picture_score(cut, maps, self.tiled.places, self.tiled.top_cells)
+
+
+def cut_maps(inside: Reader, pixels: Pixels, cut: Cut) -> list[NDArray[np.float32]]:
+    """Maps of all tiles of a picture in their order, then that of the overview."""
+    size, maps, tiles = _batch(inside), [], cut.tiles()
+    while batch := list(islice(tiles, size)):
+        maps += inside.cell_maps([tile.of(pixels) for tile in batch], [tile.place for tile in batch])
+    return [*maps, *inside.cell_maps([overview(pixels)], [OVERVIEW])]
+
+
+def _batch(inside: Reader) -> int:
+    try:
+        return inside.group_size(BATCH)
+    except ConfigError:  # of a bundle that runs another number
+        return inside.group_size(1)
+
+
+def made_whole(detector: ExportedDetector) -> ExportedDetector | TiledPredictor:
+    """What a bundle is: the detector of pictures around the one of tiles, where there are tiles."""
+    if detector.info.tiles is None:
+        return detector
+    return TiledPredictor(
+        detector, detector.info.tiles, content_hash=detector.content_hash, streams=detector.streams
+    )

@@ -1,0 +1,121 @@
+"""Where tiles lie, what their cells count, and that nothing of a picture is left out or padded."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from invad.data.tiling import OVERVIEW, TILE, Blend, Tiling, origins, overview, tile_for
+from invad.errors import ConfigError, DataError
+
+TILING = Tiling(tile_px=64)
+
+
+@given(st.integers(1, 400), st.integers(4, 40), st.integers(1, 30))
+def test_tiles_cover_a_length_evenly_and_none_reaches_beyond_it(length, tile, stride):
+    stride = min(stride, tile)
+    starts = origins(length, tile, stride)
+    gaps = np.diff(starts)
+    assert starts[0] == 0
+    if length <= tile:
+        assert starts == (0,)
+        return
+    assert starts[-1] == length - tile
+    assert gaps.min() >= 1
+    assert gaps.max() <= stride  # so that neighbours share at least the overlap
+    assert gaps.max() - gaps.min() <= 1
+
+
+@given(st.integers(64, 700), st.integers(64, 700))
+def test_every_pixel_is_in_a_tile_of_the_one_size_and_every_cell_counts(height, width):
+    cut = TILING.cut((height, width), (16, 16))
+    seen, blend = np.zeros((height, width), bool), Blend(cut)
+    sizes = set()
+    for tile in cut.tiles():
+        part = tile.of(seen)
+        sizes.add(part.shape)
+        part[:] = True
+        blend.add(tile, np.full((16, 16), 3.0, np.float32))
+    assert seen.all()
+    assert len(sizes) == 1
+    low = np.full((16, 16), -1.0, np.float32)
+    np.testing.assert_allclose(blend.map(low), 3.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size_hw", [(3000, 4096), (460, 1130), (64, 64), (100, 65)])
+def test_the_pixels_of_a_tile_are_those_of_its_cells(size_hw):
+    cut = Tiling(tile_px=min(64, *size_hw)).cut(size_hw, (16, 16))
+    rows, columns = cut.cells_hw
+    for tile in cut.tiles():
+        top = cut.down.origins[tile.row] * size_hw[0] / rows
+        left = cut.along.origins[tile.column] * size_hw[1] / columns
+        assert abs(tile.top - top) <= 1
+        assert abs(tile.left - left) <= 1
+        assert abs(tile.height - 16 * size_hw[0] / rows) <= 0.5
+
+
+def test_the_border_of_a_tile_counts_nothing_where_another_tile_sees_it_from_within():
+    cut = TILING.cut((64, 160), (16, 16))
+    assert cut.rows_columns == (1, 3)
+    wrong = np.zeros((16, 16), np.float32)
+    wrong[:, -1] = 1e6  # of the first tile, at its seam
+    blend = Blend(cut)
+    for tile in cut.tiles():
+        blend.add(tile, wrong if tile.column == 0 else np.zeros((16, 16), np.float32))
+    assert blend.map(np.zeros((16, 16), np.float32)).max() == 0
+    wrong = np.zeros((16, 16), np.float32)
+    wrong[:, 0] = 1.0  # at the border of the picture nobody else sees it
+    blend = Blend(cut)
+    for tile in cut.tiles():
+        blend.add(tile, wrong if tile.column == 0 else np.zeros((16, 16), np.float32))
+    np.testing.assert_array_equal(blend.map(np.zeros((16, 16), np.float32))[:, 0], 1)
+
+
+def test_a_map_that_tiles_were_cut_from_comes_back():
+    cut = TILING.cut((200, 300), (16, 16))
+    whole = np.random.default_rng(0).normal(size=cut.cells_hw).astype(np.float32)
+    blend = Blend(cut)
+    for tile in cut.tiles():
+        top, left = cut.down.origins[tile.row], cut.along.origins[tile.column]
+        blend.add(tile, whole[top : top + 16, left : left + 16])
+    np.testing.assert_allclose(blend.map(np.full((16, 16), -9, np.float32)), whole, rtol=1e-5)
+
+
+def test_places():
+    shared = TILING.cut((100, 150), (16, 16))
+    assert set(shared.places()) == {TILE, OVERVIEW}
+    each = Tiling(tile_px=64, positions="each", picture_hw=(100, 150)).cut((100, 150), (16, 16))
+    assert each.places()[:2] == ("r00c00", "r00c01")
+    assert len(set(each.places())) == len(each) + 1
+
+
+def test_a_picture_that_cannot_be_cut_is_refused_in_one_line():
+    with pytest.raises(DataError, match="1130 x 40 pixels, smaller than a tile of 64"):
+        TILING.cut((40, 1130), (16, 16))
+    each = Tiling(tile_px=64, positions="each", picture_hw=(100, 150))
+    with pytest.raises(DataError, match=r"101 x 150 pixels.* of 150 x 100 alone"):
+        each.cut((150, 101), (16, 16))
+    for wrong in ({"tile_px": 8}, {"overlap": 0.6}, {"positions": "each"}):
+        with pytest.raises(ConfigError):
+            Tiling(**{"tile_px": 64, **wrong})
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_an_overview_keeps_the_mean_and_the_type(dtype):
+    rng = np.random.default_rng(0)
+    pixels = (rng.random((1100, 1501, 3)) * (1 if dtype == np.float32 else 250)).astype(dtype)
+    small = overview(pixels)
+    assert small.dtype == dtype
+    assert small.shape == (550, 751, 3)
+    expected = pixels[:2, :2].mean(axis=(0, 1), dtype=np.float64)
+    np.testing.assert_allclose(small[0, 0], expected, atol=0.51 if dtype != np.float32 else 1e-6)
+    # The last column has no second one to be averaged with.
+    last = pixels[:2, 1500].mean(axis=0, dtype=np.float64)
+    np.testing.assert_allclose(small[0, -1], last, atol=0.51 if dtype != np.float32 else 1e-6)
+    assert overview(pixels[:1000]) is not None
+    assert overview(pixels[:1000]).shape == (1000, 1501, 3)
+
+
+def test_the_tile_in_which_a_defect_is_one_cell():
+    assert tile_for(32, (256, 256), (16, 16)) == 512
+    assert tile_for(5, (256, 256), (16, 16)) == 256  # nothing lies between the pixels of a picture

@@ -1,0 +1,185 @@
+"""Pictures in tiles, from training to a bundle: what is learned, kept, measured and proved."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from invad import Detector, Sample, TiledDetector, Tiling, evaluate
+from invad.data.tiling import OVERVIEW, TILE
+from invad.detector.opening import open_model
+from invad.detector.tile_limits import fit_tile_limits
+from invad.errors import ArtifactError, ConfigError, DataError
+from invad.fit.run import Run
+from invad.fit.tiles import choose_tiling, fit_tiles
+from invad.observer import Silent
+from invad.scoring.rates import POOLED, Rates
+
+
+class Notes(Silent):
+    def __init__(self):
+        self.lines = []
+
+    def note(self, line):
+        self.lines.append(line)
+
+
+def test_a_small_defect_anywhere_is_bad_and_a_good_picture_is_not(tiled_detector, draw_cloth):
+    good = tiled_detector.predict([draw_cloth(300 + i) for i in range(4)])
+    assert {one.decision for one in good} <= {"good", "review"}
+    for place in ((0, 0), (40, 60), (112, 152), (60, 44)):
+        found = tiled_detector.predict(draw_cloth(310, spot=place))
+        assert found.decision == "bad"
+        y, x = np.unravel_index(found.anomaly_map.argmax(), found.anomaly_map.shape)
+        assert abs(y - place[0] - 4) <= 16
+        assert abs(x - place[1] - 4) <= 16
+
+
+def test_limits_are_of_pictures_and_not_of_tiles(tiled_detector):
+    assert tiled_detector.calibrations[POOLED].n == 20
+    assert set(tiled_detector.inside.stats) == {POOLED, TILE, OVERVIEW}
+    # A bank does not grow with the tiles of a picture: two kinds of them share it.
+    settings = tiled_detector.inside.info.settings
+    assert len(tiled_detector.inside.model.empirical.bank) <= settings.empirical.cells_for(2)
+
+
+def test_what_was_saved_says_the_same(tiled_detector, draw_cloth, tmp_path):
+    tiled_detector.save(tmp_path / "model")
+    again = open_model(tmp_path / "model", "cpu")
+    assert isinstance(again, TiledDetector)
+    assert again.tiled == tiled_detector.tiled
+    picture = draw_cloth(300, spot=(10, 100))
+    assert again.predict(picture).score == tiled_detector.predict(picture).score
+    assert "TiledDetector.load" in (tmp_path / "model/README.md").read_text()
+    with pytest.raises(ArtifactError, match=r"holds a detector of tiles; read it with TiledDetector\.load"):
+        Detector.load(tmp_path / "model")
+
+
+def test_a_model_of_whole_pictures_is_none_of_tiles(detector, tmp_path):
+    detector.save(tmp_path / "model")
+    with pytest.raises(ArtifactError, match=r"whole pictures; read it with Detector\.load"):
+        TiledDetector.load(tmp_path / "model")
+
+
+def test_a_model_of_the_format_before_tiles_is_read(detector, tmp_path):
+    from invad.runtime.bundle import content_hash
+
+    detector.save(tmp_path / "model")
+    path = tmp_path / "model/config.json"
+    plain = json.loads(path.read_text())
+    files, _ = plain.pop("files"), (plain.pop("content_hash"), plain.pop("format"), plain.pop("tiles"))
+    path.write_text(
+        json.dumps({"format": 5, **plain, "files": files, "content_hash": content_hash(plain, files)})
+    )
+    assert Detector.load(tmp_path / "model").info == detector.info
+
+
+def test_an_evaluation_measures_pixels_in_the_frame_of_the_tiles(tiled_detector, cloth):
+    found = evaluate(tiled_detector, cloth)
+    assert found.metrics["image_auroc"] == 1
+    assert found.metrics["pixel_auroc"] > 0.95
+    assert found.scored[0].anomaly_map.shape == (128, 160)  # 8 x 10 cells of 16 pixels
+    assert [len(own) > 0 for own in found.defects] == [one.sample.is_anomalous for one in found.scored]
+    with pytest.raises(ConfigError, match="knows no tiles"):
+        evaluate(tiled_detector, cloth, protocol="paper")
+
+
+def test_a_bundle_cuts_as_the_model_does(tiled_detector, draw_cloth, tmp_path):
+    pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
+    pytest.importorskip("onnxruntime", reason="exporting needs invad[onnx]")
+    from invad import runtime
+    from invad.export import ExportConfig, export
+    from invad.runtime.certificate import certify
+
+    _, certificate = export(tiled_detector, tmp_path / "bundle", ExportConfig())
+    assert {row.probe for row in certificate.rows} == {"tiles.png", "tiles_deep.tif", "tiles_flat.png"}
+    bundle = runtime.load(tmp_path / "bundle")
+    for picture in (draw_cloth(300), draw_cloth(300, spot=(50, 50))):
+        here, there = tiled_detector.predict(picture), bundle.predict(picture)
+        assert there.score == pytest.approx(here.score, abs=1e-3 * (1 + abs(here.score)))
+        assert (there.decision, there.p_value) == (here.decision, here.p_value)
+        np.testing.assert_allclose(there.anomaly_map, here.anomaly_map, atol=2e-3)
+    assert bundle.grid_for((120, 160)) == tiled_detector.grid_for((120, 160))
+    assert certify(bundle, tmp_path / "bundle").problems == []
+    with pytest.raises(ConfigError, match="layout triton"):
+        export(tiled_detector, tmp_path / "triton", ExportConfig(layout="triton"))
+    with pytest.raises(ConfigError, match="leave the size away"):
+        export(tiled_detector, tmp_path / "sized", ExportConfig(size_hw=(120, 160)))
+
+
+def test_positions_of_their_own_find_what_is_usual_elsewhere(cloth, tile_preset, make_backbone, draw_cloth):
+    tiling = Tiling(tile_px=64, positions="each", picture_hw=(120, 160))
+    detector = TiledDetector.fit(
+        cloth, tiling=tiling, preset=tile_preset, backbone=make_backbone(), device="cpu"
+    )
+    assert len(detector.tiled.places) == len(detector.cut((120, 160))) + 1
+    assert len(detector.inside.model.empirical.bank) <= tile_preset.empirical.cells_for(2)
+    assert detector.predict(draw_cloth(300, spot=(60, 60))).decision == "bad"
+    with pytest.raises(DataError, match="of 160 x 120 alone"):
+        detector.predict(np.zeros((160, 120, 3), np.uint8))
+
+
+def test_tiles_that_differ_by_place_suggest_positions(tiled_detector, cloth, tile_preset, make_backbone):
+    samples = [Sample(path=path, category="cloth") for path in sorted((cloth / "train/good").iterdir())]
+    fitted = fit_tiles(samples, Tiling(tile_px=64), tile_preset, make_backbone())
+    for one in fitted.held:
+        one.maps_TLhw[3] *= 3  # one place that is less typical in every picture
+    limits = fit_tile_limits(fitted.held, fitted.groups, tile_preset.score_rule, Rates())
+    assert "--positions each may find more" in limits.hint
+
+
+def test_other_pictures_calibrate(tiled_detector, draw_cloth, cloth, tmp_path):
+    from PIL import Image
+
+    tiled_detector.save(tmp_path / "model")
+    detector = TiledDetector.load(tmp_path / "model")
+    samples = []
+    for seed in range(400, 412):
+        path = tmp_path / f"{seed}.png"
+        Image.fromarray(draw_cloth(seed) + 20).save(path)
+        samples.append(Sample(path=path, category="cloth"))
+    picture = draw_cloth(500) + 20
+    before = detector.predict(picture).score
+    detector.calibrate(samples, rates=Rates(review=0.2, bad=0.1))
+    assert detector.calibrations[POOLED].n == 12
+    assert detector.rates == Rates(review=0.2, bad=0.1)
+    assert detector.predict(picture).score < before
+    detector.save(tmp_path / "model")
+    assert TiledDetector.load(tmp_path / "model").info.recalibrated is not None
+    with pytest.raises(DataError, match="have the pixels of images that the model was trained on"):
+        detector.calibrate(cloth / "train/good")
+
+
+def test_copies_and_small_pictures_are_named(cloth, tile_preset, make_backbone, tmp_path):
+    from PIL import Image
+
+    folder = tmp_path / "good"
+    shutil.copytree(cloth / "train/good", folder)
+    shutil.copy(folder / "0.png", folder / "copy.png")
+    Image.new("RGB", (60, 200)).save(folder / "small.png")
+    notes = Notes()
+    samples = [Sample(path=path, category="cloth") for path in sorted(folder.iterdir())]
+    fitted = fit_tiles(samples, Tiling(tile_px=64), tile_preset, make_backbone(), run=Run(observer=notes))
+    assert fitted.record.normals == {"cloth": 20}
+    assert [path.rsplit("/")[-1] for path in fitted.record.copies] == ["copy.png"]
+    assert [path.rsplit("/")[-1] for path in fitted.record.skipped] == ["small.png"]
+    assert any("small.png: 60 x 200 pixels, smaller than a tile of 64" in line for line in notes.lines)
+
+
+def test_the_tile_is_chosen_by_the_smallest_defect(tile_preset, make_backbone):
+    settings, backbone = tile_preset, make_backbone()
+
+    def chosen(**asked):
+        return choose_tiling((900, 1200), settings, backbone, **asked)
+
+    assert chosen(smallest_defect=12).tile_px == 64  # 4 x 4 cells of the input's 16 pixels
+    assert chosen(smallest_defect=50).tile_px == 200
+    assert chosen(smallest_defect=250).tile_px == 900
+    assert chosen(smallest_defect=300) is None  # a cell of the whole picture
+    assert chosen(tile=300, each=True) == Tiling(tile_px=300, positions="each", picture_hw=(900, 1200))
+    with pytest.raises(ConfigError, match="tile = 901: larger than the picture of 1200 x 900"):
+        chosen(tile=901)
+    for wrong in ({}, {"tile": 64, "smallest_defect": 3}, {"smallest_defect": 0}):
+        with pytest.raises(ConfigError):
+            chosen(**wrong)
