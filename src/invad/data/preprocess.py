@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 MAX_ASPECT = 4.0
 WINDOW_IMAGES = 64
 WINDOW_MARGIN = 0.05
+STRIP = 64
+"""Rows of a map that are made at a time."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +186,11 @@ def resize_map(map_hw: NDArray[np.float32], size_hw: Hw) -> NDArray[np.float32]:
     map_hw = np.asarray(map_hw, np.float32)
     one = np.float32(1)
     rows = map_hw[top] * (one - down[:, None]) + map_hw[bottom] * down[:, None]
-    result: NDArray[np.float32] = rows[:, left] * (one - along) + rows[:, right] * along
+    result: NDArray[np.float32] = np.empty(size_hw, np.float32)
+    # In strips, which stay in the processor's caches: of a large picture several maps would not be small.
+    for first in range(0, len(rows), STRIP):
+        strip = np.s_[first : first + STRIP]
+        result[strip] = rows[strip][:, left] * (one - along) + rows[strip][:, right] * along
     return result
 
 

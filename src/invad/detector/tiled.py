@@ -149,6 +149,11 @@ class TiledDetector(TiledPredictor):
     # ------------------------------------------------------------------ using one
 
     @property
+    def model(self) -> Model:
+        """The networks that see tiles."""
+        return self.inside.model
+
+    @property
     def rates(self) -> Rates:
         """The false-alarm rates that the limits keep."""
         return self.calibrations[POOLED].rates
