@@ -108,7 +108,9 @@ def one_draw(number: int) -> dict[str, Any]:
         row[rule] = {
             "review_rate": round(float(np.mean([one.decision != "good" for one in good])), 4),
             "n": detector.calibrations[POOLED].n,
-            "image_auroc": image_metrics([*scores, *defective], [0] * len(scores) + [1] * len(bad))["auroc"],
+            "image_auroc": image_metrics([*scores, *defective], [0] * len(scores) + [1] * len(bad))[
+                "image_auroc"
+            ],
             "median_p": round(float(np.median([one.p_value for one in good])), 3),
         }
         if rule != "whole":

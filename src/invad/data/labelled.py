@@ -74,20 +74,21 @@ def judge_labelled(
     observer: Observer,
     masks: bool = True,
     strict: bool = False,
+    decode: Callable[[Path], NDArray[Any]] = read_image,
 ) -> Iterator[Labelled[Answer]]:
     """What `judge` says of each image's pixels, with its mask, in the order of the samples.
 
     A file that cannot be read goes to `unreadable` and is noted: of an image nothing is yielded, of a mask
     only it is missing. Masks in doubt go there, too, for the caller to name. masks: read them. strict: raise
-    the DataError of the first unreadable file. Raises DataError in the end when none of the images, of which
-    there must be some, could be read.
+    the DataError of the first unreadable file. decode: reads an image. Raises DataError in the end when none
+    of the images, of which there must be some, could be read.
     """
     observer.stage(stage, len(samples))
     judged = 0
     for sample in samples:
         started = time.perf_counter()
         try:
-            pixels = read_image(sample.path)
+            pixels = decode(sample.path)
             answer = judge(sample, pixels)
         except DataError as error:
             if strict:

@@ -19,13 +19,15 @@ from numpy.typing import NDArray
 from invad.data.datasets import load_dataset
 from invad.data.labelled import Unreadable, judge_labelled
 from invad.data.layouts.base import Dataset
-from invad.data.preprocess import resize_map
+from invad.data.preprocess import resize_map, resize_mask
+from invad.data.region import cut
 from invad.detector.detector import Detector
 from invad.detector.opening import Trained
 from invad.detector.promise import normals_in_words, promise
 from invad.diffusion.schedule import timesteps
 from invad.errors import ConfigError, DataError
 from invad.evaluation.false_alarms import false_alarms, realised_rate
+from invad.evaluation.inspected import ignored_in_words, left_of
 from invad.metrics.exact import (
     PIXEL_METRICS,
     SEVEN_METRICS,
@@ -104,7 +106,8 @@ def evaluate(
     data: a folder or list as for `load_dataset`, its result, or samples. protocol: a key of PROTOCOLS.
     categories: test only these of a folder. pooled: judge every image by the limits over all categories, as
     `Detector.predict` does without a category. strict: fail on an unreadable image or mask, which otherwise
-    is named in the metrics and passed over. scale: for sizes of defects in millimetres.
+    is named in the metrics and passed over. scale: for sizes of defects in millimetres. With a region of
+    interest only pixels in it count; defective images all of whose defects it ignores are left out and named.
 
     Raises DataError without a readable test image or when something is wrong with the test part of the set,
     ConfigError for an unknown protocol.
@@ -123,11 +126,26 @@ def evaluate(
     def judge(sample: Sample, pixels: NDArray[Any]) -> _Reading:
         return read(detector, pixels, judged_by(detector, sample, pooled))
 
-    judged = judge_labelled(samples, judge, unreadable, stage="evaluation", observer=observer, strict=strict)
-    tested = [
-        _Tested(one.sample, one.answer, one.mask(detector.frame_for(one.size_hw)), one.seconds, one.size_hw)
-        for one in judged
-    ]
+    judged = judge_labelled(
+        samples,
+        judge,
+        unreadable,
+        stage="evaluation",
+        observer=observer,
+        strict=strict,
+        decode=detector.decode,
+    )
+    inside_HW, ignored, without = detector.inside_HW, 0, []
+    tested = []
+    for one in judged:
+        left = left_of(one, inside_HW, detector.frame_for(one.size_hw))
+        ignored += left.ignored
+        if left.counts:
+            tested.append(_Tested(one.sample, one.answer, left.mask, one.seconds, one.size_hw))
+        else:
+            without.append(one.sample.path)
+    if not tested:
+        raise DataError(f"{samples[0].path.parent}: the region of interest ignores all defects of all images")
     readings = [t.reading for t in tested]
     if protocol == "paper":
         readings = _fuse([t.sample for t in tested], readings)
@@ -140,7 +158,7 @@ def evaluate(
     judges = Counter(judged_by(detector, s.sample, pooled) for s in normals)
     counted = [(m, for_category(detector.calibrations, judge).n) for judge, m in judges.items()]
     metrics = {
-        **_summary(scored, [t.mask for t in tested]),
+        **_summary(scored, [t.mask for t in tested], _counted(detector)),
         "false_alarm_rate": realised_rate(of_normals),
         "false_alarms": false_alarms(of_normals, asdict(detector.rates), counted),
         "calibration_n": detector.calibrations[POOLED].n,
@@ -152,6 +170,9 @@ def evaluate(
         "masks_skipped": [str(path) for path in unreadable.masks],
         "warnings": [*detector.warnings(), *unreadable.doubts()],
     }
+    if inside_HW is not None:
+        metrics |= {"defects_ignored": ignored, "images_ignored": [str(path) for path in without]}
+        metrics["warnings"] += filter(None, [ignored_in_words(ignored, without)])
     found = [_defects(detector, t, pooled, scale) for t in tested] if protocol == "calibrated" else []
     return Evaluation(
         metrics=metrics,
@@ -168,7 +189,8 @@ def _defects(detector: Trained, tested: _Tested, pooled: bool, scale: Scale | No
     map_hw = tested.reading.map_hw
     if map_hw.max() <= review:
         return ()  # a map that is made larger has no larger values
-    return defects(resize_map(map_hw, tested.size_hw), review, detector.grid_for(tested.size_hw), scale)
+    map_HW = cut(resize_map(map_hw, tested.size_hw), detector.inside_HW)
+    return defects(map_HW, review, detector.grid_for(tested.size_hw), scale)
 
 
 def describe(detector: Trained, evaluation: Evaluation) -> dict[str, str]:
@@ -259,28 +281,43 @@ def _scored(
     detector: Trained, tested: _Tested, reading: _Reading, category: str | None, protocol: str
 ) -> ScoredSample:
     calibration = for_category(detector.calibrations, category)
+    frame_hw = detector.frame_for(tested.size_hw)
     return ScoredSample(
         sample=tested.sample,
         score=reading.score,
         p_value=calibration.p_value(reading.deciding),
         decision=calibration.decide(reading.deciding),
-        anomaly_map=resize_map(reading.map_hw, detector.frame_for(tested.size_hw)),
+        anomaly_map=cut(resize_map(reading.map_hw, frame_hw), _counted(detector)),
         score_limits=calibration.score_limits() if protocol == "calibrated" else NO_LIMITS,
     )
 
 
-def _summary(scored: Sequence[ScoredSample], masks: Sequence[NDArray[np.bool_] | None]) -> dict[str, Any]:
+def _counted(detector: Trained) -> NDArray[np.bool_] | None:
+    """The pixels that count in the one frame that maps and masks then have; None for all."""
+    if (inside_HW := detector.inside_HW) is None:
+        return None
+    height, width = inside_HW.shape
+    return resize_mask(inside_HW, detector.frame_for((height, width)))
+
+
+def _summary(
+    scored: Sequence[ScoredSample],
+    masks: Sequence[NDArray[np.bool_] | None],
+    inside_HW: NDArray[np.bool_] | None,
+) -> dict[str, Any]:
     rows: dict[str, dict[str, Any]] = {}
     for category in sorted({s.sample.category for s in scored}):
         own = [(s, m) for s, m in zip(scored, masks, strict=True) if s.sample.category == category]
-        rows[category] = _category_row([s for s, _ in own], [m for _, m in own])
+        rows[category] = _category_row([s for s, _ in own], [m for _, m in own], inside_HW)
     mean = mean_over_categories([{k: row[k] for k in SEVEN_METRICS} for row in rows.values()])
     counts = {key: sum(row[key] for row in rows.values()) for key in ("n_normal", "n_anomalous")}
     return {**_renamed(mean), **counts, "categories": rows}
 
 
 def _category_row(
-    scored: Sequence[ScoredSample], masks: Sequence[NDArray[np.bool_] | None]
+    scored: Sequence[ScoredSample],
+    masks: Sequence[NDArray[np.bool_] | None],
+    inside_HW: NDArray[np.bool_] | None,
 ) -> dict[str, Any]:
     labels = np.array([s.sample.is_anomalous for s in scored])
     image = image_metrics(np.array([s.score for s in scored]), labels)
@@ -288,7 +325,7 @@ def _category_row(
     known = [(s.anomaly_map, m) for s, m in zip(scored, masks, strict=True) if m is not None]
     pixel: dict[str, float | None] = dict.fromkeys(PIXEL_METRICS)
     if any(m.any() for _, m in known):
-        pixel = pixel_metrics([a for a, _ in known], [m for _, m in known])
+        pixel = pixel_metrics([a for a, _ in known], [m for _, m in known], inside_HW)
     seven = {**image, **pixel}
     normal = [s.decision for s in scored if not s.sample.is_anomalous]
     return {

@@ -259,8 +259,10 @@ def region_weights(mask_HW: Bools) -> NDArray[np.float64]:
     return weights
 
 
-def _pixel_curve(maps: Sequence[Floats], masks: Sequence[Bools]) -> _Curve | None:
-    """Curve of all pixels of all images, None without an anomalous pixel.
+def _pixel_curve(
+    maps: Sequence[Floats], masks: Sequence[Bools], inside_HW: Bools | None = None
+) -> _Curve | None:
+    """Curve of all pixels of all images, None without an anomalous pixel; see `pixel_metrics`.
 
     Each map is looked at more than once, so a sequence that makes its maps on demand keeps memory small.
     """
@@ -276,15 +278,24 @@ def _pixel_curve(maps: Sequence[Floats], masks: Sequence[Bools]) -> _Curve | Non
             anomalous[a : a + count] = map_HW[mask_HW]
             weights[a : a + count] = region_weights(mask_HW)
             a += count
-    n_normal = sum(mask.size for mask in masks) - n_anomalous
-    return _curve(anomalous, _sorted_normals(maps, masks, np.empty(min(n_normal, PART), dtype)), weights)
+    if inside_HW is None:
+        n_normal = sum(mask.size for mask in masks) - n_anomalous
+    else:
+        n_normal = sum(int(np.count_nonzero(inside_HW & ~mask)) for mask in masks)
+    part = np.empty(min(n_normal, PART), dtype)
+    return _curve(anomalous, _sorted_normals(maps, masks, part, inside_HW), weights)
 
 
-def _sorted_normals(maps: Sequence[Floats], masks: Sequence[Bools], part: Floats) -> Iterator[Floats]:
+def _sorted_normals(
+    maps: Sequence[Floats], masks: Sequence[Bools], part: Floats, inside_HW: Bools | None = None
+) -> Iterator[Floats]:
     """The normal pixels in parts, each sorted in place in the buffer `part`."""
     filled = 0
     for map_HW, mask_HW in zip(maps, masks, strict=True):
-        values = map_HW[~mask_HW] if mask_HW.any() else map_HW.ravel()
+        if inside_HW is not None:
+            values = map_HW[inside_HW & ~mask_HW]
+        else:
+            values = map_HW[~mask_HW] if mask_HW.any() else map_HW.ravel()
         while values.size:
             taken, values = np.split(values, [part.size - filled])
             part[filled : filled + taken.size] = taken
@@ -327,13 +338,14 @@ def image_metrics(scores_N: ArrayLike, labels_N: ArrayLike) -> Metrics:
     return dict(zip(IMAGE_METRICS, (_auroc(curve), _average_precision(curve), _f1_value(curve)), strict=True))
 
 
-def pixel_metrics(maps: Sequence[Floats], masks: Sequence[Bools]) -> Metrics:
+def pixel_metrics(maps: Sequence[Floats], masks: Sequence[Bools], inside_HW: Bools | None = None) -> Metrics:
     """The same three over all pixels of all images and `aupro` at 0.3, keys PIXEL_METRICS, from one sort.
 
     All four are None without an anomalous pixel; AUROC and AUPRO also without a normal pixel.
     Definitions and sources as in `auroc`, `average_precision`, `f1_max`; arguments and errors as in `aupro`.
+    inside_HW: the normal pixels that count, of images of one size; None for all.
     """
-    curve = _pixel_curve(maps, masks)
+    curve = _pixel_curve(maps, masks, inside_HW)
     values = (_auroc(curve), _average_precision(curve), _f1_value(curve), _aupro(curve, PRO_LIMIT))
     return dict(zip(PIXEL_METRICS, values, strict=True))
 

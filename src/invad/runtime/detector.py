@@ -1,6 +1,7 @@
 """An exported detector: the same predictions as `invad.Detector`, by any engine."""
 
 from collections.abc import Hashable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from invad.data.images import ImageSource, read_image
 from invad.data.preprocess import grey_range
-from invad.data.region import require_frame
+from invad.data.region import inside_of, require_frame
 from invad.errors import ConfigError, DataError
 from invad.records import Decision, Hw, Prediction
 from invad.runtime.bundle import ExportInfo
@@ -53,6 +54,11 @@ class ExportedDetector(Predictor):
                 f"{size[1]} x {size[0]} alone; export without --size for images of any size"
             )
         return pixels
+
+    @cached_property
+    def inside_HW(self) -> NDArray[np.bool_] | None:
+        """The pixels that count, H x W in the frame of the region of interest; None where all do."""
+        return None if self.info.region is None else inside_of(self.info.region)
 
     @property
     def grid_hw(self) -> Hw:

@@ -53,6 +53,11 @@ class Predictor(ABC):
         """Rows and columns of the cells of an image of this height and width: `grid_hw`, but for tiles."""
         return self.grid_hw
 
+    @property
+    def inside_HW(self) -> NDArray[np.bool_] | None:
+        """The pixels that count, H x W in the frame of the region of interest; None where all do."""
+        return None
+
     @abstractmethod
     def kind(self, pixels: Pixels) -> Hashable:
         """What images of one run have in common."""
