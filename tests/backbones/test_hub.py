@@ -5,9 +5,9 @@ import pytest
 import torch
 from huggingface_hub import constants
 
-from invad.backbones import hub
 from invad.backbones.hub import cached_weights, require_hub
 from invad.errors import WeightsError
+from invad.system import network
 
 CONFIG = {"hf_hub_id": "timm/net.tag"}
 
@@ -78,7 +78,7 @@ def test_a_server_that_refuses(offline, monkeypatch):
 
 def test_a_network_that_swallows_everything(offline, monkeypatch):
     """As behind a firewall that drops packets, or a name server that is gone."""
-    monkeypatch.setattr(hub, "PATIENCE", 0.2)
+    monkeypatch.setattr(network, "PATIENCE", 0.2)
 
     def wait(*arguments, **options):
         time.sleep(1.0)

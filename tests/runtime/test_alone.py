@@ -124,3 +124,21 @@ def test_the_example_in_cpp(bundle, two_categories, draw, tmp_path):
     assert float(score) == pytest.approx(expected.score, rel=1e-3)
     done = subprocess.run([program, bundle / "model.onnx", tmp_path], capture_output=True, text=True)
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+
+
+def test_a_bundle_is_opened_by_the_module_for_the_hub(bundle, draw, runtime_package, tmp_path):
+    pytest.importorskip("huggingface_hub", reason="needs invad[hub]")
+    Image.fromarray(draw(1)).save(tmp_path / "part.png")
+    code = BLOCKED.partition("from invad.cli")[0] + (
+        "from invad.integrations.hub import HubModel\n"
+        "print(HubModel(sys.argv[1]).open().predict(sys.argv[2]).decision)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(bundle), str(tmp_path / "part.png")],
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(runtime_package), "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stderr == ""
+    assert done.stdout in ("good\n", "review\n", "bad\n")

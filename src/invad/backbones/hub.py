@@ -4,9 +4,6 @@ A PC on a line has no network. The hub's client would try again for most of a mi
 and its time limits can be set only before it is imported; a connection of our own says it at once.
 """
 
-import socket
-import threading
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +12,7 @@ from urllib.parse import urlsplit
 import torch
 
 from invad.errors import WeightsError
-
-PATIENCE = 4.0
-"""Seconds to wait for a connection."""
+from invad.system.network import is_reachable
 
 OFFLINE_WAYS = (
     "offline, use one of: the backbone 'invad-s' (needs nothing); --weights FILE with a checkpoint of this "
@@ -60,29 +55,10 @@ def require_hub(name: str, config: Mapping[str, Any]) -> None:
         )
     if constants.HF_HUB_OFFLINE:
         reason = "HF_HUB_OFFLINE is set"
-    elif url.scheme in urllib.request.getproxies() or _answers(str(url.hostname), url.port or 443):
-        return  # behind a proxy only the client itself can tell
+    elif is_reachable(str(address)):
+        return
     else:
         reason = f"{url.hostname} cannot be reached"
     raise WeightsError(
         f"backbone {name}: its weights are not in the local cache and {reason}; {OFFLINE_WAYS}"
     )
-
-
-def _answers(host: str, port: int) -> bool:
-    answered = threading.Event()
-
-    def connect() -> None:
-        try:
-            socket.create_connection((host, port), timeout=PATIENCE).close()
-            answered.set()
-        except OSError:
-            pass
-        finally:
-            done.set()
-
-    done = threading.Event()
-    # A thread, because looking up a name has no time limit of its own.
-    threading.Thread(target=connect, daemon=True).start()
-    done.wait(PATIENCE)
-    return answered.is_set()
