@@ -17,12 +17,13 @@ SURFACE = {
     "train": "DATA --output --preset --steps --seed --resume --categories --review-rate --false-alarm-rate "
     "--device --json --layout --split --group-by --roi --strict --smallest-defect --tile --positions --scale "
     "--backbone --weights --cache --batch --accumulate --precision --checkpointing --track --deterministic",
-    "evaluate": "MODEL DATA --protocol --report --categories --pooled --device --json --layout --split "
+    "evaluate": "MODEL DATA --protocol --report --csv --categories --pooled --device --json --layout --split "
     "--strict --defects --scale --homography",
     "predict": "MODEL PATH --output --csv --category --fail-on --engine --device --json --strict --every "
     "--events --batch --workers --threads --maps --report --defects --scale --homography --server --station",
     "calibrate": "MODEL NORMALS --false-alarm-rate --review-rate --roi --layout --split --group-by --strict "
     "--device --json",
+    "compare": "A B --report --csv --json",
     "drift": "RESULTS --model --category --reference --evidence --floor --every --csv --json",
     "export": "MODEL --output --format --precision --json --size --batch --calibration --max-changed "
     "--layout --bits",

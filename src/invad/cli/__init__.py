@@ -1,8 +1,9 @@
 """The command line. Each verb is one function; heavy imports are inside it, so that help is quick.
 
 Order of imports: voice, rows, progress, folder, options, former, archive, server, backbones, calibrate, data,
-doctor, drift, defects, evaluate, export, info, recipes, reference, roi, tiling, train, lot, videos, pictures,
-predict, stateless, serve, kept, outputs, users, versions, labels, demo, bench, ablate, benchmark, app.
+compare, doctor, drift, defects, evaluate, export, info, recipes, reference, roi, tiling, train, lot, videos,
+pictures, predict, stateless, serve, kept, outputs, users, versions, labels, demo, bench, ablate, benchmark,
+app.
 """
 
 from invad.cli.app import main

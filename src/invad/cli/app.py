@@ -22,6 +22,7 @@ from invad.cli.backbones import distill, list_backbones
 from invad.cli.bench import bench
 from invad.cli.benchmark import rescore, run
 from invad.cli.calibrate import calibrate
+from invad.cli.compare import compare
 from invad.cli.data import check, convert, list_sets
 from invad.cli.data import verify as verify_set
 from invad.cli.demo import demo
@@ -122,6 +123,7 @@ _add(app, train, "train good_parts --output model")
 _add(app, evaluate, "evaluate model parts --report report.html --json -")
 _add(app, predict, "predict model incoming/ --output overlays --csv scores.csv --fail-on bad")
 _add(app, calibrate, "calibrate model fresh_good_images --false-alarm-rate 0.005")
+_add(app, compare, "compare before.csv after.csv --report beside.html")
 _add(app, drift, "drift scores.csv --model model --csv series.csv")
 _add(app, export, "export model --format openvino --output bundle")
 _add(app, verify, "verify bundle --engine openvino")

@@ -23,6 +23,7 @@ from invad.cli.options import (
     written_file,
 )
 from invad.cli.progress import observing
+from invad.cli.rows import FIELDS, RowFile, csv_form
 from invad.cli.voice import Voice
 from invad.errors import ConfigError
 
@@ -71,6 +72,14 @@ def evaluate(
         Path | None,
         typer.Option(metavar="FILE", callback=written_file, help="Write a self-contained HTML report."),
     ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            callback=written_file,
+            help="Write a row for each image, with its label, which 'invad compare' puts beside another.",
+        ),
+    ] = None,
     categories: CategoriesOption = None,
     pooled: Annotated[
         bool,
@@ -86,10 +95,12 @@ def evaluate(
     homography: HomographyOption = None,
 ) -> None:
     """Measure a model on images whose defects are known: detection, localisation, false alarms, speed."""
-    voice = Voice(json)
+    voice = Voice(json, csv)
     if defects is None and (scale, homography) != (None, None):
         raise ConfigError("--scale and --homography measure the table of --defects FILE, which is missing")
-    if defects is not None and (protocol != Protocol.calibrated or defects in (report, json and Path(json))):
+    if defects is not None and (
+        protocol != Protocol.calibrated or defects in (report, csv, json and Path(json))
+    ):
         raise ConfigError(f"--defects {defects}: goes with --protocol calibrated and into a file of its own")
     lengths = scale_of(scale, homography)
     head = {"model": str(model), "data": str(data)}
@@ -114,6 +125,8 @@ def evaluate(
         )
         if table is not None:
             voice.attempt(lambda: _table(table, evaluation))
+        if csv is not None:
+            voice.attempt(lambda: _rows(csv, evaluation))
         written = None
         if report is not None and voice.attempt(lambda: _report(report, model, data, detector, evaluation)):
             written = report
@@ -140,6 +153,16 @@ def _table(table: DefectTable, evaluation: "Evaluation") -> None:
         file.add(row | table.row(found, lambda path=path: read_image(path)))  # type: ignore[misc]
     for skipped in evaluation.metrics["skipped"]:
         file.add({"path": skipped, "decision": None, "error": "skipped as unreadable"})
+    file.close(whole=True)
+
+
+def _rows(path: Path, evaluation: "Evaluation") -> None:
+    file = RowFile(str(path), csv_form((*FIELDS, "label")))
+    for one in evaluation.scored:
+        said = {"score": one.score, "p_value": one.p_value, "decision": one.decision}
+        file.add({"path": str(one.sample.path), **said, "label": one.sample.defect})
+    for skipped in evaluation.metrics["skipped"]:
+        file.add({"path": skipped, "error": "skipped as unreadable"})
     file.close(whole=True)
 
 

@@ -1,7 +1,7 @@
 """Pictures and the evaluation report: everything a person looks at, nothing that is measured.
 
 Order of imports: colours, maps, tables, wording, rendering, defects, charts, curves, sheet, gallery, panel,
-places, order, spread, lot, page, region.
+places, order, spread, lot, comparison, page, region.
 """
 
 from typing import TYPE_CHECKING, Any
