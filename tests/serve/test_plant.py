@@ -20,7 +20,7 @@ from invad.serve import Options, Service
 from invad.serve.plant import folder
 from invad.serve.plant.controllers import OpcUaController, OpcUaNodes
 from invad.serve.plant.folder import FolderWatch
-from invad.serve.plant.lineup import EXAMPLE, SMALLEST, Station, read_lineup
+from invad.serve.plant.lineup import SMALLEST, Station, example, read_lineup
 from invad.serve.plant.opcua.settings import OpcUa
 from invad.serve.plant.outputs import OpcUaOutput, WebhookOutput
 from invad.serve.plant.plant import Plant
@@ -42,7 +42,7 @@ def test_the_examples_say_what_they_mean(tmp_path):
     (one,) = read(tmp_path, SMALLEST).station
     assert (one.name, one.model, one.category) == ("press-1", str(tmp_path / "model"), None)
     assert one.source == FolderSource(kind="folder", path=str(tmp_path / "incoming"))
-    first, second, third, fourth, fifth, sixth = read(tmp_path, EXAMPLE).station
+    first, second, third, fourth, fifth, sixth = read(tmp_path, example()).station
     assert first.source.done == str(tmp_path / "done" / "press-1")
     webhook, broker, events, *files, people = first.output
     assert webhook == WebhookOutput(
@@ -55,7 +55,7 @@ def test_the_examples_say_what_they_mean(tmp_path):
     assert broker.ca_file == str(tmp_path / "plant-ca.pem")
     assert events == OpcUaOutput(kind="opcua", taken="received")
     assert sixth.controller.broker == replace(broker, address=None, name="mqtt")
-    assert read(tmp_path, EXAMPLE).opcua == OpcUa()
+    assert read(tmp_path, example()).opcua == OpcUa()
     assert (people.quiet, people.name) == (10.0, "people")
     assert [one.path for one in files] == [str(tmp_path / name) for name in ("results", "tables", "pictures")]
     assert (second.name, second.source, second.output) == ("press-2", None, ())
@@ -498,7 +498,7 @@ def test_check_and_start_need_something_that_can_be(tmp_path):
 
 
 def test_init_prints_what_a_start_reads(tmp_path):
-    for options, text in (((), SMALLEST), (("--example",), EXAMPLE)):
+    for options, text in (((), SMALLEST), (("--example",), example())):
         code, told = invad("serve", "init", *options)
         assert (code, told) == (0, text)
         (tmp_path / "line.toml").write_text(told)

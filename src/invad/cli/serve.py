@@ -263,9 +263,9 @@ def init(
     example: Annotated[bool, typer.Option("--example", help="With every key, and what it means.")] = False,
 ) -> None:
     """Print a line.toml to begin with: the stations of a service, their models, and where parts come from."""
-    from invad.serve.plant.lineup import EXAMPLE, SMALLEST
+    from invad.serve.plant import lineup
 
-    Voice().say(*(EXAMPLE if example else SMALLEST).splitlines())
+    Voice().say(*(lineup.example() if example else lineup.SMALLEST).splitlines())
 
 
 def schema() -> None:

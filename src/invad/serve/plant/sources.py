@@ -15,7 +15,7 @@ from invad.serve.records import Result, SourceState
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderSource:
-    """Images that appear in a folder; see EXAMPLE. Times in seconds."""
+    """Images that appear in a folder; see example.toml. Times in seconds."""
 
     kind: Literal["folder"]
     path: str
@@ -48,7 +48,7 @@ MOST_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CameraSource:
-    """A camera at an address, at a device such as /dev/video0, or a video file; see EXAMPLE. Times in
+    """A camera at an address, at a device such as /dev/video0, or a video file; see example.toml. Times in
     seconds. login_variable: of the environment, holds user:password."""
 
     kind: Literal["camera"]
@@ -117,7 +117,7 @@ class CameraSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenicamSource:
-    """An industrial camera by the GenTL producer of its maker; see EXAMPLE. Times in seconds."""
+    """An industrial camera by the GenTL producer of its maker; see example.toml. Times in seconds."""
 
     kind: Literal["genicam"]
     producer: str
