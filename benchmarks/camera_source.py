@@ -171,7 +171,9 @@ def lose(camera: Camera, service: Service, way: str) -> dict[str, Any]:
         camera.silent = False
     there = time.monotonic()
     # Two may have been under way when it was cut.
-    while service.source()["taken"] < taken + 3:
+    while (state := service.source())["taken"] < taken + 3:
+        if time.monotonic() - there > 120:
+            raise SystemExit(state["problem"] or "no more frames come")
         time.sleep(0.01)
     return {"way": way, "seconds": round(time.monotonic() - there, 2)}
 

@@ -328,6 +328,35 @@ def test_an_encrypted_broker_and_one_whose_certificate_expired(service, broker, 
 
 
 @refused_handshake
+def test_a_broker_that_asks_for_a_certificate_gets_ours(service, broker, tmp_path):
+    authority, certificate, key = certificates(tmp_path / "tls", days=30)
+    _, expired, its_key = certificates(tmp_path / "old", days=-1)
+    running = broker(
+        f"certfile {certificate}", f"keyfile {key}", f"cafile {authority}", "require_certificate true"
+    )
+    url = f"mqtts://127.0.0.1:{running.port}"
+    state = told(service, url, ca_file=str(authority), certificate=str(certificate), private_key=str(key))
+    inspect(service, "one")
+    waits(lambda: state().delivered == 1)
+
+    def said(**keys):
+        output = MqttOutput(kind="mqtt", url=url, ca_file=str(authority), **keys)
+        (line,) = making.made_sink(STATION, output).problems()
+        return line
+
+    assert said().startswith(f"{url}: the connection was ")
+    assert said().endswith("does it ask for a certificate, or for another one?")
+    assert f"{expired}: the certificate expired at " in said(
+        certificate=str(expired), private_key=str(its_key)
+    )
+    assert f"{its_key}: is not the key of {certificate}" in said(
+        certificate=str(certificate), private_key=str(its_key)
+    )
+    none = str(tmp_path / "none")
+    assert said(certificate=none, private_key=none) == f"{none}: No such file or directory; check the path"
+
+
+@refused_handshake
 def test_a_certificate_that_nobody_vouches_for_and_a_file_that_is_none(service, broker, tmp_path):
     _, certificate, key = certificates(tmp_path / "tls", days=30)
     running = broker(f"certfile {certificate}", f"keyfile {key}")
@@ -351,6 +380,11 @@ def test_a_certificate_that_nobody_vouches_for_and_a_file_that_is_none(service, 
         ({"url": "mqtt://me:secret@a"}, "^url: give user and password_variable"),
         ({"url": "mqtt://a/topic"}, "give mqtt://HOST:PORT alone"),
         ({"url": "mqtt://a", "ca_file": "ca.pem"}, "is not encrypted; give mqtts://"),
+        (
+            {"url": "mqtt://a", "certificate": "a", "private_key": "b"},
+            "certificate: mqtt://a is not encrypted",
+        ),
+        ({"url": "mqtts://a", "private_key": "b"}, "give both certificate and private_key"),
         ({"url": "mqtt://a", "password_variable": "X"}, "give a user, too"),
         ({"url": "mqtt://a", "site": "a/b"}, "site = 'a/b'"),
         ({"url": "mqtt://a", "prefix": "a/#"}, "prefix = 'a/#'"),

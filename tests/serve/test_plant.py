@@ -52,7 +52,8 @@ def test_the_examples_say_what_they_mean(tmp_path):
         decisions=("review", "bad"),
     )
     assert (broker.host, broker.port, broker.name) == ("broker.example", 8883, "broker")
-    assert broker.ca_file == str(tmp_path / "plant-ca.pem")
+    tls = (broker.ca_file, broker.certificate, broker.private_key)
+    assert tls == tuple(str(tmp_path / name) for name in ("plant-ca.pem", "invad.pem", "invad.key"))
     assert events == OpcUaOutput(kind="opcua", taken="received")
     assert sixth.controller.broker == replace(broker, address=None, name="mqtt")
     assert read(tmp_path, example()).opcua == OpcUa()

@@ -15,7 +15,7 @@ WELL_KNOWN_PORT = 502
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Controller:
-    """What is the same for every protocol; see EXAMPLE. Times in seconds."""
+    """What is the same for every protocol; see example.toml. Times in seconds."""
 
     trigger: bool = True
     acknowledge: bool = True
@@ -180,6 +180,8 @@ class MqttController(Controller):
     user: str | None = None
     password_variable: str | None = None
     ca_file: str | None = None
+    certificate: str | None = None
+    private_key: str | None = None
     prefix: str = "invad"
     site: str = "plant"
 
@@ -192,7 +194,7 @@ class MqttController(Controller):
     @property
     def broker(self) -> MqttOutput:
         """What an output at the same broker would say."""
-        names = ("url", "user", "password_variable", "ca_file", "prefix", "site")
+        names = ("url", "user", "password_variable", "prefix", "site", *_FILES)
         return MqttOutput(kind="mqtt", **{name: getattr(self, name) for name in names})
 
     @property
@@ -207,8 +209,11 @@ class MqttController(Controller):
 
     def below(self, base: Path) -> "MqttController":
         """With paths that do not depend on where the program was started."""
-        return replace(self, ca_file=self.broker.below(base).ca_file)
+        whole = self.broker.below(base)
+        return replace(self, **{name: getattr(whole, name) for name in _FILES})
 
+
+_FILES = ("ca_file", "certificate", "private_key")
 
 AnyController = ModbusController | OpcUaController | MqttController
 """Grows with each kind; the key `kind` tells them apart."""

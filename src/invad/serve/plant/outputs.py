@@ -36,13 +36,16 @@ class WebhookOutput:
 class MqttOutput:
     """Each result is a message of MQTT 5. url: mqtt:// or, encrypted, mqtts://. password_variable: of the
     environment. ca_file: certificates that the broker's is checked by, those of the system without one.
-    prefix, site: of the topics. address: of the service, as receivers reach it, for links to pictures."""
+    certificate, private_key: ours, PEM files, for brokers that ask for one. prefix, site: of the topics.
+    address: of the service, as receivers reach it, for links to pictures."""
 
     kind: Literal["mqtt"]
     url: str
     user: str | None = None
     password_variable: str | None = None
     ca_file: str | None = None
+    certificate: str | None = None
+    private_key: str | None = None
     prefix: str = "invad"
     site: str = "plant"
     address: str | None = None
@@ -55,8 +58,11 @@ class MqttOutput:
             raise ConfigError("url: give user and password_variable; whoever reads this file reads its url")
         if parts.path.strip("/") or parts.query:
             raise ConfigError(f"url = {self.url!r}: give mqtt://HOST:PORT alone; prefix begins the topics")
-        if self.ca_file is not None and not self.is_encrypted:
-            raise ConfigError(f"ca_file: {self.url} is not encrypted; give mqtts://")
+        for key in ("ca_file", "certificate"):
+            if getattr(self, key) is not None and not self.is_encrypted:
+                raise ConfigError(f"{key}: {self.url} is not encrypted; give mqtts://")
+        if (self.certificate is None) != (self.private_key is None):
+            raise ConfigError("mqtt: give both certificate and private_key, or neither")
         if self.password_variable is not None and self.user is None:
             raise ConfigError("password_variable: give a user, too")
         for key in ("prefix", "site"):
@@ -81,7 +87,9 @@ class MqttOutput:
 
     def below(self, base: Path) -> "MqttOutput":
         """With paths that do not depend on where the program was started."""
-        return self if self.ca_file is None else replace(self, ca_file=str(base / self.ca_file))
+        files = (self.ca_file, self.certificate, self.private_key)
+        theirs, ours, key = (None if one is None else str(base / one) for one in files)
+        return replace(self, ca_file=theirs, certificate=ours, private_key=key)
 
 
 Taken = Literal["received", "acknowledged", "shown"]

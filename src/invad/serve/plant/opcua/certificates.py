@@ -1,4 +1,4 @@
-"""The certificate of an OPC UA server or client, and whether it can be used."""
+"""Our certificate as an OPC UA server or a client, and whether it can be used."""
 
 import socket
 from dataclasses import dataclass
@@ -27,26 +27,34 @@ class Identity:
 
     def problem(self, where: str) -> str | None:
         """Why it cannot be used now, of one line, or None. where: its file."""
-        now = datetime.now(timezone.utc)
-        if self.certificate.not_valid_after_utc < now:
-            return (
-                f"{where}: the certificate expired at {_day(self.certificate.not_valid_after_utc)}; {RENEW}"
-            )
-        if self.certificate.not_valid_before_utc > now:
-            first = _day(self.certificate.not_valid_before_utc)
-            return f"{where}: the certificate is valid from {first} on; set the clock, or {RENEW}"
-        return None
+        return expiry_problem(self.certificate, where)
+
+
+def expiry_problem(certificate: x509.Certificate, where: str) -> str | None:
+    """Why it is not valid now, of one line, or None. where: its file."""
+    now = datetime.now(timezone.utc)
+    if certificate.not_valid_after_utc < now:
+        return f"{where}: the certificate expired at {_day(certificate.not_valid_after_utc)}; {RENEW}"
+    if certificate.not_valid_before_utc > now:
+        first = _day(certificate.not_valid_before_utc)
+        return f"{where}: the certificate is valid from {first} on; set the clock, or {RENEW}"
+    return None
+
+
+def read_certificate(path: str) -> x509.Certificate:
+    """PEM or DER. Raises ConfigError of one line."""
+    body = _content(path)
+    load = x509.load_pem_x509_certificate if PEM in body else x509.load_der_x509_certificate
+    try:
+        return load(body)
+    except ValueError:
+        raise ConfigError(f"{path}: is no certificate in PEM or DER") from None
 
 
 def read_identity(certificate: str, private_key: str) -> Identity:
     """Raises ConfigError of one line for files that are not there, cannot be read, or do not fit."""
-    body, secret = _content(certificate), _content(private_key)
-    load_certificate = x509.load_pem_x509_certificate if PEM in body else x509.load_der_x509_certificate
+    found, secret = read_certificate(certificate), _content(private_key)
     load_key: Any = load_pem_private_key if PEM in secret else load_der_private_key
-    try:
-        found = load_certificate(body)
-    except ValueError:
-        raise ConfigError(f"{certificate}: is no certificate in PEM or DER") from None
     try:
         key = load_key(secret, password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):

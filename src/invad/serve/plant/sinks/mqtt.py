@@ -130,6 +130,10 @@ class Refusal(Unreachable):
     """A broker acknowledged a message and did not take it."""
 
 
+class Lost(Unreachable):
+    """A connection ended that we did not end."""
+
+
 class Connection:
     """An open connection to a broker; every call waits for its answer. Raises Unreachable of one line."""
 
@@ -175,7 +179,7 @@ class Connection:
             ) from None
         client.loop_start()
         try:
-            said = self._answer(CONNECTED, SECONDS)
+            said = self._first_answer()
             if said.is_failure:
                 raise Unreachable(f"{self.place}: {said}{_advice(said, output)}")
         except Unreachable:
@@ -235,6 +239,15 @@ class Connection:
         self._largest = getattr(properties, "MaximumPacketSize", None)
         self._said.put((CONNECTED, said))
 
+    def _first_answer(self) -> "ReasonCode":
+        """A broker that refuses our certificate says nothing; it ends the connection."""
+        try:
+            return self._answer(CONNECTED, SECONDS)
+        except Lost as error:
+            if not self.output.is_encrypted:
+                raise
+            raise Lost(f"{error}; does it ask for a certificate, or for another one?") from None
+
     def _answer(self, number: int, seconds: float) -> "ReasonCode":
         until = time.monotonic() + seconds
         while True:
@@ -253,18 +266,44 @@ class Connection:
             why = (
                 "lost" if str(said) == "Unspecified error" else f"closed: {said}{_advice(said, self.output)}"
             )
-            raise Unreachable(f"{self.place}: the connection was {why}")
+            raise Lost(f"{self.place}: the connection was {why}")
         return number, said
 
     def _context(self) -> ssl.SSLContext:
         try:
-            return ssl.create_default_context(cafile=self.output.ca_file)
+            context = ssl.create_default_context(cafile=self.output.ca_file)
         except ssl.SSLError:
             raise Unreachable(
                 f"{self.output.ca_file}: holds no certificate in PEM form; check ca_file"
             ) from None
         except OSError as error:
             raise Unreachable(f"{self.output.ca_file}: {reason(error, writing=False)}") from None
+        if self.output.certificate is not None and self.output.private_key is not None:
+            _identify(context, self.output.certificate, self.output.private_key)
+        return context
+
+
+def _identify(context: ssl.SSLContext, certificate: str, private_key: str) -> None:
+    """Say by these files who we are. Raises Unreachable for those that cannot be used now."""
+    from invad.serve.plant.opcua.certificates import expiry_problem, read_certificate
+
+    try:
+        problem = expiry_problem(read_certificate(certificate), certificate)
+        if problem is None:
+            context.load_cert_chain(
+                certificate, private_key, password=""
+            )  # else it would ask at the terminal
+    except ConfigError as error:
+        problem = str(error)
+    except ssl.SSLError:
+        problem = (
+            f"{private_key}: is not the key of {certificate}, in PEM form without a password; give the two "
+            "that belong together"
+        )
+    except OSError as error:
+        problem = f"{private_key}: {reason(error, writing=False)}"
+    if problem is not None:
+        raise Unreachable(problem)
 
 
 def _advice(said: "ReasonCode", output: MqttOutput) -> str:
