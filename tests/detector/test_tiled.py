@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from invad import Detector, Sample, TiledDetector, Tiling, evaluate
+from invad.data.region import Region
 from invad.data.tiling import OVERVIEW, TILE
 from invad.detector.opening import open_model
 from invad.detector.tile_limits import fit_tile_limits
@@ -85,7 +86,7 @@ def test_an_evaluation_measures_pixels_in_the_frame_of_the_tiles(tiled_detector,
         evaluate(tiled_detector, cloth, protocol="paper")
 
 
-def test_a_bundle_cuts_as_the_model_does(tiled_detector, draw_cloth, tmp_path):
+def test_a_bundle_cuts_as_the_model_does(tiled_detector, regional, draw_cloth, tmp_path):
     pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
     pytest.importorskip("onnxruntime", reason="exporting needs invad[onnx]")
     from invad import runtime
@@ -102,6 +103,12 @@ def test_a_bundle_cuts_as_the_model_does(tiled_detector, draw_cloth, tmp_path):
         np.testing.assert_allclose(there.anomaly_map, here.anomaly_map, atol=2e-3)
     assert bundle.grid_for((120, 160)) == tiled_detector.grid_for((120, 160))
     assert certify(bundle, tmp_path / "bundle").problems == []
+    with_region = tmp_path / "region"
+    export(regional, with_region, ExportConfig())
+    for spot in ((60, 100), (60, 40)):
+        picture = draw_cloth(300, spot=spot)
+        here, there = regional.predict(picture), runtime.load(with_region).predict(picture)
+        assert there.score == pytest.approx(here.score, abs=1e-3 * (1 + abs(here.score)))
     with pytest.raises(ConfigError, match="layout triton"):
         export(tiled_detector, tmp_path / "triton", ExportConfig(layout="triton"))
     with pytest.raises(ConfigError, match="leave the size away"):
@@ -118,6 +125,52 @@ def test_positions_of_their_own_find_what_is_usual_elsewhere(cloth, tile_preset,
     assert detector.predict(draw_cloth(300, spot=(60, 60))).decision == "bad"
     with pytest.raises(DataError, match="of 160 x 120 alone"):
         detector.predict(np.zeros((160, 120, 3), np.uint8))
+
+
+@pytest.fixture(scope="module")
+def regional(cloth, tile_preset, make_backbone):
+    """The lower right is ignored, tiles of it too."""
+    region = Region(frame=(160, 120), ignore=(((90, 50), (160, 50), (160, 120), (90, 120)),))
+    tiling = Tiling(tile_px=64, region=region)
+    return TiledDetector.fit(cloth, tiling=tiling, preset=tile_preset, backbone=make_backbone(), device="cpu")
+
+
+def test_what_is_ignored_changes_no_score(regional, draw_cloth):
+    assert len(regional.cut((120, 160))) < len(Tiling(tile_px=64).cut((120, 160), (4, 4)))
+    plain = regional.predict(draw_cloth(300))
+    changed = regional.predict(draw_cloth(300, spot=(60, 100)))
+    assert plain.score == changed.score
+    np.testing.assert_array_equal(plain.anomaly_map, changed.anomaly_map)
+    assert regional.predict(draw_cloth(300, spot=(60, 40))).decision == "bad"
+    assert regional.defects(regional.predict(draw_cloth(300, spot=(20, 120))))[0].y < 50
+    assert np.unique(changed.anomaly_map[50:, 90:]).size == 1
+    with pytest.raises(DataError, match="drawn on pictures of 160 x 120"):
+        regional.predict(draw_cloth(300)[:100])
+
+
+def test_another_region_takes_pictures(regional, draw_cloth, tmp_path):
+    from PIL import Image
+
+    regional.save(tmp_path / "model")
+    detector = TiledDetector.load(tmp_path / "model")
+    assert detector.region == regional.region
+    with pytest.raises(ConfigError, match="learned from pictures"):
+        detector.calibrate(region="none")
+    for seed in range(400, 412):
+        Image.fromarray(draw_cloth(seed)).save(tmp_path / f"{seed}.png")
+    samples = [Sample(path=path, category="cloth") for path in sorted(tmp_path.glob("*.png"))]
+    detector.calibrate(samples, region="none")
+    assert detector.region is None
+    assert detector.predict(draw_cloth(300, spot=(60, 100))).decision == "bad"
+
+
+def test_other_rates_take_none(tiled_detector, tmp_path):
+    tiled_detector.save(tmp_path / "model")
+    detector = TiledDetector.load(tmp_path / "model")
+    before = detector.calibrations[POOLED].score_limits()
+    detector.calibrate(rates=Rates(review=0.3, bad=0.1))
+    assert detector.calibrations[POOLED].scores == tiled_detector.calibrations[POOLED].scores
+    assert detector.calibrations[POOLED].score_limits() < before
 
 
 def test_tiles_that_differ_by_place_suggest_positions(tiled_detector, cloth, tile_preset, make_backbone):

@@ -72,7 +72,6 @@ def calibrate(
         from invad.data.region import read_region
         from invad.detector.opening import open_model
         from invad.detector.promise import promise
-        from invad.detector.tiled import TiledDetector
         from invad.scoring.rates import POOLED
         from invad.system.plain import to_plain
 
@@ -91,17 +90,9 @@ def calibrate(
         region: Region | Literal["none"] | None = None
         if roi is not None:
             region = "none" if roi == "none" else read_region(roi)
-        if isinstance(detector, TiledDetector):
-            if region is not None:
-                raise ConfigError(
-                    "--roi goes with models of whole pictures, and this one cuts them into tiles"
-                )
-            changed = detector.calibrate(samples, rates=rates, strict=strict, observer=observer)
-        else:
-            changed = detector.calibrate(
-                samples, rates=rates, region=region, strict=strict, observer=observer
-            )
-        warnings = list(changed)
+        warnings = list(
+            detector.calibrate(samples, rates=rates, region=region, strict=strict, observer=observer)
+        )
         lost = sorted(set(before) - set(detector.calibrations))
         if lost:
             warnings.append(
@@ -126,7 +117,7 @@ def calibrate(
         "score_limits": {"review": review, "bad": bad},
         "categories": {name: {"n": c.n} for name, c in detector.calibrations.items() if name != POOLED},
         "limits": to_plain(promise(detector.calibrations)),
-        "region": None if detector.info.region is None else to_plain(detector.info.region),
+        "region": None if detector.region is None else to_plain(detector.region),
         "warnings": warnings,
         "content_hash": content_hash,
     }

@@ -12,6 +12,7 @@ from invad.errors import ConfigError
 
 if TYPE_CHECKING:
     from invad.backbones.base import Backbone
+    from invad.data.region import Region
     from invad.data.tiling import Tiling
     from invad.model.settings import Preset
     from invad.observer import Observer
@@ -98,7 +99,12 @@ def _pixels(text: str, scale: str | None) -> float:
 
 
 def chosen(
-    wanted: Asked, samples: "Sequence[Sample]", settings: "Preset", backbone: "Backbone", observer: "Observer"
+    wanted: Asked,
+    samples: "Sequence[Sample]",
+    region: "Region | None",
+    settings: "Preset",
+    backbone: "Backbone",
+    observer: "Observer",
 ) -> "Tiling | None":
     """The tiles that were asked for, with their cost said; None where the whole picture does."""
     from invad.detector.tiled import first_size
@@ -112,6 +118,7 @@ def chosen(
         smallest_defect=wanted.smallest_defect,
         tile=wanted.tile,
         each=wanted.positions == "each",
+        region=region,
     )
     if tiling is None:
         observer.note(

@@ -43,7 +43,6 @@ from invad.cli.tiling import (
     chosen,
 )
 from invad.cli.voice import Voice
-from invad.errors import ConfigError
 from invad.fit.launch import launched
 from invad.fit.tracking import check_trackers, tracking
 from invad.observer import NO_RECORD, Recorder
@@ -159,8 +158,6 @@ def train(
     """
     rates = Rates(review=review_rate, bad=false_alarm_rate)
     wanted = asked(smallest_defect, tile, positions, scale)
-    if wanted is not None and roi is not None:
-        raise ConfigError("--roi goes with whole pictures; leave --smallest-defect and --tile away")
     voice = Voice(json)
     trackers = split_names(track) or ()
     check_trackers(trackers)
@@ -202,10 +199,10 @@ def train(
         for line in (*not_taken(whole), *_untrained(dataset)):
             observer.note(line)
         settings, tiling = preset_named(preset), None
+        region = None if roi is None else read_region(roi)
         net = settings.load_backbone(backbone, weights) if weights or wanted else backbone
         if wanted is not None and not isinstance(net, str | None):
-            tiling = chosen(wanted, samples, settings, net, observer)
-        region = None if roi is None else read_region(roi)
+            tiling = chosen(wanted, samples, region, settings, net, observer)
         fit = (
             partial(Detector.fit, region=region)
             if tiling is None

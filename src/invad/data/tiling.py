@@ -16,11 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from invad.data.preprocess import resize_map
+from invad.data.region import Region, cells_of, inside_of, require_frame
 from invad.errors import ConfigError, DataError
 from invad.records import Hw
 
 OVERVIEW, TILE = "overview", "tile"
 """Places of the whole picture in one, and of all tiles where they share their statistics."""
+
+COLOUR_STEP = 4
+"""Pixels, along both sides, from one to the next of which the mean colour is taken."""
+
+LEAST_WEIGHT = 1e-6
+"""Less than that of any cell that a tile covers."""
 
 LEAST_OVERLAP = 2
 """Cells: with fewer the outermost cells of two neighbours would meet."""
@@ -36,7 +43,8 @@ class Tiling:
     tile_px: side of a tile in pixels of the picture; cells are fitted to the picture, so that it may be a
     little more or less. overlap: share of its side that a tile has in common with the next one, at least.
     positions: `shared` judges all tiles by the same statistics, `each` every place by its own, for parts that
-    lie still. picture_hw: the one size of pictures, with `each` alone.
+    lie still. picture_hw: the one size of pictures, with `each` alone. region: the part of pictures that
+    counts, in the frame of all of them; None where all of it does.
     Raises ConfigError for values out of range.
     """
 
@@ -44,6 +52,7 @@ class Tiling:
     overlap: float = 0.25
     positions: Literal["shared", "each"] = "shared"
     picture_hw: Hw | None = None
+    region: Region | None = None
 
     def __post_init__(self) -> None:
         if self.tile_px < 16:
@@ -66,6 +75,7 @@ class Tiling:
                 f"<array>: {width} x {height} pixels, and this model knows the places of pictures of "
                 f"{own_w} x {own_h} alone; give such, or train with shared positions"
             )
+        require_frame(self.region, picture_hw, "<array>")
         if min(picture_hw) < self.tile_px:
             raise DataError(
                 f"<array>: {width} x {height} pixels, smaller than a tile of {self.tile_px}; give larger "
@@ -75,7 +85,23 @@ class Tiling:
             _Axis.of(length, self.tile_px, cells, self.overlap)
             for length, cells in zip(picture_hw, grid_hw, strict=True)
         )
-        return Cut(picture_hw, grid_hw, down, along, self.positions)
+        counted = None if self.region is None else cells_of(self.region, (down.cells, along.cells))
+        return Cut(picture_hw, grid_hw, down, along, self.positions, counted)
+
+    def seen(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """The picture as the model is to see it: what does not count has the mean colour of what does.
+
+        So a date code that changes reaches no cell beside it either.
+        """
+        if self.region is None:
+            return pixels
+        inside = inside_of(self.region)
+        some = (
+            np.s_[::COLOUR_STEP, ::COLOUR_STEP] if inside[::COLOUR_STEP, ::COLOUR_STEP].any() else np.s_[:, :]
+        )
+        filled = pixels.copy()
+        filled[~inside] = pixels[some][inside[some]].mean(axis=0, dtype=np.float64).astype(pixels.dtype)
+        return filled
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +117,7 @@ class _Axis:
     def of(cls, length: int, tile_px: int, tile: int, share: float) -> "_Axis":
         cells = max(tile, round(length * tile / tile_px))
         overlap = min(max(LEAST_OVERLAP, round(share * tile)), tile // 2)
-        return cls(cells, round(length * tile / cells), origins(cells, tile, tile - overlap), overlap)
+        return cls(cells, -(-length * tile // cells), origins(cells, tile, tile - overlap), overlap)
 
     def place(self, origin: int, length: int) -> int:
         """The pixel that a tile begins at."""
@@ -137,13 +163,15 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """The tiles of a picture of one size. grid_hw: cells of a tile."""
+    """The tiles of a picture of one size. grid_hw: cells of a tile. counted: cells of the picture that count;
+    None where all do."""
 
     picture_hw: Hw
     grid_hw: Hw
     down: _Axis
     along: _Axis
     positions: str
+    counted: NDArray[np.bool_] | None = None
 
     @property
     def cells_hw(self) -> Hw:
@@ -156,14 +184,15 @@ class Cut:
         return len(self.down.origins), len(self.along.origins)
 
     def __len__(self) -> int:
-        rows, columns = self.rows_columns
-        return rows * columns
+        return sum(1 for _ in self.tiles())
 
     def tiles(self) -> Iterator[Tile]:
-        """All tiles, row by row."""
-        height, width = self.picture_hw
+        """All tiles in which something counts, row by row."""
+        (height, width), (h, w) = self.picture_hw, self.grid_hw
         for row, top in enumerate(self.down.origins):
             for column, left in enumerate(self.along.origins):
+                if self.counted is not None and not self.counted[top : top + h, left : left + w].any():
+                    continue
                 yield Tile(
                     row,
                     column,
@@ -196,9 +225,14 @@ class Blend:
         self._weight[top : top + h, left : left + w] += weights
 
     def map(self, overview_hw: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Cells of the whole picture: what the tiles say, or the overview where that is more."""
-        tiles = (self._sum / self._weight).astype(np.float32)
-        return np.maximum(tiles, resize_map(overview_hw, self.cut.cells_hw))
+        """Cells of the whole picture: what the tiles say, or the overview where that is more.
+
+        Cells that do not count have the smallest value of those that do.
+        """
+        tiles = (self._sum / np.maximum(self._weight, LEAST_WEIGHT)).astype(np.float32)
+        whole = np.maximum(tiles, resize_map(overview_hw, self.cut.cells_hw))
+        counted = self.cut.counted
+        return whole if counted is None else np.where(counted, whole, whole[counted].min())
 
 
 def overview(pixels: NDArray[Any]) -> NDArray[Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from invad.backbones.base import Backbone
 from invad.data.content import pixel_digest
 from invad.data.datasets import load_dataset, normal_images
 from invad.data.images import read_image
+from invad.data.region import Region
 from invad.data.tiling import OVERVIEW, Tiling
 from invad.detector import calibrating
 from invad.detector.card import model_card
@@ -188,15 +189,21 @@ class TiledDetector(TiledPredictor):
         normals: str | Path | Sequence[Sample] | None = None,
         *,
         rates: Rates | None = None,
+        region: Region | Literal["none"] | None = None,
         strict: bool = False,
         observer: Observer | None = None,
     ) -> tuple[str, ...]:
         """Fit statistics and limits anew on other normal pictures, as `Detector.calibrate`; returns warnings.
 
-        normals: None for those so far, with other rates. Raises DataError as it does.
+        normals: None for those so far, with other rates. region: as before unless given, which takes
+        pictures. Raises DataError as it does, ConfigError for a region without pictures.
         """
         observer = observer or Silent()
         if normals is None:
+            if region is not None:
+                raise ConfigError(
+                    "another region of a model of tiles is learned from pictures; give good ones"
+                )
             asked = rates or self.rates
             limits_of = {name: replace(one, rates=asked) for name, one in self.calibrations.items()}
             self.tiled = replace(self.tiled, calibrations=limits_of)
@@ -204,10 +211,13 @@ class TiledDetector(TiledPredictor):
             return self.warnings()
         samples = normal_images(normals) if isinstance(normals, str | Path) else normals
         read: dict[str, HeldPicture] = {}
+        tiling = self.tiled.tiling
+        if region is not None:
+            tiling = replace(tiling, region=None if region == "none" else region)
 
         def overview_maps(pixels: NDArray[Any]) -> torch.Tensor:
             # What tells copies from others is the overview; all tiles are kept beside it.
-            cut, maps_TLhw = read_tiles(pixels, self.tiled.tiling, self.inside.model)
+            cut, maps_TLhw = read_tiles(pixels, tiling, self.inside.model)
             mark = pixel_digest(pixels)
             read[mark] = HeldPicture(samples[0], mark, cut, maps_TLhw)
             return maps_TLhw[-1]
@@ -225,7 +235,7 @@ class TiledDetector(TiledPredictor):
         ]
         before = self._passing()
         limits = fit_tile_limits(held, groups, inside.info.settings.score_rule, rates or self.rates)
-        tiled = replace(self.tiled, places=limits.places, calibrations=limits.pictures)
+        tiled = replace(self.tiled, tiling=tiling, places=limits.places, calibrations=limits.pictures)
         changed = Detector(
             inside.model, replace(inside.info, recalibrated=now()), limits.stats, limits.calibrations
         )
@@ -253,7 +263,8 @@ class TiledDetector(TiledPredictor):
     def _controls(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         """Pictures that are no good part anywhere: of one colour, and of noise."""
         side = self.tiled.tiling.tile_px
-        h, w = self.tiled.tiling.picture_hw or (side, side)
+        framed = self.region.size_hw if self.region is not None else None
+        h, w = self.tiled.tiling.picture_hw or framed or (side, side)
         for name, level in calibrating.PLAIN.items():
             yield name, np.full((h, w, 3), level, np.uint8)
         yield "a picture of noise", np.random.default_rng(0).integers(0, 256, (h, w, 3), np.uint8)

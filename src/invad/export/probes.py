@@ -49,7 +49,8 @@ def write_probes(
     names = []
     probes = PROBES
     if tiling is not None:
-        side, size_hw = tiling.tile_px, tiling.picture_hw
+        side, framed = tiling.tile_px, None if tiling.region is None else tiling.region.size_hw
+        size_hw = tiling.picture_hw or framed
         probes = tuple(
             (name, (round(h * side), round(w * side)), kind) for name, (h, w), kind in TILED_PROBES
         )

@@ -21,6 +21,7 @@ from invad.backbones.base import Backbone
 from invad.data.ahead import read_ahead
 from invad.data.content import copies, copies_in_words, pixel_digest, short_digests
 from invad.data.images import read_image
+from invad.data.region import Region
 from invad.data.tiling import OVERVIEW, TILE, Cut, Tiling, overview, tile_for
 from invad.errors import ConfigError, DataError
 from invad.fit.features import COMPARED_VALUES, Features, independent, require_pictures
@@ -77,12 +78,14 @@ def choose_tiling(
     smallest_defect: float | None = None,
     tile: int | None = None,
     each: bool = False,
+    region: Region | None = None,
 ) -> Tiling | None:
     """The tiles for pictures of this size; None where the whole picture shows such a defect as one cell.
 
     smallest_defect, tile: in pixels; the tile is chosen so that the defect is about one cell, but no smaller
-    than the network's input and no larger than the picture. each: statistics for each place. Raises
-    ConfigError unless one of the two is given and above 0, and for a tile larger than the picture.
+    than the network's input and no larger than the picture. each: statistics for each place. region: the
+    part of pictures that counts. Raises ConfigError unless one of the two is given
+    and above 0, and for a tile larger than the picture.
     """
     if (smallest_defect is None) == (tile is None):
         raise ConfigError("give either the smallest defect or the side of a tile, in pixels")
@@ -182,7 +185,8 @@ def read_tiles(pixels: NDArray[Any], tiling: Tiling, model: Model) -> tuple[Cut,
     """The tiles of a picture and the norm maps T x L x h x w of all of them, that of the overview last."""
     extract = model.extract
     cut = tiling.cut((pixels.shape[0], pixels.shape[1]), extract.grid_hw)
-    maps = [model.read_batch(z_BChw) for z_BChw in _features(pixels, cut, range(len(cut)), extract)]
+    seen = tiling.seen(pixels)
+    maps = [model.read_batch(z_BChw) for z_BChw in _features(seen, cut, range(len(cut)), extract)]
     return cut, torch.cat(maps)
 
 
@@ -207,13 +211,13 @@ class Cost:
 
 def cost(samples: Sequence[Sample], tiling: Tiling, settings: Preset, backbone: Backbone) -> Cost:
     """Measured on a few tiles of the first picture that can be read. Raises DataError where there is none."""
-    path, pixels = next(
-        (sample.path, found) for sample, found in _decoded(samples) if not isinstance(found, DataError)
+    sample, pixels = next(
+        (sample, found) for sample, found in _decoded(samples) if not isinstance(found, DataError)
     )
     extract = plan(samples[:1], settings, backbone, strict=False, tile_px=tiling.tile_px)
-    cut = tiling.cut((pixels.shape[0], pixels.shape[1]), extract.grid_hw)
+    cut = _cut(tiling, sample, pixels, extract.grid_hw)
     started = time.perf_counter()
-    read_image(path)
+    read_image(sample.path)
     decoding = time.perf_counter() - started
     some = [i % len(cut) for i in range(BATCH)]
     timed = []
@@ -278,7 +282,7 @@ def _learn(
             run.observer.note(f"skipped: {error}")
         else:
             some = rng.permutation(len(cut))[:share].tolist() if number in chosen else []
-            z_BChw = torch.cat(list(_features(pixels, cut, some, extract))).cpu().numpy()
+            z_BChw = torch.cat(list(_features(tiling.seen(pixels), cut, some, extract))).cpu().numpy()
             described.append(z_BChw[-1].reshape(-1)[compared])
             digests[number] = pixel_digest(pixels)
             if number in chosen:

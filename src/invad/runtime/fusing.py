@@ -52,7 +52,7 @@ def picture_score(
     for tile, map_hw in zip(cut.tiles(), maps, strict=False):
         blend.add(tile, standardised(map_hw, tile.place))
     whole = blend.map(standardised(maps[-1], OVERVIEW))
-    return top_mean(whole, top_cells), whole
+    return top_mean(whole if cut.counted is None else whole[cut.counted], top_cells), whole
 
 
 def top_mean(map_hw: NDArray[np.float32], count: int) -> float:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from invad.data.images import ImageSource, pixel_limit, read_image
 from invad.data.preprocess import resize_map
+from invad.data.region import Region, inside_of
 from invad.data.tiling import OVERVIEW, Cut, overview
 from invad.errors import ConfigError, DataError
 from invad.records import Hw, Prediction
@@ -61,6 +62,16 @@ class TiledPredictor(Predictor):
         return getattr(self.inside, "engine", None)
 
     @property
+    def region(self) -> Region | None:
+        """The part of pictures that counts; None where all of it does."""
+        return self.tiled.tiling.region
+
+    @property
+    def inside_HW(self) -> NDArray[np.bool_] | None:
+        """The pixels that count, in the frame of the region; None where all do."""
+        return None if self.region is None else inside_of(self.region)
+
+    @property
     def grid_hw(self) -> Hw:
         """Rows and columns of the cells of a tile; `grid_for` has those of a picture."""
         return self.tiled.grid_hw
@@ -102,6 +113,9 @@ class TiledPredictor(Predictor):
         predictions = []
         for one in pixels:
             score, map_hw = self.reading(one)
+            map_HW = resize_map(map_hw, (one.shape[0], one.shape[1]))
+            if self.inside_HW is not None:
+                map_HW[~self.inside_HW] = map_hw.min()
             predictions.append(
                 Prediction(
                     path=None,
@@ -109,7 +123,7 @@ class TiledPredictor(Predictor):
                     score=score,
                     p_value=calibration.p_value(score),
                     decision=calibration.decide(score),
-                    anomaly_map=resize_map(map_hw, (one.shape[0], one.shape[1])),
+                    anomaly_map=map_HW,
                 )
             )
         return predictions
@@ -117,7 +131,7 @@ class TiledPredictor(Predictor):
     def reading(self, pixels: Pixels, category: str | None = None) -> tuple[float, NDArray[np.float32]]:
         """Score, and map on the cells of the whole picture. Pictures of all categories are read alike."""
         cut = self.cut((pixels.shape[0], pixels.shape[1]))
-        maps = cut_maps(self.inside, pixels, cut)
+        maps = cut_maps(self.inside, self.tiled.tiling.seen(pixels), cut)
         return picture_score(cut, maps, self.tiled.places, self.tiled.top_cells)
 
 
