@@ -66,6 +66,9 @@ SURFACE = {
     "serve versions activate": "VERSION --station --reason --server --json",
     "serve versions rollback": "--station --reason --server --json",
     "serve versions retire": "VERSION --server --json",
+    "models list": "INDEX --json",
+    "models pull": "INDEX NAME --output --json",
+    "models index": "MODEL --output --json",
     "paper recipes": "--json",
     "paper ablate": "STUDY ROOT --preset --values --seeds --categories --steps --pixels --output "
     "--precision --device --json",
@@ -106,6 +109,7 @@ def test_help_shows_the_verbs_in_the_order_of_use_and_then_the_groups(run):
         "benchmark",
         "roi",
         "serve",
+        "models",
         "paper",
         "backbones",
     ]

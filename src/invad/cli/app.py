@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from invad._version import __version__
-from invad.cli import kept, labels, users, versions
+from invad.cli import kept, labels, models, users, versions
 from invad.cli import serve as serving
 from invad.cli.ablate import ablate
 from invad.cli.backbones import distill, list_backbones
@@ -196,6 +196,12 @@ _add(of_versions, versions.compare, "serve versions compare")
 _add(of_versions, versions.activate, "serve versions activate 3f9c02")
 _add(of_versions, versions.rollback, "serve versions rollback --reason 'too many alarms'")
 _add(of_versions, versions.retire, "serve versions retire 3f9c02")
+
+of_models = typer.Typer(no_args_is_help=True, help="Models by name, from an index that somebody keeps.")
+app.add_typer(of_models, name="models", rich_help_panel=GROUPS)
+_add(of_models, models.listed, "models list https://host/models/index.json", "list")
+_add(of_models, models.pull, "models pull https://host/models/index.json gasket --output gasket")
+_add(of_models, models.index, "models index gasket washer --output index.json")
 
 paper = typer.Typer(no_args_is_help=True, help="Repeat the paper: its experiments, ablations, checkpoints.")
 app.add_typer(paper, name="paper", rich_help_panel=GROUPS)

@@ -99,7 +99,7 @@ def write_bundle(
             whole = {**plain, "files": files, "content_hash": content}
             text = json.dumps(whole, indent=1, allow_nan=False) + "\n"
             (staging / BUNDLE).write_text(text, encoding="utf-8")
-            _open_to_all(staging)
+            open_to_all(staging)
             for made in sorted(staging.iterdir(), key=lambda made: made.name == BUNDLE):
                 made.replace(folder / made.name)
     finally:
@@ -135,7 +135,7 @@ def read_bundle(folder: Path) -> tuple[ExportInfo, str]:
     if not isinstance(files, dict) or content_hash({"format_version": version, **plain}, files) != content:
         raise ArtifactError(f"{folder / BUNDLE}: altered since it was written; {AGAIN}")
     for name, digest in files.items():
-        _require_inside(folder, name)
+        require_inside(folder, name)
         path = folder / name
         if not is_file(path):
             raise ArtifactError(f"{path}: is missing; {AGAIN}")
@@ -163,12 +163,12 @@ def named_files(folder: Path) -> list[str]:
     if not isinstance(files, dict):
         raise ArtifactError(f"{folder / head}: altered since it was written; {AGAIN}")
     for name in files:
-        _require_inside(folder, name)
+        require_inside(folder, name)
     card = ["README.md"] if is_file(folder / "README.md") else []
     return [*dict.fromkeys([*files, *card]), head]
 
 
-def _require_inside(folder: Path, name: str) -> None:
+def require_inside(folder: Path, name: str) -> None:
     """Whoever made a bundle must not have other files read."""
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
@@ -179,7 +179,7 @@ def _names(folder: Path) -> list[str]:
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if is_file(path))
 
 
-def _open_to_all(folder: Path) -> None:
+def open_to_all(folder: Path) -> None:
     """mkdtemp and some writers leave files that their owner alone can read."""
     folder.chmod(0o755)
     for path in folder.rglob("*"):
