@@ -29,6 +29,9 @@ class Sample:
     sample_id: the object shown, which other images show from other sides; None: this image alone shows it.
     group: what is shared with images that are not independent of this one, such as a part, a patient or a
     lot; None: nothing is known but `sample_id`.
+    member: which of several pictures of the part `sample_id` it is, such as a light or a view; `category` is
+    then its name, too. page: the number, from 0, of the page or frame of the file; None: the file has one.
+    window: see `Preprocess`, of this image instead of the model's.
     """
 
     path: Path
@@ -38,6 +41,9 @@ class Sample:
     mask_above: int | None = None
     sample_id: str | None = None
     group: str | None = None
+    member: str | None = None
+    page: int | None = None
+    window: tuple[float, float] | None = None
 
     @property
     def is_anomalous(self) -> bool:
@@ -53,6 +59,7 @@ class Prediction:
     p_value: split-conformal p-value in (0, 1]; the share of normal images at least this atypical.
     decision: "good", "review" or "bad" for the false-alarm rates stored in the calibration.
     anomaly_map: float32 H x W in the frame and resolution of the image given.
+    cells: the same on the model's grid, float32 h x w; None where nobody asked the model itself.
     """
 
     path: str | None
@@ -61,6 +68,31 @@ class Prediction:
     p_value: float
     decision: Decision
     anomaly_map: "NDArray[np.float32]"
+    cells: "NDArray[np.float32] | None" = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartPrediction:
+    """What the detector says of one part from several pictures of it.
+
+    part: its name, where it has one. score: fused from the pictures that could be judged, larger is more
+    anomalous; p_value: of that among held-out normal parts. Both None where no picture could be judged.
+    decision: by the limits of held-out parts; at least "review" where `reason` says that a picture is
+    missing, unreadable, there twice or unknown. members: what is said of each picture, by the limits of its
+    own member. above: how many spreads of normal ones the picture of each member lies above them;
+    seen_by: the member that lies highest. anomaly_map: of the part, float32 in the frame of its pictures,
+    where they show the same frame and are compared cell by cell.
+    """
+
+    part: str | None
+    score: float | None
+    p_value: float | None
+    decision: Decision
+    reason: str = ""
+    members: dict[str, Prediction]
+    above: dict[str, float]
+    seen_by: str | None
+    anomaly_map: "NDArray[np.float32] | None" = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

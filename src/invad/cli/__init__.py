@@ -2,8 +2,8 @@
 
 Order of imports: voice, rows, progress, folder, options, former, archive, server, backbones, calibrate, data,
 compare, doctor, drift, defects, evaluate, export, info, recipes, reference, roi, tiling, train, lot, videos,
-pictures, predict, stateless, serve, kept, outputs, users, versions, labels, models, demo, bench, ablate,
-benchmark, app.
+pictures, parts, predict, stateless, serve, kept, outputs, users, versions, labels, models, demo, bench,
+ablate, benchmark, app.
 """
 
 from invad.cli.app import main

@@ -69,6 +69,7 @@ def calibrate(
     with observing(voice.err) as observer:
         from invad.data.datasets import normal_set, not_taken
         from invad.data.groups import grouped
+        from invad.data.members import Rule, member_samples
         from invad.data.region import read_region
         from invad.detector.opening import open_model
         from invad.detector.promise import promise
@@ -76,6 +77,7 @@ def calibrate(
         from invad.system.plain import to_plain
 
         detector = open_model(model, device)
+        fusion = detector.fusion
         before = detector.calibrations
         rates = Rates(
             review=detector.rates.review if review_rate is None else review_rate,
@@ -87,6 +89,8 @@ def calibrate(
             for line in not_taken(good):
                 observer.note(line)
             samples = good.train if group_by is None else grouped(good.train, group_by, normals)
+            if fusion is not None:
+                samples = member_samples(samples, Rule.parse(fusion.rule), normals)
         region: Region | Literal["none"] | None = None
         if roi is not None:
             region = "none" if roi == "none" else read_region(roi)
@@ -100,12 +104,14 @@ def calibrate(
                 f"given: {', '.join(lost)}; they are judged by the limits over all categories"
             )
         content_hash = detector.save(model)
-    pooled = detector.calibrations[POOLED]
+    fusion = detector.fusion
+    pooled = detector.calibrations[POOLED] if fusion is None else fusion.calibration
+    unit = pooled.unit if fusion is None else fusion.unit
     review, bad = pooled.score_limits()
     voice.say(
-        f"Calibrated on {pooled.n} {pooled.unit}: review above score {review:.4g} ({rates.review:.2%} of "
+        f"Calibrated on {pooled.n} {unit}: review above score {review:.4g} ({rates.review:.2%} of "
         f"good images), bad above {bad:.4g} ({rates.bad:.2%}).",
-        f"{promise(detector.calibrations)}.",
+        f"{promise(detector.calibrations, fusion)}.",
         f"Model: {model}",
     )
     voice.warn(*warnings)
@@ -116,7 +122,7 @@ def calibrate(
         "false_alarm_rate": rates.bad,
         "score_limits": {"review": review, "bad": bad},
         "categories": {name: {"n": c.n} for name, c in detector.calibrations.items() if name != POOLED},
-        "limits": to_plain(promise(detector.calibrations)),
+        "limits": to_plain(promise(detector.calibrations, fusion)),
         "region": None if detector.region is None else to_plain(detector.region),
         "warnings": warnings,
         "content_hash": content_hash,

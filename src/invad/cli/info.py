@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from invad.runtime.bundle import ExportInfo
     from invad.runtime.fusing import Tiled
     from invad.scoring.calibration import Calibration
+    from invad.scoring.fusion import Fusion
 
 
 def info(model: BundleArgument, json: JsonOption = None) -> None:
@@ -27,7 +28,8 @@ def info(model: BundleArgument, json: JsonOption = None) -> None:
     from invad.detector.promise import normals_in_words, promise
 
     detector = open_model(model, "cpu")
-    made, pooled = detector.info, detector.calibrations[POOLED]
+    made, fusion = detector.info, detector.fusion
+    pooled = detector.calibrations[POOLED] if fusion is None else fusion.calibration
     review, bad = pooled.score_limits()
     voice.facts(
         {
@@ -35,10 +37,11 @@ def info(model: BundleArgument, json: JsonOption = None) -> None:
             "made": f"{made.created} by invad {made.invad_version}",
             "preset": f"{made.preset}, seed {_seed(detector)}",
             "learned from": normals_in_words(made.fit) or "images not recorded in the imported checkpoint",
-            "calibrated on": f"{pooled.n} {pooled.unit}",
+            **_of_parts(fusion),
+            "calibrated on": f"{pooled.n} {pooled.unit if fusion is None else fusion.unit}",
             "review above": f"score {review:.4g}, for {pooled.rates.review:.2%} of good images",
             "bad above": f"score {bad:.4g}, for {pooled.rates.bad:.2%} of good images",
-            "what the limits keep": promise(detector.calibrations),
+            "what the limits keep": promise(detector.calibrations, fusion),
             "input": "{} x {} pixels, grid {} x {}".format(*made.input_hw, *made.grid_hw),
             **_tiles(made.tiles),
             "backbone": f"{made.settings.backbone} ({made.backbone_source}); {made.backbone_licence}",
@@ -50,11 +53,18 @@ def info(model: BundleArgument, json: JsonOption = None) -> None:
     voice.hand_over(_described(detector, str(model)))
 
 
+def _of_parts(fusion: "Fusion | None") -> dict[str, str]:
+    if fusion is None:
+        return {}
+    how = "the largest score" if fusion.kind == "scores" else "the largest value of each cell"
+    return {"pictures of a part": f"{', '.join(fusion.members)}, found by {fusion.rule}, fused by {how}"}
+
+
 def _say_bundle(voice: Voice, folder: Path) -> None:
     from invad.runtime.bundle import read_bundle
 
     made, content_hash = read_bundle(folder)
-    pooled = _of_pictures(made)[POOLED]
+    pooled = _of_pictures(made)[POOLED] if made.parts is None else made.parts.calibration
     review, bad = pooled.score_limits()
     voice.facts(
         {
@@ -63,7 +73,8 @@ def _say_bundle(voice: Voice, folder: Path) -> None:
             "graph": f"{made.format}, {made.precision}",
             "images": f"{_size(made.size_hw)}, {made.batch or 'any number'} at a time",
             "preset": made.preset,
-            "calibrated on": f"{pooled.n} {pooled.unit}",
+            **_of_parts(made.parts),
+            "calibrated on": f"{pooled.n} {pooled.unit if made.parts is None else made.parts.unit}",
             "review above": f"score {review:.4g}, for {pooled.rates.review:.2%} of good images",
             "bad above": f"score {bad:.4g}, for {pooled.rates.bad:.2%} of good images",
             "input": "{} x {} pixels, grid {} x {}".format(*made.input_hw, *made.grid_hw),
@@ -121,7 +132,7 @@ def _described(detector: "Trained", model: str) -> dict[str, Any]:
     from invad.detector.promise import promise
     from invad.system.plain import to_plain
 
-    told = to_plain(detector.info)
+    told, fusion = to_plain(detector.info), detector.fusion
     del told["fit"]["trained"]  # digests, which tell people nothing
     told["tiles"] = _plain_tiles(detector.info.tiles)
     own = sorted(name for name in detector.calibrations if name != POOLED)
@@ -131,8 +142,9 @@ def _described(detector: "Trained", model: str) -> dict[str, Any]:
         "seed": _seed(detector),
         "parameters": _count(detector),
         "calibration": _limits(detector.calibrations[POOLED]),
+        "parts": None if fusion is None else {**_limits(fusion.calibration), **fusion.summary},
         "categories": {name: _limits(detector.calibrations[name]) for name in own},
-        "limits": to_plain(promise(detector.calibrations)),
+        "limits": to_plain(promise(detector.calibrations, fusion)),
         "warnings": list(detector.warnings()),
         "content_hash": detector.content_hash,
     }

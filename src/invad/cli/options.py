@@ -16,6 +16,7 @@ from invad.system.files import is_folder
 
 IMAGES, FEATURES, SPEED, SERVICE = "Images", "Features", "Speed and memory", "Service"
 VIDEO = "Video"
+PARTS = "Several pictures of a part"
 DEFECTS = "Defects"
 """Headings of the options that are used less."""
 
@@ -133,6 +134,27 @@ GroupByOption = Annotated[
         rich_help_panel=IMAGES,
         help="What images of one part, patient or lot share: folder, column:NAME of a manifest, or a regular "
         "expression on the path, such as 'part_(\\d+)'. Default: found by likeness.",
+    ),
+]
+PartsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--parts",
+        metavar="HOW",
+        rich_help_panel=PARTS,
+        help="Judge parts by several pictures: names for part017_light1.png, a regular expression on the "
+        "path with the groups part and member, views (Real-IAD), or pages of TIFF and DICOM files (pages:Z, "
+        "pages:T also take depth, time). Default: each image by itself.",
+    ),
+]
+FusionOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        rich_help_panel=PARTS,
+        autocompletion=one_of("scores", "cells"),
+        help="How pictures become one score: scores takes the highest of the pictures, cells the highest of "
+        "each place, for pictures of one frame.",
     ),
 ]
 PresetOption = Annotated[

@@ -30,6 +30,7 @@ from invad.cli.options import (
     one_of,
     written_file,
 )
+from invad.cli.parts import PartRows, require_plain
 from invad.cli.pictures import Maps, Overlays, save_all
 from invad.cli.progress import observing
 from invad.cli.rows import FIELDS, FIELDS_WITH_FRAMES, Rows, csv_form, json_form
@@ -208,6 +209,7 @@ def predict(
     if not videos and (every, events) != (None, None):
         raise ConfigError("--every and --events go with a video, and none of the paths ends like one")
     kind = "image" if not videos else "frame" if len(videos) == len(images) else "images and frame"
+    in_parts: PartRows | None = None
     with observing(voice.err) as observer:
         measured: Measured | None = None
         # On a terminal the rows scroll above the bar.
@@ -230,15 +232,24 @@ def predict(
                     return _judged(detector, files, save, category, batch, decoders, strict, measured)
                 return footage.rows(detector, files, save, category, batch, strict, say, measured)
 
-            groups = groupby(images, key=lambda one: is_video(one[0]))
-            made = chain.from_iterable(of_files(list(files), are_videos) for are_videos, files in groups)
+            if detector.fusion is not None and category is None:
+                require_plain(defects=defects, batch=batch != 1, every=every, events=events)
+                in_parts, kind = PartRows(detector, detector.fusion, images), "part"
+                made = in_parts.rows(save, decoders, strict)
+            else:
+                groups = groupby(images, key=lambda one: is_video(one[0]))
+                made = chain.from_iterable(of_files(list(files), are_videos) for are_videos, files in groups)
         forms = {
             standard(csv): csv_form(FIELDS_WITH_FRAMES if videos else FIELDS),
             standard(json): json_form(head, footage.told if videos else dict),
         }
         total, also = None if videos else len(images), tuple if measured is None else measured.files
+        count = len(images) - len(videos)
+        if in_parts is not None:
+            forms = {standard(csv): in_parts.csv(), standard(json): json_form(head, rows="parts")}
+            total = count = len(in_parts)
         rows = Rows(voice, total, forms, say, kind, also)
-        observer.stage(f"{kind}s", len(images) - len(videos) + footage.expected(videos))
+        observer.stage(f"{kind}s", count + footage.expected(videos))
         try:
             for row in made:
                 rows.add(row)

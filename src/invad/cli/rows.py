@@ -43,8 +43,8 @@ def csv_form(fields: Sequence[str] = FIELDS) -> Form:
     )
 
 
-def json_form(head: Row, tail: Callable[[], Row] = dict) -> Form:
-    """One object: the head, then the rows as `images`, then the tail, and `partial` if rows are missing.
+def json_form(head: Row, tail: Callable[[], Row] = dict, rows: str = "images") -> Form:
+    """One object: the head, then the rows by that name, then the tail, and `partial` if rows are missing.
 
     tail: asked when the rows are there.
     """
@@ -56,7 +56,7 @@ def json_form(head: Row, tail: Callable[[], Row] = dict) -> Form:
 
     return Form(
         row=lambda row: "  " + json.dumps(row, indent=1, allow_nan=False).replace("\n", "\n  "),
-        start=json.dumps({**head, "images": []}, indent=1).removesuffix("]\n}") + "\n",
+        start=json.dumps({**head, rows: []}, indent=1).removesuffix("]\n}") + "\n",
         between=",\n",
         end=end,
     )
@@ -174,6 +174,12 @@ def line(row: Row) -> str:
     """A row in words."""
     if "error" in row:
         return f"unreadable  {row['error']}"
+    if "part" in row:
+        p = "-" if row["p_value"] is None else f"{row['p_value']:.2g}"
+        score = "-" if row["score"] is None else f"{row['score']:.4g}"
+        seen = f"  {row['seen_by']}" if row["decision"] != "good" and row["seen_by"] else ""
+        why = f"  ({row['reason']})" if row["reason"] else ""
+        return f"{row['decision']:<10}  p {p:<8}  score {score:<9}  {row['part']}{seen}{why}"
     where = f"  frame {row['frame']} at {row['time']:.3f} s" if "frame" in row else ""
     return (
         f"{row['decision']:<10}  p {row['p_value']:<8.2g}  score {row['score']:<9.4g}  {row['path']}{where}"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -19,9 +20,11 @@ from invad.cli.options import (
     CategoriesOption,
     DeviceOption,
     FalseAlarmRateOption,
+    FusionOption,
     GroupByOption,
     JsonOption,
     LayoutOption,
+    PartsOption,
     PrecisionOption,
     PresetOption,
     ReviewRateOption,
@@ -43,6 +46,7 @@ from invad.cli.tiling import (
     chosen,
 )
 from invad.cli.voice import Voice
+from invad.errors import ConfigError
 from invad.fit.launch import launched
 from invad.fit.tracking import check_trackers, tracking
 from invad.observer import NO_RECORD, Recorder
@@ -92,6 +96,8 @@ def train(
             "picture, white where it does.",
         ),
     ] = None,
+    parts: PartsOption = None,
+    fusion: FusionOption = "scores",
     strict: StrictOption = False,
     smallest_defect: SmallestDefectOption = None,
     tile: TileOption = None,
@@ -158,6 +164,8 @@ def train(
     """
     rates = Rates(review=review_rate, bad=false_alarm_rate)
     wanted = asked(smallest_defect, tile, positions, scale)
+    if parts is not None and wanted is not None:
+        raise ConfigError("--parts and tiles do not go together yet; leave one of them away")
     voice = Voice(json)
     trackers = split_names(track) or ()
     check_trackers(trackers)
@@ -184,6 +192,7 @@ def train(
         from invad.data.check import also_tested
         from invad.data.datasets import not_taken, read_dataset, selected
         from invad.data.groups import grouped
+        from invad.data.members import Rule, split_by_part, with_windows
         from invad.data.region import read_region
         from invad.detector.detector import Detector
         from invad.detector.promise import promise
@@ -195,6 +204,8 @@ def train(
 
         whole = read_dataset(data, layout=layout, split=split)
         dataset = selected(whole, split_names(categories))
+        if parts is not None:
+            dataset = split_by_part(dataset, Rule.parse(parts))
         samples = dataset.train if group_by is None else grouped(dataset.train, group_by, data)
         for line in (*not_taken(whole), *_untrained(dataset)):
             observer.note(line)
@@ -204,7 +215,7 @@ def train(
         if wanted is not None and not isinstance(net, str | None):
             tiling = chosen(wanted, samples, region, settings, net, observer)
         fit = (
-            partial(Detector.fit, region=region)
+            partial(Detector.fit, region=region, parts=parts, fusion=fusion)
             if tiling is None
             else partial(TiledDetector.fit, tiling=tiling)
         )
@@ -229,12 +240,14 @@ def train(
         )
         leads = team is None or team.rank == 0
         if leads:
+            if detector.fusion is not None:
+                dataset = replace(dataset, test=with_windows(dataset.test, detector.fusion.by_member))
             for line in also_tested(dataset, detector.info.fit.trained, observer):
                 observer.note(line)
             detector.save(output)
     if leads:
         result = summary(detector, output)
-        voice.say(*_closing_lines(result, str(promise(detector.calibrations))))
+        voice.say(*_closing_lines(result, str(promise(detector.calibrations, detector.fusion))))
         voice.hand_over(result)
 
 
@@ -276,6 +289,8 @@ def _closing_lines(result: dict[str, Any], kept: str) -> list[str]:
     output, skipped, copied = result["output"], len(result["skipped"]), len(result["copies"])
     groups = sum(result["groups"].values())
     apart = f" ({groups} independent groups)" if groups < normals else ""
+    if result["parts"]:
+        apart = f" of {groups} parts ({', '.join(result['parts']['members'])})"
     return [
         f"Learned from {normals} good images{apart} in {result['train_seconds']:.0f} s; "
         f"{held} of them, held out, set the limits.",
@@ -292,7 +307,10 @@ def summary(detector: "Trained", output: Path) -> dict[str, Any]:
     from invad.detector.promise import promise
     from invad.system.plain import to_plain
 
-    info = detector.info
+    info, fusion = detector.info, detector.fusion
+    parts = None
+    if fusion is not None:
+        parts = fusion.summary
     return {
         "output": str(output),
         "preset": info.preset,
@@ -311,7 +329,8 @@ def summary(detector: "Trained", output: Path) -> dict[str, Any]:
         "threads": info.fit.threads,
         "processes": info.fit.processes,
         "precision": info.fit.precision,
-        "limits": to_plain(promise(detector.calibrations)),
+        "limits": to_plain(promise(detector.calibrations, detector.fusion)),
+        "parts": parts,
         "warnings": list(detector.warnings()),
         "content_hash": detector.content_hash,
     }

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from invad.data.content import BLANK, SHORT, copies, copies_in_words, pixel_digest
 from invad.data.datasets import not_taken, read_dataset
-from invad.data.images import read_image, turned
+from invad.data.images import turned
 from invad.data.layouts.base import Dataset
 from invad.data.masks import doubt, mask_split, read_mask_levels
+from invad.data.samples import read_sample
 from invad.errors import DataError
 from invad.observer import Observer
 from invad.records import Hw, Sample
@@ -96,7 +97,7 @@ def also_tested(dataset: Dataset, trained: Iterable[str], observer: Observer) ->
     seen = []
     for sample in dataset.test:
         with suppress(DataError):
-            if pixel_digest(read_image(sample.path))[:SHORT] in known:
+            if pixel_digest(read_sample(sample))[:SHORT] in known:
                 seen.append(sample.path)
         observer.advance()
     if seen:
@@ -136,7 +137,7 @@ class _Seen:
 
     def look_at(self, sample: Sample) -> None:
         try:
-            pixels = read_image(sample.path)
+            pixels = read_sample(sample)
         except DataError as error:
             self.problems.append(str(error))
             return

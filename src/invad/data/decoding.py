@@ -13,7 +13,7 @@ from PIL import Image, ImageFile
 from invad.data import dicom
 from invad.data.formats import DICOM, HEAD_BYTES, Reader, format_of
 from invad.data.limits import check_size, pillow_limit_lifted
-from invad.data.pages import chosen_page, the_picture
+from invad.data.pages import chosen_page, numbered_page, page_of, the_picture
 from invad.data.pixels import fit_uint16, to_rgb
 from invad.errors import DataError
 
@@ -35,7 +35,8 @@ _TURNS: dict[int, Callable[[NDArray[Any]], NDArray[Any]]] = {
 """EXIF orientation -> how to turn the stored pixels upright."""
 
 
-def from_stream(stream: IO[bytes], name: str, max_pixels: int) -> NDArray[Any]:
+def from_stream(stream: IO[bytes], name: str, max_pixels: int, number: int | None = None) -> NDArray[Any]:
+    """Pixels of the one picture in a file, or of the page or frame `number`."""
     head = stream.read(HEAD_BYTES)
     stream.seek(0)
     if not head:
@@ -43,16 +44,18 @@ def from_stream(stream: IO[bytes], name: str, max_pixels: int) -> NDArray[Any]:
     known = format_of(head, name)
     opened = known.reader(name)
     if known is DICOM:
-        return to_rgb(dicom.picture(stream, name, max_pixels), name)
+        return to_rgb(dicom.picture(stream, name, max_pixels, number), name)
+    if number is not None and known.name != "TIFF":
+        raise DataError(f"{name}: pages are read of TIFF and DICOM, and this is {known.name}")
     try:
         image = opened(stream)
     except Exception:
         if known.name != "TIFF":
             raise
-        return _from_tiff(stream, name, max_pixels)  # a kind of TIFF that Pillow does not know
-    index = chosen_page(image, stream, known.name, name)
+        return _from_tiff(stream, name, max_pixels, number)  # a kind of TIFF that Pillow does not know
+    index = chosen_page(image, stream, known.name, name) if number is None else page_of(stream, number, name)
     if index is None:
-        return _from_tiff(stream, name, max_pixels)
+        return _from_tiff(stream, name, max_pixels, number)
 
     def reader(stream: IO[bytes]) -> ImageFile.ImageFile:
         again = opened(stream)
@@ -73,7 +76,7 @@ def from_stream(stream: IO[bytes], name: str, max_pixels: int) -> NDArray[Any]:
         check_size(*image.size, name, max_pixels)
         return to_rgb(_decoded_as(reader, stream, raw_mode.replace("a", "A")), name)
     if tags.get(277, 1) > 1 and max(tags.get(258, (1,))) > 8:
-        return _from_tiff(stream, name, max_pixels)
+        return _from_tiff(stream, name, max_pixels, number)
     deep = _deep(image, known.name, stream, name, max_pixels)
     if deep is not None:
         return deep
@@ -219,12 +222,13 @@ def _decoded_as(reader: Reader, stream: IO[bytes], raw_mode: str) -> NDArray[np.
     return upright(np.asarray(image), orientation(image))
 
 
-def _from_tiff(stream: IO[bytes], name: str, max_pixels: int) -> NDArray[Any]:
+def _from_tiff(stream: IO[bytes], name: str, max_pixels: int, number: int | None) -> NDArray[Any]:
     from tifffile import PHOTOMETRIC, PLANARCONFIG, TiffFile
 
     stream.seek(0)
     with TiffFile(stream) as tiff:
-        page = the_picture(tiff, name)
+        plane = the_picture(tiff, name) if number is None else numbered_page(tiff, number, name)
+        page = plane.keyframe
         check_size(page.imagewidth, page.imagelength, name, max_pixels)
         if page.photometric not in (PHOTOMETRIC.MINISWHITE, PHOTOMETRIC.MINISBLACK, PHOTOMETRIC.RGB):
             space = getattr(page.photometric, "name", str(page.photometric))
@@ -234,7 +238,7 @@ def _from_tiff(stream: IO[bytes], name: str, max_pixels: int) -> NDArray[Any]:
         is_planar = page.planarconfig == PLANARCONFIG.SEPARATE and page.samplesperpixel > 1
         if page.samplesperpixel > 4:
             raise DataError(f"{name}: {page.samplesperpixel} channels; save it as RGB or grey")
-        array = page.asarray()
+        array = plane.asarray()
         orientation = page.tags.valueof(_ORIENTATION_TAG, 1)
     array = np.moveaxis(array, 0, -1) if is_planar else array
     if array.dtype.kind == "i" or (array.dtype.kind == "u" and array.dtype.itemsize > 1):

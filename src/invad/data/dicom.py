@@ -1,4 +1,4 @@
-"""DICOM: the picture of a file of one frame with every grey level, and how many millimetres a pixel is.
+"""DICOM: the picture of a file or of one of its frames with every grey level, and the mm of a pixel.
 
 Grey values are those of the modality, by the rescale slope and intercept or the table of the file, as whole
 numbers of 16 bits by one rule for every file: as they are where the header allows none below zero, and moved
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from invad.data.codestream import jpeg2000_shape, jpeg_shape, require_rle_length
 from invad.data.formats import DICOM, HEAD_BYTES
 from invad.data.limits import check_size, pillow_limit_lifted
-from invad.data.pages import refuse_several
+from invad.data.pages import MANY, refuse_several
 from invad.errors import DataError, reason
 
 SIGNED_ZERO = 32768
@@ -37,6 +37,7 @@ _JPEG_LS = ("1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81")
 _JPEG2000 = ("1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91")
 _HTJ2K = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202", "1.2.840.10008.1.2.4.203")
 
+_At = tuple[int, int]  # number of a frame, how many there are
 _UNDEFINED = 0xFFFFFFFF
 _PIXEL_DATA = 0x7FE00010
 _PIXELS = (0x7FE00008, 0x7FE00009, _PIXEL_DATA)
@@ -50,10 +51,11 @@ _TAGS: tuple[int, ...] = (
 )
 
 
-def picture(stream: IO[bytes], name: str, max_pixels: int) -> NDArray[Any]:
+def picture(stream: IO[bytes], name: str, max_pixels: int, frame: int | None = None) -> NDArray[Any]:
     """Pixels of a DICOM file, H x W or H x W x 3, uint8 or uint16; what they mean is said above.
 
-    Raises DataError, for the image `name`, for a file without pixels, of several frames, of more than
+    frame: number, from 0, of one of several. Raises DataError, for the image `name`, for a file without
+    pixels, of several frames of which none is asked for, of more than
     max_pixels, cut off, compressed in an unknown way or in one whose package is not installed, and for values
     of which 16 bits would lose some. A damaged file may raise anything.
     """
@@ -64,7 +66,11 @@ def picture(stream: IO[bytes], name: str, max_pixels: int) -> NDArray[Any]:
     if header.get("Rows") is None or header.get("Columns") is None:
         raise DataError(f"{name}: is DICOM without a picture; give files that hold one")
     check_size(int(header.Columns), int(header.Rows), name, max_pixels)
-    refuse_several(int(header.get("NumberOfFrames") or 1), "frames", name)
+    count = int(header.get("NumberOfFrames") or 1)
+    if frame is None:
+        refuse_several(count, "frames", name)
+    else:
+        _keep_frame(header, frame, count, name)
     _require_known_pixels(header, syntax, name)
     try:
         decoder = get_decoder(syntax)
@@ -74,7 +80,7 @@ def picture(stream: IO[bytes], name: str, max_pixels: int) -> NDArray[Any]:
         ) from None
     _require_decoder(decoder, header, syntax, name)
     options = as_pixel_options(header, pixel_keyword="PixelData")
-    coded, options["pixel_vr"] = _pixel_data(stream, header, syntax, name)
+    coded, options["pixel_vr"] = _pixel_data(stream, header, syntax, name, (frame or 0, count))
     with pillow_limit_lifted(int(header.Rows) * int(header.Columns)):
         array, _ = decoder.as_array(coded, index=0, **options)
     if header.PhotometricInterpretation == _PALETTE:
@@ -82,6 +88,24 @@ def picture(stream: IO[bytes], name: str, max_pixels: int) -> NDArray[Any]:
     if header.SamplesPerPixel == 3:
         return array.astype(_container(header), copy=False)
     return _grey(array, header, name)
+
+
+def count_frames(stream: IO[bytes], name: str) -> int:
+    """Frames that the header of a file names. Raises DataError where it names too many to be true."""
+    count = int(_header(stream, name)[0].get("NumberOfFrames") or 1)
+    if not 0 < count <= MANY:
+        raise DataError(f"{name}: names {count} frames, 1 to {MANY} are read; the header is damaged")
+    return count
+
+
+def _keep_frame(header: Any, frame: int, count: int, name: str) -> None:
+    """Let the header speak of this frame alone."""
+    if not 0 <= frame < count:
+        raise DataError(f"{name}: has no frame {frame + 1}, only {count}; copy the file again")
+    header.NumberOfFrames = 1
+    groups = header.get("PerFrameFunctionalGroupsSequence")
+    if groups:
+        header.PerFrameFunctionalGroupsSequence = groups[frame : frame + 1]
 
 
 def spacing(path: str | Path) -> tuple[float, float, str] | None:
@@ -211,8 +235,8 @@ def _require_decoder(decoder: Any, header: Any, syntax: Any, name: str) -> None:
     )
 
 
-def _pixel_data(stream: IO[bytes], header: Any, syntax: Any, name: str) -> tuple[bytes, str]:
-    """The stored pixels of the one frame, of a size that was checked, and the kind of their element."""
+def _pixel_data(stream: IO[bytes], header: Any, syntax: Any, name: str, at: _At) -> tuple[bytes, str]:
+    """The stored pixels of one frame, of a size that was checked, and the kind of their element."""
     from pydicom.encaps import encapsulate, get_frame, parse_basic_offsets
 
     is_implicit, is_little = header.original_encoding  # some files do not keep to their transfer syntax
@@ -227,13 +251,14 @@ def _pixel_data(stream: IO[bytes], header: Any, syntax: Any, name: str) -> tuple
     kind = "OW" if is_implicit else head[4:6].decode("ascii")
     length = int.from_bytes(head[-4:], order)
     if not syntax.is_encapsulated:
-        return _native(stream, header, length, name), kind
+        return _native(stream, header, length, name, at), kind
     start = stream.tell()
     _require_whole(stream, length, name)
     stream.seek(start)
-    refuse_several(len(parse_basic_offsets(stream)), "frames", name)
+    if at[1] == 1:
+        refuse_several(len(parse_basic_offsets(stream)), "frames", name)
     stream.seek(start)
-    coded = get_frame(stream, 0, number_of_frames=1)
+    coded = get_frame(stream, at[0], number_of_frames=at[1])
     _require_size(coded, header, syntax, name)
     return encapsulate([coded], has_bot=False), kind
 
@@ -256,20 +281,22 @@ def _require_whole(stream: IO[bytes], length: int, name: str) -> None:
             return
 
 
-def _native(stream: IO[bytes], header: Any, length: int, name: str) -> bytes:
+def _native(stream: IO[bytes], header: Any, length: int, name: str, at: _At) -> bytes:
+    frame, count = at
     bits = int(header.Rows) * int(header.Columns) * header.SamplesPerPixel * int(header.BitsAllocated)
+    if count > 1 and bits % 8:
+        raise DataError(f"{name}: frames of single bits are not read; save them with 8")
     expected = -(-bits // 8)
     if header.PhotometricInterpretation == "YBR_FULL_422":
         expected = expected // 3 * 2
     start = stream.tell()
     there = min(length, stream.seek(0, os.SEEK_END) - start)
-    if there < expected:
-        raise DataError(
-            f"{name}: is cut off, {there} of {expected} bytes of pixels are there; copy the file again"
-        )
-    if there > expected + 1:
+    if there < count * expected:
+        said = f"{there} of {count * expected} bytes of pixels are there"
+        raise DataError(f"{name}: is cut off, {said}; copy the file again")
+    if there > count * expected + 1:
         refuse_several(there // expected, "frames", name)
-    stream.seek(start)
+    stream.seek(start + frame * expected)
     return stream.read(there)
 
 

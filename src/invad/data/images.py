@@ -15,6 +15,7 @@ from PIL import Image
 from invad.data.decoding import from_pillow, from_stream, orientation, upright
 from invad.data.formats import DICOM, HEAD_BYTES, format_of
 from invad.data.limits import LIMIT_VARIABLE
+from invad.data.pages import Page
 from invad.data.pixels import to_rgb
 from invad.errors import ConfigError, DataError, reason
 from invad.records import Hw
@@ -33,8 +34,10 @@ ImageSource: TypeAlias = Union[
     Image.Image,
     NDArray[Any],
     "torch.Tensor",
+    Page,
 ]
-"""Path, encoded bytes or binary file, Pillow image, H x W (x 1, 2, 3, 4) array, (C x) H x W tensor."""
+"""Path, encoded bytes or binary file, Pillow image, H x W (x 1, 2, 3, 4) array, (C x) H x W tensor, or a page
+of a file of several."""
 
 MAX_PIXELS = 200_000_000
 STANDARD_INPUT = "-"
@@ -45,7 +48,7 @@ def read_image(source: ImageSource, *, max_pixels: int | None = None) -> NDArray
 
     source: path ("-" is standard input; pipes are read whole), encoded bytes or an open binary file of one
         of `formats.FORMATS`, Pillow image, array H x W (x C) or tensor (C x) H x W with C in 1, 2, 3, 4;
-        arrays are bool, uint8, uint16 or float in [0, 1].
+        arrays are bool, uint8, uint16 or float in [0, 1]. A `Page` is one of several of a TIFF or DICOM.
     max_pixels: limit on H * W of encoded images, checked in the header before anything is decoded; by
         default the environment variable INVAD_MAX_PIXELS, else 200 million.
 
@@ -61,6 +64,10 @@ def read_image(source: ImageSource, *, max_pixels: int | None = None) -> NDArray
     corrupt, too large or of another format, and when an array has another shape, dtype or range.
     """
     max_pixels = pixel_limit() if max_pixels is None else max_pixels
+    if isinstance(source, Page):
+        name, number = str(source), source.number
+        with _opened(source.path) as stream:
+            return _decode(lambda: from_stream(_seekable(stream, name), name, max_pixels, number), name)
     if isinstance(source, str | os.PathLike):
         name = os.fspath(source)
         with _opened(Path(source)) as stream:

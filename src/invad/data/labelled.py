@@ -9,9 +9,10 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from invad.data.images import read_image
+from invad.data.images import ImageSource, read_image
 from invad.data.masks import doubt, read_mask_codes
 from invad.data.preprocess import resize_mask
+from invad.data.samples import read_sample
 from invad.errors import DataError
 from invad.observer import Observer
 from invad.records import Hw, Sample
@@ -74,7 +75,7 @@ def judge_labelled(
     observer: Observer,
     masks: bool = True,
     strict: bool = False,
-    decode: Callable[[Path], NDArray[Any]] = read_image,
+    decode: Callable[[ImageSource], NDArray[Any]] = read_image,
 ) -> Iterator[Labelled[Answer]]:
     """What `judge` says of each image's pixels, with its mask, in the order of the samples.
 
@@ -88,7 +89,7 @@ def judge_labelled(
     for sample in samples:
         started = time.perf_counter()
         try:
-            pixels = decode(sample.path)
+            pixels = read_sample(sample, decode)
             answer = judge(sample, pixels)
         except DataError as error:
             if strict:

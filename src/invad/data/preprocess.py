@@ -118,6 +118,15 @@ def grey_range(dtype: "np.dtype[Any]", window: tuple[float, float]) -> tuple[flo
     raise DataError(f"<array>: dtype {dtype} is no pixel type; pass the image through read_image")
 
 
+def levelled(pixels: NDArray[Any], window: tuple[float, float] | None) -> NDArray[Any]:
+    """16-bit pixels as float32 in [0, 1] by a window of their own (see `Preprocess`); others as they are."""
+    if window is None or pixels.dtype != np.uint16:
+        return pixels
+    black, white = (np.float32(level) for level in grey_range(pixels.dtype, window))
+    values: NDArray[np.float32] = (pixels.astype(np.float32) - black) / (white - black)
+    return values.clip(0, 1, out=values)
+
+
 def log_aspect(size_hw: Hw) -> float:
     """Logarithm of width over height."""
     return math.log(size_hw[1]) - math.log(size_hw[0])

@@ -8,8 +8,7 @@ noise, must be bad after a calibration that were bad before it.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,20 +17,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from invad.data.content import SHORT, copies, copies_in_words, pixel_digest
-from invad.data.images import read_image
 from invad.data.preprocess import Preprocess
+from invad.data.samples import read_sample
+from invad.detector.fusing import PartPlan, fit_parts
+from invad.detector.kept import Kept
 from invad.errors import DataError
 from invad.model.reading import Model
 from invad.observer import Observer
 from invad.records import Sample
 from invad.scoring.calibration import Calibration, for_category, numbered
 from invad.scoring.crossfit import cross_fit
+from invad.scoring.fusion import Fusion
 from invad.scoring.groups import groups_in_words, groups_of_samples, require_groups
 from invad.scoring.likeness import near_copies
 from invad.scoring.rates import POOLED, Rates
 from invad.scoring.typicality import PositionStats, ScoreRule, judge
 
-Decode: TypeAlias = Callable[[Path], NDArray[Any]]
+Decode: TypeAlias = Callable[[Sample], NDArray[Any]]
 """Pixels of an image; raises DataError for one that cannot be judged."""
 
 UNRELATED = 2**0.5
@@ -49,10 +51,11 @@ LEAST_TYPICAL = 3
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Statistics and calibrations by category, POOLED among them."""
+    """Statistics and calibrations by category, POOLED among them; fusion: of parts."""
 
     stats: Mapping[str, PositionStats]
     calibrations: Mapping[str, Calibration]
+    fusion: Fusion | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +83,7 @@ def read_normals(
     read: Callable[[NDArray[Any]], Tensor],
     strict: bool,
     observer: Observer,
-    decode: Decode = read_image,
+    decode: Decode = read_sample,
 ) -> Readings:
     """Norm maps of good images. Raises DataError for a defective one, and for an unreadable one if strict."""
     observer.stage("calibration", len(samples))
@@ -89,7 +92,7 @@ def read_normals(
         if sample.is_anomalous:
             raise DataError(f"{sample.path}: is {sample.defect}; calibration takes normal images only")
         try:
-            image = decode(sample.path)
+            image = decode(sample)
             maps.append(read(image))
             readable.append(sample)
             pixels.append(pixel_digest(image))
@@ -210,6 +213,16 @@ def fit_limits(
     return Limits(stats, calibrations)
 
 
+def limits_of(
+    maps_NLhw: Tensor, kept: Kept, rule: ScoreRule, rates: Rates, plan: PartPlan | None = None
+) -> Limits:
+    """As `fit_limits`, of images that are kept; plan: of parts, whose limits are then fitted, too."""
+    limits = fit_limits(maps_NLhw, kept.categories, kept.pictures, kept.groups, rule, rates)
+    if plan is None:
+        return limits
+    return replace(limits, fusion=fit_parts(maps_NLhw, kept, plan=plan, rule=rule, rates=rates))
+
+
 def chosen(
     samples: Sequence[Sample],
     read: Callable[[NDArray[Any]], Tensor],
@@ -218,7 +231,7 @@ def chosen(
     trained: Iterable[str],
     strict: bool,
     observer: Observer,
-    decode: Decode = read_image,
+    decode: Decode = read_sample,
 ) -> tuple[Readings, tuple[int, ...]]:
     """The images that count of those given, and for each the first one that it is not independent of.
 
@@ -320,7 +333,7 @@ def _share_near(level: int, samples: Sequence[Sample]) -> float:
     shares = []
     for i in np.linspace(0, len(samples) - 1, min(len(samples), LOOKED_AT)).round().astype(int):
         with suppress(DataError):
-            pixels = read_image(samples[i].path)
+            pixels = read_sample(samples[i])
             whole = np.iinfo(pixels.dtype).max if pixels.dtype.kind == "u" else 1.0
             shares.append(float((np.abs(pixels / whole - level / 255) < NEARLY).mean()))
     return float(np.median(shares)) if shares else 0.0

@@ -6,6 +6,7 @@ from invad.detector.parts import DetectorInfo
 from invad.detector.promise import normals_in_words, promise
 from invad.records import Hw
 from invad.scoring.calibration import Calibration
+from invad.scoring.fusion import Fusion
 from invad.scoring.rates import POOLED
 
 HEAD = """\
@@ -26,17 +27,27 @@ The rates hold for images like those it was calibrated on. New light, focus, par
 USE = """
 ```python
 from invad import Detector
-from invad.records import Hw
 print(Detector.load("this-folder").predict("part.png"))
+```
+"""
+
+USE_OF_PARTS = """
+```python
+from invad import Detector
+for part in Detector.load("this-folder").predict_parts("folder/of/pictures"):
+    print(part)
 ```
 """
 
 
 def model_card(
-    info: DetectorInfo, calibrations: Mapping[str, Calibration], warnings: Sequence[str] = ()
+    info: DetectorInfo,
+    calibrations: Mapping[str, Calibration],
+    warnings: Sequence[str] = (),
+    fusion: Fusion | None = None,
 ) -> str:
     """The card as Markdown. warnings: what the calibration cannot promise, one line each."""
-    rows = {**_training_rows(info), **_calibration_rows(info, calibrations)}
+    rows = {**_training_rows(info), **_calibration_rows(info, calibrations, fusion)}
     made = (
         f"Made by invad {info.invad_version} on {info.created}, preset `{info.preset}`, "
         f"seed {info.settings.train.seed}.\n"
@@ -44,6 +55,7 @@ def model_card(
     table = "\n".join(["", "| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in rows.items()), "", ""])
     listed = "".join(f"- {line}\n" for line in warnings)
     use = USE if info.tiles is None else USE.replace("Detector", "TiledDetector")
+    use = use if fusion is None else USE_OF_PARTS
     return HEAD + made + table + FOOT + (f"\n{listed}" if listed else "") + use
 
 
@@ -75,7 +87,16 @@ def _tile_rows(info: DetectorInfo) -> dict[str, str]:
     }
 
 
-def _calibration_rows(info: DetectorInfo, calibrations: Mapping[str, Calibration]) -> dict[str, str]:
+def _calibration_rows(
+    info: DetectorInfo, calibrations: Mapping[str, Calibration], fusion: Fusion | None
+) -> dict[str, str]:
+    of_parts = {}
+    if fusion is not None:
+        calibrations = {POOLED: fusion.calibration}
+        of_parts = {
+            "pictures of a part": f"{', '.join(fusion.members)}, found by `{fusion.rule}`",
+            "fused by": "the largest score" if fusion.kind == "scores" else "the largest value of each cell",
+        }
     pooled = calibrations[POOLED]
     counts = {name: c.n for name, c in calibrations.items() if name != POOLED}
     if info.recalibrated is not None:
@@ -86,9 +107,12 @@ def _calibration_rows(info: DetectorInfo, calibrations: Mapping[str, Calibration
         how = "held out from training"
     review, bad = pooled.score_limits()
     unit = f" {pooled.unit}" if pooled.groups else ""
+    if fusion is not None:
+        unit = f" {fusion.unit}"
     return {
+        **of_parts,
         "calibrated on": f"{_counts(counts) or pooled.n}{unit} ({how})",
-        "what the limits keep": str(promise(calibrations)),
+        "what the limits keep": str(promise(calibrations, fusion)),
         "review above": f"score {review:.4f}, false-alarm rate asked {pooled.rates.review:.2%}",
         "bad above": f"score {bad:.4f}, false-alarm rate asked {pooled.rates.bad:.2%}",
     }

@@ -13,16 +13,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from invad._version import __version__
 from invad.backbones.base import Backbone
 from invad.data.datasets import load_dataset, normal_images
 from invad.data.images import ImageSource
 from invad.data.preprocess import Preprocess, resize_map
 from invad.data.region import Region, cut, framed
+from invad.data.samples import read_sample
 from invad.detector import calibrating
 from invad.detector.card import model_card
+from invad.detector.fusing import PartPlan, plan_parts, planned
 from invad.detector.kept import Kept, keep, maps_of
-from invad.detector.parts import DetectorInfo, Parts, described, load_parts, now, save_parts
+from invad.detector.parts import DetectorInfo, Parts, described, exported_info, load_parts, now, save_parts
 from invad.errors import ArtifactError, DataError, NotCalibratedError
 from invad.fit.fit import fit
 from invad.fit.plan import mean_pictures
@@ -33,7 +34,7 @@ from invad.model.reading import Model
 from invad.model.settings import Preset, preset_named
 from invad.observer import Observer, Silent
 from invad.records import Hw, Prediction, Sample
-from invad.runtime import ExportedDetector, ExportInfo
+from invad.runtime import ExportedDetector
 from invad.runtime.predictor import Pixels, Predictor
 from invad.runtime.torch_engine import TorchEngine
 from invad.scoring.calibration import Calibration, for_category, known_category
@@ -75,7 +76,7 @@ class Detector(Predictor):
     def judge(self, pixels: Sequence[Pixels], category: str | None = None) -> list[Prediction]:
         """Predictions of decoded images of one input size, which pass the networks together."""
         self._require_calibrated()
-        maps_BLhw = self.read_many(pixels)
+        maps_BLhw = self.read_many(self.levelled(pixels, category))
         return self.predictions(maps_BLhw, [(one.shape[0], one.shape[1]) for one in pixels], category)
 
     def read_many(self, pixels: Sequence[Pixels]) -> torch.Tensor:
@@ -102,6 +103,7 @@ class Detector(Predictor):
                     p_value=calibration.p_value(score),
                     decision=calibration.decide(score),
                     anomaly_map=cut(resize_map(map_hw, size_hw), inside),
+                    cells=map_hw,
                 )
             )
         return predictions
@@ -174,6 +176,8 @@ class Detector(Predictor):
         seed: int | None = None,
         rates: Rates = DEFAULT_RATES,
         region: Region | None = None,
+        parts: str | None = None,
+        fusion: str = "scores",
         strict: bool = False,
         device: str | None = None,
         run: Run = RUN,
@@ -183,13 +187,17 @@ class Detector(Predictor):
         data: a folder (see `load_dataset`; only its normal training images are used) or samples.
         backbone, steps, batch, seed override the preset; `Preset.load_backbone` makes a backbone with weights
         from a file. rates: false-alarm rates of the limits. region: the part of the pictures that counts, see
-        `read_region`; pictures of another size than its frame are passed over. strict: fail on an unreadable
-        image. device: a torch device, by default a CUDA GPU if there is one. run: folders for checkpoints and
-        features, processes, precision, and who is told; of several processes one should save the detector.
+        `read_region`; pictures of another size than its frame are passed over. parts: how several pictures
+        are of one part, as `invad train --parts` says it: an expression with the groups part and member,
+        names, views or pages. fusion: scores, or cells for pictures of one frame (`invad.scoring.fusion`).
+        strict: fail on an unreadable image. device: a torch device, by default a CUDA GPU if there is one.
+        run: folders for checkpoints and features, processes, precision, and who is told; of several processes
+        one should save the detector.
         Raises DataError, ConfigError, WeightsError, TrainingError with one line that says what to do.
         """
         sleep_beside_the_user()
         samples = load_dataset(data).train if isinstance(data, str | Path) else data
+        samples, plan = plan_parts(samples, parts, fusion, _root(data), region, run.observer)
         settings = preset_named(preset) if isinstance(preset, str) else preset
         name = backbone.info.name if isinstance(backbone, Backbone) else backbone
         settings = settings.override(backbone=name, steps=steps, batch=batch, seed=seed)
@@ -201,20 +209,13 @@ class Detector(Predictor):
         info = replace(described(fitted.model, named, fitted.record), region=region)
         kept = keep(
             fitted.held_maps_NLhw,
-            fitted.held_categories,
+            fitted.held_samples,
             fitted.held_groups,
             fitted.held_pixels,
             extract.inspected,
         )
         detector = cls(fitted.model, info, {}, {}, kept, fitted.means)
-        limits = calibrating.fit_limits(
-            fitted.held_maps_NLhw,
-            fitted.held_categories,
-            fitted.held_pixels,
-            fitted.held_groups,
-            settings.score_rule,
-            rates,
-        )
+        limits = calibrating.limits_of(fitted.held_maps_NLhw, kept, settings.score_rule, rates, plan)
         detector._take(limits, calibrating.read_controls(detector.model))
         if fitted.record.copies:
             calibrating.require_unlike(detector._doubts, samples)
@@ -239,6 +240,7 @@ class Detector(Predictor):
         if parts.info.tiles is not None:
             raise ArtifactError(f"{folder}: holds a detector of tiles; read it with TiledDetector.load")
         detector = cls(parts.model, parts.info, parts.stats, parts.calibrations, parts.kept, parts.means)
+        detector.fusion = parts.fusion
         detector.content_hash = content_hash
         return detector
 
@@ -248,8 +250,10 @@ class Detector(Predictor):
         card: the README.md in place of the one that `model_card` makes.
         """
         self._require_calibrated()
-        parts = Parts(self.info, self.model, self.stats, self.calibrations, self.kept, self.means)
-        card = card or model_card(self.info, self.calibrations, self.warnings())
+        parts = Parts(
+            self.info, self.model, self.stats, self.calibrations, self.kept, self.means, self.fusion
+        )
+        card = card or model_card(self.info, self.calibrations, self.warnings(), self.fusion)
         self.content_hash = save_parts(Path(folder), parts, card)
         return self.content_hash
 
@@ -269,26 +273,17 @@ class Detector(Predictor):
         info, preprocess = self.info, self.model.extract.preprocess.alone(size_hw)
         model = replace(self.model, extract=replace(self.model.extract, preprocess=preprocess))
         graph = Graph(model, self.stats, self.calibrations, size_hw=size_hw, low=low)
-        described = ExportInfo(
-            format="torch",
-            graph="",
+        told = exported_info(
+            info,
+            preprocess,
             precision={None: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[low],
             size_hw=size_hw,
-            batch=None,
-            window=preprocess.window,
-            preset=info.preset,
-            backbone=info.settings.backbone,
-            backbone_licence=info.backbone_licence,
-            input_hw=preprocess.input_hw,
-            grid_hw=info.grid_hw,
             parameters=sum(p.numel() for p in graph.parameters()),
             model_hash=self.content_hash,
-            created=now(),
-            invad_version=__version__,
             calibrations={name: self.calibrations[name] for name in categories(self.calibrations)},
-            region=self.region,
+            fusion=self.fusion,
         )
-        return ExportedDetector(described, TorchEngine(graph, model.extract.device))
+        return ExportedDetector(told, TorchEngine(graph, model.extract.device))
 
     # ------------------------------------------------------------------ calibrating one
 
@@ -305,16 +300,19 @@ class Detector(Predictor):
 
         normals: a folder, an image or samples; those that were trained on do not count. Each of their
         categories gets its own calibration, and all together the pooled one; what was calibrated before is
-        replaced. Copies and near copies count once, and groups as one (`groups_of_samples`). None: of the
-        good images that the limits were made of before, from the norm maps that the model keeps of them; with
-        another region these were read with what it ignores in sight, so near its border they are an
-        approximation. rates: as before unless given. region: the part of the pictures that counts, "none" for
-        all of it; as before unless given. Raises DataError when fewer than two distinct images can be read,
-        when the kept maps do not show what the region counts, and when a black picture or one of noise, bad
-        so far, would not be bad any more.
+        replaced. Copies and near copies count once, and groups as one (`groups_of_samples`). A model of parts
+        needs whole ones. None: of the good images that the limits were made of before, from the norm maps
+        that the model keeps of them; with another region these were read with what it ignores in sight, so
+        near its border they are an approximation. rates: as before unless given. region: the part of the
+        pictures that counts, "none" for all of it; as before unless given. Raises DataError when fewer than
+        two distinct images can be read, when the kept maps do not show what the region counts, and when a
+        black picture or one of noise, bad so far, would not be bad any more.
         """
         observer = observer or Silent()
         samples = normal_images(normals) if isinstance(normals, str | Path) else normals
+        plan = None if self.fusion is None else PartPlan.of(self.fusion, region)
+        if plan is not None and samples is not None:
+            samples = planned(samples, plan, _root(normals), observer)
         model = self.model if region is None else self._looking_at(region, samples or ())
         inspected, rule = model.extract.inspected, self.info.settings.score_rule
         before, kept, given = calibrating.Limits(self.stats, self.calibrations), self.kept, None
@@ -328,14 +326,12 @@ class Detector(Predictor):
                 trained=self.info.fit.trained,
                 strict=strict,
                 observer=observer,
-                decode=model.extract.decode,
+                decode=lambda sample: read_sample(sample, model.extract.decode),
             )
             maps_NLhw = given.maps_NLhw
-            kept = keep(maps_NLhw, [one.category for one in given.samples], groups, given.pixels, inspected)
+            kept = keep(maps_NLhw, given.samples, groups, given.pixels, inspected)
         assert kept is not None
-        after = calibrating.fit_limits(
-            maps_NLhw, kept.categories, kept.pictures, kept.groups, rule, rates or self.rates
-        )
+        after = calibrating.limits_of(maps_NLhw, kept, rule, rates or self.rates, plan)
         read = calibrating.read_controls(model)
         if before.calibrations:
             read_before = read if region is None else calibrating.read_controls(self.model)
@@ -364,14 +360,8 @@ class Detector(Predictor):
         with suppress(DataError):
             maps_NLhw, kept = maps_of(self.kept, inspected, self.grid_hw), self.kept
             if kept is not None:
-                return calibrating.fit_limits(
-                    maps_NLhw,
-                    kept.categories,
-                    kept.pictures,
-                    kept.groups,
-                    self.info.settings.score_rule,
-                    self.rates,
-                ).stats
+                rule = self.info.settings.score_rule
+                return calibrating.limits_of(maps_NLhw, kept, rule, self.rates).stats
         return {}
 
     @property
@@ -382,13 +372,20 @@ class Detector(Predictor):
 
     def warnings(self) -> tuple[str, ...]:
         """What the calibration cannot promise, one line each."""
-        return (*calibrating.warnings_of(self.calibrations), *self._doubts)
+        limits = self.calibrations if self.fusion is None else {POOLED: self.fusion.calibration}
+        return (*calibrating.warnings_of(limits), *self._doubts)
 
     def _take(self, limits: calibrating.Limits, read: Sequence[tuple[str, torch.Tensor]]) -> None:
         self.stats, self.calibrations = dict(limits.stats), dict(limits.calibrations)
+        self.fusion = limits.fusion
         self.content_hash = None
         self._doubts = tuple(calibrating.passing(limits, read, self.info.settings.score_rule).values())
 
     def _require_calibrated(self) -> None:
         if POOLED not in self.calibrations:
             raise NotCalibratedError("the detector has seen no held-out normals; calibrate it first")
+
+
+def _root(data: str | Path | Sequence[Sample] | None) -> Path | None:
+    """The folder below which the files of data have their names."""
+    return Path(data) if isinstance(data, str | Path) else None

@@ -15,7 +15,7 @@ from torch import Tensor
 from invad.data.region import Region, cells_of, inside_of
 from invad.errors import DataError
 from invad.model.inspected import Inspected
-from invad.records import Hw
+from invad.records import Hw, Sample
 from invad.scoring.calibration import numbered
 
 LARGEST = 65504.0
@@ -30,7 +30,8 @@ class Kept:
 
     middle_Lhw, offsets_NLhw: their median, float32, and what each differs from it, float16; together they are
     exact to a thousandth of how far an image is from the others. categories, groups, pictures: of each image
-    its category, the number of its group, and that of its picture, which several categories may share.
+    its category, the number of its group, and that of its picture, which several categories may share. parts:
+    the number of the part that it is a picture of; empty where images stand for themselves.
     region: the one that they were read with, whose cells alone are there (N x L x 1 x n); None for all cells.
     """
 
@@ -40,6 +41,7 @@ class Kept:
     groups: tuple[int, ...]
     pictures: tuple[int, ...]
     region: Region | None = None
+    parts: tuple[int, ...] = ()
 
     @property
     def maps_NLhw(self) -> Tensor:
@@ -49,7 +51,7 @@ class Kept:
 
 def keep(
     maps_NLhw: Tensor,
-    categories: Sequence[str],
+    samples: Sequence[Sample],
     groups: Sequence[int],
     pixels: Sequence[str],
     inspected: Inspected | None,
@@ -59,10 +61,11 @@ def keep(
     return Kept(
         middle_Lhw,
         (maps_NLhw - middle_Lhw).clamp(-LARGEST, LARGEST).half(),
-        tuple(categories),
+        tuple(sample.category for sample in samples),
         numbered(groups),
         numbered(pixels),
         None if inspected is None else inspected.region,
+        numbered(sample.sample_id for sample in samples) if any(s.member for s in samples) else (),
     )
 
 

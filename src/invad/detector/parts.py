@@ -25,8 +25,10 @@ from invad.model.reading import FeatureExtractor, FineReader, Model
 from invad.model.settings import Preset
 from invad.model.space import FeatureSpace
 from invad.records import Hw
+from invad.runtime.bundle import ExportInfo
 from invad.runtime.fusing import Tiled
 from invad.scoring.calibration import Calibration
+from invad.scoring.fusion import Fusion
 from invad.scoring.rates import POOLED
 from invad.scoring.typicality import PositionStats, ScoreStats
 from invad.system.plain import from_plain, to_plain
@@ -67,7 +69,8 @@ class Parts:
     """A detector as data: stats and calibrations by category, POOLED among them.
 
     kept: norm maps of held-out images, None of a model from before they were kept. means: see
-    `mean_pictures`.
+    `mean_pictures`. fusion: how several pictures of a part become one decision, None for a model of single
+    images.
     """
 
     info: DetectorInfo
@@ -76,6 +79,7 @@ class Parts:
     calibrations: dict[str, Calibration]
     kept: Kept | None = None
     means: Mapping[Hw, Tensor] = field(default_factory=dict)
+    fusion: Fusion | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,12 +97,14 @@ class _Held:
     groups: tuple[int, ...]
     pictures: tuple[int, ...]
     region: Region | None
+    parts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Categories:
     categories: dict[str, _Category]
     held: _Held | None = None
+    parts: Fusion | None = None
 
 
 def save_parts(folder: Path, parts: Parts, card: str) -> str:
@@ -126,9 +132,13 @@ def save_parts(folder: Path, parts: Parts, card: str) -> str:
     if (kept := parts.kept) is not None:
         tensors |= {f"{HELD}middle": kept.middle_Lhw, f"{HELD}offsets": kept.offsets_NLhw}
         held = _Held(
-            categories=kept.categories, groups=kept.groups, pictures=kept.pictures, region=kept.region
+            categories=kept.categories,
+            groups=kept.groups,
+            pictures=kept.pictures,
+            region=kept.region,
+            parts=kept.parts,
         )
-    plain = to_plain(_Categories(categories=told, held=held))
+    plain = to_plain(_Categories(categories=told, held=held, parts=parts.fusion))
     return write_bundle(folder, tensors, to_plain(parts.info), plain, card)
 
 
@@ -151,13 +161,13 @@ def load_parts(folder: Path, device: torch.device, backbone: Backbone | None = N
         kept = None
         if (held := told.held) is not None:
             middle, offsets = (bundle.tensors[HELD + name] for name in ("middle", "offsets"))
-            kept = Kept(middle, offsets, held.categories, held.groups, held.pictures, held.region)
+            kept = Kept(middle, offsets, held.categories, held.groups, held.pictures, held.region, held.parts)
     except (InvadError, KeyError, RuntimeError, ValueError) as error:
         line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ArtifactError(
             f"{folder}: the parts of the model do not fit together ({line}); copy or train it again"
         ) from None
-    return Parts(info, model, stats, calibrations, kept, means), bundle.content_hash
+    return Parts(info, model, stats, calibrations, kept, means, told.parts), bundle.content_hash
 
 
 def _means(tensors: Mapping[str, Tensor]) -> dict[Hw, Tensor]:
@@ -257,6 +267,40 @@ def described(model: Model, preset: str, record: FitRecord) -> DetectorInfo:
         fit=record,
         created=now(),
         invad_version=__version__,
+    )
+
+
+def exported_info(
+    info: DetectorInfo,
+    preprocess: Preprocess,
+    *,
+    precision: str,
+    size_hw: Hw | None,
+    parameters: int,
+    model_hash: str | None,
+    calibrations: dict[str, Calibration],
+    fusion: Fusion | None,
+) -> ExportInfo:
+    """What is said of a graph of this process, made of a model; see ExportInfo."""
+    return ExportInfo(
+        format="torch",
+        graph="",
+        precision=precision,
+        size_hw=size_hw,
+        batch=None,
+        window=preprocess.window,
+        preset=info.preset,
+        backbone=info.settings.backbone,
+        backbone_licence=info.backbone_licence,
+        input_hw=preprocess.input_hw,
+        grid_hw=info.grid_hw,
+        parameters=parameters,
+        model_hash=model_hash,
+        created=now(),
+        invad_version=__version__,
+        calibrations=calibrations,
+        region=info.region,
+        parts=fusion,
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from invad.fit.fit import FEW_GROUPS, FitRecord
 from invad.metrics.alarms import normals_to_halve, realised_interval
 from invad.scoring.calibration import Calibration
+from invad.scoring.fusion import Fusion
 from invad.scoring.rates import POOLED
 
 HELD_SHARE = 5
@@ -45,8 +46,13 @@ class Promise:
         )
 
 
-def promise(calibrations: Mapping[str, Calibration]) -> Promise:
-    """Of the category with the fewest normals, because images are judged by the limits of their own."""
+def promise(calibrations: Mapping[str, Calibration], fusion: Fusion | None = None) -> Promise:
+    """Of the category with the fewest normals, because images are judged by the limits of their own.
+
+    fusion: of parts, whose limits then are what is promised.
+    """
+    if fusion is not None:
+        calibrations = {POOLED: fusion.calibration}
     own = {name: made for name, made in calibrations.items() if name != POOLED}
     name, made = min((own or calibrations).items(), key=lambda item: item[1].n)
     more = normals_to_halve(made.n, made.rates.review)
@@ -54,7 +60,7 @@ def promise(calibrations: Mapping[str, Calibration]) -> Promise:
     return Promise(
         category=name if len(own) > 1 else POOLED,
         n=made.n,
-        unit=made.unit,
+        unit=made.unit if fusion is None else fusion.unit,
         rate=made.rates.review,
         realised_95=realised_interval(made.n, made.rates.review),
         n_to_halve=more,

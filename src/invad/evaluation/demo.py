@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from invad.data.datasets import load_dataset
-from invad.data.images import read_image
+from invad.data.samples import read_sample
 from invad.data.synthetic import write_dataset
 from invad.detector.detector import Detector
 from invad.errors import DataError
@@ -228,7 +228,7 @@ def _chosen(evaluation: Evaluation) -> list[ScoredSample]:
 
 def _overlay(detector: Detector, sample: Sample, path: Path) -> Path:
     known = sample.category if sample.category in detector.calibrations else None
-    pixels = read_image(sample.path)
+    pixels = read_sample(sample)
     prediction = detector.predict(pixels, category=known)
     return save_overlay(
         path,

@@ -106,6 +106,10 @@ def export(detector: Trained, output: str | Path, config: ExportConfig) -> tuple
         require(*(("openvino", "openvino") if config.format == "openvino" else ("onnxruntime", "onnx")))
     if (config.format, config.precision) == ("onnx", "bf16"):
         _require_bf16()
+    if config.layout == TRITON and detector.fusion is not None:
+        raise ConfigError(
+            "layout triton takes one image for each answer, and this model judges parts; leave it"
+        )
     types = {"fp16": torch.float16, "bf16": torch.bfloat16}
     compiled = detector.compile(size_hw=config.size_hw, low=types.get(config.precision))
     info = replace(
@@ -182,10 +186,12 @@ def _write_graph(
 
 
 def _ask_pytorch(detector: Trained, folder: Path, info: ExportInfo) -> None:
-    """Every probe by the limits over all categories, and the first one by each category's."""
+    """Every probe by the limits over all categories, of parts by those of a member; the first one by all."""
     tiling = None if info.tiles is None else info.tiles.tiling
     names = write_probes(folder / PROBES, info.size_hw, info.window, info.pixels, tiling)
-    cases = [(name, None) for name in names] + [(names[0], c) for c in detector.calibrations if c]
+    usual = None if info.parts is None else info.parts.members[0]
+    others = [category for category in detector.calibrations if category not in (POOLED, usual)]
+    cases = [(name, usual) for name in names] + [(names[0], category) for category in others]
     told = [(n, detector.predict(read_image(folder / PROBES / n), category=c)) for n, c in cases]
     store_probes(folder, told)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from invad.backbones.base import Backbone
 from invad.data.content import copies, copies_in_words, file_digest, pixel_digest
+from invad.data.samples import read_sample
 from invad.errors import DataError
 from invad.fit.cache import Decoded, FeatureCache
 from invad.fit.run import Run
@@ -181,7 +182,7 @@ def _fill(
     decoded = Decoded()
     for place, row in enumerate(rows):
         try:
-            pixels = extract.decode(samples[row].path)
+            pixels = read_sample(samples[row], extract.decode)
             z_NChw[place] = extract(pixels)[0].cpu().numpy()
             decoded.pixels[row] = pixel_digest(pixels)
         except DataError as error:
@@ -267,7 +268,10 @@ def _mark(samples: Sequence[Sample], extract: FeatureExtractor, run: Run) -> str
     own = {i: file_digest(samples[i].path) for i in run.mine(len(samples))}
     contents = run.workers.gather(own).values()
     return fingerprint(
-        [(str(s.path.absolute()), content) for s, content in zip(samples, contents, strict=True)],
+        [
+            (str(s.path.absolute()), content, *filter(None, [s.page, s.window]))
+            for s, content in zip(samples, contents, strict=True)
+        ],
         backbone_digest(extract.backbone),
         # The same weights may be tapped at other strides.
         dict(extract.backbone.info.shape),

@@ -75,17 +75,21 @@ class FitRecord:
 class Fitted:
     """A trained model, and norm maps L x h x w of held-out normals, read by a model that never saw them.
 
-    held_pixels: the digests of their pixels. held_groups: the number of the group of each. means: see
-    `mean_pictures`.
+    held_samples: what was held out. held_pixels: the digests of their pixels. held_groups: the number of the
+    group of each. means: see `mean_pictures`.
     """
 
     model: Model
     held_maps_NLhw: torch.Tensor
-    held_categories: tuple[str, ...]
+    held_samples: tuple[Sample, ...]
     held_pixels: tuple[str, ...]
     held_groups: tuple[int, ...]
     record: FitRecord
     means: Mapping[Hw, torch.Tensor]
+
+    @property
+    def held_categories(self) -> tuple[str, ...]:
+        return tuple(sample.category for sample in self.held_samples)
 
 
 def fit(
@@ -123,11 +127,11 @@ def fit(
         job = Job(extract, settings, features, together, run)
         few = len(set(together)) < FEW_GROUPS
         model, maps, held, loss = job.k_fold() if few else job.split()
-    categories = [features.samples[i].category for i in held]
+    out = tuple(features.samples[i] for i in held)
     pixels = tuple(features.pixels[i] for i in held)
     record = FitRecord(
         normals=_count([s.category for s in features.samples]),
-        held_out=_count(categories),
+        held_out=_count([s.category for s in out]),
         folds=FOLDS if few else 1,
         steps=settings.steps_for(len(features.samples) - (0 if few else len(held))),
         skipped=features.skipped,
@@ -141,8 +145,7 @@ def fit(
         groups=_count([features.samples[i].category for i in sorted(set(together))]),
         trained=short_digests(features.pixels if few else {*features.pixels}.difference(pixels)),
     )
-    groups = tuple(together[i] for i in held)
-    return Fitted(model, maps, tuple(categories), pixels, groups, record, means)
+    return Fitted(model, maps, out, pixels, tuple(together[i] for i in held), record, means)
 
 
 def train_apart(
@@ -191,9 +194,10 @@ class Job:
         """Images to train on and images held out, of every category its share."""
         kept: list[int] = []
         held: list[int] = []
-        categories = np.array(self.categories)
-        for category in dict.fromkeys(self.categories):
-            own = np.flatnonzero(categories == category)
+        # A part goes with its first picture, whose category may be another than that of its others.
+        first = np.array([self.categories[group] for group in self.groups])
+        for category in dict.fromkeys(first.tolist()):
+            own = np.flatnonzero(first == category)
             a, b = hold_out([self.groups[i] for i in own], self.settings.train.seed)
             kept += own[a].tolist()
             held += own[b].tolist()

@@ -11,7 +11,6 @@ import torch
 from numpy.typing import NDArray
 
 from invad.backbones.base import Backbone
-from invad.data.images import read_image
 from invad.data.preprocess import (
     Preprocess,
     choose_input_hw,
@@ -20,6 +19,7 @@ from invad.data.preprocess import (
     log_aspect,
 )
 from invad.data.region import Region, require_frame
+from invad.data.samples import read_sample
 from invad.errors import DataError
 from invad.model.reading import FeatureExtractor
 from invad.model.settings import Preset
@@ -57,7 +57,7 @@ def plan(
     failed: DataError | None = None
     for sample in _spread(samples):
         try:
-            pixels = read_image(sample.path)
+            pixels = read_sample(sample)
             require_frame(region, (pixels.shape[0], pixels.shape[1]), sample.path)
         except DataError as error:
             if strict:
@@ -96,7 +96,7 @@ def mean_pictures(
     sums: dict[Hw, list[torch.Tensor]] = {}
     for i in np.linspace(0, len(spread) - 1, min(len(spread), AVERAGED_IMAGES)).round().astype(int):
         with suppress(DataError):
-            pixels = read_image(spread[i].path)
+            pixels = read_sample(spread[i])
             require_frame(region, (pixels.shape[0], pixels.shape[1]), spread[i].path)
             x_3HW = preprocess(pixels)
             sums.setdefault((pixels.shape[0], pixels.shape[1]), []).append(x_3HW)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import maximum_filter
 
-from invad.data.images import read_image
 from invad.data.masks import read_mask
+from invad.data.samples import read_sample
 from invad.errors import DataError
 from invad.records import ScoredSample
 from invad.report.colours import Limits, display, heatmap, outline, overlay
@@ -123,7 +123,7 @@ def pictures(scored: ScoredSample, limits: Limits) -> list[Picture]:
     """
     name = f"{scored.sample.category}, {scored.sample.defect}, {scored.sample.path.name}"
     try:
-        image = shrink(display(read_image(scored.sample.path)))
+        image = shrink(display(read_sample(scored.sample)))
     except DataError as error:
         lost = Picture(label="image", alt=f"no image: {error}", uri="", width=0, height=0)
         alone = heatmap(fit(scored.anomaly_map, _thumbnail_size(scored.anomaly_map.shape)), limits)

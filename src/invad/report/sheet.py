@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from invad.data.images import read_image
 from invad.data.layouts.base import Dataset
 from invad.data.masks import read_mask
+from invad.data.samples import read_sample
 from invad.errors import DataError
 from invad.records import Sample
 from invad.report.colours import display, outline
@@ -59,7 +59,7 @@ def _chosen(dataset: Dataset) -> list[tuple[str, Sample]]:
 
 def _thumb(caption: str, sample: Sample) -> Thumb:
     try:
-        pixels = display(read_image(sample.path))
+        pixels = display(read_sample(sample))
     except DataError:
         return Thumb(f"{caption}: unreadable", _cross())
     scale = SIDE / max(pixels.shape[:2])

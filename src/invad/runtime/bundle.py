@@ -17,6 +17,7 @@ from invad.errors import ArtifactError, reason
 from invad.records import Hw
 from invad.runtime.fusing import Tiled
 from invad.scoring.calibration import Calibration
+from invad.scoring.fusion import Fusion
 from invad.scoring.rates import POOLED
 from invad.system.digests import file_sha256, plain_sha256
 from invad.system.files import is_file, is_folder, is_there, writing
@@ -44,7 +45,8 @@ class ExportInfo:
     takes float32 levels and their range. region: the part of the pictures that counts, which the graph has in
     it; None where all of it does. preset, backbone, backbone_licence, input_hw, grid_hw, parameters,
     model_hash: of the model it was made from (model_hash None when that was never saved). tiles: of a model
-    of tiles, whose calibrations of pictures are in it; the graph then takes tiles.
+    of tiles, whose calibrations of pictures are in it; the graph then takes tiles. parts: how several
+    pictures of a part become one decision, None for a model of single images.
     """
 
     format: str
@@ -66,6 +68,7 @@ class ExportInfo:
     pixels: Literal["uint8", "uint16"] | None = None
     region: Region | None = None
     tiles: Tiled | None = None
+    parts: Fusion | None = None
 
 
 def is_bundle(folder: str | Path) -> bool:

@@ -34,6 +34,7 @@ class ExportedDetector(Predictor):
     ) -> None:
         self.info, self.engine, self.content_hash = info, engine, content_hash
         self.calibrations = info.calibrations
+        self.fusion = info.parts
         self.streams = streams
         self.numbers = {name: number for number, name in enumerate(info.calibrations)}
 
@@ -77,6 +78,7 @@ class ExportedDetector(Predictor):
 
     def judge(self, pixels: Sequence[NDArray[Any]], category: str | None = None) -> list[Prediction]:
         """Predictions of decoded images of one shape and dtype, all in one run."""
+        pixels = self.levelled(pixels, category)
         outputs = self._run(pixels, [known_category(self.calibrations, category)] * len(pixels))
         calibration = for_category(self.calibrations, category)
         return [_prediction(category, outputs, i, calibration) for i in range(len(pixels))]
@@ -114,4 +116,5 @@ def _prediction(category: str | None, outputs: Outputs, i: int, calibration: Cal
         p_value=calibration.p_value(float(outputs.score[i])),
         decision=DECISIONS[int(outputs.decision[i])],
         anomaly_map=outputs.anomaly_map[i],
+        cells=outputs.grid_map[i],
     )

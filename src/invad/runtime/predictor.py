@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -13,11 +14,25 @@ from numpy.typing import NDArray
 
 from invad.data.ahead import Decoded, read_ahead
 from invad.data.images import ImageSource, is_bytes_like, read_image
+from invad.data.members import PartFiles
+from invad.data.pages import Page
+from invad.data.preprocess import levelled
 from invad.data.video import Frame, Seconds, read_video
 from invad.errors import ConfigError, DataError
-from invad.records import Hw, Prediction
+from invad.records import Hw, PartPrediction, Prediction
+from invad.runtime.parts import Decoded as DecodedPart
+from invad.runtime.parts import (
+    JudgedPart,
+    Members,
+    decoded,
+    judge_part,
+    parts_in,
+    require_fusion,
+    require_single,
+)
 from invad.scoring.calibration import Calibration, for_category, known_category
 from invad.scoring.defects import Defect, defects, require_map
+from invad.scoring.fusion import Fusion
 from invad.scoring.scale import Scale
 
 Pixels = NDArray[Any]
@@ -35,6 +50,9 @@ class Predictor(ABC):
 
     calibrations: Mapping[str, Calibration]
     """Limits by category; those over all categories under POOLED."""
+
+    fusion: Fusion | None = None
+    """How several pictures of a part become one decision; None where each image is judged by itself."""
 
     content_hash: str | None = None
     streams: int = 1
@@ -122,9 +140,46 @@ class Predictor(ABC):
         """As `predict_many`, with the pixels that were judged: a pipe cannot be read again to show them."""
         if batch < 1 or workers < 0:
             raise ConfigError(f"batch = {batch}, workers = {workers}: give at least 1 and at least 0")
+        require_single(self.fusion, category)
         known_category(self.calibrations, category)
         judged = self._judge_groups(images, category, self.group_size(batch), workers)
         return _strictly(judged) if strict else judged
+
+    def predict_part(self, members: Members) -> PartPrediction:
+        """Judge one part by its pictures, by the name of their member, such as {"light1": "a.png", ...}.
+
+        Raises ConfigError for a model of single images.
+        """
+        return next(self.predict_parts([members], workers=0))
+
+    def predict_parts(
+        self, parts: "str | Path | Iterable[PartFiles | Members]", *, workers: int = 2
+    ) -> Iterator[PartPrediction]:
+        """Judge parts by their pictures: those of a folder, or of an iterable of pictures by member.
+
+        A missing, unreadable or unknown picture is said in `reason`, and its part is never good. workers:
+        threads that decode ahead. Raises ConfigError for a model of single images, DataError for a folder
+        with files that are of no part.
+        """
+        return (prediction for _, prediction in self.judge_parts(parts, workers=workers))
+
+    def judge_parts(
+        self, parts: "str | Path | Iterable[PartFiles | Members]", *, workers: int = 2
+    ) -> Iterator[JudgedPart]:
+        """As `predict_parts`, with the pixels that were judged."""
+        fusion = require_fusion(self.fusion)
+
+        def read(part: "PartFiles | Members") -> "tuple[PartFiles | Members, DecodedPart]":
+            return part, decoded(part, self.decode)
+
+        ahead = _in_order(read, parts_in(parts, fusion.rule), max(1, workers))
+        return ((pixels, judge_part(part, pixels, fusion, self.judge)) for part, pixels in ahead)
+
+    def levelled(self, pixels: Sequence[Pixels], category: str | None) -> list[Pixels]:
+        """Pixels of a member of a part by its own 16-bit window, any others as they are."""
+        if self.fusion is None or category not in self.fusion.members:
+            return list(pixels)
+        return [levelled(one, self.fusion.window(category)) for one in pixels]
 
     def defects(self, prediction: Prediction, scale: Scale | None = None) -> tuple[Defect, ...]:
         """What stands out of the map of a prediction of this detector, highest peak first, with its size.
@@ -210,7 +265,7 @@ def is_one_image(x: Any) -> bool:
     from PIL.Image import Image
 
     # Only tensors have `detach`, and torch need not be there.
-    known = isinstance(x, str | os.PathLike | Image | np.ndarray) or is_bytes_like(x)
+    known = isinstance(x, str | os.PathLike | Page | Image | np.ndarray) or is_bytes_like(x)
     return known or hasattr(x, "detach") or hasattr(x, "read")
 
 
@@ -257,4 +312,6 @@ def _strictly(judged: Iterable[Judged | DataError]) -> Iterator[Judged]:
 
 
 def _path(source: ImageSource) -> str | None:
+    if isinstance(source, Page):
+        return str(source)
     return os.fspath(source) if isinstance(source, str | os.PathLike) else None

@@ -22,11 +22,12 @@ CROSS_FITS = 5
 
 @dataclass(frozen=True, slots=True)
 class CrossFitted:
-    """Scores and map peaks of held-out normals, in their order, and the statistics of all of them."""
+    """Scores, map peaks and maps of held-out normals, in their order, and the statistics of all of them."""
 
     scores: tuple[float, ...]
     peaks: tuple[float, ...]
     stats: PositionStats
+    maps_Nhw: torch.Tensor
 
 
 def cross_fit(
@@ -42,10 +43,12 @@ def cross_fit(
     parts = list(folds(categories, CROSS_FITS, 0, groups))
     scores = torch.empty(len(maps_NLhw), dtype=torch.float64)
     peaks = torch.empty_like(scores)
+    maps_Nhw = maps_NLhw.new_empty((len(maps_NLhw), *maps_NLhw.shape[2:]))
     by_predictor = torch.empty(len(maps_NLhw), len(rule.counts), dtype=torch.float64)
     for rest, fold in parts:
         stats = fit_position_stats(maps_NLhw[rest])
         map_Bhw = typicality_map(maps_NLhw[fold], stats, rule.weights, rule.floor)
+        maps_Nhw[fold] = map_Bhw
         peaks[fold] = map_Bhw.flatten(1).amax(dim=1).double()
         if rule.top_fractions is None:
             scores[fold] = image_scores(map_Bhw, rule.top_fraction).double()
@@ -56,4 +59,4 @@ def cross_fit(
         for rest, fold in parts:
             scores[fold] = combined_scores(by_predictor[fold], fit_score_stats(by_predictor[rest]))
         whole = replace(whole, scores=fit_score_stats(by_predictor))
-    return CrossFitted(tuple(scores.tolist()), tuple(peaks.tolist()), whole)
+    return CrossFitted(tuple(scores.tolist()), tuple(peaks.tolist()), whole, maps_Nhw)

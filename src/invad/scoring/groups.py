@@ -52,11 +52,12 @@ def groups_of_samples(
     """For each sample the number of the first one that it is not independent of, its own where there is none.
 
     Samples of one category belong together by their `group`, else by their `sample_id`; where none of a
-    category has either, by what `describe` says of those numbers (see `likely_groups`).
+    category has either, by what `describe` says of those numbers (see `likely_groups`). Pictures that are
+    members of parts belong together whatever their categories, which are their members.
     """
     found = np.arange(len(samples))
-    for category in dict.fromkeys(sample.category for sample in samples):
-        own = [i for i, sample in enumerate(samples) if sample.category == category]
+    for scope in dict.fromkeys(map(_scope, samples)):
+        own = [i for i, sample in enumerate(samples) if _scope(sample) == scope]
         said = [_said(samples[i]) for i in own]
         if any(said):
             first: dict[str, int] = {}
@@ -80,7 +81,8 @@ def groups_in_words(samples: Sequence[Sample], groups: Sequence[int]) -> Iterato
     """What is to be said of each category whose images are not all independent."""
     for category in dict.fromkeys(sample.category for sample in samples):
         own = [i for i, sample in enumerate(samples) if sample.category == category]
-        joined = [i for i in own if groups[i] != i]
+        seen: set[int] = set()
+        joined = [i for i in own if groups[i] in seen or seen.add(groups[i])]  # type: ignore[func-returns-value]
         if not joined:
             continue
         count, last = len(own) - len(joined), joined[-1]
@@ -92,6 +94,10 @@ def groups_in_words(samples: Sequence[Sample], groups: Sequence[int]) -> Iterato
             f"{category}: {len(own)} images are {count} independent groups, {why}; a group is held out as a "
             "whole, and limits count groups"
         )
+
+
+def _scope(sample: Sample) -> str | None:
+    return None if sample.member is not None else sample.category
 
 
 def _said(sample: Sample) -> str | None:

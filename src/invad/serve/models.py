@@ -266,6 +266,11 @@ def _opened(folder: Path, options: Options, opening: Opening) -> Predictor:
 def _loaded(name: str, detector: Predictor, options: Options) -> Loaded:
     if not detector.calibrations:
         raise NotCalibratedError(f"{name}: has no limits; run 'invad calibrate MODEL NORMALS' first")
+    if detector.fusion is not None:
+        raise ConfigError(
+            f"{name}: judges parts by several pictures, and the service takes one picture for each part; use "
+            "'invad predict', or serve a model that was trained without --parts"
+        )
     if detector.content_hash is None:
         raise ConfigError("the detector was never saved, so results could not name it; save it first")
     batch = detector.group_size(options.batch or _batch(detector))

@@ -1,0 +1,138 @@
+"""Limits of parts from their held-out pictures, beside the limits of pictures in `calibrating`."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from invad.data.members import (
+    Rule,
+    member_samples,
+    members_in_order,
+    whole_parts,
+    windows,
+    with_windows,
+)
+from invad.detector.kept import Kept
+from invad.errors import ConfigError, DataError
+from invad.observer import Observer
+from invad.records import Sample
+from invad.scoring.crossfit import cross_fit
+from invad.scoring.fusion import KINDS, Fusion, Kind, fit_fusion
+from invad.scoring.rates import Rates
+from invad.scoring.typicality import ScoreRule
+
+
+@dataclass(frozen=True, slots=True)
+class PartPlan:
+    """What is decided of parts before their pictures are read; the fields are those of `Fusion`."""
+
+    rule: str
+    kind: Kind
+    members: tuple[str, ...]
+    windows: Mapping[str, tuple[float, float]]
+
+    @classmethod
+    def of(cls, fusion: Fusion, region: object = None) -> "PartPlan":
+        """The plan of a model that was fitted before. Raises ConfigError as `plan_parts`."""
+        _require_scores(fusion.kind, region)
+        return cls(
+            fusion.rule,
+            fusion.kind,
+            fusion.members,
+            fusion.by_member,
+        )
+
+
+def plan_parts(
+    samples: Sequence[Sample],
+    rule: str | None,
+    kind: str,
+    root: Path | None,
+    region: object,
+    observer: Observer,
+) -> tuple[Sequence[Sample], PartPlan | None]:
+    """Samples of the members of whole parts, and the plan for them; as they are, and None, without a rule.
+
+    root: of the names that the rule looks at; None for the folder that holds all. Raises ConfigError for what
+    is no rule or kind, and for a region of interest where cells are fused; DataError as `member_samples` and
+    `whole_parts`.
+    """
+    if rule is None:
+        if any(sample.member is not None for sample in samples):
+            raise ConfigError("the samples are members of parts; say by which rule, such as parts='names'")
+        return samples, None
+    if kind not in KINDS:
+        raise ConfigError(f"fusion = {kind!r}: give {' or '.join(KINDS)}")
+    known: Kind = "cells" if kind == "cells" else "scores"
+    _require_scores(known, region)
+    samples = whole_parts(as_members(samples, rule, root), observer)
+    levels = windows(samples)
+    return with_windows(samples, levels), PartPlan(rule, known, members_in_order(samples), levels)
+
+
+def planned(
+    samples: Sequence[Sample], plan: PartPlan, root: Path | None, observer: Observer
+) -> tuple[Sample, ...]:
+    """Samples of whole parts for a plan that stands."""
+    own = whole_parts(as_members(samples, plan.rule, root), observer, plan.members)
+    return with_windows(own, plan.windows)
+
+
+def as_members(samples: Sequence[Sample], rule: str, root: Path | None) -> Sequence[Sample]:
+    """The samples as members of parts, unless they are already."""
+    if samples and all(sample.member is not None for sample in samples):
+        return samples
+    if root is None:
+        root = Path(os.path.commonpath([str(sample.path.absolute().parent) for sample in samples] or ["."]))
+    return member_samples(samples, Rule.parse(rule), root)
+
+
+def _require_scores(kind: Kind, region: object) -> None:
+    """Raises ConfigError for a region of interest where parts are fused cell by cell."""
+    if kind == "cells" and region not in (None, "none"):
+        raise ConfigError(
+            "a region of interest does not go with the fusion of cells; fuse scores, which respect it"
+        )
+
+
+def fit_parts(maps_NLhw: Tensor, kept: Kept, *, plan: PartPlan, rule: ScoreRule, rates: Rates) -> Fusion:
+    """How pictures of parts become one score, from the norm maps of held-out normals.
+
+    kept: what each picture is of. Raises DataError when fewer than two of the parts have all members: a
+    picture may have been left out as a copy.
+    """
+    members = plan.members
+    scores: dict[tuple[int, str], float] = {}
+    cells: dict[tuple[int, str], NDArray[np.float32]] = {}
+    group_of: dict[int, int] = {}
+    for member in members:
+        own = [i for i, category in enumerate(kept.categories) if category == member]
+        if not own:
+            continue
+        groups = [kept.groups[i] for i in own]
+        fitted = cross_fit(maps_NLhw[own], rule, [member] * len(own), groups)
+        for i, score, cells_hw in zip(own, fitted.scores, fitted.maps_Nhw.numpy(), strict=True):
+            part = kept.parts[i]
+            scores[part, member], cells[part, member] = score, cells_hw
+            group_of[part] = kept.groups[i]
+    parts = [part for part in group_of if all((part, member) in scores for member in members)]
+    if len({group_of[part] for part in parts}) < 2:
+        raise DataError(
+            f"{len(parts)} of {len(group_of)} held-out parts have a picture of {', '.join(members)} that is "
+            "no copy of another part's: limits of parts need at least 2; give more parts"
+        )
+    return fit_fusion(
+        np.array([[scores[part, member] for member in members] for part in parts]),
+        np.array([[cells[part, member] for member in members] for part in parts]),
+        [group_of[part] for part in parts],
+        rule=plan.rule,
+        kind=plan.kind,
+        members=members,
+        windows=[plan.windows[member] for member in members],
+        rates=rates,
+    )

@@ -1,0 +1,185 @@
+"""One score of a part from several pictures of it: lights, views, pages, frames.
+
+The pictures of a part are dependent, so no limit of a picture says how often a part would be called. The
+fused score of a part is one number, and it is compared with the fused scores of held-out normal parts. Each
+member is first brought to one scale, in spreads above the mean of its own held-out normals:
+
+    scores   z = (score - centre) / spread of each member; the part's score is the largest z
+    cells    the same of the member's map, cell by cell the largest; the part's score is the mean of its top
+             cells. For pictures of one frame: each light may show a defect at the same place.
+
+numpy alone, so that a bundle fuses as the model does.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from invad.errors import DataError, NotCalibratedError
+from invad.records import Decision
+from invad.scoring.calibration import Calibration, folds, numbered
+from invad.scoring.rates import Rates
+
+Kind = Literal["scores", "cells"]
+KINDS: tuple[Kind, ...] = ("scores", "cells")
+
+TOP_FRACTION = 0.02
+"""Share of the cells of a fused map whose mean is the score of the part."""
+
+CROSS_FITS = 5
+
+SHRINKAGE, USUAL = 5, 0.25
+"""Parts that the usual spread counts for, and that spread as a share of the mean, as of scores elsewhere."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fusion:
+    """How the pictures of a part become one decision. It is kept with the model.
+
+    rule: how files become pictures of parts, as `--parts` says it. kind: see the top of the file. members:
+    names of the pictures. windows: of 16-bit grey levels for each, see `Preprocess`. centres, spreads: mean
+    and standard deviation of each member over held-out normals. calibration: fused scores of held-out parts,
+    and the peaks of their fused maps (of `scores`, which has no map, the scores again).
+    """
+
+    rule: str
+    kind: Kind
+    members: tuple[str, ...]
+    windows: tuple[tuple[float, float], ...]
+    centres: tuple[float, ...]
+    spreads: tuple[float, ...]
+    calibration: Calibration
+
+    def __post_init__(self) -> None:
+        lengths = {len(self.members), len(self.windows), len(self.centres), len(self.spreads)}
+        if len(lengths) != 1 or not self.members:
+            raise NotCalibratedError("parts: members, windows, centres and spreads are of different lengths")
+        if not np.isfinite([*self.centres, *self.spreads]).all() or min(self.spreads) <= 0:
+            raise NotCalibratedError("parts: a spread is not above 0; train again")
+
+    def window(self, member: str) -> tuple[float, float]:
+        """The 16-bit window of a member."""
+        return self.windows[self.members.index(member)]
+
+    @property
+    def unit(self) -> str:
+        """What the limits count, in words."""
+        return "independent groups of good parts" if self.calibration.groups else "good parts"
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What is told of it beside its limits."""
+        return {"rule": self.rule, "fusion": self.kind, "members": list(self.members)}
+
+    @property
+    def by_member(self) -> dict[str, tuple[float, float]]:
+        """The 16-bit window of each member."""
+        return dict(zip(self.members, self.windows, strict=True))
+
+    @property
+    def scales(self) -> dict[str, tuple[float, float]]:
+        """(centre, spread) by member."""
+        return dict(zip(self.members, zip(self.centres, self.spreads, strict=True), strict=True))
+
+
+@dataclass(frozen=True, slots=True)
+class Fused:
+    """score: of the part. above: z of each member. map_hw: fused cells, None without."""
+
+    score: float
+    above: dict[str, float]
+    map_hw: NDArray[np.float64] | None
+
+
+def fuse(
+    kind: Kind,
+    scales: Mapping[str, tuple[float, float]],
+    scores: Mapping[str, float],
+    cells: Mapping[str, NDArray[Any]],
+) -> Fused:
+    """The score of a part from the scores and the maps h x w of its pictures, by member; one at least.
+
+    scales: (centre, spread) by member. Raises DataError for cells of different shapes.
+    """
+    if kind == "scores":
+        above = {m: (scores[m] - scales[m][0]) / scales[m][1] for m in scores}
+        return Fused(max(above.values()), above, None)
+    if len({cells[m].shape for m in cells}) > 1:
+        raise DataError("the pictures of the part have different shapes, so their cells cannot be compared")
+    z = {m: (np.asarray(cells[m], np.float64) - scales[m][0]) / scales[m][1] for m in cells}
+    map_hw = np.max(list(z.values()), axis=0)
+    return Fused(top_mean(map_hw), {m: top_mean(own) for m, own in z.items()}, map_hw)
+
+
+def top_mean(map_hw: NDArray[Any]) -> float:
+    """Mean of the largest TOP_FRACTION of the cells, at least one, float64."""
+    flat = np.asarray(map_hw, np.float64).ravel()
+    count = max(1, round(TOP_FRACTION * flat.size))
+    return float(np.sort(np.partition(flat, flat.size - count)[flat.size - count :]).mean())
+
+
+def decide(fusion: Fusion, score: float | None, reason: str) -> tuple[float | None, Decision]:
+    """p-value and decision; with a reason against it no part is good."""
+    if score is None:
+        return None, "review"
+    decision = fusion.calibration.decide(score)
+    return fusion.calibration.p_value(score), "review" if reason and decision == "good" else decision
+
+
+def fit_fusion(
+    scores_NM: NDArray[Any],
+    cells_NMhw: NDArray[Any],
+    groups: Sequence[int],
+    *,
+    rule: str,
+    kind: Kind,
+    members: Sequence[str],
+    windows: Sequence[tuple[float, float]],
+    rates: Rates,
+) -> Fusion:
+    """Scales and limits from N >= 2 held-out normal parts of which each has every one of M members.
+
+    scores_NM, cells_NMhw: of their pictures, each judged by statistics that the part did not help to fit.
+    groups: of each part the number of its group, such as a lot; parts of one are held out together here, too.
+    """
+    base_NM = np.asarray(scores_NM, np.float64)
+    if kind == "cells":
+        base_NM = np.array([[top_mean(cells_hw) for cells_hw in part] for part in cells_NMhw])
+    fused: dict[int, Fused] = {}
+    for rest, fold in folds(["part"] * len(base_NM), CROSS_FITS, 0, groups):
+        scales = dict(zip(members, _scales(base_NM[rest]), strict=True))
+        for n in fold:
+            own = dict(zip(members, base_NM[n].tolist(), strict=True))
+            fused[int(n)] = fuse(kind, scales, own, dict(zip(members, cells_NMhw[n], strict=True)))
+    order = sorted(fused, key=lambda n: fused[n].score)
+    whole = _scales(base_NM)
+    maps = [fused[n].map_hw for n in order]
+    numbers = numbered(groups)
+    return Fusion(
+        rule=rule,
+        kind=kind,
+        members=tuple(members),
+        windows=tuple(windows),
+        centres=tuple(centre for centre, _ in whole),
+        spreads=tuple(spread for _, spread in whole),
+        calibration=Calibration(
+            scores=tuple(fused[n].score for n in order),
+            peaks=tuple(
+                fused[n].score if map_hw is None else float(map_hw.max())
+                for n, map_hw in zip(order, maps, strict=True)
+            ),
+            rates=rates,
+            groups=tuple(numbers[n] for n in order) if len(set(numbers)) < len(numbers) else (),
+        ),
+    )
+
+
+def _scales(base_NM: NDArray[np.float64]) -> list[tuple[float, float]]:
+    """Mean and spread of each member; of few parts, which show little of it, drawn to the usual spread."""
+    n, mean_M = len(base_NM), base_NM.mean(axis=0)
+    usual_M = np.square(USUAL * mean_M)
+    spread_M = np.sqrt((n * base_NM.var(axis=0) + SHRINKAGE * usual_M) / (n + SHRINKAGE))
+    return list(zip(mean_M.tolist(), np.maximum(spread_M, 1e-6).tolist(), strict=True))

@@ -1,0 +1,149 @@
+"""train, predict, info and calibrate on parts of which there are several pictures."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from invad.detector.detector import Detector
+
+
+def picture(seed, light, defect=False):
+    rng = np.random.default_rng([seed, light])
+    y, x = np.mgrid[:64, :64] / 64
+    grey = 60 + 50 * (np.hypot(x - 0.5, y - 0.5) < 0.35) + 30 * (x, y)[light - 1] + rng.normal(0, 3, (64, 64))
+    if defect and light == 2:
+        grey[26:44, 26:44] = 255 * (np.indices((18, 18)).sum(0) // 3 % 2)
+    return Image.fromarray(grey.clip(0, 255).astype(np.uint8))
+
+
+def write(folder, seeds, defect=False):
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed in seeds:
+        for light in (1, 2):
+            picture(seed, light, defect).save(folder / f"part{seed:03d}_light{light}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    root = tmp_path_factory.mktemp("bolts")
+    write(root / "good", range(16))
+    write(root / "spot", range(100, 103), defect=True)
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained(run, data, tmp_path_factory):
+    """(the model's folder, what training said)."""
+    folder = tmp_path_factory.mktemp("model")
+    made = run("train", data, "--output", folder, "--preset", "fast", "--parts", "names", "--json", "-")
+    assert made.exit_code == 0, made.stderr
+    return folder, json.loads(made.stdout)
+
+
+def test_training_says_what_the_parts_are(trained):
+    _, told = trained
+    assert told["parts"] == {"rule": "names", "fusion": "scores", "members": ["light1", "light2"]}
+    assert told["limits"]["unit"] == "good parts"
+    assert told["normals"]["light1"] == told["normals"]["light2"]
+
+
+def test_a_row_for_each_part_with_its_pictures(run, trained, data, tmp_path):
+    model, _ = trained
+    odd = shutil.copytree(data / "spot", tmp_path / "in")
+    write(odd, [200])
+    (odd / "part101_light1.png").unlink()
+    picture(0, 1).save(odd / "notes.png")
+    files = ["--json", tmp_path / "p.json", "--csv", tmp_path / "p.csv", "--output", tmp_path / "seen"]
+    result = run("predict", model, odd, *files)
+    assert result.exit_code == 0, result.stderr
+    told = json.loads((tmp_path / "p.json").read_text())
+    rows = {row["part"]: row for row in told["parts"]}
+    assert list(rows) == [str(odd / "notes.png"), "part100", "part101", "part102", "part200"]
+    assert "finds no part and member in 'notes.png'" in rows[str(odd / "notes.png")]["error"]
+    assert rows["part100"]["decision"] == "bad"
+    assert rows["part100"]["seen_by"] == "light2"
+    assert rows["part101"]["reason"] == "no light1"
+    assert rows["part101"]["decision"] != "good"
+    detector = Detector.load(model)
+    names = {f"light{i}": odd / f"part200_light{i}.png" for i in (1, 2)}
+    alone = detector.predict_part(names)
+    assert rows["part200"]["score"] == alone.score
+    assert rows["part200"]["members"]["light2"]["p_value"] == alone.members["light2"].p_value
+    with (tmp_path / "p.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert table[1]["light2_path"] == str(odd / "part100_light2.png")
+    assert table[2]["light1_score"] == ""
+    assert float(table[4]["score"]) == alone.score
+    assert "4 parts" not in result.stdout
+    assert "5 parts: " in result.stdout
+    assert "1 unreadable" in result.stdout
+    overlays = sorted(path.name for path in (tmp_path / "seen").iterdir())
+    assert overlays[:3] == [f"part{n}_light{i}_overlay.png" for n, i in ((100, 1), (100, 2), (101, 2))]
+
+
+def test_a_part_that_lacks_a_picture_fails_where_review_does(run, trained, data, tmp_path):
+    model, _ = trained
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    shutil.copy(data / "good/part000_light1.png", alone)
+    assert run("predict", model, alone, "--fail-on", "review").exit_code == 3
+    strict = run("predict", model, alone, "--strict")
+    assert strict.exit_code != 0
+    assert strict.stderr.strip().splitlines()[-1].endswith("part000: no light2")
+
+
+def test_one_picture_is_judged_as_its_member(run, trained, data):
+    model, _ = trained
+    picture = data / "good/part000_light1.png"
+    result = run("predict", model, picture, "--category", "light1", "--json", "-")
+    assert json.loads(result.stdout)["images"][0]["path"] == str(picture)
+
+
+@pytest.mark.parametrize("options", [["--batch", "2"], ["--defects", "d.csv"]])
+def test_what_parts_are_not_judged_with_is_one_line(run, trained, data, options, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    model, _ = trained
+    result = run("predict", model, data / "good", *options)
+    assert result.exit_code != 0
+    assert "a model of parts is not used with it" in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("rule", "line"),
+    [
+        ("part(\\d+)", "names no group part and no group member"),
+        ("(?P<part>bolt\\d+)_(?P<member>\\w)", "finds no part and member in"),
+    ],
+)
+def test_a_rule_that_does_not_fit_is_one_line(run, data, tmp_path, rule, line):
+    result = run("train", data, "--output", tmp_path / "m", "--preset", "fast", "--parts", rule)
+    assert result.exit_code != 0
+    said = result.stderr.strip().splitlines()
+    assert line in said[-1]
+    assert not (tmp_path / "m").exists()
+
+
+def test_info_and_calibrate_speak_of_parts(run, trained, data, tmp_path):
+    model = shutil.copytree(trained[0], tmp_path / "model")
+    assert "light1, light2, found by names, fused by the largest score" in " ".join(
+        run("info", model).stdout.split()
+    )
+    told = json.loads(run("info", model, "--json", "-").stdout)
+    assert told["parts"]["members"] == ["light1", "light2"]
+    fresh = write(tmp_path / "fresh", range(300, 312))
+    result = run("calibrate", model, fresh)
+    assert result.exit_code == 0, result.stderr
+    assert "Calibrated on 12 good parts" in result.stdout
+    assert Detector.load(model).fusion.calibration.n == 12
+
+
+def test_the_service_says_that_it_takes_no_parts(run, trained, tmp_path):
+    result = run("serve", trained[0], "--data", tmp_path / "data", "--no-auth", "--port", "0")
+    assert result.exit_code != 0
+    assert "the service takes one picture for each part" in " ".join(result.stderr.split())

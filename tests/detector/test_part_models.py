@@ -1,0 +1,243 @@
+"""A model of parts, from files to decision: fit, save, load, calibrate, export; the same in numpy alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from invad.data.members import Rule, member_samples
+from invad.errors import ConfigError, DataError
+from invad.records import Sample
+from invad.scoring.fusion import fuse
+
+MEMBERS = ("light1", "light2")
+
+
+def picture(seed, light, defect=False, size=64):
+    """A disc under one of two lights; the defect shows under the second."""
+    rng = np.random.default_rng([seed, light])
+    y, x = np.mgrid[:size, :size] / size
+    ramp = (x, y)[light - 1]
+    grey = 60 + 50 * (np.hypot(x - 0.5, y - 0.5) < 0.35) + 30 * ramp + rng.normal(0, 3, (size, size))
+    if defect and light == 2:
+        grey[30:40, 30:40] = 255
+    return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def members(seed, defect=False):
+    return {f"light{light}": picture(seed, light, defect) for light in (1, 2)}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parts")
+    for seed in range(24):
+        for name, pixels in members(seed).items():
+            Image.fromarray(pixels).save(folder / f"part{seed:03d}_{name}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plain(tiny_preset):
+    """Without a network to train."""
+    return replace(tiny_preset, scales=(1.0,), denoiser=None, fine=None, top_fractions=None)
+
+
+@pytest.fixture(scope="module", params=["scores", "cells"])
+def of_parts(request, files, plain, make_backbone):
+    from invad.detector.detector import Detector
+
+    options = {"preset": plain, "backbone": make_backbone(), "device": "cpu"}
+    return Detector.fit(files, parts="names", fusion=request.param, **options)
+
+
+def alike(one, other, within=1e-6):
+    for name in ("score", "p_value"):
+        assert getattr(one, name) == pytest.approx(getattr(other, name), rel=within)
+    assert (one.decision, one.reason, one.seen_by) == (other.decision, other.reason, other.seen_by)
+
+
+def test_a_part_is_judged_by_the_light_that_sees_the_defect(of_parts):
+    good, bad = of_parts.predict_part(members(100)), of_parts.predict_part(members(101, defect=True))
+    assert (good.decision, bad.decision, bad.seen_by) == ("good", "bad", "light2")
+    assert bad.p_value == pytest.approx(1 / 25)
+    assert tuple(bad.members) == MEMBERS
+    assert bad.members["light2"].p_value < bad.members["light1"].p_value
+    assert of_parts.fusion.members == MEMBERS
+    assert of_parts.fusion.calibration.n == 24
+
+
+def test_cells_give_the_part_a_map(of_parts):
+    bad = of_parts.predict_part(members(101, defect=True))
+    if of_parts.fusion.kind == "scores":
+        assert bad.anomaly_map is None
+        return
+    y, x = np.unravel_index(bad.anomaly_map.argmax(), bad.anomaly_map.shape)
+    assert bad.anomaly_map.shape == (64, 64)
+    assert 20 <= y < 50
+    assert 20 <= x < 50
+    odd = {"light1": picture(100, 1), "light2": picture(100, 2, size=72)}
+    assert "of several sizes (64 x 64, 72 x 72)" in of_parts.predict_part(odd).reason
+
+
+def test_the_scores_of_a_part_are_those_of_its_pictures_fused(of_parts):
+    part = members(7)
+    whole = of_parts.predict_part(part)
+    single = {name: of_parts.predict(pixels, category=name) for name, pixels in part.items()}
+    fusion = of_parts.fusion
+    scores, cells = ({n: getattr(one, key) for n, one in single.items()} for key in ("score", "cells"))
+    assert whole.score == fuse(fusion.kind, fusion.scales, scores, cells).score
+    assert whole.members["light1"].score == single["light1"].score
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"light2": None}, "no light2"),
+        ({"light2": DataError("light2 is there twice, a and b")}, "light2 is there twice, a and b"),
+        ({"light2": b"no picture"}, "<bytes>"),
+        ({"light3": picture(0, 1)}, "light3 is unknown, the model has light1, light2"),
+        ({"light1": None, "light2": None}, "no light1; no light2"),
+    ],
+)
+def test_a_part_with_something_wrong_is_never_good(of_parts, change, reason):
+    given = {name: x for name, x in {**members(100), **change}.items() if x is not None}
+    found = of_parts.predict_part(given)
+    assert found.decision == "review"
+    assert reason in found.reason
+    assert (found.score is None) == (not found.members)
+
+
+def test_a_bad_part_stays_bad_when_a_picture_is_missing(of_parts):
+    found = of_parts.predict_part({"light2": picture(101, 2, defect=True)})
+    assert (found.decision, found.reason) == ("bad", "no light1")
+
+
+def test_a_folder_is_judged_by_the_rule_of_the_model(of_parts, files, tmp_path):
+    found = list(of_parts.predict_parts(files))
+    assert [part.part for part in found] == [f"part{i:03d}" for i in range(24)]
+    assert found[3].members["light2"].path == str(files / "part003_light2.png")
+    alike(found[3], of_parts.predict_part(members(3)))
+    Image.fromarray(picture(1, 1)).save(tmp_path / "odd.png")
+    with pytest.raises(DataError, match=r"finds no part and member in 'odd\.png'"):
+        list(of_parts.predict_parts(tmp_path))
+
+
+def test_a_saved_model_says_the_same(of_parts, tmp_path):
+    from invad.detector.detector import Detector
+
+    before = of_parts.predict_part(members(101, defect=True))
+    of_parts.save(tmp_path / "model")
+    loaded = Detector.load(tmp_path / "model", device="cpu")
+    assert loaded.fusion == of_parts.fusion
+    alike(loaded.predict_part(members(101, defect=True)), before)
+    card = (tmp_path / "model/README.md").read_text()
+    assert "24 good parts" in card
+    assert "predict_parts" in card
+
+
+def test_a_bundle_says_the_same(of_parts, tmp_path):
+    pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
+    pytest.importorskip("onnxruntime", reason="exporting needs invad[onnx]")
+    from invad import runtime
+    from invad.export import ExportConfig, export
+
+    export(of_parts, tmp_path / "bundle", ExportConfig())
+    bundle = runtime.load(tmp_path / "bundle")
+    assert bundle.fusion == of_parts.fusion
+    for given in (members(100), members(101, defect=True), {"light1": picture(100, 1)}):
+        alike(bundle.predict_part(given), of_parts.predict_part(given), within=1e-3)
+    one = bundle.predict_part(members(100))
+    scores, cells = ({n: getattr(x, key) for n, x in one.members.items()} for key in ("score", "cells"))
+    fusion = of_parts.fusion
+    assert one.score == pytest.approx(fuse(fusion.kind, fusion.scales, scores, cells).score, abs=1e-6)
+    with pytest.raises(ConfigError, match="layout triton takes one image"):
+        export(of_parts, tmp_path / "triton", ExportConfig(layout="triton", batch=8))
+
+
+def test_a_single_picture_needs_its_member(of_parts):
+    with pytest.raises(ConfigError, match="use predict_parts; for one picture give its member"):
+        of_parts.predict(picture(0, 1))
+    assert of_parts.predict(picture(0, 1), category="light1").decision == "good"
+
+
+def test_a_model_of_images_judges_no_parts(short_detector):
+    with pytest.raises(ConfigError, match="judges single images; train one with --parts"):
+        short_detector.predict_part(members(0))
+
+
+def test_parts_are_calibrated_anew(of_parts, plain, files, tmp_path, make_backbone):
+    from invad.detector.detector import Detector
+
+    options = {"preset": plain, "backbone": make_backbone(), "device": "cpu"}
+    detector = Detector.fit(files, parts="names", fusion=of_parts.fusion.kind, **options)
+    for seed in range(200, 230):
+        for name, pixels in members(seed).items():
+            Image.fromarray(pixels).save(tmp_path / f"part{seed:03d}_{name}.png")
+    detector.calibrate(tmp_path)
+    assert detector.fusion.calibration.n == 30
+    assert detector.fusion.windows == of_parts.fusion.windows
+    assert detector.predict_part(members(101, defect=True)).decision == "bad"
+
+
+def test_the_pictures_of_a_part_are_held_out_together(files, plain, make_backbone):
+    from invad.fit.fit import fit
+
+    samples = [Sample(path=path, category="x") for path in sorted(files.iterdir())]
+    samples = member_samples(samples, Rule.parse("names"), files)
+    more = [replace(s, sample_id=f"{s.sample_id}-{i}") for i in range(3) for s in samples]
+    # Copies count once; what is left is 24 parts, fewer than are held out once and for all.
+    fitted = fit(more, plain, make_backbone())
+    parts = {}
+    for sample, group in zip(fitted.held_samples, fitted.held_groups, strict=True):
+        parts.setdefault(sample.sample_id, set()).add(group)
+    assert len(parts) == 24
+    assert all(len(groups) == 1 for groups in parts.values())
+    assert len(set.union(*parts.values())) == 24
+
+
+def test_lights_of_16_bits_keep_their_levels(plain, make_backbone, tmp_path):
+    """A dark light and a bright one: with one window for both the dark one would have a sixtieth of it."""
+    from invad.detector.detector import Detector
+
+    def pages(seed, defect=False):
+        dark, bright = (picture(seed, light)[..., 0].astype(np.uint16) for light in (1, 2))
+        if defect:
+            dark[24:40, 24:40] = 255 * (np.indices((16, 16)).sum(0) % 2)
+        return np.stack([dark * 4, bright * 200 + 5000])
+
+    def write(path, stack):
+        tifffile.imwrite(path, stack, photometric="minisblack")
+        return path
+
+    (tmp_path / "good").mkdir()
+    for seed in range(20):
+        write(tmp_path / f"good/part{seed:02d}.tif", pages(seed))
+    options = {"preset": plain, "backbone": make_backbone(), "device": "cpu"}
+    detector = Detector.fit(tmp_path / "good", parts="pages", **options)
+    (_, dark), (_, bright) = detector.fusion.windows
+    assert 65535 * dark < 1400
+    assert bright > 0.5
+    (tmp_path / "new").mkdir()
+    write(tmp_path / "new/bad.tif", pages(50, defect=True))
+    write(tmp_path / "new/good.tif", pages(51))
+    bad, good = detector.predict_parts(tmp_path / "new")
+    assert (bad.part, bad.decision, bad.seen_by) == ("bad", "bad", "page1")
+    assert good.decision == "good"
+    assert bad.members["page1"].path.endswith("bad.tif page 1")
+    given = dict(zip(("page1", "page2"), pages(50, defect=True), strict=True))
+    alike(detector.compile().predict_part(given), bad, within=1e-3)
+
+
+def test_samples_of_members_need_their_rule(files, plain, make_backbone):
+    from invad.detector.detector import Detector
+
+    samples = [Sample(path=path, category="x") for path in sorted(files.iterdir())]
+    made = member_samples(samples, Rule.parse("names"), files)
+    options = {"preset": plain, "backbone": make_backbone(), "device": "cpu"}
+    with pytest.raises(ConfigError, match="say by which rule"):
+        Detector.fit(made, **options)
+    with pytest.raises(ConfigError, match="fusion = 'mean': give scores or cells"):
+        Detector.fit(made, parts="names", fusion="mean", **options)
