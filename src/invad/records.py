@@ -100,7 +100,8 @@ class ScoredSample:
     """One evaluated image: the sample, what the detector said, and its map in the model's input frame.
 
     anomaly_map: float32 H x W, H x W the model's input size, calibrated units (see scoring.py).
-    score_limits: the (review, bad) score limits that applied to this image.
+    score_limits: the (review, bad) score limits that applied to this image. cells: the map on the model's
+    grid, of a picture that is one of several of a part.
     """
 
     sample: Sample
@@ -109,3 +110,4 @@ class ScoredSample:
     decision: Decision
     anomaly_map: "NDArray[np.float32]"
     score_limits: tuple[float, float]
+    cells: "NDArray[np.float32] | None" = None

@@ -147,3 +147,38 @@ def test_the_service_says_that_it_takes_no_parts(run, trained, tmp_path):
     result = run("serve", trained[0], "--data", tmp_path / "data", "--no-auth", "--port", "0")
     assert result.exit_code != 0
     assert "the service takes one picture for each part" in " ".join(result.stderr.split())
+
+
+def test_parts_are_evaluated_by_all_their_pictures(run, trained, data, tmp_path):
+    model, _ = trained
+    (tmp_path / "set").mkdir()
+    write(tmp_path / "set/good", range(400, 406))
+    shutil.copytree(data / "spot", tmp_path / "set/spot")
+    (tmp_path / "set/spot/part102_light1.png").unlink()
+    files = ["--json", tmp_path / "e.json", "--csv", tmp_path / "e.csv", "--report", tmp_path / "e.html"]
+    result = run("evaluate", model, tmp_path / "set", *files, "--layout", "folder")
+    assert result.exit_code == 0, result.stderr
+    told = json.loads((tmp_path / "e.json").read_text())
+    parts = told["parts"]
+    assert parts["image_auroc"] == 1.0
+    assert parts["n_anomalous"] == 3
+    assert parts["seen_by"] == {"light1": 0, "light2": 3}
+    assert parts["incomplete"] == ["spot/part102"]
+    assert parts["calibration_n"] == Detector.load(model).fusion.calibration.n
+    assert sorted(told["categories"]) == ["light1", "light2"]
+    with (tmp_path / "e.csv").open(newline="") as file:
+        rows = {row["path"]: row for row in csv.DictReader(file)}
+    assert rows["spot/part100"]["label"] == "spot"
+    detector = Detector.load(model)
+    alone = detector.predict_part({f"light{i}": data / f"spot/part100_light{i}.png" for i in (1, 2)})
+    assert float(rows["spot/part100"]["score"]) == pytest.approx(alone.score, rel=1e-6)
+    assert rows["spot/part102"]["decision"] != "good"
+    assert "Defects that were found show most: 0 in light1, 3 in light2." in " ".join(result.stdout.split())
+    assert "Parts by all of their pictures: AUROC 1.0000" in (tmp_path / "e.html").read_text()
+
+
+def test_parts_and_tiles_are_not_for_one_model(run, data, tmp_path):
+    options = ["--output", tmp_path / "m", "--parts", "names", "--smallest-defect", "8px"]
+    result = run("train", data, *options)
+    assert result.exit_code != 0
+    assert "--parts and tiles do not go together" in result.stderr

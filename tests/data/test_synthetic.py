@@ -175,3 +175,12 @@ def test_random_pictures_are_varied_and_repeatable(size: int) -> None:
     assert np.ptp(means) > 100
     assert np.mean([picture.std() > 10 for picture in pictures]) > 0.7
     assert len({picture.tobytes() for picture in pictures}) == 60
+
+
+def test_a_scratch_shows_under_the_lights_across_it():
+    from invad.data.synthetic import draw_lights
+
+    good, hurt = (draw_lights(3, kind, size=128) for kind in ("good", "scratch"))
+    changed = [float(np.abs(good[light].astype(int) - hurt[light]).sum()) for light in good]
+    assert max(changed) > 2 * min(changed)
+    assert all(np.array_equal(one, draw_lights(3, size=128)[light]) for light, one in good.items())

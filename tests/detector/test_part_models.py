@@ -182,20 +182,24 @@ def test_parts_are_calibrated_anew(of_parts, plain, files, tmp_path, make_backbo
     assert detector.predict_part(members(101, defect=True)).decision == "bad"
 
 
-def test_the_pictures_of_a_part_are_held_out_together(files, plain, make_backbone):
+@pytest.mark.parametrize("count", [24, 64])  # once in each of four folds, and a fifth for good
+def test_the_pictures_of_a_part_are_held_out_together(count, plain, make_backbone, tmp_path):
     from invad.fit.fit import fit
 
-    samples = [Sample(path=path, category="x") for path in sorted(files.iterdir())]
-    samples = member_samples(samples, Rule.parse("names"), files)
-    more = [replace(s, sample_id=f"{s.sample_id}-{i}") for i in range(3) for s in samples]
-    # Copies count once; what is left is 24 parts, fewer than are held out once and for all.
-    fitted = fit(more, plain, make_backbone())
-    parts = {}
+    for seed in range(count):
+        for name, pixels in members(seed).items():
+            if (seed, name) != (0, "light1"):  # so that the members have other numbers of pictures
+                Image.fromarray(pixels).save(tmp_path / f"part{seed:03d}_{name}.png", compress_level=1)
+    samples = [Sample(path=path, category="x") for path in sorted(tmp_path.iterdir())]
+    fitted = fit(member_samples(samples, Rule.parse("names"), tmp_path), plain, make_backbone())
+    parts, groups = {}, {}
     for sample, group in zip(fitted.held_samples, fitted.held_groups, strict=True):
-        parts.setdefault(sample.sample_id, set()).add(group)
-    assert len(parts) == 24
-    assert all(len(groups) == 1 for groups in parts.values())
-    assert len(set.union(*parts.values())) == 24
+        parts.setdefault(sample.sample_id, []).append(sample.member)
+        groups.setdefault(sample.sample_id, set()).add(group)
+    assert len(parts) == (24 if count == 24 else 13)
+    assert all(sorted(own) == ["light1", "light2"] for part, own in parts.items() if part != "part000")
+    assert all(len(own) == 1 for own in groups.values())
+    assert len(set.union(*groups.values())) == len(parts)
 
 
 def test_lights_of_16_bits_keep_their_levels(plain, make_backbone, tmp_path):

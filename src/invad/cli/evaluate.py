@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -132,7 +133,9 @@ def evaluate(
             written = report
     metrics = evaluation.metrics
     voice.table(rows(metrics))
-    voice.say(*false_alarm_lines(metrics), f"{metrics['images_per_second']:.1f} images per second")
+    of_parts = metrics.get("parts")
+    said = false_alarm_lines(metrics) if of_parts is None else part_lines(of_parts)
+    voice.say(*said, f"{metrics['images_per_second']:.1f} images per second")
     voice.warn(*metrics["warnings"])
     if metrics["without_own_limits"]:
         names = ", ".join(metrics["without_own_limits"])
@@ -144,13 +147,12 @@ def evaluate(
 
 
 def _table(table: DefectTable, evaluation: "Evaluation") -> None:
-    from invad.data.images import read_image
+    from invad.data.samples import read_sample
 
     file = table.file()
     for one, found in zip(evaluation.scored, evaluation.defects, strict=True):
-        path = one.sample.path
-        row = {"path": str(path), "decision": one.decision}
-        file.add(row | table.row(found, lambda path=path: read_image(path)))  # type: ignore[misc]
+        row = {"path": str(one.sample.path), "decision": one.decision}
+        file.add(row | table.row(found, partial(read_sample, one.sample)))
     for skipped in evaluation.metrics["skipped"]:
         file.add({"path": skipped, "decision": None, "error": "skipped as unreadable"})
     file.close(whole=True)
@@ -158,7 +160,10 @@ def _table(table: DefectTable, evaluation: "Evaluation") -> None:
 
 def _rows(path: Path, evaluation: "Evaluation") -> None:
     file = RowFile(str(path), csv_form((*FIELDS, "label")))
-    for one in evaluation.scored:
+    for part in evaluation.parts:
+        said = {"score": part.score, "p_value": part.p_value, "decision": part.decision}
+        file.add({"path": part.part, **said, "label": part.defect})
+    for one in () if evaluation.parts else evaluation.scored:
         said = {"score": one.score, "p_value": one.p_value, "decision": one.decision}
         file.add({"path": str(one.sample.path), **said, "label": one.sample.defect})
     for skipped in evaluation.metrics["skipped"]:
@@ -176,6 +181,12 @@ def _report(path: Path, model: Path, data: Path, detector: "Trained", evaluation
             "Scores follow the published protocol, which scales them over this whole test set, and heat maps "
             "are coloured after its good images; decisions and p-values are those of the calibrated score."
         )
+    if (of_parts := evaluation.metrics.get("parts")) is not None:
+        notes[:0] = [
+            f"Parts by all of their pictures: AUROC {_figure(of_parts['image_auroc'])}. "
+            + " ".join(part_lines(of_parts)),
+            "Below each picture is judged by itself, by the limits of its member.",
+        ]
     write_report(
         path,
         title=f"{data.absolute().name} judged by {model.absolute().name}",
@@ -192,22 +203,34 @@ def _report(path: Path, model: Path, data: Path, detector: "Trained", evaluation
 def rows(metrics: Mapping[str, Any]) -> list[list[str]]:
     """The metrics as a table: one line per category, and their mean when there are several."""
     lines = {**metrics["categories"], **({"mean": metrics} if len(metrics["categories"]) > 1 else {})}
+    if "parts" in metrics:
+        lines = {"parts": metrics["parts"], **lines}
     head = ["", "good", "defective", *COLUMNS.values()]
     body = [
-        [name, str(row["n_normal"]), str(row["n_anomalous"]), *(_figure(row[key]) for key in COLUMNS)]
+        [name, str(row["n_normal"]), str(row["n_anomalous"]), *(_figure(row.get(key)) for key in COLUMNS)]
         for name, row in lines.items()
     ]
     return [head, *body]
 
 
-def false_alarm_lines(metrics: Mapping[str, Any]) -> list[str]:
+def part_lines(metrics: Mapping[str, Any]) -> list[str]:
+    """False alarms of parts, and which pictures show the defects."""
+    seen = ", ".join(f"{count} in {member}" for member, count in metrics["seen_by"].items())
+    lines = [*false_alarm_lines(metrics, "parts"), f"Defects that were found show most: {seen}."]
+    if metrics["incomplete"]:
+        number, first = len(metrics["incomplete"]), metrics["incomplete"][0]
+        lines.append(f"{number} parts lack a picture, the first {first}: they go to review and are no alarm.")
+    return lines
+
+
+def false_alarm_lines(metrics: Mapping[str, Any], what: str = "images") -> list[str]:
     """Realised false alarms beside the rate asked, in words."""
     if not metrics["n_normal"]:
-        return ["No good images were tested, so false alarms cannot be counted."]
+        return [f"No good {what} were tested, so false alarms cannot be counted."]
     said = {"review": "sent to review or called bad", "bad": "called bad"}
     return [
-        f"{row['count']} of {metrics['n_normal']} good images {said[name]}: {row['realised']:.1%}; asked "
-        f"{row['asked']:.1%}, which is {row['expected_count_95'][0]} to {row['expected_count_95'][1]} images"
+        f"{row['count']} of {metrics['n_normal']} good {what} {said[name]}: {row['realised']:.1%}; asked "
+        f"{row['asked']:.1%}, which is {row['expected_count_95'][0]} to {row['expected_count_95'][1]} {what}"
         for name, row in metrics["false_alarms"].items()
     ]
 

@@ -372,8 +372,9 @@ class Detector(Predictor):
 
     def warnings(self) -> tuple[str, ...]:
         """What the calibration cannot promise, one line each."""
-        limits = self.calibrations if self.fusion is None else {POOLED: self.fusion.calibration}
-        return (*calibrating.warnings_of(limits), *self._doubts)
+        if self.fusion is not None:
+            return (*self.fusion.calibration.warnings("normal parts"), *self._doubts)
+        return (*calibrating.warnings_of(self.calibrations), *self._doubts)
 
     def _take(self, limits: calibrating.Limits, read: Sequence[tuple[str, torch.Tensor]]) -> None:
         self.stats, self.calibrations = dict(limits.stats), dict(limits.calibrations)

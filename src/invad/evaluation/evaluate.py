@@ -28,6 +28,7 @@ from invad.diffusion.schedule import timesteps
 from invad.errors import ConfigError, DataError
 from invad.evaluation.false_alarms import false_alarms, realised_rate
 from invad.evaluation.inspected import ignored_in_words, left_of
+from invad.evaluation.parts import ScoredPart, members_of, part_metrics, scored_parts, split_of
 from invad.metrics.exact import (
     PIXEL_METRICS,
     SEVEN_METRICS,
@@ -56,7 +57,7 @@ class Evaluation:
     metrics: plain data with the keys of `invad evaluate --json`. scored: every readable image, in the order
     of the set. map_limits: (review, bad) limits of the maps, which are the colours of a report.
     defects: of each of them in turn, as `Detector.defects` finds them; empty under another protocol.
-    sizes_hw: height and width of each image.
+    sizes_hw: height and width of each image. parts: those of a model of parts, whose pictures are in scored.
     """
 
     metrics: dict[str, Any]
@@ -64,6 +65,7 @@ class Evaluation:
     map_limits: tuple[float, float]
     defects: tuple[tuple[Defect, ...], ...] = ()
     sizes_hw: tuple[Hw, ...] = ()
+    parts: tuple[ScoredPart, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,10 +119,14 @@ def evaluate(
     observer = observer or Silent()
     if isinstance(data, str | Path):
         data = load_dataset(data, categories=categories)
+    if detector.fusion is not None and isinstance(data, Dataset):
+        data = split_of(data, detector.fusion)
     samples = data.sound_test() if isinstance(data, Dataset) else tuple(data)
     if not samples:
         where = data.root if isinstance(data, Dataset) else "the samples"
         raise DataError(f"{where}: no test images; give a folder with test/good and test/<defect>")
+    if detector.fusion is not None:
+        samples = members_of(samples, detector.fusion)
     unreadable, read = Unreadable(), PROTOCOLS[protocol]
 
     def judge(sample: Sample, pixels: NDArray[Any]) -> _Reading:
@@ -173,6 +179,10 @@ def evaluate(
     if inside_HW is not None:
         metrics |= {"defects_ignored": ignored, "images_ignored": [str(path) for path in without]}
         metrics["warnings"] += filter(None, [ignored_in_words(ignored, without)])
+    parts: tuple[ScoredPart, ...] = ()
+    if detector.fusion is not None and protocol == "calibrated" and not pooled:
+        parts = scored_parts(scored, detector.fusion)
+        metrics["parts"] = part_metrics(parts, detector.fusion)
     found = [_defects(detector, t, pooled, scale) for t in tested] if protocol == "calibrated" else []
     return Evaluation(
         metrics=metrics,
@@ -180,6 +190,7 @@ def evaluate(
         map_limits=_map_limits(protocol, detector, scored),
         defects=tuple(found),
         sizes_hw=tuple(t.size_hw for t in tested),
+        parts=parts,
     )
 
 
@@ -196,15 +207,16 @@ def _defects(detector: Trained, tested: _Tested, pooled: bool, scale: Scale | No
 def describe(detector: Trained, evaluation: Evaluation) -> dict[str, str]:
     """What was tested and how, in words, for a report."""
     info, metrics = detector.info, evaluation.metrics
-    pooled = detector.calibrations[POOLED]
+    pooled, fusion = detector.calibrations[POOLED], detector.fusion
+    count = f"{pooled.n} {pooled.unit}" if fusion is None else f"{fusion.calibration.n} {fusion.unit}"
     return {
         "protocol": metrics["protocol"],
         "limits": _limits_in_words(metrics),
         "learned from": f"{sum(info.fit.normals.values())} good images ({normals_in_words(info.fit)})"
         if info.fit.normals
         else "images not recorded in the imported checkpoint",
-        "calibrated on": f"{pooled.n} {pooled.unit}",
-        "what the limits keep": str(promise(detector.calibrations)),
+        "calibrated on": count,
+        "what the limits keep": str(promise(detector.calibrations, fusion)),
         "preset": f"{info.preset}, seed {info.settings.train.seed}",
         "backbone": f"{info.settings.backbone} ({info.backbone_source}); {info.backbone_licence}",
         "input": f"{info.input_hw[0]} x {info.input_hw[1]} pixels (height x width)",
@@ -289,6 +301,7 @@ def _scored(
         decision=calibration.decide(reading.deciding),
         anomaly_map=cut(resize_map(reading.map_hw, frame_hw), _counted(detector)),
         score_limits=calibration.score_limits() if protocol == "calibrated" else NO_LIMITS,
+        cells=None if detector.fusion is None else reading.map_hw,
     )
 
 

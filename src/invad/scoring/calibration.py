@@ -94,9 +94,9 @@ class Calibration:
         """`bad` above the bad limit, `review` above the review limit, else `good`."""
         return decision_between(score, *self.score_limits())
 
-    def warnings(self) -> tuple[str, ...]:
+    def warnings(self, of: str = "normal images") -> tuple[str, ...]:
         """One line per rate that n normal images, or groups of them, are too few to guarantee."""
-        unit = "independent groups of normal images" if self.groups else "normal images"
+        unit = f"independent groups of {of}" if self.groups else of
         return tuple(
             f"the {name} limit for a false-alarm rate of {rate:.2%} is extrapolated from {self.n} {unit}; "
             f"a guarantee needs at least {normals_needed(rate)}"
