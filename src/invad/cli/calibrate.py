@@ -51,6 +51,14 @@ def calibrate(
             "white where it does; none for all of it. Default: as the model has it.",
         ),
     ] = None,
+    min_area: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PIXELS",
+            help="Area below which a part of the map is no defect, in pixels of the images; none for no such "
+            "rule. Default: as the model has it.",
+        ),
+    ] = None,
     layout: LayoutOption = "auto",
     split: SplitOption = None,
     group_by: GroupByOption = None,
@@ -63,8 +71,11 @@ def calibrate(
     The networks stay; the model folder is rewritten once everything is known. Bundles that were exported
     before stay as they are: export again.
     """
-    if normals is None and (roi, false_alarm_rate, review_rate) == (None, None, None):
-        raise ConfigError("nothing to change: give NORMALS, a folder of good images, or --roi or a rate")
+    if normals is None and (roi, min_area, false_alarm_rate, review_rate) == (None, None, None, None):
+        raise ConfigError(
+            "nothing to change: give NORMALS, a folder of good images, or --roi, --min-area or a rate"
+        )
+    least = _pixels(min_area)
     voice = Voice(json)
     with observing(voice.err) as observer:
         from invad.data.datasets import normal_set, not_taken
@@ -73,6 +84,7 @@ def calibrate(
         from invad.data.region import read_region
         from invad.detector.opening import open_model
         from invad.detector.promise import promise
+        from invad.detector.tiled import TiledDetector
         from invad.scoring.rates import POOLED
         from invad.system.plain import to_plain
 
@@ -94,9 +106,17 @@ def calibrate(
         region: Region | Literal["none"] | None = None
         if roi is not None:
             region = "none" if roi == "none" else read_region(roi)
-        warnings = list(
-            detector.calibrate(samples, rates=rates, region=region, strict=strict, observer=observer)
-        )
+        if isinstance(detector, TiledDetector):
+            if least is not None:
+                raise ConfigError("--min-area goes with models of whole pictures, and this one cuts tiles")
+            changed = detector.calibrate(
+                samples, rates=rates, region=region, strict=strict, observer=observer
+            )
+        else:
+            changed = detector.calibrate(
+                samples, rates=rates, region=region, min_area=least, strict=strict, observer=observer
+            )
+        warnings = list(changed)
         lost = sorted(set(before) - set(detector.calibrations))
         if lost:
             warnings.append(
@@ -123,8 +143,18 @@ def calibrate(
         "score_limits": {"review": review, "bad": bad},
         "categories": {name: {"n": c.n} for name, c in detector.calibrations.items() if name != POOLED},
         "limits": to_plain(promise(detector.calibrations, fusion)),
+        "min_area": None if detector.smallest is None else detector.smallest.area,
         "region": None if detector.region is None else to_plain(detector.region),
         "warnings": warnings,
         "content_hash": content_hash,
     }
     voice.hand_over(result)
+
+
+def _pixels(text: str | None) -> "float | Literal['none'] | None":
+    if text is None or text == "none":
+        return None if text is None else "none"
+    try:
+        return float(text.removesuffix("px"))
+    except ValueError:
+        raise ConfigError(f"--min-area {text!r}: give a number of pixels, such as 400, or none") from None

@@ -10,6 +10,7 @@ from invad.errors import ConfigError
 from invad.system.files import write_atomically
 
 if TYPE_CHECKING:
+    from invad.detector.opening import AnyDetector
     from invad.runtime.predictor import Pixels
     from invad.scoring.defects import Defect
     from invad.scoring.scale import Scale
@@ -34,6 +35,23 @@ def scale_of(text: str | None, homography: Path | None) -> "Scale | None":
             raise ConfigError(f"--{error}") from None
     assert homography is not None
     return Scale.read(homography)
+
+
+def take_min_area(detector: "AnyDetector", area: float | None) -> None:
+    """Let a model call images by --min-area. Raises ConfigError for what has no limits to make anew."""
+    if area is None:
+        return
+    from invad.runtime import ExportedDetector
+    from invad.runtime.tiled import TiledPredictor
+
+    if isinstance(detector, ExportedDetector | TiledPredictor):
+        raise ConfigError(
+            "--min-area sets limits anew, which needs a trained model of whole pictures; a bundle has that "
+            "of its model: 'invad calibrate MODEL --min-area PIXELS', then export again"
+        )
+    known = detector.content_hash
+    detector.calibrate(min_area=area)
+    detector.content_hash = known  # rows name the folder that they come from
 
 
 class DefectTable:

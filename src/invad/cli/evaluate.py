@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from invad.cli.defects import DefectTable, scale_of
+from invad.cli.defects import DefectTable, scale_of, take_min_area
 from invad.cli.options import (
     CategoriesOption,
     DefectsOption,
@@ -16,6 +16,7 @@ from invad.cli.options import (
     HomographyOption,
     JsonOption,
     LayoutOption,
+    MinAreaOption,
     ModelArgument,
     ScaleOption,
     SplitOption,
@@ -94,6 +95,7 @@ def evaluate(
     defects: DefectsOption = None,
     scale: ScaleOption = None,
     homography: HomographyOption = None,
+    min_area: MinAreaOption = None,
 ) -> None:
     """Measure a model on images whose defects are known: detection, localisation, false alarms, speed."""
     voice = Voice(json, csv)
@@ -112,6 +114,7 @@ def evaluate(
         from invad.evaluation.evaluate import evaluate as measure
 
         detector = open_model(model, device)
+        take_min_area(detector, min_area)
         whole = read_dataset(data, layout=layout, split=split)
         for line in not_taken(whole):
             observer.note(line)

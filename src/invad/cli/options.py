@@ -243,6 +243,15 @@ ScaleOption = Annotated[
         help="Length of a pixel on the part, such as 0.05mm, or two for x and y, such as 0.05mm,0.06mm.",
     ),
 ]
+MinAreaOption = Annotated[
+    float | None,
+    typer.Option(
+        metavar="PIXELS",
+        rich_help_panel=DEFECTS,
+        help="Area below which a part of the map is no defect, in pixels of the images. Decisions change "
+        "with it, by limits of the same rule from the model's held-out images. 'invad calibrate' keeps it.",
+    ),
+]
 HomographyOption = Annotated[
     Path | None,
     typer.Option(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from invad.cli.archive import score
+from invad.cli.defects import take_min_area
 from invad.cli.lot import Measured, Wanted
 from invad.cli.options import (
     DEFECTS,
@@ -24,6 +25,7 @@ from invad.cli.options import (
     HomographyOption,
     JsonOption,
     LotReportOption,
+    MinAreaOption,
     ScaleOption,
     StrictOption,
     ThreadsOption,
@@ -158,6 +160,7 @@ def predict(
     defects: DefectsOption = None,
     scale: ScaleOption = None,
     homography: HomographyOption = None,
+    min_area: MinAreaOption = None,
     server: Annotated[
         str | None,
         typer.Option(
@@ -176,6 +179,10 @@ def predict(
     The p-value is the share of good images expected to look at least this unusual. An unreadable image gets a
     row that says why, and the rest goes on.
     """
+    if min_area is not None and (server is not None or engine == RAY):
+        raise ConfigError(
+            "--min-area does not go with --server and --engine ray; calibrate the model with it"
+        )
     if maps is not None and (server is not None or engine == RAY):
         raise ConfigError("--maps does not go with --server and --engine ray, which keep their maps")
     wanted = Wanted(defects, report)
@@ -220,9 +227,11 @@ def predict(
         else:
             detector = open_detector(model, engine, device, threads)
             _require_known(detector, category, model)
+            take_min_area(detector, min_area)
             savers = [] if output is None else [Overlays(output, detector, voice).save]
             savers += [] if maps is None else [Maps(maps, detector).save]
             head = {"model": str(model), "content_hash": str(detector.content_hash)}
+            head |= {} if min_area is None else {"min_area": min_area}
             measured = wanted.measured(detector, category, head, path, lengths, bool(videos))
             save = partial(save_all, savers) if savers else None
             decoders = 2 if workers is None else workers

@@ -20,11 +20,12 @@ from invad.data.content import SHORT, copies, copies_in_words, pixel_digest
 from invad.data.preprocess import Preprocess
 from invad.data.samples import read_sample
 from invad.detector.fusing import PartPlan, fit_parts
-from invad.detector.kept import Kept
+from invad.detector.kept import Kept, maps_of
 from invad.errors import DataError
+from invad.model.inspected import Inspected
 from invad.model.reading import Model
 from invad.observer import Observer
-from invad.records import Sample
+from invad.records import Hw, Sample
 from invad.scoring.calibration import Calibration, for_category, numbered
 from invad.scoring.crossfit import cross_fit
 from invad.scoring.fusion import Fusion
@@ -223,6 +224,24 @@ def limits_of(
     return replace(limits, fusion=fit_parts(maps_NLhw, kept, plan=plan, rule=rule, rates=rates))
 
 
+def limits_of_kept(
+    kept: Kept | None, inspected: Inspected | None, grid_hw: Hw, rule: ScoreRule, rates: Rates
+) -> Limits:
+    """Statistics and limits of the cells that count, from the kept maps. Raises DataError as `maps_of`."""
+    maps_NLhw = maps_of(kept, inspected, grid_hw)
+    assert kept is not None
+    return limits_of(maps_NLhw, kept, rule, rates)
+
+
+def stats_of_kept(
+    kept: Kept | None, inspected: Inspected | None, grid_hw: Hw, rule: ScoreRule, rates: Rates
+) -> Mapping[str, PositionStats]:
+    """Statistics of the cells that count, which tell near pictures from far; empty where none can be had."""
+    with suppress(DataError):
+        return limits_of_kept(kept, inspected, grid_hw, rule, rates).stats
+    return {}
+
+
 def chosen(
     samples: Sequence[Sample],
     read: Callable[[NDArray[Any]], Tensor],
@@ -268,7 +287,7 @@ def recalibrated(
     categories = [sample.category for sample in used.samples]
     after = fit_limits(used.maps_NLhw, categories, used.pixels, groups, rule, rates)
     if before.calibrations:
-        require_controls(before, after, controls_read, controls_read, used, rule)
+        require_controls(before, after, passing(before, controls_read, rule), controls_read, used, rule)
     return after
 
 
@@ -347,16 +366,16 @@ def read_controls(model: Model) -> list[tuple[str, Tensor]]:
 def require_controls(
     before: Limits,
     after: Limits,
-    read_before: Sequence[tuple[str, Tensor]],
+    passed: Mapping[tuple[str, int], str],
     read: Sequence[tuple[str, Tensor]],
     given: Readings | None,
     rule: ScoreRule,
 ) -> None:
     """Raises DataError when a control that was bad before a calibration is not bad after it.
 
-    given: the good images, the least typical of which are named; None where `before` cannot judge them.
+    passed: those that were not, see `passing`. given: the good images, the least typical of which are named;
+    None where `before` cannot judge them.
     """
-    passed = passing(before, read_before, rule)
     for (category, number), words in passing(after, read, rule).items():
         judged = category if category in before.calibrations else POOLED
         if (judged, number) in passed:

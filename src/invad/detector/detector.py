@@ -4,7 +4,6 @@ pixels -> features -> norms of predicted noise -> z-scores against held-out norm
 """
 
 from collections.abc import Hashable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,14 +21,13 @@ from invad.data.samples import read_sample
 from invad.detector import calibrating
 from invad.detector.card import model_card
 from invad.detector.fusing import PartPlan, plan_parts, planned
-from invad.detector.kept import Kept, keep, maps_of
+from invad.detector.kept import Kept, keep, looking_at, maps_of
 from invad.detector.parts import DetectorInfo, Parts, described, exported_info, load_parts, now, save_parts
-from invad.errors import ArtifactError, DataError, NotCalibratedError
+from invad.detector.sizing import sized, smallest_of
+from invad.errors import ArtifactError, NotCalibratedError
 from invad.fit.fit import fit
-from invad.fit.plan import mean_pictures
 from invad.fit.run import Run
 from invad.graph.graph import Graph, categories
-from invad.model.inspected import Inspected, inspect
 from invad.model.reading import Model
 from invad.model.settings import Preset, preset_named
 from invad.observer import Observer, Silent
@@ -39,7 +37,8 @@ from invad.runtime.predictor import Pixels, Predictor
 from invad.runtime.torch_engine import TorchEngine
 from invad.scoring.calibration import Calibration, for_category, known_category
 from invad.scoring.rates import POOLED, Rates
-from invad.scoring.typicality import PositionStats
+from invad.scoring.sizes import Smallest
+from invad.scoring.typicality import PositionStats, ScoreRule
 from invad.system.devices import choose_device
 from invad.system.waiting import sleep_beside_the_user
 
@@ -118,6 +117,17 @@ class Detector(Predictor):
         return self.info.region
 
     @property
+    def smallest(self) -> Smallest | None:
+        """The smallest area of a defect, by which images are called, too; None without one."""
+        return self.info.smallest
+
+    @property
+    def rule(self) -> ScoreRule:
+        """How norm maps become anomaly map and score."""
+        settings, inspected = self.info.settings, self.model.extract.inspected
+        return sized(settings.score_rule, self.smallest, inspected)
+
+    @property
     def inside_HW(self) -> NDArray[np.bool_] | None:
         """The pixels that count, H x W in the frame of the region; None where all do."""
         inspected = self.model.extract.inspected
@@ -148,7 +158,7 @@ class Detector(Predictor):
         """
         self._require_calibrated()
         stats = self.stats[known_category(self.calibrations, category)]
-        score, map_hw = calibrating.score_maps(maps_Lhw, stats, self.info.settings.score_rule)
+        score, map_hw = calibrating.score_maps(maps_Lhw, stats, self.rule)
         inspected = self.model.extract.inspected
         if inspected is None:
             return score, map_hw
@@ -272,7 +282,11 @@ class Detector(Predictor):
         size_hw = framed(self.region, size_hw)
         info, preprocess = self.info, self.model.extract.preprocess.alone(size_hw)
         model = replace(self.model, extract=replace(self.model.extract, preprocess=preprocess))
-        graph = Graph(model, self.stats, self.calibrations, size_hw=size_hw, low=low)
+        limits = calibrating.Limits(self.stats, self.calibrations)
+        if self.smallest is not None:  # a graph knows no connected parts, and calls images without them
+            inspected, rule = self.model.extract.inspected, info.settings.score_rule
+            limits = calibrating.limits_of_kept(self.kept, inspected, self.grid_hw, rule, self.rates)
+        graph = Graph(model, limits.stats, limits.calibrations, size_hw=size_hw, low=low)
         told = exported_info(
             info,
             preprocess,
@@ -293,6 +307,7 @@ class Detector(Predictor):
         *,
         rates: Rates | None = None,
         region: Region | Literal["none"] | None = None,
+        min_area: float | Literal["none"] | None = None,
         strict: bool = False,
         observer: Observer | None = None,
     ) -> tuple[str, ...]:
@@ -304,26 +319,40 @@ class Detector(Predictor):
         needs whole ones. None: of the good images that the limits were made of before, from the norm maps
         that the model keeps of them; with another region these were read with what it ignores in sight, so
         near its border they are an approximation. rates: as before unless given. region: the part of the
-        pictures that counts, "none" for all of it; as before unless given. Raises DataError when fewer than
+        pictures that counts, "none" for all of it; as before unless given. min_area: pixels of a picture,
+        "none" for no such rule; as before unless given. With it a defect is a part of the map of at least
+        that area, and an image is called where one stands above the limit. Raises DataError when fewer than
         two distinct images can be read, when the kept maps do not show what the region counts, and when a
-        black picture or one of noise, bad so far, would not be bad any more.
+        black picture or one of noise, bad so far, would not be bad any more, ConfigError for an area below
+        one cell.
         """
         observer = observer or Silent()
         samples = normal_images(normals) if isinstance(normals, str | Path) else normals
         plan = None if self.fusion is None else PartPlan.of(self.fusion, region)
         if plan is not None and samples is not None:
             samples = planned(samples, plan, _root(normals), observer)
-        model = self.model if region is None else self._looking_at(region, samples or ())
-        inspected, rule = model.extract.inspected, self.info.settings.score_rule
+        model, info = self.model, self.info
+        means: Mapping[Hw, torch.Tensor] = self.means
+        if region is not None:
+            info = replace(info, region=None if region == "none" else region)
+            whole = Preprocess(info.input_hw, info.window, info.other_hw)
+            model, means = looking_at(model, whole, info.region, means, samples or ())
+        if min_area is not None:
+            info = replace(info, smallest=smallest_of(min_area, means, info.region, plan is not None, model))
+        inspected = model.extract.inspected
+        rule = sized(info.settings.score_rule, info.smallest, inspected)
         before, kept, given = calibrating.Limits(self.stats, self.calibrations), self.kept, None
         if samples is None:
             maps_NLhw = maps_of(kept, inspected, self.grid_hw)
         else:
+            known: Mapping[str, PositionStats] = self.stats
+            if region is not None:
+                known = calibrating.stats_of_kept(kept, inspected, self.grid_hw, rule, self.rates)
             given, groups = calibrating.chosen(
                 samples,
                 lambda pixels: model.read(model.extract(pixels)),
-                self.stats if region is None else self._stats_of_kept(inspected),
-                trained=self.info.fit.trained,
+                known,
+                trained=info.fit.trained,
                 strict=strict,
                 observer=observer,
                 decode=lambda sample: read_sample(sample, model.extract.decode),
@@ -335,34 +364,13 @@ class Detector(Predictor):
         read = calibrating.read_controls(model)
         if before.calibrations:
             read_before = read if region is None else calibrating.read_controls(self.model)
-            named = given if region is None else None
-            calibrating.require_controls(before, after, read_before, read, named, rule)
-        self.model, self.kept = model, kept
-        if region is not None:
-            self.info = replace(self.info, region=None if region == "none" else region)
+            named = given if (region, min_area) == (None, None) else None
+            passed = calibrating.passing(before, read_before, self.rule)
+            calibrating.require_controls(before, after, passed, read, named, rule)
+        self.model, self.kept, self.means = model, kept, dict(means)
+        self.info = replace(info, recalibrated=now())
         self._take(after, read)
-        self.info = replace(self.info, recalibrated=now())
         return self.warnings()
-
-    def _looking_at(self, region: Region | Literal["none"], normals: Sequence[Sample]) -> Model:
-        """The model with another region; pictures of its frame that it has not seen are told by `normals`."""
-        info, extract = self.info, self.model.extract
-        preprocess, inspected = Preprocess(info.input_hw, info.window, info.other_hw), None
-        if region != "none":
-            if region.size_hw not in self.means:
-                self.means = {**self.means, **mean_pictures(normals, preprocess, region)}
-            preprocess = preprocess.alone(region.size_hw)
-            inspected = inspect(region, self.means, info.grid_hw)
-        return replace(self.model, extract=replace(extract, preprocess=preprocess, inspected=inspected))
-
-    def _stats_of_kept(self, inspected: Inspected | None) -> Mapping[str, PositionStats]:
-        """Statistics of the cells that count, which tell near from far; empty where none can be had."""
-        with suppress(DataError):
-            maps_NLhw, kept = maps_of(self.kept, inspected, self.grid_hw), self.kept
-            if kept is not None:
-                rule = self.info.settings.score_rule
-                return calibrating.limits_of(maps_NLhw, kept, rule, self.rates).stats
-        return {}
 
     @property
     def rates(self) -> Rates:
@@ -380,7 +388,7 @@ class Detector(Predictor):
         self.stats, self.calibrations = dict(limits.stats), dict(limits.calibrations)
         self.fusion = limits.fusion
         self.content_hash = None
-        self._doubts = tuple(calibrating.passing(limits, read, self.info.settings.score_rule).values())
+        self._doubts = tuple(calibrating.passing(limits, read, self.rule).values())
 
     def _require_calibrated(self) -> None:
         if POOLED not in self.calibrations:

@@ -4,17 +4,20 @@ They are what the networks said of every cell, before any comparison. So limits 
 or at other rates, in a moment. Cells that were ignored when the images were read are not among them.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from invad.data.preprocess import Preprocess
 from invad.data.region import Region, cells_of, inside_of
 from invad.errors import DataError
-from invad.model.inspected import Inspected
+from invad.fit.plan import mean_pictures
+from invad.model.inspected import Inspected, inspect
+from invad.model.reading import Model
 from invad.records import Hw, Sample
 from invad.scoring.calibration import numbered
 
@@ -90,6 +93,28 @@ def maps_of(kept: Kept | None, inspected: Inspected | None, grid_hw: Hw) -> Tens
             f"{GIVE_PICTURES}, or train a new model"
         )
     return maps_NLhw[..., torch.from_numpy(np.searchsorted(had, wanted))]
+
+
+def looking_at(
+    model: Model,
+    whole: Preprocess,
+    region: Region | None,
+    means: Mapping[Hw, Tensor],
+    normals: Sequence[Sample],
+) -> tuple[Model, Mapping[Hw, Tensor]]:
+    """The model with another region, and the mean pictures that are known then.
+
+    whole: how pictures become its input without one. normals: tell the mean picture of frames that `means`
+    lacks. Raises DataError as `inspect`.
+    """
+    preprocess, inspected, extract = whole, None, model.extract
+    if region is not None:
+        if region.size_hw not in means:
+            means = {**means, **mean_pictures(normals, whole, region)}
+        preprocess = whole.alone(region.size_hw)
+        inspected = inspect(region, means, extract.grid_hw)
+    extract = replace(extract, preprocess=preprocess, inspected=inspected)
+    return replace(model, extract=extract), means
 
 
 def _within(region: Region, before: Region, wanted: NDArray[np.int64], had: NDArray[np.intp]) -> bool:

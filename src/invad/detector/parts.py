@@ -30,6 +30,7 @@ from invad.runtime.fusing import Tiled
 from invad.scoring.calibration import Calibration
 from invad.scoring.fusion import Fusion
 from invad.scoring.rates import POOLED
+from invad.scoring.sizes import Smallest
 from invad.scoring.typicality import PositionStats, ScoreStats
 from invad.system.plain import from_plain, to_plain
 
@@ -43,7 +44,8 @@ class DetectorInfo:
 
     created, recalibrated: UTC times in ISO 8601; recalibrated is None as long as the calibration is the one
     of the training. backbone_shape: see BackboneInfo. region: the part of the pictures that counts, None
-    where all of it does. tiles: of a model of tiles, which is no model of whole pictures.
+    where all of it does. smallest: of defects, None without one. tiles: of a model of tiles, which is no
+    model of whole pictures.
     """
 
     preset: str
@@ -61,6 +63,7 @@ class DetectorInfo:
     recalibrated: str | None = None
     invad_version: str
     region: Region | None = None
+    smallest: Smallest | None = None
     tiles: Tiled | None = None
 
 
@@ -300,6 +303,7 @@ def exported_info(
         invad_version=__version__,
         calibrations=calibrations,
         region=info.region,
+        smallest=info.smallest,
         parts=fusion,
     )
 

@@ -92,6 +92,11 @@ def export(detector: Trained, output: str | Path, config: ExportConfig) -> tuple
     import torch
 
     report_nothing()
+    if detector.smallest is not None and config.layout == TRITON:
+        raise ConfigError(
+            "layout triton: the graph alone knows no smallest area of defects, by which this model calls "
+            "images; take it away first: invad calibrate MODEL --min-area none"
+        )
     if isinstance(detector, TiledPredictor) and config.layout == TRITON:
         raise ConfigError("layout triton: Triton runs one graph of whole pictures, and this model cuts them")
     if config.precision == "int8" and config.format == "torch":

@@ -19,6 +19,7 @@ from invad.runtime.fusing import Tiled
 from invad.scoring.calibration import Calibration
 from invad.scoring.fusion import Fusion
 from invad.scoring.rates import POOLED
+from invad.scoring.sizes import Smallest
 from invad.system.digests import file_sha256, plain_sha256
 from invad.system.files import is_file, is_folder, is_there, writing
 from invad.system.plain import from_plain, read_json, to_plain
@@ -43,10 +44,11 @@ class ExportInfo:
     number. window: see Preprocess. calibrations: by category, POOLED first; their order numbers the
     categories. pixels: the one type of pixels that the graph takes, with black and white in it; None where it
     takes float32 levels and their range. region: the part of the pictures that counts, which the graph has in
-    it; None where all of it does. preset, backbone, backbone_licence, input_hw, grid_hw, parameters,
-    model_hash: of the model it was made from (model_hash None when that was never saved). tiles: of a model
-    of tiles, whose calibrations of pictures are in it; the graph then takes tiles. parts: how several
-    pictures of a part become one decision, None for a model of single images.
+    it; None where all of it does. smallest: of defects, with which the score follows from the map of the
+    graph; None without one. preset, backbone, backbone_licence, input_hw, grid_hw, parameters, model_hash: of
+    the model it was made from (model_hash None when that was never saved). tiles: of a model of tiles, whose
+    calibrations of pictures are in it; the graph then takes tiles. parts: how several pictures of a part
+    become one decision, None for a model of single images.
     """
 
     format: str
@@ -67,6 +69,7 @@ class ExportInfo:
     calibrations: dict[str, Calibration]
     pixels: Literal["uint8", "uint16"] | None = None
     region: Region | None = None
+    smallest: Smallest | None = None
     tiles: Tiled | None = None
     parts: Fusion | None = None
 

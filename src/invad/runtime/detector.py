@@ -16,7 +16,9 @@ from invad.records import Decision, Hw, Prediction
 from invad.runtime.bundle import ExportInfo
 from invad.runtime.engines import Engine, Outputs
 from invad.runtime.predictor import Pixels, Predictor
+from invad.runtime.smallest import sized_score
 from invad.scoring.calibration import Calibration, for_category, known_category
+from invad.scoring.sizes import Smallest
 
 DECISIONS: tuple[Decision, ...] = ("good", "review", "bad")
 
@@ -62,6 +64,11 @@ class ExportedDetector(Predictor):
         return None if self.info.region is None else inside_of(self.info.region)
 
     @property
+    def smallest(self) -> Smallest | None:
+        """The smallest area of a defect, that of the model which the bundle was made from."""
+        return self.info.smallest
+
+    @property
     def grid_hw(self) -> Hw:
         """That of the model which the bundle was made from."""
         return self.info.grid_hw
@@ -81,7 +88,7 @@ class ExportedDetector(Predictor):
         pixels = self.levelled(pixels, category)
         outputs = self._run(pixels, [known_category(self.calibrations, category)] * len(pixels))
         calibration = for_category(self.calibrations, category)
-        return [_prediction(category, outputs, i, calibration) for i in range(len(pixels))]
+        return [_prediction(category, outputs, i, calibration, self.smallest) for i in range(len(pixels))]
 
     def cell_maps(
         self, pixels: Sequence[NDArray[Any]], categories: Sequence[str]
@@ -107,14 +114,24 @@ def grey_levels(
     return image, np.array(grey_range(pixels[0].dtype, window), np.float32)
 
 
-def _prediction(category: str | None, outputs: Outputs, i: int, calibration: Calibration) -> Prediction:
+def _prediction(
+    category: str | None,
+    outputs: Outputs,
+    i: int,
+    calibration: Calibration,
+    smallest: Smallest | None,
+) -> Prediction:
+    score, decision = float(outputs.score[i]), DECISIONS[int(outputs.decision[i])]
+    if smallest is not None:
+        score = sized_score(outputs.grid_map[i], smallest)
+        decision = calibration.decide(score)
     return Prediction(
         path=None,
         category=category,
-        score=float(outputs.score[i]),
+        score=score,
         # The graph's own is the same with the digits of a float32.
-        p_value=calibration.p_value(float(outputs.score[i])),
-        decision=DECISIONS[int(outputs.decision[i])],
+        p_value=calibration.p_value(score),
+        decision=decision,
         anomaly_map=outputs.anomaly_map[i],
         cells=outputs.grid_map[i],
     )

@@ -34,6 +34,7 @@ from invad.scoring.calibration import Calibration, for_category, known_category
 from invad.scoring.defects import Defect, defects, require_map
 from invad.scoring.fusion import Fusion
 from invad.scoring.scale import Scale
+from invad.scoring.sizes import Smallest
 
 Pixels = NDArray[Any]
 """A decoded image, H x W x 3, uint8, uint16 or float32 in [0, 1]."""
@@ -74,6 +75,11 @@ class Predictor(ABC):
     @property
     def inside_HW(self) -> NDArray[np.bool_] | None:
         """The pixels that count, H x W in the frame of the region of interest; None where all do."""
+        return None
+
+    @property
+    def smallest(self) -> Smallest | None:
+        """The smallest area of a defect, by which images are called, too; None without one."""
         return None
 
     @abstractmethod
@@ -186,13 +192,14 @@ class Predictor(ABC):
 
         A defect is a connected part above the review limit of the map, in pixels of the image; scale: for
         millimetres. Good images can have some, because the score looks at more than the highest cell, and bad
-        ones none. Raises DataError for a prediction without a map, and for an image that reaches the horizon
-        of the scale.
+        ones none; of a model with a smallest area of defects smaller parts are left out. Raises DataError for
+        a prediction without a map, and for an image that reaches the horizon of the scale.
         """
         review, _ = for_category(self.calibrations, prediction.category).map_limits()
         require_map(prediction.anomaly_map)
         height, width = prediction.anomaly_map.shape
-        return defects(prediction.anomaly_map, review, self.grid_for((height, width)), scale)
+        least = 0.0 if self.smallest is None else self.smallest.pixels((height, width))
+        return defects(prediction.anomaly_map, review, self.grid_for((height, width)), scale, least=least)
 
     def predict_video(
         self,

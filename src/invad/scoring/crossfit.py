@@ -49,7 +49,8 @@ def cross_fit(
         stats = fit_position_stats(maps_NLhw[rest])
         map_Bhw = typicality_map(maps_NLhw[fold], stats, rule.weights, rule.floor)
         maps_Nhw[fold] = map_Bhw
-        peaks[fold] = map_Bhw.flatten(1).amax(dim=1).double()
+        highest = map_Bhw.flatten(1).amax(dim=1) if rule.of_map is None else rule.of_map(map_Bhw)
+        peaks[fold] = highest.double()
         if rule.top_fractions is None:
             scores[fold] = image_scores(map_Bhw, rule.top_fraction).double()
         else:
@@ -59,4 +60,6 @@ def cross_fit(
         for rest, fold in parts:
             scores[fold] = combined_scores(by_predictor[fold], fit_score_stats(by_predictor[rest]))
         whole = replace(whole, scores=fit_score_stats(by_predictor))
+    if rule.of_map is not None:
+        scores = peaks
     return CrossFitted(tuple(scores.tolist()), tuple(peaks.tolist()), whole, maps_Nhw)

@@ -62,19 +62,20 @@ def defects(
     grid_hw: Hw,
     scale: Scale | None = None,
     most: int | None = None,
+    least: float = 0.0,
 ) -> tuple[Defect, ...]:
     """The parts of an anomaly map H x W above `limit`, highest peak first; `most` of them at most.
 
     The map is in the frame of the image. grid_hw: rows and columns of the model's cells, whose size says how
-    well a length is known. scale: for millimetres. Raises DataError for a map that is none, and for an image
-    that reaches the horizon of the scale.
+    well a length is known. scale: for millimetres. least: pixels; smaller parts are none. Raises DataError
+    for a map that is none, and for an image that reaches the horizon of the scale.
     """
     require_map(map_HW)
     height, width = map_HW.shape
     if scale is not None:
         scale.require_before((height, width))
     cell_wh = (width / grid_hw[1], height / grid_hw[0])
-    found = parts_above(map_HW, limit, most)
+    found = [part for part in parts_above(map_HW, limit) if part.area >= least][:most]
     return tuple(_defect(number, part, limit, cell_wh, scale) for number, part in enumerate(found, 1))
 
 

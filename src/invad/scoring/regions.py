@@ -35,17 +35,21 @@ class Region:
 
 
 def regions(
-    map_HW: NDArray[np.float32], limit: float, grid_hw: Hw | None = None, most: int | None = None
+    map_HW: NDArray[np.float32],
+    limit: float,
+    grid_hw: Hw | None = None,
+    most: int | None = None,
+    least: float = 0.0,
 ) -> tuple[Region, ...]:
     """The parts of a map H x W above `limit`, joined where pixels touch at a corner; highest peak first.
 
     grid_hw: rows and columns of the model's cells, where they are known. most: of the regions at most; the
-    rest is left out.
+    rest is left out. least: pixels; smaller ones are left out, too.
     """
     height, width = map_HW.shape
     cell = None if grid_hw is None else cell_px((height, width), grid_hw)
     found = []
-    for part in parts_above(map_HW, limit, most):
+    for part in [part for part in parts_above(map_HW, limit) if part.area >= least][:most]:
         x, y = int(part.starts_R.min()), int(part.rows_R.min())
         centroid_x, centroid_y = part.centroid()
         length, narrowest = extents(part.hull())

@@ -128,6 +128,15 @@ def parts_above(map_HW: NDArray[np.float32], limit: float, most: int | None = No
     return tuple(found)
 
 
+def largest_part(mask_HW: NDArray[np.bool_]) -> int:
+    """Pixels of the largest connected part of a mask H x W; 0 of none."""
+    rows_R, starts_R, ends_R, stride = _runs(mask_HW)
+    if not len(rows_R):
+        return 0
+    numbers_R = _connected(rows_R, starts_R, ends_R, stride)
+    return int(np.bincount(numbers_R, ends_R - starts_R).max())
+
+
 def _runs(mask_HW: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp], int]:
     """Row, start and end of all runs in the order of rows; and the length of a row with one pixel more."""
     stride = mask_HW.shape[1] + 1

@@ -5,7 +5,7 @@ it is compared, cell by cell, with its distribution over normal images that were
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,13 +33,15 @@ class ScoreRule:
     counts: norm maps of each predictor, in their order; all predictors weigh the same. floor: see
     `less_floor`. top_fraction: share of the most atypical cells of the map whose mean is the image score.
     top_fractions: that share for each predictor, where the score is combined from scores of the predictors
-    (see `combined_scores`); None where it is that of the map.
+    (see `combined_scores`); None where it is that of the map. of_map: makes the scores B of the anomaly maps
+    B x h x w, in place of all that; None where nothing does.
     """
 
     counts: tuple[int, ...]
     floor: float = 0.0
     top_fraction: float = 0.02
     top_fractions: tuple[float, ...] | None = None
+    of_map: Callable[[Tensor], Tensor] | None = None
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -125,6 +127,8 @@ def judge(maps_BLhw: Tensor, stats: PositionStats, rule: ScoreRule) -> tuple[Ten
     Raises ValueError for a rule that combines scores and statistics that know of none.
     """
     map_Bhw = typicality_map(maps_BLhw, stats, rule.weights, rule.floor)
+    if rule.of_map is not None:
+        return rule.of_map(map_Bhw), map_Bhw
     if rule.top_fractions is None:
         return image_scores(map_Bhw, rule.top_fraction), map_Bhw
     if stats.scores is None:
