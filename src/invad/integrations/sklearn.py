@@ -8,7 +8,6 @@ import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,11 +145,7 @@ class InvADDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]
         from invad.model.settings import preset_named
 
         settings = preset_named(self.preset) if isinstance(self.preset, str) else self.preset
-        return replace(
-            settings,
-            backbone=self.backbone or settings.backbone,
-            area_side=settings.area_side if self.size is None else self.size,
-        )
+        return settings.override(backbone=self.backbone, area_side=self.size)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()

@@ -169,6 +169,7 @@ class Preset:
         self,
         *,
         backbone: str | None = None,
+        area_side: int | None = None,
         steps: int | None = None,
         batch: int | None = None,
         seed: int | None = None,
@@ -176,7 +177,8 @@ class Preset:
         """These settings with what is given in place of their own. Raises ConfigError out of range."""
         given: dict[str, Any] = {"steps": steps, "batch": batch, "seed": seed}
         train = replace(self.train, **{name: value for name, value in given.items() if value is not None})
-        return replace(self, backbone=backbone or self.backbone, train=train)
+        side = self.area_side if area_side is None else area_side
+        return replace(self, backbone=backbone or self.backbone, area_side=side, train=train)
 
     def load_backbone(self, name: str | None = None, weights: Path | None = None) -> Backbone:
         """The frozen backbone of these settings, or the one called `name` as they would use it.
