@@ -104,6 +104,14 @@ def test_one_picture_is_judged_as_its_member(run, trained, data):
     assert json.loads(result.stdout)["images"][0]["path"] == str(picture)
 
 
+def test_an_archive_is_scored_by_pictures_alone(run, trained, data, tmp_path):
+    pytest.importorskip("ray", reason="scoring archives needs invad[archive]")
+    result = run("predict", trained[0], data / "good", "--engine", "ray", "--output", tmp_path / "out")
+    assert result.exit_code != 0
+    assert "this model judges parts by their pictures" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("options", [["--batch", "2"], ["--defects", "d.csv"]])
 def test_what_parts_are_not_judged_with_is_one_line(run, trained, data, options, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
@@ -174,7 +182,11 @@ def test_parts_are_evaluated_by_all_their_pictures(run, trained, data, tmp_path)
     assert float(rows["spot/part100"]["score"]) == pytest.approx(alone.score, rel=1e-6)
     assert rows["spot/part102"]["decision"] != "good"
     assert "Defects that were found show most: 0 in light1, 3 in light2." in " ".join(result.stdout.split())
-    assert "Parts by all of their pictures: AUROC 1.0000" in (tmp_path / "e.html").read_text()
+    report = (tmp_path / "e.html").read_text()
+    assert "An image here is a part, judged by light1, light2" in report
+    assert "part100_light2.png" in report
+    assert "part100_light1.png" not in report
+    assert "1 part lacks a picture, the first spot/part102" in " ".join(result.stdout.split())
 
 
 def test_parts_and_tiles_are_not_for_one_model(run, data, tmp_path):

@@ -18,6 +18,7 @@ from invad.archive.worker import ATTEMPTS, PARTS, Worker, drop_rows, finished_pa
 from invad.detector.opening import open_detector
 from invad.errors import ConfigError, DataError, reason
 from invad.observer import Observer, Silent
+from invad.runtime.parts import require_single
 from invad.scoring.calibration import known_category
 from invad.system.digests import file_sha256
 from invad.system.files import is_folder, is_there, make_folder, write_atomically
@@ -70,6 +71,7 @@ def score_archive(
     ray = _ray()
     detector = open_detector(Path(model), "auto", "cpu", threads=None)
     try:
+        require_single(detector.fusion, category)
         category = known_category(detector.calibrations, category) or None
     except ConfigError as error:
         raise ConfigError(f"{model}: {error}") from None

@@ -175,7 +175,7 @@ def _rows(path: Path, evaluation: "Evaluation") -> None:
 
 
 def _report(path: Path, model: Path, data: Path, detector: "Trained", evaluation: "Evaluation") -> None:
-    from invad.evaluation.evaluate import describe
+    from invad.evaluation.evaluate import describe, with_parts_as_images
     from invad.report import write_report
 
     notes = list(evaluation.metrics["warnings"])
@@ -184,12 +184,16 @@ def _report(path: Path, model: Path, data: Path, detector: "Trained", evaluation
             "Scores follow the published protocol, which scales them over this whole test set, and heat maps "
             "are coloured after its good images; decisions and p-values are those of the calibrated score."
         )
-    if (of_parts := evaluation.metrics.get("parts")) is not None:
-        notes[:0] = [
-            f"Parts by all of their pictures: AUROC {_figure(of_parts['image_auroc'])}. "
-            + " ".join(part_lines(of_parts)),
-            "Below each picture is judged by itself, by the limits of its member.",
+    if evaluation.parts and detector.fusion is not None:
+        seen, *others = part_lines(evaluation.metrics["parts"])[len(evaluation.metrics["false_alarms"]) :]
+        notes = [
+            f"An image here is a part, judged by {', '.join(detector.fusion.members)}, and shown by the one "
+            "of them that lies highest above its normals.",
+            seen,
+            *others,
+            *notes,
         ]
+        evaluation = with_parts_as_images(evaluation, detector.fusion)
     write_report(
         path,
         title=f"{data.absolute().name} judged by {model.absolute().name}",
@@ -222,7 +226,8 @@ def part_lines(metrics: Mapping[str, Any]) -> list[str]:
     lines = [*false_alarm_lines(metrics, "parts"), f"Defects that were found show most: {seen}."]
     if metrics["incomplete"]:
         number, first = len(metrics["incomplete"]), metrics["incomplete"][0]
-        lines.append(f"{number} parts lack a picture, the first {first}: they go to review and are no alarm.")
+        lack = "1 part lacks" if number == 1 else f"{number} parts lack"
+        lines.append(f"{lack} a picture, the first {first}: never good, and no false alarm.")
     return lines
 
 

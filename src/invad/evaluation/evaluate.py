@@ -41,11 +41,15 @@ from invad.observer import Observer, Silent
 from invad.records import Hw, Sample, ScoredSample
 from invad.scoring.calibration import for_category, known_category, upper_limit
 from invad.scoring.defects import Defect, defects
+from invad.scoring.fusion import Fusion
 from invad.scoring.rates import POOLED
 from invad.scoring.scale import Scale
 from invad.scoring.typicality import paper_fusion, paper_terms
 
 PAPER_STEPS = 3
+PARTS = "parts"
+"""Stands for a category where parts are counted like images."""
+
 NO_LIMITS = (math.inf, math.inf)
 """Of a score that decides nothing."""
 
@@ -202,6 +206,37 @@ def _defects(detector: Trained, tested: _Tested, pooled: bool, scale: Scale | No
         return ()  # a map that is made larger has no larger values
     map_HW = cut(resize_map(map_hw, tested.size_hw), detector.inside_HW)
     return defects(map_HW, review, detector.grid_for(tested.size_hw), scale)
+
+
+def with_parts_as_images(evaluation: Evaluation, fusion: Fusion) -> Evaluation:
+    """The same with one image for each part, the picture that lies highest above its normals, for a report.
+
+    Scores, decisions and metrics are those of the part; pixels of several pictures are no one measure.
+    """
+    place = {(one.sample.sample_id, one.sample.member): i for i, one in enumerate(evaluation.scored)}
+    chosen = [place[part.part, part.seen_by] for part in evaluation.parts]
+    scored = [
+        replace(
+            evaluation.scored[i],
+            sample=replace(evaluation.scored[i].sample, category=PARTS, defect=part.defect),
+            score=part.score,
+            p_value=fusion.calibration.p_value(part.score),
+            decision=part.decision,
+            score_limits=fusion.calibration.score_limits(),
+        )
+        for i, part in zip(chosen, evaluation.parts, strict=True)
+    ]
+    told = evaluation.metrics["parts"]
+    unknown = dict.fromkeys([*PIXEL_METRICS, "mad"])
+    counts = {"n_normal": sum(not one.sample.is_anomalous for one in scored)}
+    own = {**unknown, **told, **counts}
+    return replace(
+        evaluation,
+        metrics={**evaluation.metrics, **own, "categories": {PARTS: own}},
+        scored=tuple(scored),
+        defects=tuple(evaluation.defects[i] for i in chosen),
+        sizes_hw=tuple(evaluation.sizes_hw[i] for i in chosen),
+    )
 
 
 def describe(detector: Trained, evaluation: Evaluation) -> dict[str, str]:
