@@ -129,7 +129,7 @@ class Asked(Controller):
         super().__init__()
         self.port, self.rate, self.camera = free_port(), rate, camera
         self.asked = self.faults = 0
-        self.answered = threading.Event()
+        self.answered, self.enough = threading.Event(), threading.Event()
 
     async def _live(self) -> None:
         server = Server()
@@ -155,6 +155,7 @@ class Asked(Controller):
                 if await self.until(lambda: bit("ready") or bit("results_ready")) and bit("results_ready"):
                     await self._reset(nodes, bit)  # of a part that it knows nothing of any more
                     continue
+                await self.until(lambda: not self.enough.is_set())
                 number, due = self.asked, max(due + 1 / self.rate, time.monotonic())
                 await nodes["part_id"].write_value(str(number))
                 await nodes["trigger"].write_value(True)
@@ -311,15 +312,15 @@ def run(bundle: Path, images: list[Path], seconds: float, rate: float) -> dict[s
         time.sleep(FIRST)
         over.set()
         loading.join()
-        asked.stop()
+        asked.enough.set()
         until(lambda now: all(one["waiting"] == 0 for one in now.values()))
         time.sleep(1)
         there = {name: dict(stored(http, name)) for name in STATIONS}
         untold = re.search(r'invad_untold_total\{station="asked"\} (\S+)', http.get("/metrics").text)
         process.send_signal(signal.SIGTERM)
         process.wait()
-        shown.stop()
-        events.stop()
+        for one in (shown, asked, events):
+            one.stop()
 
     def wrong(answers: list[tuple[str, int, bool]], faults: int = 0) -> int:
         told_other = [is_ok != (there[of].get(str(number)) == "good") for of, number, is_ok in answers]
