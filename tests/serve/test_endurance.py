@@ -24,6 +24,7 @@ from sqlalchemy import create_engine, text
 from bundles import altered, zipped
 from invad.serve.store.backup import check
 from invad.serve.store.database import FILE
+from waiting import waits
 
 INSPECT = "/api/v1/stations/default/inspect"
 
@@ -112,9 +113,7 @@ def test_nothing_accepted_is_lost_when_the_process_is_killed(start, pictures, tm
         service = start(data, *options)
         key = service.key = service.key or key
         running = load(service, pictures[0], 4, f"{round}-")
-        until = time.monotonic() + 60  # on a busy machine
-        while sum(len(one.accepted) for one in running) < 5 and time.monotonic() < until:
-            time.sleep(0.01)
+        waits(lambda running=running: sum(len(one.accepted) for one in running) >= 5)
         time.sleep(chance.random())
         with nothing_can_be_stored(data, database_url) if round else nullcontext():
             if round:
@@ -171,7 +170,7 @@ def test_what_was_activated_judges_after_a_kill(start, bundle, pictures, tmp_pat
 def test_sigterm_answers_what_was_taken_and_ends_in_time(start, pictures, tmp_path):
     service = start(tmp_path / "line")
     running = load(service, pictures[0], 6)
-    time.sleep(0.7)
+    waits(lambda: any(one.accepted for one in running))
     started = time.monotonic()
     assert service.stop() == 0
     assert time.monotonic() - started < 20
@@ -191,7 +190,7 @@ def test_sigterm_answers_what_was_taken_and_ends_in_time(start, pictures, tmp_pa
 def test_a_full_line_tells_everybody_and_stores_what_it_took(start, pictures, tmp_path):
     service = start(tmp_path / "line", "--queue", "1")
     running = load(service, pictures[0], 6)
-    time.sleep(1.5)
+    waits(lambda: all(any(getattr(one, seen) for one in running) for seen in ("accepted", "refused")))
     for one in running:
         one.ending.set()
     for one in running:

@@ -17,6 +17,7 @@ from PIL import Image
 
 from invad import runtime
 from invad.serve.pictures import decode_map
+from waiting import waits
 
 INSPECT = "/api/v1/stations/default/inspect"
 
@@ -417,9 +418,12 @@ def test_without_keys_only_this_machine_and_its_own_pages_are_heard(start, tmp_p
 def test_the_log_is_an_object_a_line(narrow):
     with narrow.http() as http:
         http.get("/readyz")
-    time.sleep(0.2)
-    lines = [json.loads(line) for line in narrow.words().splitlines()]
-    assert any(line.get("path") == "/readyz" and line["status"] == 200 for line in lines)
+
+    def logged():
+        lines = [json.loads(line) for line in narrow.words().splitlines()]
+        return [line for line in lines if line.get("path") == "/readyz"]
+
+    assert waits(logged)[0]["status"] == 200
     assert narrow.key not in narrow.words()
 
 

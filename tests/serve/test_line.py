@@ -217,7 +217,7 @@ def test_a_service_that_cannot_finish_says_so_and_ends(made, caplog):
 
 
 def test_a_database_that_is_away_and_comes_back_loses_nothing(made, monkeypatch):
-    service = made(wait_seconds=5)
+    service = made(wait_seconds=60)
     file = service.database.path
     away = file.with_name("away")
     file.rename(away)
@@ -408,7 +408,7 @@ def test_a_budget_lets_one_through_and_others_wait():
     threading.Thread(target=lambda: (budget.take(5), taken.set()), daemon=True).start()
     assert not taken.wait(0.1)
     budget.give(50)
-    assert taken.wait(5)
+    assert taken.wait(60)
 
 
 def test_a_queue_waits_for_a_fuller_run_only_so_long():

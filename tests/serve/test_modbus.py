@@ -275,7 +275,8 @@ def test_we_look_at_a_controller_that_is_the_server(plants):
     with memory() as plc:
         plant = plants(one(plc.port, CLIENT))
         waits(lambda: plc.status() == READY)
-        time.sleep(0.05)  # its bits have been looked at once
+        (link,) = plant._controls._links.values()
+        waits(lambda: link._met)  # what is set before would be left over
         for name, level, bits in (("p1", 5, OK), ("p2", 255, NG)):
             plc.command(1, name)
             waits(lambda: plc.status() == BUSY)

@@ -317,7 +317,7 @@ def test_a_folder_that_goes_and_comes_back(stand, caplog):
         (stand.tmp_path / "away").rename(stand.place)
         put(stand.place / "b.png", png(2))
         waits(lambda: watch.state().taken == 2)
-        assert watch.state().problem is None
+        waits(lambda: watch.state().problem is None)
         assert stand.scores(service) == [("a", 1), ("b", 2)]
 
 
