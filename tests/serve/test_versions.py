@@ -23,7 +23,7 @@ from invad.data.images import read_image
 from invad.errors import ArtifactError
 from invad.runtime.bundle import BUNDLE
 from invad.runtime.certificate import PROBES
-from invad.serve import Client, Options, Refused, Service, versions
+from invad.serve import Client, Options, Refused, Service, arriving, versions
 from invad.serve.archives import NoArchive, unpack
 from invad.serve.records import Part
 from invad.serve.store import stations
@@ -237,9 +237,9 @@ def test_what_was_activated_judges_after_a_kill_and_a_restart(bundle, second, tm
 
     with opened() as service:
         first = service.active().hash
-        with versions.room_for_upload(service, 0) as folder:
+        with arriving.room_for_upload(service, 0) as folder:
             shutil.copy(archive, folder / "archive")
-            made, is_new = versions.add(service, bundle.name, folder / "archive", "test")
+            made, is_new = arriving.add(service, bundle.name, folder / "archive", "test")
         assert is_new
         versions.activate(service, "default", bundle.name, made.hash, "test", "a trial")
         versions.put_shadow(service, "default", bundle.name, first, "test")

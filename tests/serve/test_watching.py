@@ -16,13 +16,14 @@ from invad.scoring.labels import Labels
 from invad.serve.hints import hints
 from invad.serve.ids import Ids
 from invad.serve.metrics import Metrics
+from invad.serve.monitors import POINT_EVERY
 from invad.serve.records import SCHEMA, Milliseconds, Picture, Refused, Result, utc
 from invad.serve.store import drifts, results, stations, trends
 from invad.serve.store.database import Database
 from invad.serve.store.schema import audit
 from invad.serve.store.stations import Revision
 from invad.serve.trends import kept
-from invad.serve.watching import POINT_EVERY, Watch
+from invad.serve.watching import Watch
 
 IDS = Ids()
 SETTINGS = DriftSettings(evidence=1e4)

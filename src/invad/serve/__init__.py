@@ -9,9 +9,9 @@ The package needs `pip install 'invad[serve]'`; each class is imported when it i
 needs no server.
 
 Order of imports: ids, options, records, payload, verdicts, archives, client, store, limits, metrics, models,
-given, pictures, parts, maps, storing, line, shadowing, delivery, webhook, recalibration, hints, watching,
-judging, following, sweeping, readiness, accounts, service, trends, reviewing, versions, web, plant, pages,
-app, connections, listening, stateless, running.
+given, pictures, parts, maps, storing, line, shadowing, delivery, webhook, recalibration, hints, monitors,
+watching, judging, following, sweeping, readiness, accounts, service, trends, reviewing, arriving, versions,
+web, plant, pages, app, connections, listening, stateless, running.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -10,11 +10,9 @@ they were stored by whichever service; the others show what it has stored.
 
 import logging
 import math
-import secrets
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from sqlalchemy import Connection
@@ -22,72 +20,21 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from invad.errors import DataError
 from invad.metrics.alarms import count_interval
-from invad.scoring.drift import DriftSettings, Monitor, start, thinning
+from invad.scoring.drift import DriftSettings
 from invad.serve.hints import hints
 from invad.serve.metrics import Metrics
+from invad.serve.monitors import Standing, Watched, begun, resumed
 from invad.serve.records import Refused, Result, milliseconds
-from invad.serve.store import drifts, results, stations
+from invad.serve.store import drifts, stations
 from invad.serve.store.database import Database, note, said
 from invad.serve.store.drifts import DriftPoint, DriftState
 from invad.serve.store.stations import FROM_MODEL, Revision
 
 LOG = logging.getLogger("invad.serve")
-POINT_EVERY = 20
-"""Parts between two points of the chart."""
-
 SAVE_POINTS = 5
 """Points after which a state is stored."""
 
-KEPT = ("parts", "capital", "log_evidence", "log_gain", "effect", "since", "alarmed")
-"""Of a monitor's state; the reference follows from the results."""
-
 WINDOW, CHART_CONFIDENCE = 500, 0.998
-
-
-@dataclass(slots=True)
-class Watched:
-    """One station and category. since: id of the part after which the change began, if there is one. last,
-    kept: ids of the last part that it has taken, and up to which it is stored."""
-
-    revision: Revision
-    monitor: Monitor
-    started: str
-    last: str
-    kept: str
-    since: str
-    points: list[DriftPoint] = field(default_factory=list)
-
-    @property
-    def standing(self) -> "_Standing":
-        """What is shown of it."""
-        monitor = self.monitor
-        return _Standing(
-            parts=monitor.parts,
-            every=monitor.settings.every,
-            log_evidence=monitor.log_evidence,
-            effect=monitor.effect,
-            alarmed=monitor.alarmed,
-            since=self.since,
-            points=tuple(self.points),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Standing:
-    """What is shown of a monitor. points: those that are not stored yet."""
-
-    parts: int = 0
-    every: int = 1
-    log_evidence: float = float("-inf")
-    effect: float = 0.5
-    alarmed: bool = False
-    since: str = ""
-    points: Sequence[DriftPoint] = ()
-
-    @property
-    def log10_evidence(self) -> float:
-        """Evidence below 1 says nothing, and JSON has no infinity."""
-        return max(0.0, self.log_evidence / math.log(10))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,7 +88,7 @@ class Watch:
                 for record in records:
                     watched = self._watched.get((record.station, record.category or ""))
                     if watched is not None and watched.revision.revision == record.calibration:
-                        self._take(watched, record.id, milliseconds(record.time), record.score)
+                        watched.take(record.id, milliseconds(record.time), record.score)
                 if not self._save([one for one in self._watched.values() if len(one.points) >= SAVE_POINTS]):
                     self._forget()
         except (SQLAlchemyError, DataError) as error:
@@ -178,7 +125,7 @@ class Watch:
             for watched in self._watched.values():
                 rows = drifts.parts(connection, watched.revision, watched.last, None)
                 for row in rows:
-                    self._take(watched, row.id, row.time, row.score)
+                    watched.take(row.id, row.time, row.score)
                 if rows:
                     went_on.append(watched)
         return not self._save(went_on)
@@ -194,27 +141,27 @@ class Watch:
                 state = kept.get(key)
                 now = self._watched.get(key)
                 if state is None or state.calibration != revision.id:
-                    begun = self._begun(connection, revision)
-                    if begun is not None:
-                        watched[key], told[key] = begun, _state(begun)
+                    made = begun(connection, revision, self.settings)
+                    if made is not None:
+                        watched[key], told[key] = made, made.state
                     continue
                 told[key] = state
                 is_known = now is not None and now.revision.id == revision.id
                 if now is not None and is_known and now.monitor.seed == state.seed:
                     watched[key] = now
                 elif self._is_mine:
-                    watched[key] = self._resumed(connection, revision, state)
+                    watched[key] = resumed(connection, revision, state, self.settings)
             self._watched = watched if self._is_mine else {}
             self._told = told
 
-    def _standing(self, key: tuple[str, str]) -> _Standing | None:
+    def _standing(self, key: tuple[str, str]) -> Standing | None:
         if (watched := self._watched.get(key)) is not None:
             return watched.standing
         told = self._told.get(key)
         if told is None:
             return None
         evidence = told.state["log_evidence"]
-        return _Standing(
+        return Standing(
             every=told.every,
             log_evidence=float("-inf") if evidence is None else evidence,
             since=told.state["since_id"],
@@ -228,19 +175,19 @@ class Watch:
             if standing is None:
                 raise Refused(f"station {station} is not watched for this category", 404)
             with self.database.write() as connection:
-                begun = self._begun(connection, _deciding(connection, station, category))
+                made = begun(connection, _deciding(connection, station, category), self.settings)
                 told = {"station": station, "category": category, "why": why, "since": standing.since}
                 note(connection, who, "acknowledge drift", told)
-            if begun is not None:
-                self._told[station, category] = _state(begun)
+            if made is not None:
+                self._told[station, category] = made.state
                 if self._is_mine:
-                    self._watched[station, category] = begun
+                    self._watched[station, category] = made
 
     def report(self, revision: Revision, most_points: int) -> DriftReport:
         """How a revision that is in force fares."""
         with self._lock:
             standing = self._standing((revision.station, revision.category))
-        now = standing or _Standing()
+        now = standing or Standing()
         is_noticed = now.log_evidence >= math.log(self.settings.evidence)
         with self.database.read() as connection:
             last = np.array(drifts.last_scores(connection, revision, WINDOW))
@@ -270,7 +217,7 @@ class Watch:
 
     def alarmed(self, station: str) -> bool:
         """Whether parts of the station have come to look different."""
-        return any((self._standing(key) or _Standing()).alarmed for key in [*self._told] if key[0] == station)
+        return any((self._standing(key) or Standing()).alarmed for key in [*self._told] if key[0] == station)
 
     def refresh_metrics(self) -> None:
         """Figures for Prometheus."""
@@ -290,81 +237,12 @@ class Watch:
         except (SQLAlchemyError, DataError) as error:  # the results are there, and are replayed
             LOG.error("the state of drift was not stored: %s", said(error))
 
-    def _begun(self, connection: Connection, revision: Revision) -> Watched | None:
-        """A new monitor, from the next part on; None where the calibration has too few scores."""
-        every = thinning(np.array(revision.calibration.scores))
-        settings = replace(self.settings, every=every)
-        try:
-            monitor = start(revision.calibration, settings, secrets.randbits(62))
-        except DataError as error:
-            LOG.warning("station %s is not watched for drift: %s", revision.station, error)
-            return None
-        newest = results.newest_id(connection) or ""
-        begun = Watched(
-            revision=revision, monitor=monitor, started=newest, last=newest, kept=newest, since=newest
-        )
-        drifts.save(connection, _state(begun))
-        return begun
-
-    def _resumed(self, connection: Connection, revision: Revision, state: DriftState) -> Watched:
-        """The monitor as it was, and the parts since."""
-        settings = replace(self.settings, every=state.every)
-        monitor = start(revision.calibration, settings, state.seed)
-        room = settings.most - len(monitor.reference)
-        rows = drifts.parts(
-            connection, revision, state.started, state.last, 2 * settings.most * settings.every
-        )
-        used = [
-            row.score
-            for number, row in enumerate(rows)
-            if number % settings.every == 0 and row.score <= monitor.limit
-        ]
-        monitor.reference = sorted([*monitor.reference, *used[: max(0, room)]])
-        for name in KEPT:
-            value = state.state[name]
-            setattr(monitor, name, tuple(value) if name == "capital" else value)
-        if state.state["log_evidence"] is None:
-            monitor.log_evidence = float("-inf")
-        resumed = Watched(
-            revision=revision,
-            monitor=monitor,
-            started=state.started,
-            last=state.last,
-            kept=state.last,
-            since=state.state["since_id"],
-        )
-        drifts.forget_points(connection, revision.station, revision.category, state.last)
-        for row in drifts.parts(connection, revision, state.last, None):
-            self._take(resumed, row.id, row.time, row.score)
-        return resumed
-
-    def _take(self, watched: Watched, id: str, time: int, score: float) -> None:
-        before = watched.monitor.alarmed
-        reading = watched.monitor.update(score)
-        watched.last = id
-        if reading.since == watched.monitor.parts:
-            watched.since = id
-        if reading.alarm and not before:
-            LOG.warning(
-                "drift: parts at station %s look different since %s", watched.revision.station, watched.since
-            )
-        if watched.monitor.parts % POINT_EVERY == 0 or (reading.alarm and not before):
-            watched.points.append(
-                DriftPoint(
-                    result=id,
-                    time=time,
-                    log10_evidence=watched.standing.log10_evidence,
-                    effect=reading.effect,
-                    alarm=reading.alarm,
-                )
-            )
-
     def _save(self, all_watched: Sequence[Watched]) -> bool:
         """Whether all of these go on; one that somebody else has begun anew, or stored, does not."""
         if not all_watched:
             return True
         with self.database.write() as connection:
-            went_on = [drifts.advance(connection, _state(one), one.kept, one.points) for one in all_watched]
+            went_on = [drifts.advance(connection, one.state, one.kept, one.points) for one in all_watched]
         for watched in all_watched:
             watched.points, watched.kept = [], watched.last
         return all(went_on)
@@ -375,24 +253,7 @@ def _deciding(connection: Connection, station: str, category: str) -> Revision:
     return next(one for one in here if one.category == category)
 
 
-def _state(watched: Watched) -> DriftState:
-    monitor = watched.monitor
-    state: dict[str, Any] = {name: getattr(monitor, name) for name in KEPT}
-    if monitor.log_evidence == float("-inf"):
-        state["log_evidence"] = None  # JSON has no infinity
-    return DriftState(
-        station=watched.revision.station,
-        category=watched.revision.category,
-        calibration=watched.revision.id,
-        started=watched.started,
-        last=watched.last,
-        seed=monitor.seed,
-        every=monitor.settings.every,
-        state={**state, "since_id": watched.since},
-    )
-
-
-def _phase(standing: _Standing | None, is_noticed: bool) -> str:
+def _phase(standing: Standing | None, is_noticed: bool) -> str:
     if standing is None:
         return "commissioning"
     if standing.alarmed:

@@ -7,25 +7,18 @@ Whatever speaks a protocol calls `trigger` and `acknowledge`, or `levels`, and i
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 
-from sqlalchemy.exc import SQLAlchemyError
-
-from invad.errors import DataError, in_one_line
+from invad.errors import in_one_line
 from invad.serve.plant import cycle as rules
+from invad.serve.plant.care import PATIENCE, Care
 from invad.serve.plant.cycle import Cycle, Error, Outcome, Signals, Terms
 from invad.serve.records import LONGEST_WORD, Awaited, Part, Result
 from invad.serve.service import Service
-from invad.serve.store import results
-from invad.serve.store.database import said
 
 LOG = logging.getLogger("invad.serve")
-PATIENCE = 5.0
-"""Seconds after which a controller that does not do its part is named."""
-
 BEAT = 1.0
 """Seconds between two heartbeats."""
 
@@ -55,7 +48,8 @@ class Handshake:
         fault: asked twice a second why no part can come now; it may wait."""
         self.service, self.station = service, station
         self.terms = replace(terms, own_parts=take is not None)
-        self.take, self.fault, self.patience = take, fault, patience
+        self.take, self.fault = take, fault
+        self._care = Care(service, station, self.terms, patience)
         self._changed = threading.Condition(threading.RLock())
         self._cycle = Cycle(since=time.monotonic(), fault=fault())
         self._drift, self._beats, self._listeners = False, 0, list[Callable[[Signals], None]]()
@@ -63,10 +57,6 @@ class Handshake:
         self._told: set[str] = set()  # results that the controller has, until the outbox is told
         self._under_way: set[int] = set()  # triggers whose part has a future without a result
         self._late: set[int] = set()  # triggers that were told "late"
-        self._unmarked: deque[str] = deque()  # late results whose rows do not say so yet
-        self._life = time.monotonic()
-        self._away: str | None = None
-        self._problem: str | None = None
         self._stopping = self._closed = False
         self._threads = [
             threading.Thread(target=self._keep_time, name=f"invad-clock-{station}", daemon=True),
@@ -79,7 +69,7 @@ class Handshake:
         """Take triggers from now on."""
         if self.terms.triggered:
             self.service.line.expecting = {**self.service.line.expecting, self.station: self._expected}
-        self._life = time.monotonic()
+        self._care.alive()
         for thread in self._threads:
             thread.start()
 
@@ -151,7 +141,7 @@ class Handshake:
     @property
     def problem(self) -> str | None:
         """What the controller does not do, in words."""
-        return self._problem
+        return self._care.problem
 
     def listen(self, listener: Callable[[Signals], None]) -> None:
         """Call it with the signals now and at each change, in their order. It must return at once, and must
@@ -201,11 +191,11 @@ class Handshake:
 
     def alive(self) -> None:
         """The controller gave a sign of life."""
-        self._life = time.monotonic()
+        self._care.alive()
 
     def away(self, problem: str | None) -> None:
         """The controller cannot be reached, in words, or is there again."""
-        self._away = problem
+        self._care.away = problem
 
     # ------------------------------------------------------------------ parts
 
@@ -274,7 +264,7 @@ class Handshake:
             if not self._is_shown(result):
                 self._told.add(result.id)  # an error was told in its place
             if asked.number in self._late and not result.late:
-                self._unmarked.append(result.id)
+                self._care.unmarked.append(result.id)
             self._late.discard(asked.number)
 
     def _failed(self, number: int, error: BaseException) -> None:
@@ -345,42 +335,14 @@ class Handshake:
         """What may wait: why no part can come, rows of late parts, a controller that does not do its part."""
         while not self._closed:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._unmarked, 0.5)
-            self._mark_late()
+                self._changed.wait_for(lambda: self._closed or self._care.unmarked, 0.5)
+            self._care.mark_late()
             fault, drift = self.fault(), self.service.watch.alarmed(self.station)
             with self._changed:
                 if not self._stopping:
                     self._drift = drift
                     self._become(replace(self._cycle, fault=fault))
-            self._name(self._found_wrong())
-
-    def _mark_late(self) -> None:
-        try:
-            while self._unmarked:
-                with self.service.database.write() as connection:
-                    results.mark_late(connection, self._unmarked[0])
-                self._unmarked.popleft()
-        except (SQLAlchemyError, DataError) as error:
-            LOG.error("a late result was not marked: %s", said(error))
-            time.sleep(0.2)
-
-    def _found_wrong(self) -> str | None:
-        """What the controller does not do."""
-        now = time.monotonic()
-        if self._away is not None:
-            return self._away
-        if self.terms.watchdog is not None and now - self._life > self.terms.watchdog:
-            return f"the controller has given no sign of life for {now - self._life:.0f} s"
-        return rules.overdue(self._cycle, self.terms, now, self.patience)
-
-    def _name(self, problem: str | None) -> None:
-        if (problem is None) != (self._problem is None):
-            if problem is None:
-                LOG.info("the controller of station %s does its part again", self.station)
-            else:
-                LOG.error("station %s: %s", self.station, problem)
-        self._problem = problem
-        self.service.metrics.controller_up.labels(self.station).set(problem is None)
+            self._care.look(self._cycle)
 
 
 def _request(cycle: Cycle) -> str:

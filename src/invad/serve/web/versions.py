@@ -11,7 +11,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from invad.serve import versions
+from invad.serve import arriving, versions
 from invad.serve.records import Refused, utc
 from invad.serve.service import Service
 from invad.serve.store import stations
@@ -88,10 +88,10 @@ def router(service: Service, gate: Gate) -> APIRouter:
         if request.headers.get("content-type", "").startswith("multipart/"):
             raise Refused("send the archive itself, not a form: 'curl -T FILE -X POST', for instance", 415)
         declared = int(request.headers.get("content-length") or 0)
-        with versions.room_for_upload(service, declared) as folder:
+        with arriving.room_for_upload(service, declared) as folder:
             archive = folder / "archive"
             await _save(request, archive)
-            made, is_new = await run_in_threadpool(versions.add, service, name, archive, caller.name)
+            made, is_new = await run_in_threadpool(arriving.add, service, name, archive, caller.name)
         answer.status_code = 201 if is_new else 200
         return await run_in_threadpool(_one, service, made.hash)
 
