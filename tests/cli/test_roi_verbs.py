@@ -35,6 +35,8 @@ def test_calibrate_takes_a_region_and_gives_it_back_without_pictures(run, own_mo
     told = json.loads(result.stdout)
     assert (told["n"], told["region"]["frame"]) == (12, [64, 64])
     assert Detector.load(own_model).region is not None
+    assert "53% of pictures of 64 x 64 pixels" in run("info", own_model).stdout
+    assert "| region of interest | 53% of pictures" in (own_model / "README.md").read_text()
     assert run("calibrate", own_model, "--roi", "none").exit_code == 0
     again = Detector.load(own_model)
     assert again.region is None

@@ -26,6 +26,7 @@ def info(model: BundleArgument, json: JsonOption = None) -> None:
         return
     from invad.detector.opening import open_model
     from invad.detector.promise import normals_in_words, promise
+    from invad.runtime.smallest import counting
 
     detector = open_model(model, "cpu")
     made, fusion = detector.info, detector.fusion
@@ -43,6 +44,7 @@ def info(model: BundleArgument, json: JsonOption = None) -> None:
             "bad above": f"score {bad:.4g}, for {pooled.rates.bad:.2%} of good images",
             "what the limits keep": promise(detector.calibrations, fusion),
             "input": "{} x {} pixels, grid {} x {}".format(*made.input_hw, *made.grid_hw),
+            **counting(detector.region, detector.smallest),
             **_tiles(made.tiles),
             "backbone": f"{made.settings.backbone} ({made.backbone_source}); {made.backbone_licence}",
             "parameters": f"{_count(detector):,}",
@@ -62,6 +64,7 @@ def _of_parts(fusion: "Fusion | None") -> dict[str, str]:
 
 def _say_bundle(voice: Voice, folder: Path) -> None:
     from invad.runtime.bundle import read_bundle
+    from invad.runtime.smallest import counting
 
     made, content_hash = read_bundle(folder)
     pooled = _of_pictures(made)[POOLED] if made.parts is None else made.parts.calibration
@@ -78,6 +81,7 @@ def _say_bundle(voice: Voice, folder: Path) -> None:
             "review above": f"score {review:.4g}, for {pooled.rates.review:.2%} of good images",
             "bad above": f"score {bad:.4g}, for {pooled.rates.bad:.2%} of good images",
             "input": "{} x {} pixels, grid {} x {}".format(*made.input_hw, *made.grid_hw),
+            **counting(made.region, made.smallest),
             **_tiles(made.tiles),
             "backbone": f"{made.backbone}; {made.backbone_licence}",
             "parameters": f"{made.parameters:,}",

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from invad.detector.parts import DetectorInfo
 from invad.detector.promise import normals_in_words, promise
 from invad.records import Hw
+from invad.runtime.smallest import counting
 from invad.scoring.calibration import Calibration
 from invad.scoring.fusion import Fusion
 from invad.scoring.rates import POOLED
@@ -72,6 +73,7 @@ def _training_rows(info: DetectorInfo) -> dict[str, str]:
         "copies, counted once": str(len(fit.copies)),
         "input": f"{_size(info.input_hw)} pixels (height x width), grid {_size(info.grid_hw)}",
         **_tile_rows(info),
+        **counting(info.region, info.smallest),
         "16-bit window": f"{info.window[0]:.4f} to {info.window[1]:.4f} of full scale",
         "training": trained,
         "backbone": f"{settings.backbone} ({info.backbone_source}), licence: {info.backbone_licence}",

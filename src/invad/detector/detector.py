@@ -368,7 +368,7 @@ class Detector(Predictor):
             passed = calibrating.passing(before, read_before, self.rule)
             calibrating.require_controls(before, after, passed, read, named, rule)
         self.model, self.kept, self.means = model, kept, dict(means)
-        self.info = replace(info, recalibrated=now())
+        self.info = replace(info, recalibrated=info.recalibrated if samples is None else now())
         self._take(after, read)
         return self.warnings()
 

@@ -1,9 +1,10 @@
-"""The score of a map when a defect has a smallest area, alike with and without PyTorch."""
+"""What counts, alike with and without PyTorch: the score that goes with a smallest area, and words."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from invad.data.preprocess import resize_map
+from invad.data.region import Region, inside_of
 from invad.scoring.sizes import Smallest, level_of
 
 FINER = 4
@@ -14,3 +15,17 @@ def sized_score(map_hw: NDArray[np.float32], smallest: Smallest) -> float:
     """Of a map h x w on the model's grid."""
     h, w = map_hw.shape
     return level_of(resize_map(map_hw, (FINER * h, FINER * w)), FINER**2 * smallest.cells((h, w)))
+
+
+def counting(region: Region | None, smallest: Smallest | None) -> dict[str, str]:
+    """What of the pictures counts, in words: nothing where all of it does."""
+    rows = {}
+    if region is not None:
+        share = float(inside_of(region).mean())
+        rows["region of interest"] = (
+            f"{share:.0%} of pictures of {region.frame[0]} x {region.frame[1]} pixels"
+        )
+    if smallest is not None:
+        width, height = smallest.frame
+        rows["smallest defect"] = f"{smallest.area:g} pixels of pictures of {width} x {height}"
+    return rows
