@@ -17,7 +17,7 @@ from invad.errors import (
     TrainingError,
     WeightsError,
 )
-from invad.records import Decision, Prediction, Sample
+from invad.records import Decision, PartPrediction, Prediction, Sample
 
 if TYPE_CHECKING:
     from invad.data.check import check_dataset
@@ -59,6 +59,7 @@ __all__ = [
     "Detector",
     "InvadError",
     "NotCalibratedError",
+    "PartPrediction",
     "Prediction",
     "Preset",
     "Rates",

@@ -157,6 +157,33 @@ def test_a_bundle_says_the_same(of_parts, tmp_path):
         export(of_parts, tmp_path / "triton", ExportConfig(layout="triton", batch=8))
 
 
+def test_rates_are_changed_without_pictures(of_parts, tmp_path):
+    from invad.detector.detector import Detector
+    from invad.scoring.rates import Rates
+
+    of_parts.save(tmp_path / "model")
+    detector = Detector.load(tmp_path / "model", device="cpu")
+    detector.calibrate(rates=Rates(review=0.3, bad=0.2))
+    before, after = of_parts.fusion.calibration, detector.fusion.calibration
+    assert after.rates == Rates(review=0.3, bad=0.2)
+    assert after.scores == pytest.approx(before.scores, rel=0.01, abs=0.01)  # maps are kept with 16 bits
+    assert after.score_limits()[0] < before.score_limits()[0]
+
+
+def test_what_a_region_ignores_is_in_no_score_of_a_part(files, plain, make_backbone):
+    from invad.data.region import Region
+    from invad.detector.detector import Detector
+
+    left = Region(frame=(64, 64), include=(((0, 0), (24, 0), (24, 64), (0, 64)),))
+    options = {"preset": plain, "backbone": make_backbone(), "device": "cpu", "region": left}
+    detector = Detector.fit(files, parts="names", **options)
+    good, hurt = members(100), members(100)
+    hurt["light2"][30:40, 44:54] = 255
+    assert detector.predict_part(hurt).score == pytest.approx(detector.predict_part(good).score, abs=1e-6)
+    with pytest.raises(ConfigError, match="a region of interest does not go with the fusion of cells"):
+        Detector.fit(files, parts="names", fusion="cells", **options)
+
+
 def test_a_single_picture_needs_its_member(of_parts):
     with pytest.raises(ConfigError, match="use predict_parts; for one picture give its member"):
         of_parts.predict(picture(0, 1))

@@ -127,7 +127,7 @@ def export(detector: Trained, output: str | Path, config: ExportConfig) -> tuple
     )
     normals: list[NDArray[Any]] = []
     if config.calibration is not None:
-        normals = calibration_images(config.calibration, info.size_hw, config.pixels)
+        normals = calibration_images(config.calibration, info.size_hw, config.pixels, detector.fusion)
     proved: list[Certificate] = []
 
     def fill(folder: Path) -> None:
@@ -194,11 +194,16 @@ def _ask_pytorch(detector: Trained, folder: Path, info: ExportInfo) -> None:
     """Every probe by the limits over all categories, of parts by those of a member; the first one by all."""
     tiling = None if info.tiles is None else info.tiles.tiling
     names = write_probes(folder / PROBES, info.size_hw, info.window, info.pixels, tiling)
-    usual = None if info.parts is None else info.parts.members[0]
+    usual = _usual(info)
     others = [category for category in detector.calibrations if category not in (POOLED, usual)]
     cases = [(name, usual) for name in names] + [(names[0], category) for category in others]
     told = [(n, detector.predict(read_image(folder / PROBES / n), category=c)) for n, c in cases]
     store_probes(folder, told)
+
+
+def _usual(info: ExportInfo) -> str | None:
+    """Whose limits judge an image of which nothing is known; of parts, those of their first member."""
+    return None if info.parts is None else info.parts.members[0]
 
 
 def _prove(
@@ -216,8 +221,11 @@ def _prove(
     exported = made_whole(inside)
     probes = certify(exported, folder, allowed)
     n = detector.calibrations[POOLED].n
+    usual = _usual(info)
     rows = [
-        compare(f"normal {i}", n, detector.predict(image), exported.predict(image))
+        compare(
+            f"normal {i}", n, detector.predict(image, category=usual), exported.predict(image, category=usual)
+        )
         for i, image in enumerate(normals)
     ]
     certificate = replace(probes, rows=(*probes.rows, *rows))

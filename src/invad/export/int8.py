@@ -13,28 +13,39 @@ from numpy.typing import NDArray
 
 from invad.data.images import read_image
 from invad.data.listing import list_images
+from invad.data.members import Rule, member_samples, with_windows
+from invad.data.samples import read_sample
 from invad.errors import ConfigError, DataError
 from invad.export.formats import quiet
-from invad.records import Hw
+from invad.records import Hw, Sample
 from invad.runtime.detector import grey_levels
 from invad.runtime.engines import Array
+from invad.scoring.fusion import Fusion
 
 PARTS = ("features.backbone", "features.fine_backbone", "reader.network")
 MOST_IMAGES = 128
 HEAVY = ("Conv", "Gemm", "MatMul")
 
 
-def calibration_images(folder: Path, size_hw: Hw | None, pixels: str | None) -> list[NDArray[Any]]:
-    """Up to 128 images of a folder, spread over it. pixels: their type, None for any.
+def calibration_images(
+    folder: Path, size_hw: Hw | None, pixels: str | None, fusion: Fusion | None = None
+) -> list[NDArray[Any]]:
+    """Up to 128 images of a folder, spread over it. pixels: their type, None for any. fusion: of parts, whose
+    pictures they then are.
 
-    Raises DataError for one of another size or type.
+    Raises DataError for one of another size or type, and for a file that is of no part.
     """
     paths = list_images(folder)
     if not paths:
         raise DataError(f"{folder}: no images in it; give a folder of normal images")
     count = min(len(paths), MOST_IMAGES)
     chosen = [paths[i * len(paths) // count] for i in range(count)]
-    images = [read_image(path) for path in chosen]
+    if fusion is None:
+        images = [read_image(path) for path in chosen]
+    else:
+        samples = [Sample(path=path, category="") for path in chosen]
+        members = with_windows(member_samples(samples, Rule.parse(fusion.rule), folder), fusion.by_member)
+        chosen, images = [sample.path for sample in members], [read_sample(sample) for sample in members]
     for path, image in zip(chosen, images, strict=True):
         if size_hw is not None and image.shape[:2] != size_hw:
             given, asked = ("{}x{}".format(*hw[:2]) for hw in (image.shape, size_hw))
