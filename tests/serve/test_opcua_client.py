@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -17,6 +18,7 @@ from invad.serve.plant.controllers import OpcUaController, OpcUaNodes
 from invad.serve.plant.cycle import ERRORS, Terms
 from invad.serve.plant.handshake import Handshake
 from invad.serve.plant.lineup import read_lineup
+from invad.serve.plant.opcua import client
 from invad.serve.plant.opcua.client import OpcUaClient, problems
 from plc import free_port
 from waiting import waits
@@ -159,6 +161,31 @@ def test_a_part_is_triggered_answered_and_acknowledged(service, plc, station):
         assert (told["ok"], told["ng"], told["error_code"]) == (*bits, 0)
         assert (told["result_id"], told["score"]) == (result.id, result.score)
     assert plc.sessions == 1
+
+
+def test_a_plc_that_tells_of_changes_is_seldom_looked_at(service, plc, station, monkeypatch):
+    looks, read = [], client.Session.read
+
+    async def counted(session):
+        looks.append(time.monotonic())
+        return await read(session)
+
+    monkeypatch.setattr(client.Session, "read", counted)
+    monkeypatch.setattr(client, "LOOK", 60.0)  # it has to be told
+    station()
+    cycle(service, plc, "P-5", 5)
+    waits(lambda: plc.read("ready"))
+    before = len(looks)
+    time.sleep(0.5)
+    assert len(looks) - before < 10  # one each time that our heart beats; of looking alone it would be 50
+
+
+def test_a_plc_that_tells_of_nothing_is_looked_at(service, plc, station, monkeypatch):
+    monkeypatch.setattr(plc.server.iserver, "max_subscriptions", 0)
+    monkeypatch.setattr(client, "LOOK", 60.0)
+    handshake = station()
+    _, told = cycle(service, plc, "P-6", 5)
+    assert (told["ok"], handshake.problem) == (True, None)
 
 
 def test_a_plc_that_was_away_is_met_again_and_has_to_reset_what_it_had_set(service, plc, station):

@@ -118,7 +118,8 @@ class OpcUaNodes:
 class OpcUaController(Controller):
     """A controller that is a client of the OPC UA server which all stations share; or, with mode "client", a
     server itself. What follows mode is for that alone. certificate, private_key: ours, PEM or DER;
-    server_certificate: that the controller has to have. poll: seconds between two looks at its nodes."""
+    server_certificate: that the controller has to have. poll: seconds between two looks at its nodes,
+    or within which it has to tell of changes to be looked at less."""
 
     kind: Literal["opcua"]
     mode: Literal["server", "client"] = "server"

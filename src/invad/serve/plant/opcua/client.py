@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
@@ -25,6 +25,9 @@ AGAIN = 2.0
 
 ANSWER = 2.0
 """Seconds that a controller has for an answer."""
+
+LOOK = 0.25
+"""Seconds between two looks at a controller that says when something changes, should a word of it be lost."""
 
 SESSION_MS = 30_000
 """After which a controller may forget a session of ours that it hears nothing of."""
@@ -83,12 +86,14 @@ class OpcUaClient(Link):
             await session.find()
             # Its bits come first, so that it never sees ready while a trigger is left over.
             self._look(await session.read())
+            is_told = await session.subscribe(self._changed.set)
+            seconds = max(LOOK, self.controller.poll) if is_told else self.controller.poll
             while not self._closing.is_set():
                 self._changed.clear()
                 await session.write(self._signals)
                 self.handshake.away(None)
                 with suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(self._changed.wait(), self.controller.poll)
+                    await asyncio.wait_for(self._changed.wait(), seconds)
                 self._look(await session.read())
             await session.write(self._signals)  # that nobody is there any more
 
@@ -162,6 +167,27 @@ class Session:
             except (ua.UaError, ValueError):
                 problems.append(f"{name} = {text!r}: is no node id; give one such as 'ns=3;s=Camera.{name}'")
         return problems
+
+    async def subscribe(self, changed: Callable[[], None]) -> bool:
+        """Have it called as soon as a command may have changed; False where the controller does not tell, or
+        not as often as we would look."""
+
+        class Told:
+            def datachange_notification(self, node: Node, value: Any, data: Any) -> None:
+                changed()
+
+        period = 1000 * self.controller.poll
+        try:
+            made = await self._value(self.client.create_subscription(period, Told()))
+            if made.parameters.RequestedPublishingInterval <= period:
+                nodes = list(self._inputs.values())
+                found = await self._value(made.subscribe_data_change(nodes, sampling_interval=period))
+                if all(isinstance(one, int) for one in found):
+                    return True
+            await self._value(made.delete())
+        except ua.UaStatusCodeError as error:
+            LOG.info("%s: %s; its nodes are looked at instead", self.controller.url, _word(error))
+        return False
 
     async def read(self) -> dict[str, Any]:
         """The commands of the controller."""
