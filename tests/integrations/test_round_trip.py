@@ -1,6 +1,6 @@
 """One picture that is not square, with a defect away from its middle, goes through every tool and comes back.
 
-Three of them have boxes of their own: in pixels, in percent, in shares of the image.
+Their boxes are in pixels, in percent, or in shares of the image.
 """
 
 import json
@@ -10,9 +10,11 @@ import pytest
 from PIL import Image
 
 from integrations.one_defect import HEIGHT, LIMIT, WIDTH, H, W, X, Y, box_of, defect, prediction
+from invad.data.annotated import Annotation, write_annotations
 from invad.data.datasets import load_dataset
 from invad.data.masks import read_mask
-from invad.integrations import coco, label_studio
+from invad.integrations import coco, fiftyone, label_studio
+from invad.integrations.supervision import to_detections
 
 
 @pytest.fixture
@@ -43,10 +45,31 @@ def by_label_studio(shape):
     return trip
 
 
+def by_fiftyone(found, images, folder):
+    host = pytest.importorskip("fiftyone", reason="needs fiftyone, which CI leaves out for its database")
+    sample = host.Sample(filepath=found.path)
+    fiftyone.add_predictions([sample], [found], (LIMIT, 2 * LIMIT), folder / "files")
+    fiftyone.from_samples([sample], images, folder / "set", "invad_regions")
+
+
+def by_supervision(found, images, folder):
+    """It only shows and measures: whoever gets its boxes and masks writes them down."""
+    pytest.importorskip("supervision", reason="needs invad[supervision]")
+    detections = to_detections(found, LIMIT)
+    left, top, right, bottom = detections.xyxy[0]
+    assert (left, top, right - left, bottom - top) == (X, Y, W, H)
+    said = Annotation(
+        name=found.path, size_hw=(HEIGHT, WIDTH), kind="defect", mask_HW=detections.mask.any(axis=0)
+    )
+    write_annotations([said], images, folder / "set")
+
+
 TRIPS = {
     "COCO": by_coco,
     "Label Studio, brush": by_label_studio("brush"),
     "Label Studio, box": by_label_studio("box"),
+    "FiftyOne": by_fiftyone,
+    "supervision": by_supervision,
 }
 
 

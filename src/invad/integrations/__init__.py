@@ -3,5 +3,5 @@
 A module imports its host inside functions or, where it subclasses what the host brings, at its top; `import
 invad` never imports any of them. They do not import each other, and their order here is that of the alphabet.
 
-Order of imports: anomalib, coco, diffusers, hub, label_studio, sklearn.
+Order of imports: anomalib, coco, diffusers, fiftyone, hub, label_studio, mlflow, sklearn, spark, supervision.
 """
