@@ -315,6 +315,18 @@ def test_a_detector_is_saved_whole_and_read_without_anything_else(ddpm, good_par
         load(tmp_path / "model")
 
 
+def test_a_network_of_half_precision_is_walked_in_float32(good_parts, draw, tmp_path):
+    reading = ReadingConfig(kind="inversion", timesteps=(0, 500, 999))
+    pipes = [diffusers.DDPMPipeline(unet=tiny_unet(), scheduler=diffusers.DDPMScheduler()) for _ in range(2)]
+    pipes[1].unet.half()
+    whole, half = (from_pipeline(pipe, good_parts[:4], reading=reading) for pipe in pipes)
+    assert half.read(draw(1)).dtype == torch.float32
+    torch.testing.assert_close(half.read(draw(1)), whole.read(draw(1)), rtol=0.02, atol=0.02)
+    half.save(tmp_path / "model")
+    again = load(tmp_path / "model", device="cpu")
+    assert (again.model.dtype, again.predict(draw(1)).score) == (torch.float16, half.predict(draw(1)).score)
+
+
 def test_a_model_of_another_kind_is_not_taken_for_a_pipeline(tmp_path, short_detector):
     short_detector.save(tmp_path / "model")
     with pytest.raises(ArtifactError, match="unknown key"):
