@@ -8,6 +8,7 @@ import pytest
 from invad.data.region import Region
 from invad.detector.detector import Detector
 from invad.errors import ConfigError
+from invad.evaluation.evaluate import evaluate
 from invad.scoring.shapes import parts_above
 
 CORNER = Region(frame=(64, 64), ignore=(((40.0, 40.0), (64.0, 40.0), (64.0, 64.0), (40.0, 64.0)),))
@@ -64,6 +65,16 @@ def test_the_graph_says_the_same(sized, draw):
         assert found.score == pytest.approx(told.score, rel=1e-3, abs=1e-3)
         assert (found.decision, found.p_value) == (told.decision, told.p_value)
         assert len(compiled.defects(found)) == len(sized.defects(told))
+
+
+def test_an_evaluation_has_the_same_table(sized, write_parts, tmp_path):
+    samples = [
+        *write_parts(tmp_path / "good", 4, first=850),
+        *write_parts(tmp_path / "bad", 4, first=860, defect=True),
+    ]
+    found = evaluate(sized, samples)
+    for one, row in zip(found.scored, found.defects, strict=True):
+        assert row == sized.defects(sized.predict(one.sample.path))
 
 
 def test_it_goes_with_a_region(sized, draw):

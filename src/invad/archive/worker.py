@@ -107,13 +107,16 @@ class Worker:
         except OSError as error:  # a server that is gone ends the run, to be continued
             raise DataError(f"{path}: {reason(error, writing=False)}") from None
         review, _ = for_category(self.detector.calibrations, self.category).map_limits()
+        height, width = made.anomaly_map.shape
+        least = self.detector.least_pixels((height, width))
         return self._empty(path) | {
             **_seen(state),
             "score": made.score,
             "p_value": made.p_value,
             "decision": made.decision,
             "boxes": [
-                {name: getattr(region, name) for name in BOX} for region in regions(made.anomaly_map, review)
+                {name: getattr(region, name) for name in BOX}
+                for region in regions(made.anomaly_map, review, least=least)
             ],
         }
 

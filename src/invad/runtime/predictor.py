@@ -82,6 +82,10 @@ class Predictor(ABC):
         """The smallest area of a defect, by which images are called, too; None without one."""
         return None
 
+    def least_pixels(self, size_hw: Hw) -> float:
+        """The smallest area of a defect in an image of this height and width, in pixels; 0 without one."""
+        return 0.0 if self.smallest is None else self.smallest.pixels(size_hw)
+
     @abstractmethod
     def kind(self, pixels: Pixels) -> Hashable:
         """What images of one run have in common."""
@@ -198,8 +202,8 @@ class Predictor(ABC):
         review, _ = for_category(self.calibrations, prediction.category).map_limits()
         require_map(prediction.anomaly_map)
         height, width = prediction.anomaly_map.shape
-        least = 0.0 if self.smallest is None else self.smallest.pixels((height, width))
-        return defects(prediction.anomaly_map, review, self.grid_for((height, width)), scale, least=least)
+        grid_hw, least = self.grid_for((height, width)), self.least_pixels((height, width))
+        return defects(prediction.anomaly_map, review, grid_hw, scale, least=least)
 
     def predict_video(
         self,

@@ -75,7 +75,7 @@ def defects(
     if scale is not None:
         scale.require_before((height, width))
     cell_wh = (width / grid_hw[1], height / grid_hw[0])
-    found = [part for part in parts_above(map_HW, limit) if part.area >= least][:most]
+    found = parts_above(map_HW, limit, most, least)
     return tuple(_defect(number, part, limit, cell_wh, scale) for number, part in enumerate(found, 1))
 
 

@@ -49,7 +49,7 @@ def regions(
     height, width = map_HW.shape
     cell = None if grid_hw is None else cell_px((height, width), grid_hw)
     found = []
-    for part in [part for part in parts_above(map_HW, limit) if part.area >= least][:most]:
+    for part in parts_above(map_HW, limit, most, least):
         x, y = int(part.starts_R.min()), int(part.rows_R.min())
         centroid_x, centroid_y = part.centroid()
         length, narrowest = extents(part.hull())

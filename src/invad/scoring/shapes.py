@@ -93,8 +93,13 @@ def around(outline_V2: Floats) -> float:
     return float(np.hypot(edges_V2[:, 0], edges_V2[:, 1]).sum())
 
 
-def parts_above(map_HW: NDArray[np.float32], limit: float, most: int | None = None) -> tuple[Part, ...]:
-    """The connected parts of a map H x W with values above `limit`, highest peak first, at most `most`."""
+def parts_above(
+    map_HW: NDArray[np.float32], limit: float, most: int | None = None, least: float = 0.0
+) -> tuple[Part, ...]:
+    """The connected parts of a map H x W with values above `limit`, highest peak first, at most `most`.
+
+    least: pixels; smaller parts are left out.
+    """
     above = map_HW > limit
     rows, columns = np.flatnonzero(above.any(axis=1)), np.flatnonzero(above.any(axis=0))
     if not len(rows):
@@ -111,11 +116,13 @@ def parts_above(map_HW: NDArray[np.float32], limit: float, most: int | None = No
     peaks = np.full(count, -np.inf)
     np.maximum.at(peaks, numbers_R, np.maximum.reduceat(values, begins_R))
     sums = np.bincount(numbers_R, np.add.reduceat(values.astype(np.float64), begins_R), count)
-    means = sums / np.bincount(numbers_R, lengths_R, count)
+    areas = np.bincount(numbers_R, lengths_R, count)
+    means = sums / areas
     by_part = np.argsort(numbers_R, kind="stable")
     begin_of = np.searchsorted(numbers_R[by_part], np.arange(count + 1))
     found = []
-    for number in np.argsort(-peaks, kind="stable")[:most]:
+    falling = np.argsort(-peaks, kind="stable")
+    for number in falling[areas[falling] >= least][:most]:
         own = by_part[begin_of[number] : begin_of[number + 1]]
         part = Part(
             rows_R[own] + top,

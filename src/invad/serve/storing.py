@@ -174,10 +174,13 @@ class Committer:
         map_sha256 = sha256(job.map_png).hexdigest() if map_now else ""
         map_kept = map_now and self._keep("map", job.map_png, map_sha256)
         detector, size_hw = job.model.detector, prediction.anomaly_map.shape[:2]
-        least = 0.0 if detector.smallest is None else detector.smallest.pixels(size_hw)
         found = (
             regions(
-                prediction.anomaly_map, limits.map[0], detector.grid_for(size_hw), MOST_REGIONS, least=least
+                prediction.anomaly_map,
+                limits.map[0],
+                detector.grid_for(size_hw),
+                MOST_REGIONS,
+                detector.least_pixels(size_hw),
             )
             if peak > limits.map[0]
             else ()
