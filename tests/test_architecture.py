@@ -143,3 +143,21 @@ def test_the_help_is_light() -> None:
     said = "import sys, invad.cli.app; print(sorted({'numpy', 'PIL', 'torch', 'scipy'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", said], env=environment, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_the_runtime_brings_what_its_modules_import() -> None:
+    """At their tops; what functions import is asked for when it is used."""
+    project = (SRC.parent / "runtime" / "pyproject.toml").read_text()
+    listed = [
+        SRC.parent / "runtime" / name for name in re.findall(r'^"(.+?)" = "invad/', project, re.MULTILINE)
+    ]
+    files = {one.resolve() for path in listed for one in (path.rglob("*.py") if path.is_dir() else [path])}
+    full = {PACKAGE / "report" / name for name in ("page.py", "tables.py")}  # reports need the full install
+    lacking = []
+    for path in sorted(files - full):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("invad."):
+                module = SRC / f"{node.module.replace('.', '/')}.py"
+                if module.exists() and module not in files:
+                    lacking.append(f"{path.relative_to(SRC)} imports {node.module}")
+    assert lacking == []
