@@ -61,7 +61,7 @@ def measure(root: Path, stack: ExitStack) -> dict[str, Any]:
         eval_batch_size=8,
         num_workers=0,
         augmentations=Resize((SIDE, SIDE)),
-        val_split_mode="none",
+        val_split_mode="same_as_test",
     )
     started = time.process_time()
     results = stack.enter_context(tempfile.TemporaryDirectory())

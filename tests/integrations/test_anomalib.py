@@ -126,12 +126,12 @@ def test_labels_are_the_decisions_of_the_detector(fitted, pictures):
 
 
 def test_no_image_of_a_validation_set_moves_a_limit(fitted, engine, data):
-    before = {name: value.clone() for name, value in fitted.post_processor.state_dict().items()}
     engine.validate(model=fitted, datamodule=data)
-    after = fitted.post_processor.state_dict()
-    limits = [name for name in before if name.startswith(("_image_thr", "_pixel_thr", "image_m", "pixel_m"))]
-    assert len(limits) == 6
-    assert all(torch.equal(before[name], after[name]) for name in limits)
+    own, post = fitted.detector().calibrations[POOLED], fitted.post_processor
+    assert post.image_threshold.item() == pytest.approx(own.score_limits()[1], rel=1e-6)
+    assert post.pixel_threshold.item() == pytest.approx(own.map_limits()[1], rel=1e-6)
+    assert post.image_max.item() == pytest.approx(max(own.scores), rel=1e-6)
+    assert post.image_min.item() == pytest.approx(np.median(own.scores), rel=1e-6)
 
 
 def test_far_scores_keep_their_order(fitted):
@@ -268,3 +268,17 @@ def test_without_anomalib_or_with_an_old_one_a_line_says_what_to_install(monkeyp
     monkeypatch.setitem(sys.modules, "anomalib", None)
     with pytest.raises(ConfigError, match=r"needs anomalib; pip install 'invad\[anomalib\]'"):
         importlib.reload(plugin)
+
+
+def test_a_further_epoch_changes_nothing(fitted, data, pictures):
+    """Lightning puts what it trains into that mode, and gives the images again."""
+    with torch.inference_mode():
+        before = fitted(pictures[0])
+    fitted.train()
+    data.setup()
+    fitted.training_step(next(iter(data.train_dataloader())), 0)
+    fitted.on_train_epoch_end()
+    assert not fitted.model.graph.training
+    fitted.eval()
+    with torch.inference_mode():
+        assert torch.equal(fitted(pictures[0]).pred_score, before.pred_score)
