@@ -3,9 +3,10 @@
     python benchmarks/defect_sizes.py --output benchmarks/results/defect_sizes.json
 
 A part of 50 mm is photographed at 256, 512 and 1024 pixels. For each scale a model learns from good pictures,
-then judges pictures with one drawn disc (4 to 16 mm across) or bar (6 to 25 mm by 2 to 8 mm, turned by any
-angle), lighter or darker than the part. A size is right when it lies within the uncertainty that the table
-prints beside it. Nothing is tuned on these pictures; what is not found is counted by itself.
+and sizes from defects that `learn_sizes` draws on them. Then it judges other pictures with one drawn disc (4
+to 16 mm across) or bar (6 to 25 mm by 2 to 8 mm, turned by any angle), lighter or darker than the part, from
+faint to strong. A size is right when it lies within the uncertainty that the table prints beside it. Nothing
+is tuned on these pictures; what is not found is counted by itself.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from invad.detector.detector import Detector
+from invad.detector.measuring import learn_sizes
 from invad.evaluation.machine import facts
 from invad.scoring.scale import Scale
 from invad.system.files import write_atomically
@@ -78,7 +80,7 @@ def measured(detector: Detector, shape: str, side: int, rng: np.random.Generator
         sizes = (max(sizes), min(sizes))
     place = tuple(rng.uniform(15, PART_MM - 15, 2))
     covered = cover(shape, sizes, place, rng.uniform(0, np.pi), side)
-    contrast = rng.choice([-1, 1]) * rng.uniform(30, 90)
+    contrast = rng.choice([-1, 1]) * np.exp(rng.uniform(np.log(8), np.log(90)))
     found = detector.predict(picture(part(rng, side) + contrast * covered))
     x, y = (value * side / PART_MM for value in place)
     table = detector.defects(found, Scale.per_pixel(PART_MM / side))
@@ -87,11 +89,16 @@ def measured(detector: Detector, shape: str, side: int, rng: np.random.Generator
         return None
     one = max(around, key=lambda d: d.area_px)
     said = {"length": one.length_mm, "width": one.width_mm, "area": one.area_mm2}
-    known = dict.fromkeys(("length", "width"), one.length_uncertainty_mm) | {"area": one.area_uncertainty_mm2}
+    known = {
+        "length": one.length_uncertainty_mm,
+        "width": one.width_uncertainty_mm,
+        "area": one.area_uncertainty_mm2,
+    }
     truth = true_sizes(shape, sizes)
     return {
         "share_of_limit": one.share_of_limit,
         "cell_mm": one.cell_mm,
+        "sized": one.size_of == "defect",
         "error": {name: said[name] - truth[name] for name in FIGURES},
         "uncertainty": {name: known[name] for name in FIGURES},
     }
@@ -103,13 +110,17 @@ def summary(rows: list[dict[str, Any] | None]) -> dict[str, Any]:
     if not found:
         return {"drawn": len(rows), "found": 0}
     told: dict[str, Any] = {"drawn": len(rows), "found": len(found)}
+    told["sized"] = sum(row["sized"] for row in found)
     told["median_share_of_limit"] = round(float(np.median([r["share_of_limit"] for r in found])), 2)
     for name in FIGURES:
         errors = np.array([row["error"][name] for row in found])
         bounds = np.array([row["uncertainty"][name] for row in found])
         relative = errors / bounds
+        cells = np.array([row["cell_mm"] for row in found]) ** (2 if name == "area" else 1)
+        bounds_in_cells = bounds / cells
         told[name] = {
             "within_uncertainty": round(float((np.abs(errors) <= bounds).mean()), 3),
+            "median_uncertainty_cells": round(float(np.median(bounds_in_cells)), 3),
             "median_error_in_uncertainties": round(float(np.median(relative)), 3),
             "error_5_to_95_percent": [round(float(v), 3) for v in np.quantile(relative, [0.05, 0.95])],
         }
@@ -130,6 +141,9 @@ def main() -> None:
             for i in range(NORMALS):
                 Image.fromarray(picture(part(rng, side))).save(Path(folder, f"{i:03d}.png"))
             detector = Detector.fit(folder, preset=options.preset, seed=0)
+            before = time.monotonic()
+            sizes = learn_sizes(detector, folder)
+            seconds = time.monotonic() - before
         rows = {
             shape: [measured(detector, shape, side, rng) for _ in range(DEFECTS)] for shape in ("disc", "bar")
         }
@@ -138,6 +152,7 @@ def main() -> None:
         scales[f"{side} pixels"] = {
             "mm_per_pixel": PART_MM / side,
             "cell_mm": PART_MM / min(detector.grid_hw),
+            "learned_from": {"drawings": sizes.drawings, "seconds": round(seconds, 1)},
             **{shape: summary(own) for shape, own in rows.items()},
         }
         print(side, json.dumps(scales[f"{side} pixels"]), file=sys.stderr, flush=True)

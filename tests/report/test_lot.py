@@ -23,7 +23,7 @@ STEADY = LotDrift(said="No drift is seen.")
 def defect(x=10.0, y=10.0, peak=8.0, number=1):
     return {
         **{"defect": number, "centroid_x": x, "centroid_y": y, "peak": peak, "share_of_limit": peak / 4},
-        **{"length_px": 7.0, "width_px": 5.0, "length_uncertainty_px": 4.0},
+        **{"length_px": 7.0, "width_px": 5.0, "length_uncertainty_px": 4.0, "width_uncertainty_px": 4.0},
         **{"area_px": 30, "area_uncertainty_px": 12.0, "length_mm": None},
     }
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from invad.scoring.scale import Scale
 
 ENDINGS = (".csv", ".json", ".parquet", ".html")
-TEXTS = ("path", "decision", "error")
-COUNTS = ("frame", "defects", "defect", "x", "y", "width", "height", "area_px")
+TEXTS = ("path", "decision", "size_of", "error")
+COUNTS = ("frame", "defects", "defect", "x", "y", "width", "height")
 
 
 def scale_of(text: str | None, homography: Path | None) -> "Scale | None":

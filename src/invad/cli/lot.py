@@ -1,6 +1,6 @@
 """--report of predict: what the parts of a lot have in common, as one page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from invad.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from invad.detector.opening import AnyDetector
+    from invad.evaluation.drift import DriftReport
     from invad.records import Prediction
     from invad.report.lot import LotDrift, LotPart
     from invad.runtime.predictor import Pixels
@@ -29,11 +30,13 @@ class LotReport(RowFile):
         """head: facts of the page. Raises ConfigError for another ending than .html, or without jinja2."""
         if path.suffix.lower() != ENDING:
             raise ConfigError(f"--report {path}: end the name in .html")
+        from invad.evaluation.drift import watch
         from invad.report.lot import LeastTypical
         from invad.report.rendering import environment
         from invad.scoring.calibration import for_category
 
         environment()
+        self.watch = watch  # imported now: what the small runtime lacks must not be missed at the end
         self.path, self.target, self.rows = path, str(path), 0
         self.head, self.title = head, title
         self.calibration = for_category(detector.calibrations, category)
@@ -87,7 +90,7 @@ class LotReport(RowFile):
                 normals=self.calibration.n,
                 unit=self.calibration.unit,
             ),
-            drift=drift_of(self.parts, self.calibration),
+            drift=drift_of(self.parts, self.calibration, self.watch),
             facts={name.replace("_", " "): str(value) for name, value in self.head.items()},
             notes=[] if whole else ["The run ended early: this page holds what was judged until then."],
         )
@@ -164,9 +167,10 @@ class Wanted:
         return Measured(scale, table, page)
 
 
-def drift_of(parts: "list[LotPart]", calibration: "Calibration") -> "LotDrift":
+def drift_of(
+    parts: "list[LotPart]", calibration: "Calibration", watch: "Callable[..., DriftReport]"
+) -> "LotDrift":
     """Whether the scores of a lot are still like those that its limits were made from, in words."""
-    from invad.evaluation.drift import watch
     from invad.report.lot import LotDrift
     from invad.scoring.drift import DriftSettings
 

@@ -235,6 +235,15 @@ LotReportOption = Annotated[
         "defects lie, their table, the least typical parts.",
     ),
 ]
+SizesOption = Annotated[
+    bool,
+    typer.Option(
+        "--sizes",
+        rich_help_panel=DEFECTS,
+        help="Also draw defects of known size on the good images, so that tables of defects tell the "
+        "size of a defect, with a 95 % bound, and not that of its place in the heat map.",
+    ),
+]
 ScaleOption = Annotated[
     str | None,
     typer.Option(

@@ -1,6 +1,6 @@
 """invad train"""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -29,6 +29,7 @@ from invad.cli.options import (
     PresetOption,
     ReviewRateOption,
     SeedOption,
+    SizesOption,
     SplitOption,
     StepsOption,
     StrictOption,
@@ -46,16 +47,18 @@ from invad.cli.tiling import (
     chosen,
 )
 from invad.cli.voice import Voice
-from invad.errors import ConfigError
+from invad.errors import ConfigError, DataError
 from invad.fit.launch import launched
 from invad.fit.tracking import check_trackers, tracking
-from invad.observer import NO_RECORD, Recorder
+from invad.observer import NO_RECORD, Observer, Recorder
 from invad.scoring.rates import Rates
 
 if TYPE_CHECKING:
     from invad.data.layouts.base import Dataset
+    from invad.detector.detector import Detector
     from invad.detector.opening import Trained
     from invad.fit.distributed import Workers
+    from invad.records import Sample
 
 RECORDS = "Records and repetition"
 
@@ -99,6 +102,7 @@ def train(
     parts: PartsOption = None,
     fusion: FusionOption = "scores",
     strict: StrictOption = False,
+    sizes: SizesOption = False,
     smallest_defect: SmallestDefectOption = None,
     tile: TileOption = None,
     positions: PositionsOption = "shared",
@@ -166,6 +170,8 @@ def train(
     wanted = asked(smallest_defect, tile, positions, scale)
     if parts is not None and wanted is not None:
         raise ConfigError("--parts and tiles do not go together yet; leave one of them away")
+    if wanted is not None and sizes:
+        raise ConfigError("--sizes goes with whole pictures; leave --smallest-defect and --tile away")
     voice = Voice(json)
     trackers = split_names(track) or ()
     check_trackers(trackers)
@@ -244,6 +250,8 @@ def train(
                 dataset = replace(dataset, test=with_windows(dataset.test, detector.fusion.by_member))
             for line in also_tested(dataset, detector.info.fit.trained, observer):
                 observer.note(line)
+            if sizes and isinstance(detector, Detector):
+                _learn_sizes(detector, samples, seed, observer)
             detector.save(output)
     if leads:
         result = summary(detector, output)
@@ -329,11 +337,24 @@ def summary(detector: "Trained", output: Path) -> dict[str, Any]:
         "threads": info.fit.threads,
         "processes": info.fit.processes,
         "precision": info.fit.precision,
+        "sizes": None if info.sizes is None else to_plain(info.sizes),
         "limits": to_plain(promise(detector.calibrations, detector.fusion)),
         "parts": parts,
         "warnings": list(detector.warnings()),
         "content_hash": detector.content_hash,
     }
+
+
+def _learn_sizes(detector: "Detector", samples: "Sequence[Sample]", seed: int, observer: Observer) -> None:
+    """A model that sees too few of the drawings is still a model."""
+    from invad.detector.measuring import learn_sizes
+
+    try:
+        learned = learn_sizes(detector, samples, seed=seed, observer=observer)
+    except DataError as error:
+        observer.note(f"warning: sizes of defects stay those of their places: {error}")
+        return
+    observer.note(f"sizes: learned from {learned.drawings} drawn defects")
 
 
 def _make_deterministic() -> None:

@@ -2,5 +2,5 @@
 
 Order of imports: formats, pages, listing, lists, content, pixels, png, lossless, limits, codestream, dicom,
 decoding, images, masks, region, preprocess, samples, tiling, labelled, ahead, video, layouts, annotated,
-datasets, groups, members, synthetic, check, known, published.
+datasets, groups, members, synthetic, drawn, check, known, published.
 """

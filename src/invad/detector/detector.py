@@ -62,8 +62,7 @@ class Detector(Predictor):
         means: Mapping[Hw, torch.Tensor] | None = None,
     ):
         sleep_beside_the_user()
-        self.model = model
-        self.info = info
+        self.model, self.info, self.sizes = model, info, info.sizes
         self.stats = dict(stats)
         self.calibrations: dict[str, Calibration] = dict(calibrations)
         self.kept = kept

@@ -29,6 +29,7 @@ from invad.runtime.bundle import ExportInfo
 from invad.runtime.fusing import Tiled
 from invad.scoring.calibration import Calibration
 from invad.scoring.fusion import Fusion
+from invad.scoring.lengths import SizeModel
 from invad.scoring.rates import POOLED
 from invad.scoring.sizes import Smallest
 from invad.scoring.typicality import PositionStats, ScoreStats
@@ -45,7 +46,8 @@ class DetectorInfo:
     created, recalibrated: UTC times in ISO 8601; recalibrated is None as long as the calibration is the one
     of the training. backbone_shape: see BackboneInfo. region: the part of the pictures that counts, None
     where all of it does. smallest: of defects, None without one. tiles: of a model of tiles, which is no
-    model of whole pictures.
+    model of whole pictures. sizes: what drawings taught of the sizes of defects, None where
+    nothing was drawn.
     """
 
     preset: str
@@ -65,6 +67,7 @@ class DetectorInfo:
     region: Region | None = None
     smallest: Smallest | None = None
     tiles: Tiled | None = None
+    sizes: SizeModel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,6 +307,7 @@ def exported_info(
         calibrations=calibrations,
         region=info.region,
         smallest=info.smallest,
+        sizes=info.sizes,
         parts=fusion,
     )
 

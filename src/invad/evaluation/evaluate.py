@@ -206,7 +206,9 @@ def _defects(detector: Trained, tested: _Tested, pooled: bool, scale: Scale | No
         return ()  # a map that is made larger has no larger values
     map_HW = cut(resize_map(map_hw, tested.size_hw), detector.inside_HW)
     least = detector.least_pixels(tested.size_hw)
-    return defects(map_HW, review, detector.grid_for(tested.size_hw), scale, least=least)
+    return defects(
+        map_HW, review, detector.grid_for(tested.size_hw), scale, least=least, sizes=detector.sizes
+    )
 
 
 def with_parts_as_images(evaluation: Evaluation, fusion: Fusion) -> Evaluation:

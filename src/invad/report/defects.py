@@ -63,7 +63,7 @@ def defects_page(
         (
             number(cells[-1] if cells else None) + " px",
             "is a cell of the model",
-            "no length is known better than this",
+            "of its grid",
         ),
     ]
     if unread:
@@ -81,6 +81,8 @@ def defects_page(
             flagged=flagged,
             pictures=pictures,
             left_out=left_out,
+            sized=sum(one.get("size_of") == "defect" for _, row in flagged for one in row["defects"]),
+            total=len(lengths),
             unit=unit,
             square="mm2" if in_mm else "px",
             area_unit="mm²" if in_mm else "px",

@@ -35,13 +35,15 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DefectLines:
-    """The clearest defects of flagged pictures, and how many there are. unit: mm or px."""
+    """The clearest defects of flagged pictures, and how many there are. unit: mm or px. sized: those of
+    them whose size is that of the defect and not of its place."""
 
     lines: Sequence[Line]
     total: int
     flagged: int
     passed: int
     unit: str
+    sized: int
 
     @property
     def square(self) -> str:
@@ -79,6 +81,7 @@ def defect_lines(judged: Sequence[Judged]) -> DefectLines:
         flagged=len({line.number for line in lines}),
         passed=sum(len(picture.defects) for picture in judged if picture.decision == "good"),
         unit="mm" if in_mm else "px",
+        sized=sum(line.one.get("size_of") == "defect" for line in lines),
     )
 
 

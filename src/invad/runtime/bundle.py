@@ -18,6 +18,7 @@ from invad.records import Hw
 from invad.runtime.fusing import Tiled
 from invad.scoring.calibration import Calibration
 from invad.scoring.fusion import Fusion
+from invad.scoring.lengths import SizeModel
 from invad.scoring.rates import POOLED
 from invad.scoring.sizes import Smallest
 from invad.system.digests import file_sha256, plain_sha256
@@ -48,7 +49,7 @@ class ExportInfo:
     graph; None without one. preset, backbone, backbone_licence, input_hw, grid_hw, parameters, model_hash: of
     the model it was made from (model_hash None when that was never saved). tiles: of a model of tiles, whose
     calibrations of pictures are in it; the graph then takes tiles. parts: how several pictures of a part
-    become one decision, None for a model of single images.
+    become one decision, None for a model of single images. sizes: as of the model.
     """
 
     format: str
@@ -72,6 +73,7 @@ class ExportInfo:
     smallest: Smallest | None = None
     tiles: Tiled | None = None
     parts: Fusion | None = None
+    sizes: SizeModel | None = None
 
 
 def is_bundle(folder: str | Path) -> bool:

@@ -37,6 +37,7 @@ class ExportedDetector(Predictor):
         self.info, self.engine, self.content_hash = info, engine, content_hash
         self.calibrations = info.calibrations
         self.fusion = info.parts
+        self.sizes = info.sizes
         self.streams = streams
         self.numbers = {name: number for number, name in enumerate(info.calibrations)}
 

@@ -33,6 +33,7 @@ from invad.runtime.parts import (
 from invad.scoring.calibration import Calibration, for_category, known_category
 from invad.scoring.defects import Defect, defects, require_map
 from invad.scoring.fusion import Fusion
+from invad.scoring.lengths import SizeModel
 from invad.scoring.scale import Scale
 from invad.scoring.sizes import Smallest
 
@@ -56,6 +57,8 @@ class Predictor(ABC):
     """How several pictures of a part become one decision; None where each image is judged by itself."""
 
     content_hash: str | None = None
+    sizes: SizeModel | None = None
+    """What drawings taught of the sizes of defects; None where nothing was drawn."""
     streams: int = 1
     """Runs that `predict_many` has going at the same time."""
 
@@ -203,7 +206,7 @@ class Predictor(ABC):
         require_map(prediction.anomaly_map)
         height, width = prediction.anomaly_map.shape
         grid_hw, least = self.grid_for((height, width)), self.least_pixels((height, width))
-        return defects(prediction.anomaly_map, review, grid_hw, scale, least=least)
+        return defects(prediction.anomaly_map, review, grid_hw, scale, least=least, sizes=self.sizes)
 
     def predict_video(
         self,

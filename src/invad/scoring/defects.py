@@ -1,12 +1,14 @@
 """The defects of an image as a table: where, how large, how clear, and how well a length is known."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from invad.errors import DataError
 from invad.records import Hw
+from invad.scoring.lengths import Place, SizeModel, half_peak
 from invad.scoring.regions import share_of_limit
 from invad.scoring.scale import Scale
 from invad.scoring.shapes import Part, around, extents, parts_above
@@ -17,12 +19,15 @@ class Defect:
     """A connected part of an anomaly map above its review limit.
 
     defect: its number in the image, from 1, highest peak first. x, y, width, height: its box in pixels.
-    area_px: its pixels. centroid_x, centroid_y: in pixels from the outer corner of the first pixel.
-    length_px, width_px: largest and smallest Feret diameter, from pixel corner to pixel corner. peak, mean:
-    of the map. share_of_limit: peak over the review limit; None where that is not above 0. cell_px: the
-    longer side of a cell of the model's grid, in pixels. length_uncertainty_px: of length and width, half a
-    cell at either end. area_uncertainty_px: what half a cell more all around adds. The rest is the same on
-    the part, in millimetres and square millimetres, and None without a scale.
+    centroid_x, centroid_y: its middle, in pixels from the outer corner of the first pixel. peak, mean: of the
+    map. share_of_limit: peak over the review limit; None where that is not above 0. cell_px: the longer side
+    of a cell of the model's grid, in pixels.
+
+    length_px, width_px: largest and smallest Feret diameter; area_px: pixels. size_of says of what. "defect":
+    of the defect itself, as drawings taught (see `SizeModel`), and the uncertainties are what 95 % of the
+    drawings kept. "place": of the part of the map, pixel corner to pixel corner, which is larger than the
+    defect in it; the uncertainties are then of the grid alone, half a cell at either end or all around. The
+    rest is the same on the part, in millimetres and square millimetres, and None without a scale.
     """
 
     defect: int
@@ -30,22 +35,25 @@ class Defect:
     y: int
     width: int
     height: int
-    area_px: int
+    area_px: float
     area_uncertainty_px: float
     centroid_x: float
     centroid_y: float
     length_px: float
     width_px: float
     length_uncertainty_px: float
+    width_uncertainty_px: float
     peak: float
     mean: float
     share_of_limit: float | None
     cell_px: float
+    size_of: Literal["defect", "place"] = "place"
     area_mm2: float | None = None
     area_uncertainty_mm2: float | None = None
     length_mm: float | None = None
     width_mm: float | None = None
     length_uncertainty_mm: float | None = None
+    width_uncertainty_mm: float | None = None
     centroid_x_mm: float | None = None
     centroid_y_mm: float | None = None
     cell_mm: float | None = None
@@ -63,12 +71,14 @@ def defects(
     scale: Scale | None = None,
     most: int | None = None,
     least: float = 0.0,
+    sizes: SizeModel | None = None,
 ) -> tuple[Defect, ...]:
     """The parts of an anomaly map H x W above `limit`, highest peak first; `most` of them at most.
 
     The map is in the frame of the image. grid_hw: rows and columns of the model's cells, whose size says how
-    well a length is known. scale: for millimetres. least: pixels; smaller parts are none. Raises DataError
-    for a map that is none, and for an image that reaches the horizon of the scale.
+    well a length is known. scale: for millimetres. least: pixels; smaller parts are none. sizes: what
+    drawings taught of the model, None where nothing did. Raises DataError for a map that is none, and for an
+    image that reaches the horizon of the scale.
     """
     require_map(map_HW)
     height, width = map_HW.shape
@@ -76,7 +86,50 @@ def defects(
         scale.require_before((height, width))
     cell_wh = (width / grid_hw[1], height / grid_hw[0])
     found = parts_above(map_HW, limit, most, least)
-    return tuple(_defect(number, part, limit, cell_wh, scale) for number, part in enumerate(found, 1))
+    measured = (_defect(number, part, limit, cell_wh, scale) for number, part in enumerate(found, 1))
+    if sizes is None:
+        return tuple(measured)
+    return tuple(
+        _sized(one, half_peak(map_HW, part, limit, one.cell_px), sizes)
+        for one, part in zip(measured, found, strict=True)
+    )
+
+
+def _sized(one: Defect, place: Place | None, sizes: SizeModel) -> Defect:
+    """With the size of the defect in place of that of its place, where that can be told."""
+    if place is None:
+        return one
+    cell, found = one.cell_px, sizes.of(place)
+    length_bound, width_bound, bound = (
+        fitted.bound(place) for fitted in (sizes.length, sizes.width, sizes.root)
+    )
+    length, width, root = found.length * cell, found.width * cell, found.root * cell
+    # What the bound of the side of a square adds to its area.
+    area_bound = 2 * root * bound * cell + (bound * cell) ** 2
+    sized = replace(
+        one,
+        size_of="defect",
+        length_px=length,
+        width_px=width,
+        area_px=root**2,
+        length_uncertainty_px=length_bound * cell,
+        width_uncertainty_px=width_bound * cell,
+        area_uncertainty_px=area_bound,
+    )
+    if one.area_mm2 is None or one.length_mm is None or one.width_mm is None:
+        return sized
+    # As the place lies on the part: so many millimetres for a pixel along its length, its width, of its area.
+    along, across = one.length_mm / one.length_px, one.width_mm / one.width_px
+    square = one.area_mm2 / one.area_px
+    return replace(
+        sized,
+        length_mm=length * along,
+        width_mm=width * across,
+        area_mm2=root**2 * square,
+        length_uncertainty_mm=length_bound * cell * along,
+        width_uncertainty_mm=width_bound * cell * across,
+        area_uncertainty_mm2=area_bound * square,
+    )
 
 
 def require_map(map_HW: NDArray[np.float32]) -> None:
@@ -109,6 +162,7 @@ def _defect(
         length_px=length,
         width_px=width,
         length_uncertainty_px=cell,
+        width_uncertainty_px=cell,
         peak=part.peak,
         mean=part.mean,
         share_of_limit=share_of_limit(part.peak, limit),
@@ -128,7 +182,7 @@ def _in_mm(
     centroid: tuple[float, float],
     cell_wh: tuple[float, float],
     scale: Scale,
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """The columns `IN_MM`. Lines stay straight, so the hull and the edges of runs keep their corners."""
     outline_V2 = scale(hull_V2)
     length, width = extents(outline_V2)
@@ -143,6 +197,7 @@ def _in_mm(
         "length_mm": length,
         "width_mm": width,
         "length_uncertainty_mm": cell,
+        "width_uncertainty_mm": cell,
         "centroid_x_mm": x,
         "centroid_y_mm": y,
         "cell_mm": cell,
