@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import socket
 import threading
 from datetime import datetime, timedelta, timezone
@@ -557,6 +558,57 @@ def test_a_server_with_a_certificate_and_a_user_lets_nobody_else_in(loop, other,
     assert refused == f"{plc.url}: BadUserAccessDenied; check url, user and certificate"
 
 
+def test_without_encryption_a_client_learns_where_to_come_and_nothing_else(loop, other, keys, monkeypatch):
+    certificate, key = keys("server")
+    server = other(certificate=certificate, private_key=key)
+    waits(lambda: server.problem is None)
+    # A client of somebody who does not care which endpoints there are.
+    monkeypatch.setattr(Client, "find_endpoint", staticmethod(lambda endpoints, mode, policy: endpoints[0]))
+    made = Client(f"opc.tcp://127.0.0.1:{server.port}/invad", timeout=20)
+
+    async def read():
+        try:
+            await made.connect()
+            return await made.get_namespace_array()
+        finally:
+            await made.disconnect()
+
+    with pytest.raises(ua.UaStatusCodeError, match="BadUserAccessDenied"):
+        loop.do(read())
+
+
+def test_of_clients_with_a_certificate_those_come_whose_it_lies_in_the_folder(
+    loop, other, keys, tmp_path, caplog
+):
+    certificate, key = keys("server")
+    trusted = tmp_path / "clients"
+    files = {"certificate": certificate, "private_key": key, "trusted": str(trusted)}
+    server = other(**files)
+    waits(
+        lambda: server.problem == f"{trusted}: is no folder; make it, and put certificates of clients there"
+    )
+    trusted.mkdir()
+    (trusted / "notes.txt").write_text("of the plant")
+    client, client_key = keys("client")
+
+    async def encrypted(made):
+        await made.set_security_string(f"Basic256Sha256,SignAndEncrypt,{client},{client_key}")
+        await made.connect()
+
+    def connect():
+        made = Client(f"opc.tcp://127.0.0.1:{server.port}/invad", timeout=2)
+        made.application_uri = "urn:test:client"
+        loop.do(encrypted(made))
+        loop.do(made.disconnect())
+
+    waits(lambda: server.problem is None)
+    with pytest.raises((OSError, ua.UaError, asyncio.TimeoutError)):
+        connect()
+    assert f"CN=client does not lie in {trusted}; put it there if it may come" in caplog.text
+    shutil.copy(client, trusted)
+    connect()
+
+
 def test_a_port_that_is_taken_and_a_certificate_that_expired_are_named(other, keys):
     taken = socket.create_server(("127.0.0.1", 0))
     address = f"opc.tcp://127.0.0.1:{taken.getsockname()[1]}/invad"
@@ -616,6 +668,7 @@ STATION = '[[station]]\nname = "a"\nmodel = "m"\n[[station.output]]\nkind = "opc
         ('[opcua]\nendpoint = "opc.tcp://h/invad"\n', "endpoint = 'opc.tcp://h/invad': give one such as"),
         ('[opcua]\nendpoint = "opc.tcp://0.0.0.0:4840/"\n', "can be reached from other machines: give cert"),
         ('[opcua]\ncertificate = "c.pem"\n', "opcua: give both certificate and private_key, or neither"),
+        ('[opcua]\ntrusted = "clients"\n', "trusted needs certificate and private_key, and insecure = false"),
         ('[opcua]\nuser = "plc"\n', "opcua: give both user and password_variable, or neither"),
     ],
 )

@@ -2,6 +2,6 @@
 
 What is needed of asyncua is imported when a server is first started.
 
-Order of imports: settings, certificates, receipts, values, confirming, nodes, signals, server, events,
-control, client.
+Order of imports: settings, certificates, channels, receipts, values, confirming, nodes, signals, server,
+events, control, client.
 """

@@ -7,6 +7,7 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from invad._version import __version__
@@ -310,6 +311,7 @@ async def _server(settings: OpcUa, password: str, identity: "Identity | None") -
     from asyncua import Server, ua
 
     from invad.serve.plant.opcua.certificates import default_uri
+    from invad.serve.plant.opcua.channels import guard
     from invad.serve.plant.opcua.confirming import ConfirmedSubscriptions
 
     server = Server(user_manager=_users(settings.user, password))
@@ -331,6 +333,9 @@ async def _server(settings: OpcUa, password: str, identity: "Identity | None") -
     if identity is None or settings.insecure:
         policies.append(ua.SecurityPolicyType.NoSecurity)
     server.set_security_policy(policies)
+    if identity is not None:
+        trusted = None if settings.trusted is None else Path(settings.trusted)
+        guard(server, identity, trusted, insecure=settings.insecure)
     server.set_identity_tokens(
         [ua.AnonymousIdentityToken if settings.user is None else ua.UserNameIdentityToken]
     )

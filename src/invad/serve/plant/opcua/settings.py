@@ -11,12 +11,14 @@ from invad.serve.options import is_loopback
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpcUa:
     """The server that all stations share. certificate, private_key: files, PEM or DER; without them nothing
-    is encrypted. password_variable: of the environment, holds the password of `user`. insecure: other
+    is encrypted. trusted: folder of the certificates of clients that may come; None lets all come.
+    password_variable: of the environment, holds the password of `user`. insecure: other
     machines may come without encryption or without a name."""
 
     endpoint: str = "opc.tcp://127.0.0.1:4840/invad"
     certificate: str | None = None
     private_key: str | None = None
+    trusted: str | None = None
     user: str | None = None
     password_variable: str | None = None
     insecure: bool = False
@@ -33,6 +35,8 @@ class OpcUa:
         for one, other in (("certificate", "private_key"), ("user", "password_variable")):
             if (getattr(self, one) is None) != (getattr(self, other) is None):
                 raise ConfigError(f"opcua: give both {one} and {other}, or neither")
+        if self.trusted is not None and (self.certificate is None or self.insecure):
+            raise ConfigError("opcua: trusted needs certificate and private_key, and insecure = false")
         is_safe = self.certificate is not None and self.user is not None
         if not (is_loopback(self.host) or is_safe or self.insecure):
             raise ConfigError(
@@ -51,6 +55,6 @@ class OpcUa:
 
     def below(self, base: Path) -> "OpcUa":
         """With paths that do not depend on where the program was started."""
-        files = (None if one is None else str(base / one) for one in (self.certificate, self.private_key))
-        certificate, private_key = files
-        return replace(self, certificate=certificate, private_key=private_key)
+        files = (self.certificate, self.private_key, self.trusted)
+        certificate, private_key, trusted = (None if one is None else str(base / one) for one in files)
+        return replace(self, certificate=certificate, private_key=private_key, trusted=trusted)
