@@ -152,15 +152,17 @@ def is_bytes_like(source: Any) -> bool:
     return True
 
 
-def pixel_limit(usual: int = MAX_PIXELS) -> int:
-    """The limit on H * W of an encoded image, `usual` unless the environment has another.
+def pixel_limit(usual: int | None = None) -> int:
+    """The limit on H * W of an encoded image: that of the environment, else `usual`, else MAX_PIXELS.
 
     Raises ConfigError for a setting that is no number.
     """
     text = os.environ.get(LIMIT_VARIABLE, "").strip()
     if text and not (text.isdecimal() and int(text)):
         raise ConfigError(f"{LIMIT_VARIABLE} = {text!r}: give a number of pixels, such as {MAX_PIXELS}")
-    return int(text) if text else usual
+    if text:
+        return int(text)
+    return MAX_PIXELS if usual is None else usual
 
 
 def _seekable(stream: IO[bytes], name: str) -> IO[bytes]:
