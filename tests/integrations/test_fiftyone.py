@@ -123,3 +123,24 @@ def test_a_missing_package_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "fiftyone", None)
     with pytest.raises(ConfigError, match="needs fiftyone; pip install fiftyone"):
         add_predictions([], [], LIMITS, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
+def test_its_importer_of_coco_reads_our_file(fo, images, tmp_path):
+    import json
+
+    from fiftyone.utils.coco import load_coco_detection_annotations
+
+    from invad.integrations.coco import to_coco
+
+    path = tmp_path / "coco.json"
+    path.write_text(
+        json.dumps(to_coco([prediction(images / "a.png"), good(images / "b.png")], LIMIT, images))
+    )
+    _, classes, _, listed, annotations = load_coco_detection_annotations(str(path), extra_attrs=True)
+    assert [one["file_name"] for one in listed.values()] == ["a.png", "b.png"]
+    ((found,),) = annotations.values()
+    detection = found.to_detection((WIDTH, HEIGHT), classes_map=classes, load_segmentation=True)
+    assert (detection.label, detection.confidence) == ("defect", 3.5)
+    assert detection.bounding_box == pytest.approx([X / WIDTH, Y / HEIGHT, W / WIDTH, H / HEIGHT])
+    np.testing.assert_array_equal(detection.mask, defect()[Y : Y + H, X : X + W])
