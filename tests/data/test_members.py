@@ -297,6 +297,16 @@ def test_a_part_is_held_out_for_testing_with_all_its_pictures():
     assert {s.sample_id for s in split.test if s.is_anomalous} == {"spot/000"}
 
 
+def test_a_test_part_that_does_not_fit_stops_no_training():
+    good = samples(*(f"train/{i}_{m}.png" for i in range(4) for m in ("top", "side")))
+    bad = samples("spot/odd.png", defect="spot")
+    split = split_by_part(Dataset(Path("/d"), "mvtec", tuple(good), tuple(bad)), NAMES)
+    assert len(split.train) == 8
+    assert "finds no part and member in 'spot/odd.png'" in split.problems[0].line
+    with pytest.raises(DataError, match="finds no part and member"):
+        split.sound_test()
+
+
 def test_each_member_has_a_window_of_its_own(tmp_path):
     dark, light = STACK[0] // 64, STACK[1] // 2 + 30000
     for name, array in (("a_dark.tif", dark), ("a_light.tif", light)):

@@ -262,6 +262,20 @@ def test_lights_of_16_bits_keep_their_levels(plain, make_backbone, tmp_path):
     alike(detector.compile().predict_part(given), bad, within=1e-3)
 
 
+def test_a_folder_with_defects_is_split_by_parts(plain, make_backbone, tmp_path):
+    """Of a folder without a split a fifth of the good ones is kept for testing, whole parts."""
+    from invad.detector.detector import Detector
+
+    for kind, seeds in (("good", range(40)), ("spot", range(100, 102))):
+        (tmp_path / kind).mkdir()
+        for seed in seeds:
+            for name, pixels in members(seed, defect=kind == "spot").items():
+                Image.fromarray(pixels).save(tmp_path / kind / f"part{seed:03d}_{name}.png", compress_level=1)
+    options = {"preset": plain, "backbone": make_backbone(), "device": "cpu"}
+    detector = Detector.fit(tmp_path, parts="names", **options)
+    assert detector.info.fit.normals["light1"] == detector.info.fit.normals["light2"] >= 28
+
+
 def test_samples_of_members_need_their_rule(files, plain, make_backbone):
     from invad.detector.detector import Detector
 

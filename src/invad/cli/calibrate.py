@@ -80,8 +80,8 @@ def calibrate(
     with observing(voice.err) as observer:
         from invad.data.datasets import normal_set, not_taken
         from invad.data.groups import grouped
-        from invad.data.members import Rule, member_samples
         from invad.data.region import read_region
+        from invad.detector.fusing import normals_of
         from invad.detector.opening import open_model
         from invad.detector.promise import promise
         from invad.detector.tiled import TiledDetector
@@ -100,9 +100,8 @@ def calibrate(
             good = normal_set(normals, layout=layout, split=split)
             for line in not_taken(good):
                 observer.note(line)
-            samples = good.train if group_by is None else grouped(good.train, group_by, normals)
-            if fusion is not None:
-                samples = member_samples(samples, Rule.parse(fusion.rule), normals)
+            of_members = normals_of(good, None if fusion is None else fusion.rule)
+            samples = of_members if group_by is None else grouped(of_members, group_by, normals)
         region: Region | Literal["none"] | None = None
         if roi is not None:
             region = "none" if roi == "none" else read_region(roi)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from invad.data import dicom
 from invad.data.formats import DICOM, HEAD_BYTES, format_of
 from invad.data.images import read_image
-from invad.data.layouts.base import Dataset, held_out
+from invad.data.layouts.base import Dataset, Problem, held_out
 from invad.data.listing import natural_key
 from invad.data.pages import Page, count_pages
 from invad.data.preprocess import choose_window
@@ -268,17 +268,25 @@ def members_in_order(samples: Iterable[Sample]) -> tuple[str, ...]:
 
 
 def split_by_part(dataset: Dataset, rule: Rule) -> Dataset:
-    """The set with samples of members; where it came without a split, good parts are held out as wholes."""
-    train, test = (member_samples(own, rule, dataset.root) for own in (dataset.train, dataset.test))
-    if dataset.layout == "folder" and test:
-        good = (*train, *(s for s in test if not s.is_anomalous))
-        kept = held_out({Path(s.sample_id or "") for s in good}, Path())
-        train = tuple(s for s in good if Path(s.sample_id or "") not in kept)
-        test = (
-            *(s for s in good if Path(s.sample_id or "") in kept),
-            *(s for s in test if s.is_anomalous),
-        )
-    return replace(dataset, train=train, test=test)
+    """The set with samples of members; where it came without a split, good parts are held out as wholes.
+
+    What is wrong with the test part becomes a problem of it. Raises DataError as `member_samples`.
+    """
+    train, test, problems = dataset.train, dataset.test, dataset.problems
+    is_split = dataset.layout != "folder" or not test
+    if not is_split:
+        train = (*train, *(sample for sample in test if not sample.is_anomalous))
+        test = tuple(sample for sample in test if sample.is_anomalous)
+    train = member_samples(train, rule, dataset.root)
+    try:
+        test = member_samples(test, rule, dataset.root)
+    except DataError as error:
+        test, problems = (), (*problems, Problem(None, str(error)))
+    if not is_split:
+        kept = held_out({Path(sample.sample_id or "") for sample in train}, Path())
+        test = (*(s for s in train if Path(s.sample_id or "") in kept), *test)
+        train = tuple(s for s in train if Path(s.sample_id or "") not in kept)
+    return replace(dataset, train=train, test=test, problems=problems)
 
 
 def windows(samples: Sequence[Sample]) -> dict[str, tuple[float, float]]:

@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from invad.backbones.base import Backbone
-from invad.data.datasets import load_dataset, normal_images
+from invad.data.datasets import load_dataset, normal_set
 from invad.data.images import ImageSource
 from invad.data.preprocess import Preprocess, resize_map
 from invad.data.region import Region, cut, framed
 from invad.data.samples import read_sample
 from invad.detector import calibrating
 from invad.detector.card import model_card
-from invad.detector.fusing import PartPlan, plan_parts, planned
+from invad.detector.fusing import PartPlan, normals_of, plan_parts, planned, root_of
 from invad.detector.kept import Kept, keep, looking_at, maps_of
 from invad.detector.parts import DetectorInfo, Parts, described, exported_info, load_parts, now, save_parts
 from invad.detector.sizing import sized, smallest_of
@@ -205,8 +205,8 @@ class Detector(Predictor):
         Raises DataError, ConfigError, WeightsError, TrainingError with one line that says what to do.
         """
         sleep_beside_the_user()
-        samples = load_dataset(data).train if isinstance(data, str | Path) else data
-        samples, plan = plan_parts(samples, parts, fusion, _root(data), region, run.observer)
+        samples = normals_of(load_dataset(data), parts) if isinstance(data, str | Path) else data
+        samples, plan = plan_parts(samples, parts, fusion, root_of(data), region, run.observer)
         settings = preset_named(preset) if isinstance(preset, str) else preset
         name = backbone.info.name if isinstance(backbone, Backbone) else backbone
         settings = settings.override(backbone=name, steps=steps, batch=batch, seed=seed)
@@ -326,10 +326,11 @@ class Detector(Predictor):
         one cell.
         """
         observer = observer or Silent()
-        samples = normal_images(normals) if isinstance(normals, str | Path) else normals
         plan = None if self.fusion is None else PartPlan.of(self.fusion, region)
+        parts = None if plan is None else plan.rule
+        samples = normals_of(normal_set(normals), parts) if isinstance(normals, str | Path) else normals
         if plan is not None and samples is not None:
-            samples = planned(samples, plan, _root(normals), observer)
+            samples = planned(samples, plan, root_of(normals), observer)
         model, info = self.model, self.info
         means: Mapping[Hw, torch.Tensor] = self.means
         if region is not None:
@@ -392,8 +393,3 @@ class Detector(Predictor):
     def _require_calibrated(self) -> None:
         if POOLED not in self.calibrations:
             raise NotCalibratedError("the detector has seen no held-out normals; calibrate it first")
-
-
-def _root(data: str | Path | Sequence[Sample] | None) -> Path | None:
-    """The folder below which the files of data have their names."""
-    return Path(data) if isinstance(data, str | Path) else None

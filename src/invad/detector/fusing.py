@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from invad.data.layouts.base import Dataset
 from invad.data.members import (
     Rule,
     member_samples,
     members_in_order,
+    split_by_part,
     whole_parts,
     windows,
     with_windows,
@@ -46,6 +48,16 @@ class PartPlan:
             fusion.members,
             fusion.by_member,
         )
+
+
+def root_of(data: str | Path | Sequence[Sample] | None) -> Path | None:
+    """The folder below which the files of data have their names."""
+    return Path(data) if isinstance(data, str | Path) else None
+
+
+def normals_of(dataset: Dataset, rule: str | None) -> tuple[Sample, ...]:
+    """The normal training samples of a set, of parts those of their members."""
+    return dataset.train if rule is None else split_by_part(dataset, Rule.parse(rule)).train
 
 
 def plan_parts(
