@@ -684,6 +684,7 @@ def test_check_names_what_keeps_the_server_away(tmp_path):
     port = taken.getsockname()[1]
     opcua = (
         f'[opcua]\nendpoint = "opc.tcp://127.0.0.1:{port}/"\ncertificate = "c.pem"\nprivate_key = "c.key"\n'
+        'trusted = "clients"\n'
     )
     (tmp_path / "line.toml").write_text(STATION + opcua)
     _, *found = problems(read_lineup(tmp_path / "line.toml"))  # the model is not there, either
@@ -691,6 +692,7 @@ def test_check_names_what_keeps_the_server_away(tmp_path):
     said = "Address already in use; choose another endpoint if something else listens there"
     assert found == [
         f"opcua: {tmp_path / 'c.pem'}: No such file or directory; check the path",
+        f"opcua: {tmp_path / 'clients'}: is no folder; make it, and put certificates of clients there",
         f"opcua: opc.tcp://127.0.0.1:{port}/: {said}",
     ]
 

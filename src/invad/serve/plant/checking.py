@@ -91,14 +91,15 @@ def _of_opcua(lineup: Lineup) -> Iterator[str]:
     from invad.serve.plant.opcua.certificates import usable_identity
 
     opcua = lineup.opcua
-    try:
-        usable_identity(opcua.certificate, opcua.private_key)
-    except InvadError as error:
-        yield str(error)
-    try:
-        require_port(opcua)
-    except InvadError as error:
-        yield str(error)
+    for tried in (
+        lambda: usable_identity(opcua.certificate, opcua.private_key),
+        opcua.require_trusted,
+        lambda: require_port(opcua),
+    ):
+        try:
+            tried()
+        except InvadError as error:
+            yield str(error)
 
 
 def _of_controller(station: Station, controller: AnyController, tried: set[str]) -> Iterator[str]:

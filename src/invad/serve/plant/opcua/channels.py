@@ -27,9 +27,7 @@ LOG = logging.getLogger("invad.serve")
 
 def guard(server: Server, identity: Identity, trusted: Path | None, *, insecure: bool) -> None:
     """Before it starts. trusted: folder of the certificates of clients that may come, None for all of them.
-    insecure: others may come without encryption. Raises ConfigError for a folder that is not there."""
-    if trusted is not None and not trusted.is_dir():
-        raise ConfigError(f"{trusted}: is no folder; make it, and put certificates of clients there")
+    insecure: others may come without encryption."""
     # The first that fits is taken, so these come before those that it makes itself.
     server._policies.append(Known(identity, trusted))
     if not insecure:

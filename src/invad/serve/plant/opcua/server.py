@@ -7,7 +7,6 @@ import logging
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from invad._version import __version__
@@ -334,8 +333,7 @@ async def _server(settings: OpcUa, password: str, identity: "Identity | None") -
         policies.append(ua.SecurityPolicyType.NoSecurity)
     server.set_security_policy(policies)
     if identity is not None:
-        trusted = None if settings.trusted is None else Path(settings.trusted)
-        guard(server, identity, trusted, insecure=settings.insecure)
+        guard(server, identity, settings.require_trusted(), insecure=settings.insecure)
     server.set_identity_tokens(
         [ua.AnonymousIdentityToken if settings.user is None else ua.UserNameIdentityToken]
     )

@@ -53,6 +53,14 @@ class OpcUa:
         """0 lets the system choose."""
         return urlsplit(self.endpoint).port or 0
 
+    def require_trusted(self) -> Path | None:
+        """The folder of the clients that may come, if one is named. Raises ConfigError where it is none."""
+        if self.trusted is None:
+            return None
+        if not Path(self.trusted).is_dir():
+            raise ConfigError(f"{self.trusted}: is no folder; make it, and put certificates of clients there")
+        return Path(self.trusted)
+
     def below(self, base: Path) -> "OpcUa":
         """With paths that do not depend on where the program was started."""
         files = (self.certificate, self.private_key, self.trusted)
