@@ -13,6 +13,7 @@ from invad.report.lot import LeastTypical, LotDrift, LotPart, Setting, write_lot
 from invad.report.order import Mark, order_chart
 from invad.report.places import Spot, zones
 from invad.report.spread import Judged, defect_lines, where
+from invad.report.wording import plus_minus
 
 SETTING = Setting(
     score_limits=(2.0, 3.0), map_limits=(4.0, 6.0), rates=(0.05, 0.01), normals=199, unit="good images"
@@ -119,6 +120,14 @@ def test_the_operating_point_is_held_against_what_chance_allows(tmp_path):
     assert "1.6 % to 11.3 %" in text  # Clopper and Pearson of 5 of 100
     many, seen = lot([1.0] * 40 + [4.0] * 60)
     assert "more than chance explains" in written(tmp_path, many, seen)
+
+
+def test_a_size_has_no_more_digits_than_its_bound():
+    told = [
+        plus_minus(*pair).replace("\u00a0", " ") for pair in ((0.9346, 1.124), (53.15, 16), (412.7, 377.9))
+    ]
+    assert told == ["0.9 ± 1.1", "53 ± 16", "413 ± 378"]
+    assert plus_minus(0.12345, 0.0456).startswith("0.123")
 
 
 def test_what_is_wrong_is_said(tmp_path):

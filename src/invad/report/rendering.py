@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from invad.errors import ConfigError
-from invad.report.wording import counted, fraction, number, p_number, p_value_text, percent, tail
+from invad.report.wording import counted, fraction, number, p_number, p_value_text, percent, plus_minus, tail
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -30,5 +30,6 @@ def environment() -> "Environment":
         "p_value": p_value_text,
         "counted": counted,
         "tail": tail,
+        "plus_minus": plus_minus,
     }
     return environment

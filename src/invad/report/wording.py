@@ -1,6 +1,6 @@
 """Numbers as people read them, and what each metric means in plain words."""
 
-from math import isfinite
+from math import floor, isfinite, log10
 
 Value = float | int | None
 MISSING = "–"
@@ -95,3 +95,9 @@ def counted(n: int, noun: str) -> str:
 def tail(path: str) -> str:
     """The last two parts of a path: enough to find it, short enough for a table."""
     return "/".join(path.replace("\\", "/").split("/")[-2:])
+
+
+def plus_minus(value: float, bound: float) -> str:
+    """`0.9 ± 1.1`: no more digits than the bound, to two of them, leaves a meaning."""
+    decimals = max(0, 1 - floor(log10(bound))) if bound > 0 else 2
+    return f"{value:.{decimals}f}{NO_BREAK}±{NO_BREAK}{bound:.{decimals}f}"
