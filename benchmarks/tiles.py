@@ -1,13 +1,17 @@
 """What tiles find that the whole picture hides, and what they cost.
 
-    python benchmarks/tiles.py found --bsdata ../shared/data/bsdata --output benchmarks/results/tiles.json
-    python benchmarks/tiles.py speed --output benchmarks/results/tiles_speed.json
+    python benchmarks/tiles.py bsdata_whole --data BSDATA --output benchmarks/results/tiles.json
+    (as bsdata_whole: bsdata_shared, bsdata_each)
+    python benchmarks/tiles.py drawn --output benchmarks/results/tiles.json
+    invad train BSDATA --output MODEL --preset fast --smallest-defect 16px
+    invad export MODEL --output BUNDLE --format openvino --batch dynamic
+    python benchmarks/tiles.py speed --data BUNDLE --output benchmarks/results/tiles.json
 
-found: image AUROC and false alarms of the preset `fast` with and without tiles, on BSData (ball screws, 1130
-x 460, pits of a median 0.03 % of the picture; CC BY-SA 4.0, https://github.com/2Obe/BSData) and on drawn
-parts of 2048 x 2048 pixels with defects of 10 to 20 pixels; how far scores move when a drawn picture moves by
-half a tile; and a defect on a seam beside the same one in a core. speed: a picture of 4096 x 3000 pixels at
-half scale in OpenVINO: seconds, memory, and the share of the engine's own throughput that tiles keep.
+bsdata, drawn: image AUROC and false alarms of the preset `fast` with and without tiles, on BSData (ball
+screws, 1130 x 460, pits of a median 0.03 % of the picture; CC BY-SA 4.0, https://github.com/2Obe/BSData) and
+on drawn parts of 2048 x 2048 pixels with defects of 10 to 20 pixels; how far scores move when a drawn picture
+moves by half a tile; and a defect on a seam beside the same one in a core. speed: a picture of 4096 x 3000
+pixels at half scale in OpenVINO: seconds, memory, and the share of the engine's throughput that tiles keep.
 """
 
 import argparse
@@ -15,25 +19,30 @@ import json
 import os
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from child import alone, peak_memory_mb
 from numpy.typing import NDArray
 from PIL import Image
 
-from invad import Detector, Sample, TiledDetector, Tiling, evaluate
-from invad.data.tiling import TILE
+from invad.data.tiling import TILE, Tiling
 from invad.evaluation.machine import facts
+from invad.records import Sample
+from invad.runtime.tiled import TiledPredictor
 from invad.scoring.rates import POOLED
 from invad.system.files import write_atomically
+
+if TYPE_CHECKING:
+    from invad import Detector, TiledDetector
 
 SIDE, MARGIN = 2048, 160
 """Pixels of a drawn part, and more of them on each side, into which a window can be moved."""
 
-NORMALS, TESTED = 40, 12
-"""Drawn parts to learn from, and of each kind to test."""
+NORMALS, TESTED = 60, 6
+"""Drawn parts to learn from, so that a fifth is held out, and of each kind to test."""
 
 PITS, SPOTS = 16, 20
 """The smallest defect that is asked for, in pixels: of BSData and of drawn parts."""
@@ -67,28 +76,21 @@ def window(picture: NDArray[np.uint8], moved: int = 0) -> NDArray[np.uint8]:
     return picture[low : low + SIDE, low : low + SIDE]
 
 
-def compared(train: list[Sample], test: list[Sample], tiling: Tiling) -> tuple[dict[str, Any], TiledDetector]:
-    """Both detectors of `fast` on the same pictures."""
-    rows: dict[str, Any] = {}
-    started = time.perf_counter()
-    whole = Detector.fit(train, preset="fast", device="cpu")
-    tiled = TiledDetector.fit(train, tiling=tiling, preset="fast", device="cpu")
-    for name, detector in (("whole", whole), ("tiled", tiled)):
-        metrics = evaluate(detector, test).metrics
-        review = metrics["false_alarms"]["review"]
-        rows[name] = {
-            "image_auroc": round(metrics["image_auroc"], 4),
-            "pixel_aupro": metrics["pixel_aupro"] and round(metrics["pixel_aupro"], 4),
-            "good": metrics["n_normal"],
-            "defective": metrics["n_anomalous"],
-            "false_alarms": review["count"],
-            "expected_95": review["expected_count_95"],
-            "train_seconds": detector.info.fit.seconds,
-            "calibration_n": metrics["calibration_n"],
-        }
-    rows["gained"] = round(rows["tiled"]["image_auroc"] - rows["whole"]["image_auroc"], 4)
-    rows["tile_px"], rows["seconds"] = tiling.tile_px, round(time.perf_counter() - started)
-    return rows, tiled
+def row(detector: "Detector | TiledDetector", test: list[Sample]) -> dict[str, Any]:
+    from invad import evaluate
+
+    metrics = evaluate(detector, test).metrics
+    review = metrics["false_alarms"]["review"]
+    return {
+        "image_auroc": round(metrics["image_auroc"], 4),
+        "pixel_aupro": metrics["pixel_aupro"] and round(metrics["pixel_aupro"], 4),
+        "good": metrics["n_normal"],
+        "defective": metrics["n_anomalous"],
+        "false_alarms": review["count"],
+        "expected_95": review["expected_count_95"],
+        "calibration_n": metrics["calibration_n"],
+        "train_seconds": detector.info.fit.seconds,
+    }
 
 
 def samples_of(root: Path, part: str, most: int | None = None) -> list[Sample]:
@@ -102,13 +104,22 @@ def samples_of(root: Path, part: str, most: int | None = None) -> list[Sample]:
     return found
 
 
-def bsdata(root: Path) -> dict[str, Any]:
-    tiling = Tiling(tile_px=12 * PITS)
-    rows, _ = compared(samples_of(root, "train"), samples_of(root, "test"), tiling)
-    return rows
+def bsdata(root: Path, how: str) -> dict[str, Any]:
+    """how: whole, or the positions of tiles."""
+    from invad import Detector, TiledDetector
+
+    train, test = samples_of(root, "train"), samples_of(root, "test")
+    if how == "whole":
+        return row(Detector.fit(train, preset="fast", device="cpu"), test)
+    size = Image.open(train[0].path).size
+    each = {"positions": "each", "picture_hw": (size[1], size[0])} if how == "each" else {}
+    tiling = Tiling(tile_px=12 * PITS, **each)  # type: ignore[arg-type]
+    return row(TiledDetector.fit(train, tiling=tiling, preset="fast", device="cpu"), test)
 
 
 def drawn(folder: Path) -> dict[str, Any]:
+    from invad import Detector, TiledDetector
+
     rng = np.random.default_rng(0)
     pictures = {
         "train": [part(rng, False) for _ in range(NORMALS)],
@@ -119,16 +130,18 @@ def drawn(folder: Path) -> dict[str, Any]:
     for kind, own in pictures.items():
         for i, picture in enumerate(own):
             path = folder / f"{kind}_{i}.png"
-            Image.fromarray(window(picture)).save(path, compress_level=1)
+            Image.fromarray(window(picture)[..., 0]).save(path, compress_level=1)
             defect = "spot" if kind == "spot" else "good"
             samples.setdefault(kind, []).append(Sample(path=path, category="plate", defect=defect))
     tiling = Tiling(tile_px=12 * SPOTS)
-    rows, tiled = compared(samples["train"], samples["good"] + samples["spot"], tiling)
+    test = samples["good"] + samples["spot"]
+    tiled = TiledDetector.fit(samples["train"], tiling=tiling, preset="fast", device="cpu")
+    rows: dict[str, Any] = {"tiled": row(tiled, test)}
     half = tiling.tile_px // 2
     spread = float(np.std(tiled.calibrations[POOLED].scores))
     moved = {
         kind: [
-            abs(tiled.reading(window(p))[0] - tiled.reading(window(p, half))[0]) for p in pictures[kind][:6]
+            abs(tiled.reading(window(p))[0] - tiled.reading(window(p, half))[0]) for p in pictures[kind][:2]
         ]
         for kind in ("good", "spot")
     }
@@ -139,14 +152,15 @@ def drawn(folder: Path) -> dict[str, Any]:
         **{f"largest_change_{kind}": round(float(np.max(own)), 3) for kind, own in moved.items()},
     }
     rows["seam"] = seam(tiled, window(pictures["good"][0]))
+    rows["whole"] = row(Detector.fit(samples["train"], preset="fast", device="cpu"), test)
     return rows
 
 
-def seam(tiled: TiledDetector, picture: NDArray[np.uint8]) -> dict[str, Any]:
+def seam(tiled: "TiledDetector", picture: NDArray[np.uint8]) -> dict[str, Any]:
     """The same spot in the middle of a tile and in the middle of the overlap of two, in many columns."""
     cut = tiled.cut((SIDE, SIDE))
     cell = SIDE / cut.cells_hw[1]
-    places = {"core": [], "seam": []}
+    places: dict[str, list[float]] = {"core": [], "seam": []}
     for number, origin in enumerate(cut.along.origins[2:-2], start=2):
         after = cut.along.origins[number + 1]
         shared = origin + cut.grid_hw[1] - after
@@ -155,7 +169,7 @@ def seam(tiled: TiledDetector, picture: NDArray[np.uint8]) -> dict[str, Any]:
     scores = {}
     for kind, columns in places.items():
         found = []
-        for column in columns[:4]:
+        for column in columns[:2]:
             spoilt = picture.copy()
             top, left = SIDE // 2 - 8, int(column) - 8
             spoilt[top : top + 16, left : left + 16] = 30
@@ -164,38 +178,30 @@ def seam(tiled: TiledDetector, picture: NDArray[np.uint8]) -> dict[str, Any]:
     return {**scores, "difference": round(abs(scores["seam"] / scores["core"] - 1), 4)}
 
 
-def bundle_for_speed(folder: str) -> None:
-    from invad.export import ExportConfig, export
+def opened(bundle: str) -> TiledPredictor:
+    """At half scale, whatever it was trained at: what a tile costs is the same."""
+    from invad import runtime
 
-    rng = np.random.default_rng(0)
-    train = []
-    for i in range(8):
-        grey = 120 + rng.normal(0, 5, (3000, 4096, 1))
-        path = Path(folder) / f"{i}.png"
-        Image.fromarray(np.repeat(grey.round().astype(np.uint8), 3, axis=2)).save(path, compress_level=1)
-        train.append(Sample(path=path, category="plate"))
-    detector = TiledDetector.fit(train, tiling=Tiling(tile_px=384), preset="fast", device="cpu")
-    export(detector, Path(folder) / "bundle", ExportConfig(format="openvino", batch=None))
+    detector = runtime.load(bundle, "openvino", threads=2, prove=False)
+    assert isinstance(detector, TiledPredictor)
+    tiling = replace(detector.tiled.tiling, tile_px=384, positions="shared", picture_hw=None)
+    detector.tiled = replace(detector.tiled, tiling=tiling)
+    return detector
 
 
-def judged(folder: str, batch: int) -> dict[str, Any]:
+def judged(bundle: str, batch: int) -> dict[str, Any]:
     """In a process of its own: seconds a picture, its peak memory, and the engine alone on as many tiles."""
     import invad.runtime.tiled
-    from invad import runtime
-    from invad.data.images import read_image
 
     invad.runtime.tiled.BATCH = batch
-    detector = runtime.load(Path(folder) / "bundle", "openvino", threads=2)
-    path = Path(folder) / "0.png"
-    detector.predict(path)
-    judging, reading = [], []
-    for _ in range(3):
-        started = time.perf_counter()
-        pixels = read_image(path)
-        reading.append(time.perf_counter() - started)
-        started = time.perf_counter()
+    detector = opened(bundle)
+    pixels = np.random.default_rng(0).integers(90, 150, (3000, 4096, 3), np.uint8)
+    judging, cpu = [], []
+    for _ in range(2):
+        started, of_cpu = time.perf_counter(), time.process_time()
         detector.judge([pixels])
         judging.append(time.perf_counter() - started)
+        cpu.append(time.process_time() - of_cpu)
     memory = peak_memory_mb()
     cut = detector.cut((3000, 4096))
     tile = next(iter(cut.tiles())).of(pixels)
@@ -204,21 +210,40 @@ def judged(folder: str, batch: int) -> dict[str, Any]:
     number = np.full(batch, list(info.calibrations).index(TILE), np.int64)
     limits = np.array([0, 255], np.float32)
     engine.run(given, limits, number)
-    alone_s = []
-    for _ in range(3):
-        started = time.perf_counter()
+    alone_s, alone_cpu = [], []
+    for _ in range(2):
+        started, of_cpu = time.perf_counter(), time.process_time()
         for _ in range(len(cut) // batch):
             engine.run(given, limits, number)
-        alone_s.append((time.perf_counter() - started) / (len(cut) // batch * batch))
+        ran = len(cut) // batch * batch
+        alone_s.append((time.perf_counter() - started) / ran)
+        alone_cpu.append((time.process_time() - of_cpu) / ran)
     return {
         "batch": batch,
         "tiles": len(cut),
         "seconds_judging": round(min(judging), 3),
-        "seconds_reading_png": round(min(reading), 3),
+        "cpu_seconds_judging": round(min(cpu), 3),
         "peak_memory_mb": memory,
         "engine_tiles_per_second": round(1 / min(alone_s), 1),
         "share_of_engine": round(min(alone_s) * (len(cut) + 1) / min(judging), 3),
+        "share_of_engine_by_cpu_seconds": round(min(alone_cpu) * (len(cut) + 1) / min(cpu), 3),
         "load": round(os.getloadavg()[0], 1),
+    }
+
+
+def sixty_megapixels(bundle: str) -> dict[str, Any]:
+    """As `judged`, of a picture of 7746 x 7746 pixels that is there already."""
+    detector = opened(bundle)
+    pixels = np.full((7746, 7746, 3), 120, np.uint8)
+    pixels[::7, ::5] = 140
+    started = time.perf_counter()
+    detector.judge([pixels])
+    return {
+        "pixels": pixels.shape[0] * pixels.shape[1],
+        "tiles": len(detector.cut(pixels.shape[:2])),
+        "seconds_judging": round(time.perf_counter() - started, 2),
+        "peak_memory_mb": peak_memory_mb(),
+        "of_these_the_picture_mb": round(pixels.nbytes / 2**20),
     }
 
 
@@ -226,24 +251,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("found", "speed"))
-    parser.add_argument("--bsdata", type=Path)
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("what", choices=("bsdata_whole", "bsdata_shared", "bsdata_each", "drawn", "speed"))
+    parser.add_argument("--data", type=Path, help="folder of BSData as MVTec AD lies, or of the bundle")
+    parser.add_argument("--output", type=Path, required=True, help="JSON, in which one part is replaced")
     given = parser.parse_args()
-    result: dict[str, Any] = {"machine": facts()}
+    made: dict[str, Any] = {"machine": facts(), "load_before": round(os.getloadavg()[0], 1)}
     with tempfile.TemporaryDirectory() as folder:
-        if given.what == "found":
-            result["load"] = round(os.getloadavg()[0], 1)
-            if given.bsdata:
-                result["bsdata"] = bsdata(given.bsdata)
-                print(json.dumps(result["bsdata"]), flush=True)
-            result["drawn"] = drawn(Path(folder))
-            print(json.dumps(result["drawn"]), flush=True)
+        if given.what.startswith("bsdata"):
+            made |= bsdata(given.data, given.what.removeprefix("bsdata_"))
+        elif given.what == "drawn":
+            made |= drawn(Path(folder))
         else:
-            bundle_for_speed(folder)
-            result["rows"] = [alone(judged, folder, batch) for batch in (1, 8)]
-            print(json.dumps(result["rows"]), flush=True)
-    write_atomically(given.output, json.dumps(result, indent=1) + "\n")
+            made["rows"] = [alone(judged, str(given.data), batch) for batch in (1, 8)]
+            made["sixty_megapixels"] = alone(sixty_megapixels, str(given.data))
+    print(json.dumps(made, indent=1))
+    before = json.loads(given.output.read_text()) if given.output.exists() else {}
+    write_atomically(given.output, (json.dumps({**before, given.what: made}, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

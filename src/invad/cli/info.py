@@ -169,9 +169,7 @@ def _seed(detector: "Trained") -> int:
 
 
 def _count(detector: "Trained") -> int:
-    from invad.detector.tiled import TiledDetector
-
-    model = (detector.inside if isinstance(detector, TiledDetector) else detector).model
+    model = detector.model
     networks = (
         [model.extract.backbone] if model.denoiser is None else [model.extract.backbone, model.denoiser]
     )
