@@ -104,6 +104,7 @@ def test_a_region_is_taken_and_taken_away_without_pictures(detector, draw, tmp_p
     before = model.predict(picture)
     model.calibrate(region=CORNER)
     assert model.region == CORNER
+    assert "with what the region ignores in sight" in model.warnings()[-1]
     cut = model.predict(picture)
     assert (cut.anomaly_map[~inside_of(CORNER)] == 0).all()
     assert model.predict(scribbled(picture, CORNER)).score == pytest.approx(cut.score, abs=1e-6)
@@ -129,6 +130,7 @@ def test_kept_maps_may_show_less_but_not_more(own):
 
 def test_pictures_bring_back_what_was_ignored(own, write_parts, tmp_path, draw):
     own.calibrate(write_parts(tmp_path, 20, first=300), region="none")
+    assert not any("in sight" in line for line in own.warnings())
     assert own.region is None
     assert own.kept.region is None
     assert (own.predict(draw(250)).anomaly_map[:, :20] != 0).any()

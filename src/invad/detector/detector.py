@@ -21,7 +21,7 @@ from invad.data.samples import read_sample
 from invad.detector import calibrating
 from invad.detector.card import model_card
 from invad.detector.fusing import PartPlan, normals_of, plan_parts, planned, root_of
-from invad.detector.kept import Kept, keep, looking_at, maps_of
+from invad.detector.kept import Kept, doubts_of, keep, looking_at, maps_of
 from invad.detector.parts import DetectorInfo, Parts, described, exported_info, load_parts, now, save_parts
 from invad.detector.sizing import sized, smallest_of
 from invad.errors import ArtifactError, NotCalibratedError
@@ -382,7 +382,11 @@ class Detector(Predictor):
         """What the calibration cannot promise, one line each."""
         if self.fusion is not None:
             return (*self.fusion.calibration.warnings("normal parts"), *self._doubts)
-        return (*calibrating.warnings_of(self.calibrations), *self._doubts)
+        return (
+            *calibrating.warnings_of(self.calibrations),
+            *self._doubts,
+            *doubts_of(self.kept, self.region),
+        )
 
     def _take(self, limits: calibrating.Limits, read: Sequence[tuple[str, torch.Tensor]]) -> None:
         self.stats, self.calibrations = dict(limits.stats), dict(limits.calibrations)

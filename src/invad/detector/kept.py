@@ -95,6 +95,16 @@ def maps_of(kept: Kept | None, inspected: Inspected | None, grid_hw: Hw) -> Tens
     return maps_NLhw[..., torch.from_numpy(np.searchsorted(had, wanted))]
 
 
+def doubts_of(kept: Kept | None, region: Region | None) -> tuple[str, ...]:
+    """What limits from kept maps do not know of a region, in one line."""
+    if kept is None or kept.region == region:
+        return ()
+    return (
+        "the good images that set the limits were read with what the region ignores in sight, so beside it "
+        "limits are approximate and false alarms more than asked; 'invad calibrate MODEL NORMALS' mends it",
+    )
+
+
 def looking_at(
     model: Model,
     whole: Preprocess,
