@@ -4,12 +4,13 @@ import hashlib
 import hmac
 import io
 import json
+import os
 import random
 import re
 import shutil
+import signal
+import socket
 import sqlite3
-import subprocess
-import sys
 import threading
 import time
 import zipfile
@@ -22,6 +23,8 @@ import pytest
 from sqlalchemy import create_engine, text
 
 from bundles import altered, zipped
+from greys import Greys, png
+from invad.serve import Options, Service
 from invad.serve.store.backup import check
 from invad.serve.store.database import FILE
 from waiting import waits
@@ -204,20 +207,28 @@ def test_a_full_line_tells_everybody_and_stores_what_it_took(start, pictures, tm
         assert 'invad_rejected_total{reason="full"}' in http.get("/metrics").text
 
 
-def test_two_services_share_neither_folder_nor_port(start, bundle, tmp_path):
-    service = start(tmp_path / "line")
-    port = service.url.rpartition(":")[2]
-    for data, other, words in (
-        ("line", "0", "another service is writing here"),
-        ("b", port, "choose another with --port"),
+def test_two_services_share_neither_folder_nor_port(bundle, tmp_path):
+    from typer.testing import CliRunner
+
+    from invad.cli.app import app
+
+    with (
+        Service(Greys(), tmp_path / "line", options=Options(reserve=0)) as service,
+        socket.create_server(("127.0.0.1", 0)) as taken,
     ):
-        command = [sys.executable, "-m", "invad", "serve", bundle, "--data", tmp_path / data, "--port", other]
-        done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=240)
-        assert (done.returncode, done.stdout) == (1, "")
-        assert words in done.stderr.splitlines()[-1]
-        assert "Traceback" not in done.stderr
-    with service.http() as http:
-        assert http.get("/readyz").status_code == 200
+        for data, port, words in (
+            ("line", 0, "another service is writing here"),
+            ("b", taken.getsockname()[1], "choose another with --port"),
+        ):
+            command = ["serve", bundle, "--data", tmp_path / data, "--port", port, "--no-auth"]
+            ending = threading.Timer(120, os.kill, (os.getpid(), signal.SIGTERM))  # should it begin to serve
+            ending.start()
+            done = CliRunner().invoke(app, [str(word) for word in command])
+            ending.cancel()
+            assert done.exit_code == 1
+            assert words in done.output.splitlines()[-1]
+            assert "Traceback" not in done.output
+        assert service.inspect(png(5)).score == 5
 
 
 def test_it_runs_from_the_runtime_alone_without_torch(start, pictures, tmp_path):
