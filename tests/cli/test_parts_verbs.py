@@ -112,7 +112,7 @@ def test_an_archive_is_scored_by_pictures_alone(run, trained, data, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("options", [["--batch", "2"], ["--defects", "d.csv"]])
+@pytest.mark.parametrize("options", [["--batch", "2"], ["--defects", "d.csv"], ["--report", "r.html"]])
 def test_what_parts_are_not_judged_with_is_one_line(run, trained, data, options, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     model, _ = trained

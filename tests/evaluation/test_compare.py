@@ -92,6 +92,13 @@ def test_csv_and_json_hold_the_same_rows(tmp_path):
     assert (first.unjudged, second.unjudged, second.content_hash) == (1, 1, "h")
 
 
+def test_parts_of_several_pictures_are_named_by_the_part(tmp_path):
+    table = write(tmp_path / "a.csv", ["p1", "0.5", "0.4", "good", ""], head=["part", *HEAD[1:]])
+    row = {"part": "p1", "score": 0.5, "p_value": 0.4, "decision": "good"}
+    (tmp_path / "a.json").write_text(json.dumps({"parts": [row]}))
+    assert read_results(table).rows == read_results(tmp_path / "a.json").rows
+
+
 def test_frames_of_a_video_are_parts_of_their_own(tmp_path):
     head = ["path", "frame", *HEAD[1:]]
     rows = [["v.mkv", str(i), "1", "0.5", "good", ""] for i in range(2)]

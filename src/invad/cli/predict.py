@@ -242,7 +242,7 @@ def predict(
                 return footage.rows(detector, files, save, category, batch, strict, say, measured)
 
             if detector.fusion is not None and category is None:
-                require_plain(defects=defects, batch=batch != 1, every=every, events=events)
+                require_plain(defects=defects, report=report, batch=batch != 1, every=every, events=events)
                 in_parts, kind = PartRows(detector, detector.fusion, images), "part"
                 made = in_parts.rows(save, decoders, strict)
             else:

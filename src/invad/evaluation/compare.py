@@ -227,15 +227,19 @@ def _of_json(path: Path) -> Results:
         raise DataError(f"{path}: {reason(error, writing=False)}") from None
     except ValueError:
         raise DataError(f"{path}: is no JSON; {WROTE}") from None
-    if not isinstance(plain, dict) or not isinstance(plain.get("images"), list):
+    rows = plain.get("images", plain.get("parts")) if isinstance(plain, dict) else None
+    if not isinstance(rows, list):
         raise DataError(f"{path}: has no rows; {WROTE}")
-    return _results(path, plain["images"], plain.get("content_hash"))
+    return _results(path, rows, plain.get("content_hash"))
 
 
 def _results(path: Path, rows: Iterable[Mapping[str, Any]], content_hash: str | None = None) -> Results:
     judged, unjudged = [], 0
     for number, row in enumerate(rows, 1):
-        if not isinstance(row, Mapping) or not {"path", "score", "p_value", "decision"} <= row.keys():
+        known = row.keys() if isinstance(row, Mapping) else set()
+        # A model that judges parts by several pictures names the part.
+        of = "part" if "part" in known and "path" not in known else "path"
+        if not {of, "score", "p_value", "decision"} <= known:
             raise DataError(f"{path}: row {number} lacks path, score, p_value or decision; {WROTE}")
         if not row["decision"]:
             unjudged += 1
@@ -247,7 +251,7 @@ def _results(path: Path, rows: Iterable[Mapping[str, Any]], content_hash: str | 
         if row["decision"] not in DECISIONS or not (math.isfinite(score) and 0 < p_value <= 1):
             raise DataError(f"{path}: row {number} has no score, p-value and decision as invad writes them")
         frame = row.get("frame")
-        name = str(row["path"]) if frame in (None, "") else f"{row['path']}, frame {frame}"
+        name = str(row[of]) if frame in (None, "") else f"{row[of]}, frame {frame}"
         label = row.get("label") or None
         judged.append(Row(name=name, score=score, p_value=p_value, decision=row["decision"], label=label))
     return Results(source=str(path), rows=tuple(judged), content_hash=content_hash, unjudged=unjudged)
