@@ -177,7 +177,7 @@ def drift_of(
     try:
         found = watch([(part.name, part.score) for part in parts], calibration, DriftSettings())
     except DataError as error:
-        return LotDrift(said=f"Drift cannot be seen: {error}.")
+        return LotDrift(said=f"Drift cannot be seen: of the good images that set the limits, {error}.")
     last = found.readings[-1]
     used = sum(reading.used for reading in found.readings)
     thinned = "" if found.every == 1 else f" (each {found.every}th alone, because neighbours are alike)"
