@@ -202,6 +202,8 @@
   window.addEventListener("resize", () => { const said = byId("says").textContent; show(); say(said); });
   window.addEventListener("beforeunload", (event) => { if (open) event.preventDefault(); });
 
+  // A policy that forbids styles in the text of a page lets a script set them.
+  paper.parentElement.style.setProperty("--aspect", String(width / height));
   shapes = read(start);
   show();
 })();

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from invad.data.images import ImageSource, read_image
 from invad.data.preprocess import grey_range
-from invad.data.region import inside_of, require_frame
+from invad.data.region import Region, inside_of, require_frame
 from invad.errors import ConfigError, DataError
 from invad.records import Decision, Hw, Prediction
 from invad.runtime.bundle import ExportInfo
@@ -58,6 +58,11 @@ class ExportedDetector(Predictor):
                 f"{size[1]} x {size[0]} alone; export without --size for images of any size"
             )
         return pixels
+
+    @property
+    def region(self) -> Region | None:
+        """The part of the pictures that counts, that of the model which the bundle was made from."""
+        return self.info.region
 
     @cached_property
     def inside_HW(self) -> NDArray[np.bool_] | None:

@@ -17,6 +17,7 @@ from invad.data.images import ImageSource, is_bytes_like, read_image
 from invad.data.members import PartFiles
 from invad.data.pages import Page
 from invad.data.preprocess import levelled
+from invad.data.region import Region
 from invad.data.video import Frame, Seconds, read_video
 from invad.errors import ConfigError, DataError
 from invad.records import Hw, PartPrediction, Prediction
@@ -74,6 +75,11 @@ class Predictor(ABC):
     def grid_for(self, size_hw: Hw) -> Hw:
         """Rows and columns of the cells of an image of this height and width: `grid_hw`, but for tiles."""
         return self.grid_hw
+
+    @property
+    def region(self) -> Region | None:
+        """The part of the pictures that counts; None where all of it does."""
+        return None
 
     @property
     def inside_HW(self) -> NDArray[np.bool_] | None:

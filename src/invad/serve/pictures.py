@@ -19,6 +19,7 @@ LAYER_SIDE = 1024
 """Pixels of the longer side of a heat map that lies over its image."""
 
 MASK_COLOUR = (0, 213, 255, 150)
+IGNORED_ALPHA, LIGHT_STRIPE = 160, 96
 RANGE = "invad:range"
 """Text of the PNG: the values of black and white, as a JSON list."""
 
@@ -92,6 +93,19 @@ def draw_mask(mask_HW: NDArray[np.bool_]) -> bytes:
     drawn = np.zeros((*mask_HW.shape, 4), np.uint8)
     drawn[mask_HW] = MASK_COLOUR
     return _png(Image.fromarray(drawn))
+
+
+def draw_ignored(inside_HW: NDArray[np.bool_]) -> bytes:
+    """PNG of what a region of interest ignores, to be laid over an image: dark and light stripes, which are
+    seen on any picture, else nothing. It has the shape of the image, and 1024 pixels on the longer side at
+    most."""
+    alpha = Image.fromarray(np.where(inside_HW, 0, IGNORED_ALPHA).astype(np.uint8))
+    alpha.thumbnail((LAYER_SIDE, LAYER_SIDE))
+    width, height = alpha.size
+    stripe = max(2, max(width, height) // 48)
+    across = np.arange(height)[:, None] + np.arange(width)
+    grey = np.where(across // stripe % 2, LIGHT_STRIPE, 0).astype(np.uint8)
+    return _png(Image.merge("LA", (Image.fromarray(grey), alpha)))
 
 
 def shown_png(image: bytes, side: int | None = None) -> bytes:

@@ -3,5 +3,5 @@
 Nothing comes from another host. Looking needs no script; sending pictures, judging and changing things do.
 
 Order of imports: words, rendering, frame, reference, entry, live, history, part, review, limits, drift,
-models, settings, site.
+region, models, settings, site.
 """

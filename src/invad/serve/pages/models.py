@@ -1,4 +1,5 @@
-"""The page /models: versions with where they come from, upload, shadow, activate, roll back."""
+"""The page /models: versions with where they come from, upload, shadow, activate, roll back; what
+of a picture counts."""
 
 from typing import Annotated, Any
 
@@ -8,8 +9,10 @@ from starlette.responses import Response
 
 from invad.serve import versions
 from invad.serve.pages.frame import Frame
+from invad.serve.pages.region import last_with_picture
 from invad.serve.records import Refused
 from invad.serve.store import stations
+from invad.serve.web.administration import region_record
 from invad.serve.web.auth import Caller
 from invad.serve.web.versions import version_records
 
@@ -40,6 +43,8 @@ def router(frame: Frame) -> APIRouter:
             previous=next((one for one in found if len(past) > 1 and one.hash == past[1]), None),
             may_change=caller.may("admin"),
             most_megabytes=frame.service.options.max_model >> 20,
+            region=region_record(frame.service, chosen),
+            picture=last_with_picture(frame, chosen),
             **_compared(frame, chosen),
         )
 

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
+import numpy as np
 from fastapi import APIRouter, Depends
+from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
 from invad.serve.pages.frame import Frame
-from invad.serve.pictures import draw_mask
+from invad.serve.pictures import draw_ignored, draw_mask
 from invad.serve.records import Refused, Result, utc
 from invad.serve.store import reviews, shadows
 from invad.serve.store.reviews import Review
@@ -64,6 +66,7 @@ def router(frame: Frame) -> APIRouter:
             width=WIDTH,
             reviews=[(utc(one.time), one) for one in said],
             painted=_painted(said),
+            has_region=_inside(frame, part) is not None,
             shadowed=shadowed,
         )
 
@@ -78,7 +81,23 @@ def router(frame: Frame) -> APIRouter:
         drawn = draw_mask(mask_of(painted, part.width, part.height))
         return Response(drawn, media_type="image/png", headers={"Cache-Control": "no-store"})
 
+    @api.get("/parts/{id}/ignored")
+    def ignored(caller: allowed, id: str) -> Response:
+        """What the version that judged the part ignores, to be laid over the picture."""
+        part = frame.service.result(id).result
+        inside = _inside(frame, part)
+        if inside is None or (caller.stations is not None and part.station not in caller.stations):
+            raise Refused(f"no region of interest of result {id}", 404)
+        drawn = draw_ignored(inside)
+        return Response(drawn, media_type="image/png", headers={"Cache-Control": "no-store"})
+
     return api
+
+
+def _inside(frame: Frame, part: Result) -> NDArray[np.bool_] | None:
+    """The pixels that counted; None where all did, and where the version that judged is in use no more."""
+    judge = frame.service.models.all_active().get(part.model_version)
+    return None if judge is None else judge.detector.inside_HW
 
 
 def _painted(said: list[Review]) -> Sequence[int] | None:

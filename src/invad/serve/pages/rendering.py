@@ -3,7 +3,7 @@
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import ChoiceLoader, Environment, PackageLoader, PrefixLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from invad.serve.pages import words
@@ -11,9 +11,11 @@ from invad.serve.pages import words
 
 @cache
 def environment() -> Environment:
-    """All templates lie in the folder beside; what they are given is escaped."""
+    """Templates lie in the folder beside, those shared with pages without a service under `report/`; what
+    they are given is escaped."""
+    own, shared = PackageLoader("invad.serve.pages", "templates"), PackageLoader("invad.report", ".")
     made = Environment(
-        loader=PackageLoader("invad.serve.pages", "templates"),
+        loader=ChoiceLoader([own, PrefixLoader({"report": shared})]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -7,11 +7,11 @@ from fastapi import FastAPI
 from starlette.responses import HTMLResponse, Response
 from starlette.staticfiles import StaticFiles
 
-from invad.serve.pages import drift, entry, history, limits, live, models, part, review, settings
+from invad.serve.pages import drift, entry, history, limits, live, models, part, region, review, settings
 from invad.serve.pages.frame import Frame
 from invad.serve.pages.reference import reference_page
 
-PAGES = (entry, live, history, part, review, limits, drift, models, settings)
+PAGES = (entry, live, history, part, review, limits, drift, models, region, settings)
 
 
 class Fresh(StaticFiles):

@@ -1,7 +1,7 @@
 """What decides, and who may ask: stations, calibrations, keys."""
 
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Depends
 from starlette.responses import Response
@@ -15,14 +15,25 @@ from invad.serve.web.auth import Caller, Gate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RegionRecord:
+    """The region of interest of the version that judges. frame: width and height of the pictures, in pixels.
+    inspected: share of a picture that counts, in (0, 1)."""
+
+    frame: tuple[int, int]
+    inspected: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StationRecord:
-    """active: content hash of the version that judges there. shadow: of one that scores parts, too. source:
-    what brings parts by itself, None where they come over HTTP alone. outputs: who is told of its results, by
-    name; one that is told of the results of all stations is not among them."""
+    """active: content hash of the version that judges there. region: what of a picture counts for it, None
+    where all does. shadow: of one that scores parts, too. source: what brings parts by itself, None where
+    they come over HTTP alone. outputs: who is told of its results, by name; one that is told of the results
+    of all stations is not among them."""
 
     name: str
     created: str
     active: str
+    region: RegionRecord | None
     shadow: str | None
     source: SourceState | None
     outputs: dict[str, SinkState]
@@ -86,7 +97,12 @@ def router(service: Service, gate: Gate) -> APIRouter:
         mine = [one for one in service.stations() if caller.stations is None or one.name in caller.stations]
         sources = service.sources()
         outputs = service.deliveries.states
-        return {"stations": [_station(one, sources.get(one.name), outputs(one.name)) for one in mine]}
+        return {
+            "stations": [
+                _station(one, region_record(service, one.name), sources.get(one.name), outputs(one.name))
+                for one in mine
+            ]
+        }
 
     @api.post(
         "/stations",
@@ -100,7 +116,21 @@ def router(service: Service, gate: Gate) -> APIRouter:
     ) -> StationRecord:
         """Its limits are those of the model at first, and its own from then on."""
         caller.require(name)
-        return _station(service.add_station(name, caller.name), None, {})
+        made = service.add_station(name, caller.name)
+        return _station(made, region_record(service, name), None, {})
+
+    @api.get(
+        "/stations/{station}/region",
+        summary="What of a picture counts at a station.",
+        responses=NOT_THERE,
+    )
+    def region(caller: reading, station: StationName) -> dict[str, Any]:
+        """As the file that `invad calibrate --roi` takes; 404 where all of a picture counts."""
+        caller.require(station)
+        found = service.active(station).detector.region
+        if found is None:
+            raise Refused(f"at station {station!r} all of a picture counts", 404)
+        return asdict(found)
 
     @api.get(
         "/stations/{station}/calibrations",
@@ -149,16 +179,30 @@ def router(service: Service, gate: Gate) -> APIRouter:
 
 
 def _station(
-    one: stations.Station, source: SourceState | None, outputs: dict[str, SinkState]
+    one: stations.Station,
+    region: RegionRecord | None,
+    source: SourceState | None,
+    outputs: dict[str, SinkState],
 ) -> StationRecord:
     return StationRecord(
         name=one.name,
         created=utc(one.created),
         active=one.active,
+        region=region,
         shadow=one.shadow,
         source=source,
         outputs=outputs,
     )
+
+
+def region_record(service: Service, station: str) -> RegionRecord | None:
+    """What is said of the region of interest of the version that judges at a station."""
+    if not service.models.judges_at(station):
+        return None
+    detector = service.active(station).detector
+    if detector.region is None or detector.inside_HW is None:
+        return None
+    return RegionRecord(frame=detector.region.frame, inspected=float(detector.inside_HW.mean()))
 
 
 def revision_record(one: stations.Revision, in_force: bool) -> RevisionRecord:

@@ -106,7 +106,7 @@ function view() {
   byId("out").addEventListener("click", () => zoom(0.8));
   byId("fit").addEventListener("click", fit);
 
-  const toggles = { map: "layer", painted: "mask", regions: "boxes" };
+  const toggles = { map: "layer", region: "ignored", painted: "mask", regions: "boxes" };
   for (const [button, target] of Object.entries(toggles)) {
     byId(button)?.addEventListener("click", () => {
       const isOn = byId(button).getAttribute("aria-pressed") !== "true";
@@ -121,7 +121,7 @@ function view() {
     fade();
   }
 
-  const keys = { m: "map", p: "painted", r: "regions", 0: "fit" };
+  const keys = { m: "map", i: "region", p: "painted", r: "regions", 0: "fit" };
   document.addEventListener("keydown", (event) => {
     const isTyping = event.target.closest?.("input, textarea, select");
     if (isTyping || event.ctrlKey || event.metaKey || event.altKey) return;

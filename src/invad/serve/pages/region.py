@@ -1,0 +1,95 @@
+"""The page /region: draw what of the pictures of a station counts, on the last one, and save it as a file.
+
+The script and the part of the page that it draws with are those of `invad roi draw`.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+import invad.report
+from invad.data.region import Region
+from invad.serve.models import Loaded
+from invad.serve.pages.frame import Frame
+from invad.serve.pictures import draw_ignored
+from invad.serve.records import Refused, Result
+from invad.serve.store import results
+from invad.serve.web.auth import Caller
+
+SIDE = 1600
+"""Pixels of the longer side of the picture as it is shown; the region is in pixels of the picture itself."""
+
+LOOKED_AT = 100
+"""Newest parts among which one is looked for whose picture is kept."""
+
+SHARED = Path(invad.report.__file__).parent
+
+
+def router(frame: Frame) -> APIRouter:
+    """It, and what it loads."""
+    api = APIRouter(include_in_schema=False)
+    allowed = Annotated[Caller, Depends(frame.needs("read"))]
+    changing = Annotated[Caller, Depends(frame.needs("admin"))]
+
+    @api.get("/region")
+    def page(request: Request, caller: changing, station: str | None = None) -> Response:
+        chosen = frame.one_station(caller, station)
+        judge, part = frame.service.active(chosen), last_with_picture(frame, chosen)
+        return frame.html(
+            request,
+            caller,
+            "region.html",
+            title="Region of interest",
+            station=chosen,
+            all_stations=False,
+            part=part,
+            uri=f"{frame.prefix}/api/v1/results/{part.id}/image?side={SIDE}" if part else "",
+            name=(part.part_id or part.id) if part else "",
+            width=part.width if part else 0,
+            height=part.height if part else 0,
+            region=_start(judge.detector.region, part) if part else {},
+            model=judge.name,
+            made_from=_trained(judge),
+        )
+
+    @api.get("/region/ignored")
+    def ignored(caller: allowed, station: str) -> Response:
+        """What the version that judges there ignores, to be laid over a picture."""
+        inside = frame.service.active(frame.one_station(caller, station)).detector.inside_HW
+        if inside is None:
+            raise Refused(f"at station {station!r} all of a picture counts", 404)
+        return Response(draw_ignored(inside), media_type="image/png", headers={"Cache-Control": "no-store"})
+
+    @api.get("/static/region.js")
+    def script() -> Response:
+        return FileResponse(SHARED / "region.js", headers={"Cache-Control": "no-cache"})
+
+    @api.get("/static/region.css")
+    def style() -> Response:
+        return FileResponse(SHARED / "region.css", headers={"Cache-Control": "no-cache"})
+
+    return api
+
+
+def last_with_picture(frame: Frame, station: str) -> Result | None:
+    """The newest part there whose picture is kept; None where none of the last ones has one."""
+    with frame.service.database.read() as connection:
+        found, _ = results.page(connection, results.Query(station=station, limit=LOOKED_AT))
+    return next((one.result for one in found if one.result.image_kept), None)
+
+
+def _trained(judge: Loaded) -> str | None:
+    """Content hash of the trained model that a version is or was made from; None where that is unknown."""
+    hash: str | None = getattr(getattr(judge.detector, "info", None), "model_hash", judge.hash)
+    return hash
+
+
+def _start(region: Region | None, part: Result) -> dict[str, Any]:
+    """What the page begins with: the region of the model, where it is of pictures of this size."""
+    if region is not None and region.frame == (part.width, part.height):
+        return asdict(region)
+    return {"frame": [part.width, part.height], "include": [], "ignore": [], "min_cover": 0.5}
