@@ -57,7 +57,9 @@ def test_json_on_standard_output_is_all_there_is_on_it(trained):
         "threads",
         "processes",
         "precision",
+        "sizes",
         "limits",
+        "parts",
         "warnings",
         "content_hash",
     ]

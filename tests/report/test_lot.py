@@ -143,23 +143,20 @@ def test_what_is_wrong_is_said(tmp_path):
 GREEN = "article, .tile, .where-they-lie { background: #0f0 !important; outline: 4px solid #0f0; }</style>"
 
 
-def test_paper_cuts_no_box(tmp_path):
-    playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    chromium, reader = shutil.which("chromium"), shutil.which("pdftoppm")
-    if chromium is None or reader is None:
-        pytest.skip("needs chromium and pdftoppm")
+def test_paper_cuts_no_box(browser, tmp_path):
+    reader = shutil.which("pdftoppm")
+    if reader is None:
+        pytest.skip("needs pdftoppm, of Debian's poppler-utils")
     scores = [1.0] * 20 + [2.5, 3.5] * 8
     parts, seen = lot(scores, lambda i, score: [defect(30, 20)] if score > 2 else (), size_hw=(300, 400))
     html = written(tmp_path, parts, seen)
     boxes = html.count("<article>") + html.count('class="tile"') + html.count('class="where-they-lie"')
     page_of = tmp_path / "green.html"
     page_of.write_text(html.replace("</style>", GREEN, 1), encoding="utf-8")
-    with playwright.sync_playwright() as p:
-        browser = p.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page()
-        page.goto(page_of.as_uri())
-        page.pdf(path=tmp_path / "lot.pdf", format="A4", print_background=True)
-        browser.close()
+    page = browser.new_page()
+    page.goto(page_of.as_uri())
+    page.pdf(path=tmp_path / "lot.pdf", format="A4", print_background=True)
+    page.close()
     subprocess.run([reader, "-r", "40", "-png", tmp_path / "lot.pdf", tmp_path / "page"], check=True)
     found = 0
     for picture in sorted(tmp_path.glob("page*.png")):
