@@ -151,10 +151,10 @@ def test_info_and_calibrate_speak_of_parts(run, trained, data, tmp_path):
     assert Detector.load(model).fusion.calibration.n == 12
 
 
-def test_the_service_says_that_it_takes_no_parts(run, trained, tmp_path):
-    result = run("serve", trained[0], "--data", tmp_path / "data", "--no-auth", "--port", "0")
+def test_a_runtime_that_keeps_nothing_takes_no_parts(run, trained):
+    result = run("serve", trained[0], "--stateless", "--no-auth", "--port", "0")
     assert result.exit_code != 0
-    assert "the service takes one picture for each part" in " ".join(result.stderr.split())
+    assert "a runtime that keeps nothing takes one picture for each part" in " ".join(result.stderr.split())
 
 
 def test_parts_are_evaluated_by_all_their_pictures(run, trained, data, tmp_path):

@@ -8,10 +8,10 @@ print(Client("http://127.0.0.1:8000", key="inv_...").inspect("part.png").decisio
 The package needs `pip install 'invad[serve]'`; each class is imported when it is first used, so a client
 needs no server.
 
-Order of imports: ids, options, records, payload, verdicts, archives, client, store, limits, metrics, models,
-given, pictures, parts, maps, storing, line, shadowing, delivery, webhook, recalibration, hints, monitors,
-watching, judging, following, sweeping, readiness, accounts, service, trends, reviewing, arriving, versions,
-web, plant, pages, app, connections, listening, stateless, running.
+Order of imports: ids, options, groups, records, payload, verdicts, archives, client, store, limits, metrics,
+models, given, pictures, parts, maps, storing, line, shadowing, delivery, webhook, recalibration, hints,
+monitors, watching, judging, following, sweeping, readiness, accounts, service, trends, reviewing,
+arriving, versions, web, plant, pages, app, connections, listening, stateless, running.
 """
 
 from typing import TYPE_CHECKING, Any

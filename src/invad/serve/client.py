@@ -14,6 +14,7 @@ import numpy as np
 from invad.data.png import encode_png
 from invad.errors import ConfigError, DataError
 from invad.serve.archives import packed
+from invad.serve.groups import unpacked
 from invad.serve.ids import Ids
 from invad.serve.options import DEFAULT_STATION
 from invad.serve.records import Inspector, Part, Refused, Result
@@ -60,7 +61,8 @@ class Client(Inspector):
         given = {name: value for name, value in words.items() if value is not None}
         path = f"/api/v1/stations/{part.station}/inspect"
         body = encode_png(part.body) if isinstance(part.body, np.ndarray) else part.body
-        files = {"image": ("image", body)}
+        pictures = unpacked(body) if part.several else [("image", body)]
+        files = [(name, (name, content)) for name, content in pictures]
         return Result.of_plain(self._patiently("POST", path, params=given, files=files))
 
     def result(self, id: str) -> Result:

@@ -43,7 +43,7 @@ def take_given(connection: Connection, given: Loaded | Mapping[str, Loaded]) -> 
         last = {name: stations.given(connection, name) for name in given}
         taken = {name: one for name, one in given.items() if last[name] != one.hash}
     for name, one in taken.items():
-        stations.activate(connection, name, one.hash, one.detector.calibrations, reason=stations.GIVEN)
+        stations.activate(connection, name, one.hash, one.calibrations, reason=stations.GIVEN)
     for one in _distinct(taken.values()):
         here = [old for old in before if old.name in taken and taken[old.name].hash == one.hash]
         if switched := [old.name for old in here if old.active != one.hash]:

@@ -57,7 +57,7 @@ class Judging:
         def add(connection: Connection) -> Station:
             if any(one.name == name for one in stations.stations(connection)):
                 raise Refused(f"station {name} is there already", 409)
-            stations.activate(connection, name, model.hash, model.detector.calibrations, who)
+            stations.activate(connection, name, model.hash, model.calibrations, who)
             note(connection, who, "add station", {"station": name})
             (made,) = (one for one in stations.stations(connection) if one.name == name)
             return made

@@ -9,7 +9,7 @@ import math
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import sha256
 
@@ -17,13 +17,25 @@ import numpy as np
 from sqlalchemy.exc import SQLAlchemyError
 
 from invad.data.png import encode_png
-from invad.errors import InvadError
+from invad.errors import DataError, InvadError
+from invad.records import Prediction
 from invad.runtime.predictor import Pixels
 from invad.serve.limits import InForce
 from invad.serve.metrics import Metrics
-from invad.serve.models import Models
+from invad.serve.models import Models, require_pictures
 from invad.serve.options import Options
-from invad.serve.parts import Budget, Job, Queue, decoded, judged, other_image, since
+from invad.serve.parts import (
+    Budget,
+    Job,
+    Queue,
+    decoded,
+    decoded_members,
+    judged,
+    judged_part,
+    other_image,
+    shown_of,
+    since,
+)
 from invad.serve.records import Awaited, Part, Refused, Result
 from invad.serve.store import results
 from invad.serve.store.database import Database, now_ms, said
@@ -31,6 +43,8 @@ from invad.serve.store.files import Pictures
 from invad.serve.storing import Committer
 
 LOG = logging.getLogger("invad.serve")
+SEVERAL = "several pictures"
+"""The kind of a run of parts of several pictures, which go one by one."""
 
 
 class Line:
@@ -170,7 +184,7 @@ class Line:
         """Answer a part, which then is under way no more."""
         if job.pixels is not None:
             self.pixels.give(job.pixel_bytes)
-            job.pixels = job.prediction = None
+            job.pixels = job.prediction = job.members = job.of_part = None
         job.map_png, job.map_later = b"", None
         with self._idle:
             self._under_way -= 1
@@ -198,22 +212,38 @@ class Line:
             detector = job.model.detector
             job.key = self.in_force.key(part.station, part.category, job.model.hash)
             started = time.monotonic()
-            pixels = decoded(detector, part.body, self.metrics)
+            pixels = self._decoded(job)
             job.decode_ms = since(started)
             self.committer.look_at_image(job, pixels, has_room=self._has_room())  # beside the run
             # The map, float32, will be held as long as they are. Pixels that came as they are judged are held
             # as the body already.
-            job.pixel_bytes = 4 * pixels.shape[0] * pixels.shape[1]
+            held = [pixels] if job.members is None else _there(job.members)
+            job.pixel_bytes = sum(4 * one.shape[0] * one.shape[1] for one in held)
             if not (isinstance(part.body, np.ndarray) and np.may_share_memory(pixels, part.body)):
-                job.pixel_bytes += pixels.nbytes
+                job.pixel_bytes += sum(one.nbytes for one in held)
             self.pixels.take(job.pixel_bytes)
             job.pixels, job.queued = pixels, time.monotonic()
-            self.queue.put((job.model.hash, detector.kind(pixels), job.key), job)
+            kind = SEVERAL if part.several else detector.kind(pixels)
+            self.queue.put((job.model.hash, kind, job.key), job)
         except BaseException as error:
             if not isinstance(error, InvadError):
                 self.metrics.errors.labels("decode").inc()
                 LOG.exception("a part could not be prepared")
             self._finish(job, error)
+
+    def _decoded(self, job: Job) -> Pixels:
+        """The pixels of a part; of several pictures those of the first that can be judged, beside
+        `job.members`. Raises Refused (400)."""
+        detector, body = job.model.detector, job.part.body
+        require_pictures(job.model, several=job.part.several)
+        if not job.part.several or detector.fusion is None or isinstance(body, np.ndarray):
+            return decoded(detector, body, self.metrics)
+        job.members = decoded_members(detector, body)
+        known = {name: one for name, one in job.members.items() if name in detector.fusion.members}
+        if pixels := _there(known):
+            return pixels[0]
+        wrong = judged_part(detector, job.members, self.metrics)
+        raise wrong if isinstance(wrong, Exception) else AssertionError("nothing was there to be judged")
 
     def _stored(self, part: Part) -> Result | None:
         """What came of the request before. Raises Refused (409) where that was of another image."""
@@ -248,9 +278,7 @@ class Line:
             for job in jobs:
                 job.queue_ms = (started - job.queued) * 1000
             self.metrics.batch.observe(len(jobs))
-            pixels = [job.pixels for job in jobs if job.pixels is not None]
-            found = judged(jobs[0].model.detector, pixels, jobs[0].key or None, self.metrics)
-            for job, outcome in zip(jobs, found, strict=True):
+            for job, outcome in zip(jobs, self._judged(jobs), strict=True):
                 job.infer_ms = since(started)
                 job.judged = time.monotonic()
                 if isinstance(outcome, BaseException):
@@ -258,6 +286,29 @@ class Line:
                     continue
                 job.prediction = outcome
                 self.committer.add(job)
+
+    def _judged(self, jobs: Sequence[Job]) -> Iterable[Prediction | Exception]:
+        """Of parts of one kind."""
+        detector = jobs[0].model.detector
+        if not jobs[0].part.several:
+            pixels = [job.pixels for job in jobs if job.pixels is not None]
+            return judged(detector, pixels, jobs[0].key or None, self.metrics)
+        return map(self._judged_part, jobs)
+
+    def _judged_part(self, job: Job) -> Prediction | Exception:
+        assert job.members is not None
+        found = judged_part(job.model.detector, job.members, self.metrics)
+        if isinstance(found, Exception):
+            return found
+        job.of_part, shown = found, job.members[str(found.seen_by)]
+        assert isinstance(shown, np.ndarray)
+        job.pixels = shown
+        return shown_of(found)
+
+
+def _there(members: Mapping[str, Pixels | DataError]) -> list[Pixels]:
+    """The pictures that could be read, in the order of the members."""
+    return [one for _, one in sorted(members.items()) if isinstance(one, np.ndarray)]
 
 
 def _are_same(one: bytes | Pixels, other: bytes | Pixels) -> bool:

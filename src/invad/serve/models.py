@@ -14,8 +14,11 @@ from invad.detector.opening import AUTO, open_detector
 from invad.errors import ArtifactError, ConfigError, DataError, NotCalibratedError
 from invad.runtime.bundle import is_bundle, named_files, read_bundle
 from invad.runtime.predictor import Predictor
+from invad.scoring.calibration import Calibration
+from invad.scoring.rates import POOLED
 from invad.serve.archives import pack, unpack
 from invad.serve.options import Options
+from invad.serve.records import Refused
 from invad.serve.store.backup import UNFINISHED_MODEL
 from invad.serve.store.files import Pictures
 from invad.system.files import is_folder, make_folder, writing
@@ -40,6 +43,12 @@ class Loaded:
     name: str
     detector: Predictor
     batch: int
+
+    @property
+    def calibrations(self) -> Mapping[str, Calibration]:
+        """What its limits are made of, by category; of a model of parts those of whole parts."""
+        fusion = self.detector.fusion
+        return self.detector.calibrations if fusion is None else {POOLED: fusion.calibration}
 
     @property
     def engine(self) -> str:
@@ -236,6 +245,28 @@ def open_alone(folder: Path, name: str, options: Options, opening: Opening) -> L
     return _loaded(name, _opened(folder, options, opening), options)
 
 
+def require_pictures(model: Loaded, *, several: bool) -> None:
+    """Raises Refused (400) for one picture where parts have several, and the other way round."""
+    fusion = model.detector.fusion
+    if fusion is not None and not several:
+        raise Refused(
+            f"{model.name} judges parts by several pictures; send one form with a file in each of the fields "
+            f"{', '.join(fusion.members)}",
+            400,
+        )
+    if fusion is None and several:
+        raise Refused(f"{model.name} judges one picture of each part; send it in the field 'image'", 400)
+
+
+def require_single(model: Loaded, what: str) -> None:
+    """Raises ConfigError for a model of parts, with what takes one picture of each part."""
+    if model.detector.fusion is not None:
+        raise ConfigError(
+            f"{model.name}: judges parts by several pictures, and {what} takes one picture for each part; "
+            "send them to 'invad serve' over HTTP, or give a model that was trained without --parts"
+        )
+
+
 def told_of(model: Loaded) -> dict[str, Any]:
     """What is remembered of a version, as JSON data."""
     info = getattr(model.detector, "info", None)
@@ -243,7 +274,7 @@ def told_of(model: Loaded) -> dict[str, Any]:
     return {
         "engine": model.engine,
         **told,
-        "categories": [name for name in model.detector.calibrations if name],
+        "categories": [name for name in model.calibrations if name],
     }
 
 
@@ -266,11 +297,6 @@ def _opened(folder: Path, options: Options, opening: Opening) -> Predictor:
 def _loaded(name: str, detector: Predictor, options: Options) -> Loaded:
     if not detector.calibrations:
         raise NotCalibratedError(f"{name}: has no limits; run 'invad calibrate MODEL NORMALS' first")
-    if detector.fusion is not None:
-        raise ConfigError(
-            f"{name}: judges parts by several pictures, and the service takes one picture for each part; use "
-            "'invad predict', or serve a model that was trained without --parts"
-        )
     if detector.content_hash is None:
         raise ConfigError("the detector was never saved, so results could not name it; save it first")
     batch = detector.group_size(options.batch or _batch(detector))

@@ -8,7 +8,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 
 from invad.data.images import ImageSource
 from invad.errors import DataError, InvadError
-from invad.records import Prediction
+from invad.records import PartPrediction, Prediction
+from invad.runtime.parts import Decoded, judge_part, require_fusion
 from invad.runtime.predictor import Pixels, Predictor
+from invad.scoring.calibration import for_category
+from invad.serve.groups import unpacked
 from invad.serve.metrics import RunMetrics
 from invad.serve.models import Loaded
-from invad.serve.records import Awaited, Part, Refused, Result
+from invad.serve.records import Awaited, Member, Part, Refused, Result
 from invad.serve.store import results
 
 LOG = logging.getLogger("invad.serve")
@@ -55,6 +58,8 @@ class Job:
     infer_ms: float = 0.0
     judged: float = 0.0
     prediction: Prediction | None = None
+    members: "Decoded | None" = None  # of a part of several pictures, whose `pixels` are those of one
+    of_part: PartPrediction | None = None
     stored: results.Stored | None = None
 
 
@@ -140,6 +145,24 @@ def decoded(detector: Predictor, image: ImageSource, metrics: RunMetrics) -> Pix
         raise Refused(re.sub("^<(bytes|array)>", "the image", str(error)), 400, code="image") from None
 
 
+def decoded_members(detector: Predictor, body: bytes) -> "Decoded":
+    """The pixels of each member, or why there are none, as `Predictor.predict_part` takes them."""
+    found: Decoded = {}
+    for member, content in unpacked(body):
+        if member in found:
+            found[member] = DataError(f"{member} is there twice")
+        else:
+            found[member] = _decoded(detector, member, content)
+    return found
+
+
+def _decoded(detector: Predictor, member: str, content: bytes) -> Pixels | DataError:
+    try:
+        return detector.decode(content)
+    except DataError as error:
+        return DataError(re.sub("^<bytes>", member, str(error)))
+
+
 def judged(
     detector: Predictor, pixels: Sequence[Pixels], category: str | None, metrics: RunMetrics
 ) -> list[Prediction | Exception]:
@@ -152,6 +175,56 @@ def judged(
         metrics.errors.labels("engine").inc()
         LOG.exception("the engine failed")
         return [error]
+
+
+def judged_part(detector: Predictor, members: "Decoded", metrics: RunMetrics) -> PartPrediction | Exception:
+    """What a detector says of a part by its pictures, of which one at least is needed."""
+    try:
+        found = judge_part(members, members, require_fusion(detector.fusion), detector.judge)
+        if found.score is None:
+            raise Refused(f"no picture of the part can be judged: {found.reason}", 400, code="image")
+        wrong = [one for one in map(_finite, found.members.values()) if isinstance(one, Exception)]
+        return wrong[0] if wrong else found
+    except Refused as refused:
+        metrics.rejected.labels("image").inc()
+        return refused
+    except Exception as error:
+        metrics.errors.labels("engine").inc()
+        LOG.exception("the engine failed")
+        return error
+
+
+def shown_of(part: PartPrediction) -> Prediction:
+    """What is said of a part, with the picture and the map of the member that lies highest; of pictures of
+    one frame that were fused cell by cell with the map of the part."""
+    assert part.seen_by is not None
+    assert part.score is not None
+    one = part.members[part.seen_by]
+    fused_map = one.anomaly_map if part.anomaly_map is None else part.anomaly_map
+    return replace(one, score=part.score, anomaly_map=fused_map)
+
+
+def members_of(job: Job) -> tuple[Member, ...]:
+    """Each picture of a part that came, in the order of their archive."""
+    if job.of_part is None or isinstance(job.part.body, np.ndarray):
+        return ()
+    judged, above = job.of_part.members, job.of_part.above
+    return tuple(
+        Member(
+            member=name,
+            score=judged[name].score if name in judged else None,
+            p_value=judged[name].p_value if name in judged else None,
+            above=above.get(name),
+        )
+        for name, _ in unpacked(job.part.body)
+    )
+
+
+def map_limits_of(job: Job) -> tuple[float, float] | None:
+    """(review, bad) limits of the map of one member, where that is what a part shows."""
+    if job.of_part is None or job.of_part.anomaly_map is not None:
+        return None
+    return for_category(job.model.detector.calibrations, job.of_part.seen_by).map_limits()
 
 
 def _finite(prediction: Prediction) -> Prediction | Exception:

@@ -3,17 +3,19 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from invad.data.png import encode_png
 from invad.errors import DataError, InvadError, reason
 from invad.records import Decision
 from invad.scoring.regions import Region
+from invad.serve.groups import packed
 from invad.serve.options import DEFAULT_STATION
 from invad.system.plain import to_plain
 
@@ -33,7 +35,8 @@ Judgement = Literal["good", "bad", "unsure", "open"]
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """A part as it came in. body: the encoded image, or its pixels, H x W or H x W x 3 (RGB) of uint8 or
-    uint16, which nobody writes to any more. station, category: known ones."""
+    uint16, which nobody writes to any more. station, category: known ones. several: the body is an archive of
+    several pictures, see `groups`."""
 
     body: bytes | NDArray[Any]
     station: str
@@ -42,6 +45,7 @@ class Part:
     category: str | None = None
     source: str = "http"
     request_id: str | None = None
+    several: bool = False
 
     @property
     def size(self) -> int:
@@ -101,6 +105,18 @@ class Picture:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Member:
+    """One picture of a part of several. score, p_value: by the limits of its member that came with the model;
+    above: spreads above the mean of its good ones, by which members are compared. None where it was not
+    judged; `Result.reason` then says why."""
+
+    member: str
+    score: float | None
+    p_value: float | None
+    above: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
     """What is known of one part: the answer to an inspection, the row of the history, the payload of sinks.
 
@@ -112,6 +128,10 @@ class Result:
     image_kept, map_kept: whether the files can still be had. audit: a good part that people should look at,
     too, drawn by lot. late: it came after the deadline of its station, so controllers were told NG; the
     decision is that of the model. verdict: what people said last, good, bad or unsure; the decision stays.
+    members: of a part of several pictures, each that came; empty of one picture. image_sha256 is then that of
+    all of them in one file, and width, height, map, peak and regions are of the member `seen_by`, which lies
+    highest; picture is of the first one. reason: what was wrong with the pictures, so that the part is not
+    good.
     """
 
     schema: int
@@ -143,6 +163,15 @@ class Result:
     verdict: Verdict | None
     picture: Picture
     ms: Milliseconds
+    members: tuple[Member, ...] = ()
+    seen_by: str | None = None
+    reason: str | None = None
+
+    @property
+    def shown(self) -> int | None:
+        """The place in `members` of the picture that is shown; None of one picture."""
+        names = [one.member for one in self.members]
+        return names.index(self.seen_by) if self.seen_by in names else None
 
     def plain(self) -> dict[str, Any]:
         """As JSON data."""
@@ -154,7 +183,12 @@ class Result:
 
         Raises KeyError or TypeError when it is no result.
         """
-        known = {field.name: plain[field.name] for field in fields(cls)}
+        is_optional = {field.name for field in fields(cls) if field.default is not MISSING}
+        known = {
+            field.name: plain[field.name]
+            for field in fields(cls)
+            if field.name in plain or field.name not in is_optional
+        }
         of_region = {field.name for field in fields(Region)}
         known["regions"] = tuple(
             Region(**{name: value for name, value in region.items() if name in of_region})
@@ -162,6 +196,10 @@ class Result:
         )
         known["picture"] = Picture(**known["picture"])
         known["ms"] = Milliseconds(**known["ms"])
+        of_member = [field.name for field in fields(Member)]
+        known["members"] = tuple(
+            Member(**{name: one[name] for name in of_member}) for one in known.get("members", ())
+        )
         return cls(**known)
 
 
@@ -200,12 +238,16 @@ class SinkState:
     elsewhere: bool = False
 
 
+Image: TypeAlias = str | Path | bytes | NDArray[Any]
+"""A path, encoded bytes, or pixels."""
+
+
 class Inspector(ABC):
     """Whatever judges a part and keeps the result: a service in this process, or one at an address."""
 
     def inspect(
         self,
-        image: str | Path | bytes | NDArray[Any],
+        image: Image | Mapping[str, Image],
         *,
         station: str = DEFAULT_STATION,
         part_id: str | None = None,
@@ -217,12 +259,14 @@ class Inspector(ABC):
 
         image: path, encoded bytes, or pixels: H x W or H x W x 3 (RGB), uint8 or uint16. They are judged as
         they are and kept as PNG, of which 'invad predict' gives the same score. request_id: the same one
-        gives the stored result again. Raises Refused, with an HTTP status, for what cannot be read, is not
+        gives the stored result again. Of a part of several pictures `image` is a mapping from members to
+        images. Raises Refused, with an HTTP status, for what cannot be read, is not
         known or comes when the line is full; DataError for a file that is not there or a service that does
         not answer.
         """
         part = Part(
-            body=_body(image),
+            body=_together(image) if isinstance(image, Mapping) else _body(image),
+            several=isinstance(image, Mapping),
             station=station,
             part_id=part_id,
             lot=lot,
@@ -237,7 +281,16 @@ class Inspector(ABC):
         """As `inspect`."""
 
 
-def _body(image: str | Path | bytes | NDArray[Any]) -> bytes | NDArray[Any]:
+def _together(pictures: Mapping[str, Image]) -> bytes:
+    for name in pictures:
+        require_word("the name of a picture", name)
+    bodies = {name: _body(image) for name, image in pictures.items()}
+    return packed(
+        (name, encode_png(body) if isinstance(body, np.ndarray) else body) for name, body in bodies.items()
+    )
+
+
+def _body(image: Image) -> bytes | NDArray[Any]:
     """Pixels are copied: a shadow may judge them after the caller has used their memory again."""
     if isinstance(image, np.ndarray):
         return image.copy()

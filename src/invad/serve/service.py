@@ -20,6 +20,7 @@ from invad.serve.accounts import Accounts
 from invad.serve.delivery import Deliveries, Route
 from invad.serve.following import Following
 from invad.serve.given import Given, open_given
+from invad.serve.groups import unpacked
 from invad.serve.judging import Judging
 from invad.serve.limits import InForce
 from invad.serve.line import Line
@@ -186,8 +187,9 @@ class Service(Inspector):
         with self.database.read() as connection:
             return results.page(connection, query)
 
-    def picture(self, stored: results.Stored, kind: str) -> bytes:
-        """The file of a result. kind: image or map. Raises Refused (404, 410) where it is not kept."""
+    def picture(self, stored: results.Stored, kind: str, number: int | None = None) -> bytes:
+        """The file of a result. kind: image or map. number: of a part of several pictures the place in
+        `members`, by default that of the one `seen_by`. Raises Refused (404, 410) where it is not kept."""
         digest = stored.result.image_sha256 if kind == "image" else stored.map_sha256
         kept = stored.result.image_kept if kind == "image" else stored.result.map_kept
         if digest is None or not kept:
@@ -197,6 +199,10 @@ class Service(Inspector):
             self.metrics.errors.labels("file").inc()
             LOG.error("%s of result %s is missing", kind, stored.result.id)
             raise Refused(f"the {kind} of result {stored.result.id} is missing", 404)
+        if kind == "image" and (place := stored.result.shown if number is None else number) is not None:
+            if not 0 <= place < len(stored.result.members):
+                raise Refused(f"result {stored.result.id} has no picture {place}", 404)
+            return unpacked(content)[place][1]
         return content
 
     # ------------------------------------------------------------------ stations

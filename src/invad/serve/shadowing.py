@@ -77,6 +77,11 @@ class Shadow:
             part = job.part
             if job.stored is None or self.models.shadow(part.station) is None:
                 continue
+            if (
+                part.several
+            ):  # a start gave the station a model of parts, and a shadow of one picture was there
+                self.metrics.shadow_dropped.labels(part.station, "failed").inc()
+                continue
             with self._changed:
                 if len(self._waiting) >= self.most or self._bytes + part.size > self.memory:
                     self.metrics.shadow_dropped.labels(part.station, "full").inc()

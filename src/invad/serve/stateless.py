@@ -26,7 +26,7 @@ from invad.runtime.predictor import Pixels
 from invad.scoring.calibration import known_category
 from invad.serve.listening import Address, ended_by_signals, open_port, server_for, url_of
 from invad.serve.metrics import RunMetrics
-from invad.serve.models import Loaded, Opening, open_alone
+from invad.serve.models import Loaded, Opening, open_alone, require_single
 from invad.serve.options import Options, is_loopback
 from invad.serve.parts import Budget, Queue, decoded, judged, since
 from invad.serve.records import Refused
@@ -203,7 +203,9 @@ def opened(
     called = Path(folder).resolve().name or "model" if name is None else name
     if not called or "/" in called:
         raise ConfigError(f"model name {called!r}: give one without a slash, since it is a part of addresses")
-    return open_alone(Path(folder), called, options, opening or Opening())
+    model = open_alone(Path(folder), called, options, opening or Opening())
+    require_single(model, "a runtime that keeps nothing")
+    return model
 
 
 def application(

@@ -23,7 +23,7 @@ from invad.serve.ids import Ids
 from invad.serve.limits import InForce
 from invad.serve.maps import LateMaps
 from invad.serve.metrics import Metrics
-from invad.serve.parts import Job, other_image, since
+from invad.serve.parts import Job, map_limits_of, members_of, other_image, since
 from invad.serve.pictures import encode_map, statistics
 from invad.serve.records import SCHEMA, Milliseconds, Picture, Refused, Result, utc
 from invad.serve.store import results, retention
@@ -159,6 +159,9 @@ class Committer:
         assert job.pixels is not None
         limits = self.in_force.limits(part.station, job.key, job.model.hash)
         p_value, decision = limits.judge(prediction.score)
+        if job.of_part is not None and job.of_part.reason and decision == "good":
+            decision = "review"
+        map_limits = map_limits_of(job) or limits.map
         peak = float(prediction.anomaly_map.max())
         if not math.isfinite(peak):
             raise InvadError(
@@ -177,12 +180,12 @@ class Committer:
         found = (
             regions(
                 prediction.anomaly_map,
-                limits.map[0],
+                map_limits[0],
                 detector.grid_for(size_hw),
                 MOST_REGIONS,
                 detector.least_pixels(size_hw),
             )
-            if peak > limits.map[0]
+            if peak > map_limits[0]
             else ()
         )
         record = Result(
@@ -220,9 +223,12 @@ class Committer:
                 infer=round(job.infer_ms, 3),
                 store=round(since(job.judged), 3),
             ),
+            members=members_of(job),
+            seen_by=None if job.of_part is None else job.of_part.seen_by,
+            reason=None if job.of_part is None else job.of_part.reason or None,
         )
         return results.Stored(
-            result=record, map_sha256=map_sha256 if map_kept else None, map_limits=limits.map
+            result=record, map_sha256=map_sha256 if map_kept else None, map_limits=map_limits
         )
 
     def _look_at_image(self, job: Job, pixels: Pixels, has_room: bool) -> bool:

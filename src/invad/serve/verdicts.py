@@ -89,6 +89,9 @@ def write_set(
         if (first := seen.get(part.image_sha256)) is not None:
             left_out.append(f"{part.id}: the same picture as {first}")
             return False
+        if part.members:
+            left_out.append(f"{part.id}: has several pictures, and the set has one of each part")
+            return False
         if (content := image(part)) is None:
             left_out.append(f"{part.id}: its image is not kept any more")
             return False
@@ -122,7 +125,7 @@ def write_set(
         category = _name(part.category or part.station, "parts", names)
         if category not in categories or trained[category] >= train or part.image_sha256 in seen:
             continue
-        if not part.image_kept:
+        if not part.image_kept or part.members:
             continue
         if put(part, output / category / "train" / GOOD):
             trained[category] += 1

@@ -69,10 +69,12 @@ def put_shadow(service: Service, station: str, name: str, hash: str, who: str) -
     model = _open(service, name, hash, shadowing=True)
     if service.active(station).hash == hash:
         raise Refused(f"version {hash[:12]} judges at station {station} already", 409)
+    if model.detector.fusion is not None or service.active(station).detector.fusion is not None:
+        raise Refused("a version that judges parts by several pictures neither has nor is a shadow", 409)
 
     def change(connection: Connection) -> None:
         _require_usable(connection, name, hash)
-        stations.put_shadow(connection, station, hash, model.detector.calibrations)
+        stations.put_shadow(connection, station, hash, model.calibrations)
         note(connection, who, "shadow", {"station": station, "version": hash})
 
     service.judging.switch(change)
@@ -209,9 +211,16 @@ def retire(service: Service, name: str, hash: str, who: str) -> None:
 def _switch(
     service: Service, station: str, before: Loaded, model: Loaded, who: str, action: str, reason: str | None
 ) -> None:
+    if (before.detector.fusion is None) != (model.detector.fusion is None):
+        raise Refused(
+            f"one of versions {before.hash[:12]} and {model.hash[:12]} judges parts by several pictures, the "
+            "other by one; start the service with the model that is to judge",
+            409,
+        )
+
     def change(connection: Connection) -> None:
         _require_usable(connection, model.name, model.hash)
-        calibrations = model.detector.calibrations
+        calibrations = model.calibrations
         stations.activate(connection, station, model.hash, calibrations, who, reason)
         told = {"station": station, "from": before.hash, "to": model.hash, "reason": reason}
         note(connection, who, action, told)
@@ -226,7 +235,7 @@ def _objections(service: Service, station: str, before: Loaded, model: Loaded) -
     lines = []
     if shadowed < SHADOWED_BEFORE:
         lines.append(f"{shadowed} parts were shadowed, {SHADOWED_BEFORE} are asked")
-    missing = sorted(set(before.detector.calibrations) - set(model.detector.calibrations))
+    missing = sorted(set(before.calibrations) - set(model.calibrations))
     if missing:
         lines.append(f"it has no limits for category {', '.join(missing)}")
     return lines

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from invad.detector.opening import AUTO, open_detector
 from invad.errors import InvadError, reason
+from invad.runtime.predictor import Predictor
 from invad.scoring.calibration import known_category
 from invad.serve.plant import modbus
 from invad.serve.plant.controllers import AnyController, MqttController, OpcUaController
@@ -19,6 +20,8 @@ from invad.serve.plant.outputs import OpcUaOutput, secret
 from invad.serve.plant.sources import FolderSource
 from invad.serve.webhook import NAME
 from invad.system.files import is_folder
+
+BY_HTTP = "a source and a controller bring one of each part: leave them out and send parts over HTTP"
 
 LOOK_SECONDS = 2.0
 """How long the frames of a camera are looked at."""
@@ -39,20 +42,22 @@ def leftovers(lineup: Lineup, waiting: Mapping[str, int]) -> Iterator[str]:
 
 def problems(lineup: Lineup, seen: Callable[[str], None] = lambda line: None) -> Iterator[str]:
     """What is wrong, a line each. seen: is told of each camera what it sends."""
-    opened: dict[str, object] = {}
+    opened: dict[str, Predictor | InvadError] = {}
     tried: set[str] = set()
     for station in lineup.station:
         if station.model not in opened:
             try:
-                opened[station.model] = open_detector(Path(station.model), AUTO, None, 1).calibrations
+                opened[station.model] = open_detector(Path(station.model), AUTO, None, 1)
             except InvadError as error:
                 opened[station.model] = error
         found = opened[station.model]
         if isinstance(found, InvadError):
             yield f"station {station.name}: {found}"
+        elif found.fusion is not None and (station.source is not None or station.controller is not None):
+            yield f"station {station.name}: {station.model} judges parts by several pictures; {BY_HTTP}"
         elif station.category is not None:
             try:
-                known_category(found, station.category)  # type: ignore[arg-type]
+                known_category(found.calibrations, station.category)
             except InvadError as error:
                 yield f"station {station.name}: {error}"
         if isinstance(station.source, FolderSource):

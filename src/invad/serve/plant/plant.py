@@ -8,6 +8,7 @@ from pathlib import Path
 
 from invad.errors import InvadError
 from invad.serve.delivery import Route, Sink
+from invad.serve.models import require_single
 from invad.serve.plant.controls import Controls, lease_of
 from invad.serve.plant.lineup import Lineup, Station, read_lineup
 from invad.serve.plant.making import (
@@ -160,7 +161,11 @@ def _outputs(lineup: Lineup) -> dict[Route, AnyOutput]:
 
 
 def _require_categories(service: Service, lineup: Lineup) -> None:
-    """Raises ConfigError for a category without limits."""
+    """Raises ConfigError for a category without limits, and for a model of parts where a source or a
+    controller brings pictures one by one."""
     for station in lineup.station:
+        if station.source is not None or station.controller is not None:
+            what = "source" if station.source is not None else "controller"
+            require_single(service.active(station.name), f"the {what} of station {station.name}")
         if station.category is not None:
             service.in_force.key(station.name, station.category)

@@ -1,8 +1,9 @@
 """Results: written many in one transaction, read one by one and page by page."""
 
+import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, select, tuple_
@@ -11,7 +12,7 @@ from sqlalchemy.sql.elements import ColumnElement
 from invad.records import Decision
 from invad.scoring.regions import Region, share_of_limit
 from invad.serve.ids import smallest_id
-from invad.serve.records import SCHEMA, Milliseconds, Picture, Result, Verdict, milliseconds, utc
+from invad.serve.records import SCHEMA, Member, Milliseconds, Picture, Result, Verdict, milliseconds, utc
 from invad.serve.store.schema import outbox, region, result
 
 NEAREST = 1000
@@ -230,10 +231,26 @@ def _stored(row: Row[Any], regions: tuple[Region, ...]) -> Stored:
         picture=Picture(grey=row.grey, clipped=row.clipped, sharpness=row.sharpness),
         ms=Milliseconds(**{step: getattr(row, f"ms_{step}") for step in _STEPS}),
         **{name: getattr(row, name) for name in _SAME},
+        **({} if row.members is None else _of_members(json.loads(row.members))),
     )
     return Stored(
         result=record, map_sha256=row.map_sha256, map_limits=(row.map_review_limit, row.map_bad_limit)
     )
+
+
+def _of_members(said: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "members": tuple(Member(**one) for one in said["members"]),
+        "seen_by": said["seen_by"],
+        "reason": said["reason"],
+    }
+
+
+def _members_text(record: Result) -> str | None:
+    if not record.members:
+        return None
+    members = [asdict(one) for one in record.members]
+    return json.dumps({"members": members, "seen_by": record.seen_by, "reason": record.reason})
 
 
 def _columns(stored: Stored) -> dict[str, Any]:
@@ -245,6 +262,7 @@ def _columns(stored: Stored) -> dict[str, Any]:
         "clipped": record.picture.clipped,
         "sharpness": record.picture.sharpness,
         "time": stored.time_ms,
+        "members": _members_text(record),
         "map_sha256": stored.map_sha256,
         "map_review_limit": stored.map_limits[0],
         "map_bad_limit": stored.map_limits[1],

@@ -141,6 +141,7 @@ result = Table(
     Column("grey", Double, nullable=False, server_default=text("0")),
     Column("clipped", Double, nullable=False, server_default=text("0")),
     Column("sharpness", Double, nullable=False, server_default=text("0")),
+    Column("members", Text),  # JSON, of a part of several pictures: what each showed, and what was wrong
     Column("verdict", String(6)),  # the latest of its reviews; the decision stays
     UniqueConstraint("station", "request_id"),
     # Ids rise with storing even where a clock was set back, so pages go by id.

@@ -17,7 +17,7 @@ from invad.serve.service import Service
 from invad.serve.store import results
 from invad.serve.web.answers import FILE_GONE, NO_KEY, NOT_THERE, Responses, StationName, error, time_of
 from invad.serve.web.auth import Caller, Gate
-from invad.serve.web.uploads import FIELD, WORDS, image_of, require_known, said_once
+from invad.serve.web.uploads import FIELD, WORDS, image_of, pictures_of, require_known, said_once
 
 PNG, ANY = "image/png", "application/octet-stream"
 LONGEST_PAGE = 1000
@@ -96,14 +96,17 @@ def router(service: Service, gate: Gate, prefix: str) -> APIRouter:
     ) -> Response:
         """The answer comes when the result is stored. The image is the field `image` of a form, or all.
 
+        A model of parts takes a form with a file for each picture in the field of its member, as `light1`.
         A form may have the words of the address as fields, too; a field or a word that is unknown is refused.
         """
         caller.require(station)
         service.require_station(station)
         require_known(request.query_params, (*WORDS, "map"), "the word of the address")
-        body, words = await image_of(request)
+        several = service.active(station).detector.fusion is not None
+        body, words = await (pictures_of if several else image_of)(request)
         part = Part(
             body=body,
+            several=several,
             station=station,
             part_id=said_once("part_id", part_id, words.get("part_id")),
             lot=said_once("lot", lot, words.get("lot")),
@@ -201,17 +204,24 @@ def history_router(service: Service, gate: Gate) -> APIRouter:
             Literal["original", "png"], Query(description="png: 8 bits, which every browser shows.")
         ] = "original",
         side: Side = None,
+        number: Annotated[
+            int | None,
+            Query(ge=0, description="Of several pictures: the place in `members`, else the one `seen_by`."),
+        ] = None,
     ) -> Response:
         """Byte by byte, or drawn anew as PNG."""
         stored = await run_in_threadpool(_result, caller, id)
-        digest = stored.result.image_sha256
+        place = stored.result.shown if number is None else number
+        digest = stored.result.image_sha256 + ("" if place is None else f"-{place}")
         if form == "png" or side is not None:
             return await _drawn(
-                request, f'"{digest}-png-{side}"', lambda: shown_png(service.picture(stored, "image"), side)
+                request,
+                f'"{digest}-png-{side}"',
+                lambda: shown_png(service.picture(stored, "image", place), side),
             )
         if (unchanged := _unchanged(request, f'"{digest}"')) is not None:
             return unchanged
-        content = await run_in_threadpool(service.picture, stored, "image")
+        content = await run_in_threadpool(service.picture, stored, "image", place)
         return _file(content, ANY, f'"{digest}"', f"{id}.image")
 
     @api.get(

@@ -40,6 +40,9 @@ COLUMNS: dict[str, Kind] = {
     "ms_decode": "number",
     "ms_infer": "number",
     "ms_store": "number",
+    "members": "text",
+    "seen_by": "text",
+    "reason": "text",
 }
 """New ones are added at the end; a file keeps those that it began with."""
 
@@ -57,6 +60,7 @@ def values(one: Result) -> dict[str, Any]:
         **found,
         **asdict(one.picture),
         **{f"ms_{name}": took for name, took in asdict(one.ms).items()},
+        "members": json.dumps([asdict(member) for member in one.members]) if one.members else None,
         "region_count": len(one.regions),
         "regions": [asdict(region) for region in one.regions],
     }

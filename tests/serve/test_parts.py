@@ -1,0 +1,261 @@
+"""A station whose parts have several pictures: one request, one result, all pictures kept."""
+
+import base64
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from invad.errors import ConfigError
+from invad.serve import Client, Options, Refused, Service
+
+INSPECT = "/api/v1/stations/default/inspect"
+
+
+def picture(seed, light, defect=False, size=64):
+    """PNG of a disc under one of two lights; the defect shows under the second."""
+    rng = np.random.default_rng([seed, light])
+    y, x = np.mgrid[:size, :size] / size
+    grey = 60 + 50 * (np.hypot(x - 0.5, y - 0.5) < 0.35) + 30 * (x, y)[light - 1]
+    grey = grey + rng.normal(0, 3, (size, size))
+    if defect and light == 2:
+        grey[30:40, 30:40] = 255
+    file = io.BytesIO()
+    Image.fromarray(grey.clip(0, 255).astype(np.uint8)).save(file, "PNG")
+    return file.getvalue()
+
+
+def part(seed, defect=False):
+    return {f"light{light}": picture(seed, light, defect) for light in (1, 2)}
+
+
+def form(pictures):
+    """Files of a form. pictures: by member, or pairs of a member and a picture."""
+    pairs = pictures.items() if isinstance(pictures, dict) else pictures
+    return [(name, (f"{name}.png", content)) for name, content in pairs]
+
+
+@pytest.fixture(scope="module")
+def fitted(tiny_preset, make_backbone, tmp_path_factory):
+    """fitted(fusion): a detector of parts."""
+    from invad.detector.detector import Detector
+
+    folder = tmp_path_factory.mktemp("parts")
+    for seed in range(24):
+        for name, content in part(seed).items():
+            (folder / f"part{seed:03d}_{name}.png").write_bytes(content)
+    preset = replace(tiny_preset, scales=(1.0,), denoiser=None, fine=None, top_fractions=None)
+
+    def fit(fusion):
+        options = {"preset": preset, "backbone": make_backbone(), "device": "cpu"}
+        return Detector.fit(folder, parts="names", fusion=fusion, **options)
+
+    return fit
+
+
+@pytest.fixture(scope="module")
+def of_parts(fitted, tmp_path_factory):
+    """The folder of a bundle of parts."""
+    pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
+    pytest.importorskip("onnxruntime", reason="exporting needs invad[onnx]")
+    from invad.export import ExportConfig, export
+
+    folder = tmp_path_factory.mktemp("bundle") / "plates"
+    export(fitted("scores"), folder, ExportConfig())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def line(of_parts, tmp_path_factory):
+    with Service(of_parts, tmp_path_factory.mktemp("line"), options=Options(reserve=0)) as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def http(line, served):
+    import httpx
+
+    with (
+        served(line, without_keys=True) as url,
+        httpx.Client(base_url=url, timeout=60, trust_env=False) as client,
+    ):
+        yield client
+
+
+def test_a_process_without_torch_judges_a_part_by_both_pictures(of_parts, start, tmp_path):
+    from invad.runtime import load
+
+    (tmp_path / "torch.py").write_text("raise ImportError('there is no torch here')")
+    import invad
+
+    paths = f"{tmp_path}:{invad.__path__[0]}/.."
+    running = start(tmp_path / "line", "--engine", "onnxruntime", model=of_parts, PYTHONPATH=paths)
+    own = load(of_parts, "onnxruntime", threads=1)
+    with running.http() as client:
+        for pictures, decision in ((part(100), "good"), (part(101, defect=True), "bad")):
+            expected = own.predict_part(pictures)
+            found = client.post(INSPECT, files=form(pictures), data={"part_id": "A"}).json()
+            assert (found["decision"], found["part_id"]) == (decision, "A")
+            assert found["score"] == pytest.approx(expected.score)
+            assert found["p_value"] == pytest.approx(expected.p_value)
+            assert found["seen_by"] == expected.seen_by
+            assert [one["member"] for one in found["members"]] == ["light1", "light2"]
+            for one in found["members"]:
+                assert one["p_value"] == pytest.approx(expected.members[one["member"]].p_value)
+                assert one["above"] == pytest.approx(expected.above[one["member"]])
+            assert client.get(f"/api/v1/results/{found['id']}").json() == found
+    assert running.stop() == 0
+
+
+def test_all_pictures_are_kept_and_the_one_that_lies_highest_is_shown(http):
+    pictures = part(110, defect=True)
+    found = http.post(INSPECT, files=form(pictures), params={"map": "url"}).json()
+    assert (found["seen_by"], found["reason"]) == ("light2", None)
+    address = f"/api/v1/results/{found['id']}"
+    for number, name in enumerate(("light1", "light2")):
+        assert http.get(f"{address}/image", params={"number": number}).content == pictures[name]
+    shown = http.get(f"{address}/image")
+    assert shown.content == pictures["light2"]
+    assert shown.headers["etag"] != http.get(f"{address}/image?number=0").headers["etag"]
+    assert http.get(f"{address}/image?number=2").status_code == 404
+    for drawn in ("image?form=png&side=32", "map?form=layer", "overlay"):
+        assert http.get(f"{address}/{drawn}").headers["content-type"] == "image/png"
+    y, x = found["regions"][0]["centroid_y"], found["regions"][0]["centroid_x"]
+    assert 20 < x < 50
+    assert 20 < y < 50
+    page = http.get(f"/parts/{found['id']}").text
+    assert "Shown is light2" in page
+    assert "image?number=0" in page
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda own: own[:1], "no light2"),
+        (lambda own: [*own, own[0]], "light1 is there twice"),
+        (lambda own: [*own, ("light9", own[0][1])], "light9 is unknown, the model has light1, light2"),
+        (lambda own: [own[0], ("light2", b"no picture")], "light2: "),
+    ],
+    ids=["missing", "doubled", "unknown", "unreadable"],
+)
+def test_a_part_with_something_wrong_is_never_good(http, change, reason):
+    sent = change(list(part(120).items()))
+    answer = http.post(INSPECT, files=form(sent))
+    assert answer.status_code == 200, answer.text
+    found = answer.json()
+    assert found["decision"] == "review"
+    assert reason in found["reason"]
+    kept = [
+        http.get(f"/api/v1/results/{found['id']}/image?number={n}").content
+        for n in range(len(found["members"]))
+    ]
+    assert sorted(kept) == sorted(content for _, content in sent)
+    assert reason in http.get(f"/parts/{found['id']}").text
+
+
+def test_a_part_with_a_defect_stays_bad_without_the_other_picture(http):
+    found = http.post(INSPECT, files=form(list(part(121, defect=True).items())[1:])).json()
+    assert (found["decision"], found["reason"]) == ("bad", "no light1")
+
+
+def test_a_request_that_is_sent_again_gives_the_same_result(http):
+    pictures, name = part(130), {"request_id": "r-130"}
+    first = http.post(INSPECT, files=form(pictures), params=name).json()
+    turned = form(list(pictures.items())[::-1])  # the order of a form says nothing
+    assert http.post(INSPECT, files=turned, params=name).json() == first
+    for other in (part(131), list(pictures.items())[:1]):
+        assert http.post(INSPECT, files=form(other), params=name).status_code == 409
+
+
+def test_what_is_no_part_of_several_pictures_is_refused_in_one_line(http):
+    one = picture(140, 1)
+    answer = http.post(INSPECT, files={"image": one})
+    assert answer.status_code == 400
+    assert "image is unknown, the model has light1, light2" in answer.json()["error"]
+    raw = http.post(INSPECT, content=one, headers={"content-type": "image/png"})
+    assert raw.status_code == 415
+    assert http.post(INSPECT, data={"part_id": "A"}, files=form([])).status_code in (400, 415)
+    odd = http.post(INSPECT, files=form(part(140)), data={"colour": "red"})
+    assert (odd.status_code, "colour" in odd.json()["error"]) == (400, True)
+
+
+def test_the_bytes_of_a_part_are_those_of_all_its_pictures(of_parts, served, tmp_path):
+    import httpx
+
+    own = part(150)
+    most = len(own["light1"]) + 1200  # one fits with its form, two do not
+    options = Options(reserve=0, max_body=most)
+    with (
+        Service(of_parts, tmp_path / "line", options=options) as service,
+        served(service, without_keys=True) as url,
+    ):
+        answer = httpx.post(f"{url}{INSPECT}", files=form(own), timeout=60, trust_env=False)
+        assert answer.status_code == 413
+        assert httpx.post(f"{url}{INSPECT}", files=form(list(own.items())[:1]), timeout=60).status_code == 200
+
+
+def test_in_python_and_by_a_client(line, served):
+    pictures = part(160, defect=True)
+    found = line.inspect(pictures, request_id="r-160")
+    with served(line, without_keys=True) as url, Client(url) as client:
+        assert client.inspect(pictures, request_id="r-160") == found
+    with pytest.raises(Refused, match="judges parts by several pictures; send one form"):
+        line.inspect(pictures["light1"])
+
+
+def test_sources_and_shadows_bring_no_parts_of_several_pictures(line, of_parts, http, tmp_path):
+    from invad.serve.plant.checking import problems
+    from invad.serve.plant.plant import Plant
+
+    (tmp_path / "in").mkdir()
+    text = f"""[[station]]
+name = "default"
+model = "{of_parts}"
+[station.source]
+kind = "folder"
+path = "{tmp_path / "in"}"
+"""
+    (tmp_path / "line.toml").write_text(text)
+    with pytest.raises(ConfigError, match="the source of station default takes one picture"):
+        Plant(line, tmp_path / "line.toml")
+    from invad.serve.plant.lineup import read_lineup
+
+    (said,) = problems(read_lineup(tmp_path / "line.toml"))
+    assert "judges parts by several pictures" in said
+
+
+def test_the_open_inference_protocol_gives_one_picture_and_is_told_so(http):
+    coded = base64.b64encode(picture(165, 1)).decode()
+    image = {"name": "image", "shape": [1], "datatype": "BYTES", "data": [coded]}
+    answer = http.post("/v2/models/plates/infer", json={"inputs": [image]})
+    assert answer.status_code == 400
+    assert "judges parts by several pictures" in answer.json()["error"]
+
+
+def test_versions_of_one_picture_and_of_several_do_not_mix(of_parts, bundle, tmp_path):
+    from invad.serve.versions import activate, put_shadow
+
+    with Service({"one": bundle, "two": of_parts}, tmp_path / "line", options=Options(reserve=0)) as service:
+        single, several = service.active("one"), service.active("two")
+        for station, other in (("one", several), ("two", single)):
+            with pytest.raises(Refused, match="neither has nor is a shadow"):
+                put_shadow(service, station, other.name, other.hash, "test")
+            with pytest.raises(Refused, match="start the service with the model that is to judge"):
+                activate(service, station, other.name, other.hash, "test", "because")
+        with pytest.raises(Refused, match="judges one picture of each part"):
+            service.inspect(part(166), station="one")
+        assert service.inspect(part(166), station="two").decision == "good"
+
+
+def test_pictures_of_one_frame_have_one_map(fitted, tmp_path):
+    detector = fitted("cells")
+    detector.save(tmp_path / "model")
+    pictures = part(170, defect=True)
+    expected = detector.predict_part(pictures)
+    with Service(detector, tmp_path / "line", options=Options(reserve=0)) as service:
+        found = service.inspect(pictures)
+        assert (found.decision, found.score) == ("bad", pytest.approx(expected.score))
+        assert found.peak == pytest.approx(float(expected.anomaly_map.max()))
+        assert service.result(found.id).map_limits == detector.fusion.calibration.map_limits()
