@@ -171,6 +171,7 @@ def test_the_reference_page_needs_nothing_else(service, http):
         "/api/v1/drift",
         "/api/v1/stations/{station}/drift:acknowledge",
         "/api/v1/stations/{station}/trends",
+        "/api/v1/stations/{station}/region",
         "/api/v1/stations/{station}/calibrations/{revision}:activate",
         "/api/v1/stations",
         "/api/v1/stations/{station}/calibrations",
