@@ -9,9 +9,10 @@
 
 bsdata, drawn: image AUROC and false alarms of the preset `fast` with and without tiles, on BSData (ball
 screws, 1130 x 460, pits of a median 0.03 % of the picture; CC BY-SA 4.0, https://github.com/2Obe/BSData) and
-on drawn parts of 2048 x 2048 pixels with defects of 10 to 20 pixels; how far scores move when a drawn picture
-moves by half a tile; and a defect on a seam beside the same one in a core. speed: a picture of 4096 x 3000
-pixels at half scale in OpenVINO: seconds, memory, and the share of the engine's throughput that tiles keep.
+on drawn sheets of 2048 x 2048 pixels with defects of 10 to 20 pixels; how far scores move when a drawn
+picture moves by half a tile; and a defect on a seam beside the same one in a core. speed: a picture of
+4096 x 3000 pixels at half scale in OpenVINO: seconds, memory, and the share of the engine's throughput that
+tiles keep.
 """
 
 import argparse
@@ -39,33 +40,34 @@ if TYPE_CHECKING:
     from invad import Detector, TiledDetector
 
 SIDE, MARGIN = 2048, 160
-"""Pixels of a drawn part, and more of them on each side, into which a window can be moved."""
+"""Pixels of a drawn sheet, and more of them on each side, into which a window can be moved."""
 
-NORMALS, TESTED = 60, 6
-"""Drawn parts to learn from, so that a fifth is held out, and of each kind to test."""
+PITCH, HOLE = 128, 30
+"""Distance and radius of the holes of a drawn sheet, in pixels."""
+
+NORMALS, TESTED = 60, 20
+"""Drawn sheets to learn from, so that a fifth is held out, and of each kind to test."""
 
 PITS, SPOTS = 16, 20
-"""The smallest defect that is asked for, in pixels: of BSData and of drawn parts."""
+"""The smallest defect that is asked for, in pixels: of BSData and of drawn sheets."""
 
 
 def part(rng: np.random.Generator, spot: bool) -> NDArray[np.uint8]:
-    """A brushed plate with bolts in places of their own, perhaps with a spot of 10 to 20 pixels near its
-    middle; larger than SIDE by MARGIN all around."""
+    """A brushed, perforated sheet that begins and is turned at random, perhaps with a spot of 10 to 20
+    pixels; larger than SIDE by MARGIN all around."""
     side = SIDE + 2 * MARGIN
     y, x = np.mgrid[:side, :side].astype(np.float32)
     grey = 120 + 8 * np.cos(2 * np.pi * x / side + rng.uniform(0, 7))
     grey += rng.normal(0, 3, (side, 1)) + rng.normal(0, 4, (side, side))
-    for _ in range(12):
-        row, column, radius = *rng.uniform(100, side - 100, 2), rng.uniform(25, 60)
-        box = np.s_[
-            int(row - radius) : int(row + radius) + 1, int(column - radius) : int(column + radius) + 1
-        ]
-        inside = np.hypot(y[box] - row, x[box] - column) < radius
-        grey[box] += 35 * inside
+    turned = np.deg2rad(rng.uniform(-1, 1))
+    along = x * np.cos(turned) + y * np.sin(turned) + rng.uniform(0, PITCH)
+    across = y * np.cos(turned) - x * np.sin(turned) + rng.uniform(0, PITCH)
+    middle = np.hypot(along % PITCH - PITCH / 2, across % PITCH - PITCH / 2)
+    grey += 35 * np.clip(HOLE - middle, 0, 1)
     if spot:
         size = rng.uniform(10, 20)
-        row, column = rng.uniform(3 * MARGIN, side - 3 * MARGIN, 2)
-        box = np.s_[int(row - 20) : int(row + 21), int(column - 20) : int(column + 21)]
+        row, column = rng.uniform(MARGIN + 40, side - MARGIN - 40, 2)
+        box = np.s_[int(row) - 20 : int(row) + 21, int(column) - 20 : int(column) + 21]
         long, short = np.hypot(y[box] - row, x[box] - column), np.abs(y[box] - row + 0.5 * (x[box] - column))
         grey[box] += rng.choice((-40, 40)) * ((long < size / 2) & (short < size / 3))
     return np.repeat(grey.clip(0, 255).round().astype(np.uint8)[..., None], 3, axis=2)
@@ -132,7 +134,7 @@ def drawn(folder: Path) -> dict[str, Any]:
             path = folder / f"{kind}_{i}.png"
             Image.fromarray(window(picture)[..., 0]).save(path, compress_level=1)
             defect = "spot" if kind == "spot" else "good"
-            samples.setdefault(kind, []).append(Sample(path=path, category="plate", defect=defect))
+            samples.setdefault(kind, []).append(Sample(path=path, category="sheet", defect=defect))
     tiling = Tiling(tile_px=12 * SPOTS)
     test = samples["good"] + samples["spot"]
     tiled = TiledDetector.fit(samples["train"], tiling=tiling, preset="fast", device="cpu")

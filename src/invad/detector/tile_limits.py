@@ -114,10 +114,11 @@ def _usual(held: Sequence[HeldPicture], tops: Sequence[Sequence[float]]) -> dict
 
 
 def _one_usual(scores: Sequence[float]) -> Usual:
-    """Median and 1.4826 MAD; a few tiles show little of the spread, see `fit_score_stats`."""
+    """Median, and standard deviation about it, since normal tiles that lie far out are what a defect is told
+    from; a few show little of the spread, see `fit_score_stats`."""
     values = np.asarray(scores)
     median = float(np.median(values))
-    own = 1.4826 * float(np.median(np.abs(values - median)))
+    own = float(np.sqrt(np.mean(np.square(values - median))))
     square = (len(values) * own**2 + SHRINKAGE * (SPREAD * median) ** 2) / (len(values) + SHRINKAGE)
     return Usual(median=median, spread=max(square**0.5, 1e-6))
 
