@@ -4,7 +4,8 @@
 
 IMAGES: a folder, whose images a camera of the benchmark's own gives, one for each trigger, as encoded files
 in memory. The controller is another process that sets its trigger and reads its registers every millisecond
-until results are ready; from before the trigger is sent until then it is measured. Runs of the engine alone,
+until results are ready, or (opcua_subscribed) is told of changes every millisecond; from before the trigger
+is sent until then it is measured. Runs of the engine alone,
 decoding and judging the same bytes with one thread in the process of the controller, take turns with
 triggered parts, so that other load meets both. steps: medians in milliseconds: of what the record of each
 part says; commit, the rest of what passes inside the service from the trigger to the registers; protocol,
@@ -23,6 +24,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
+from threading import Condition
 from typing import Any
 
 from asyncua import ua
@@ -48,6 +50,7 @@ from invad.serve.records import Part
 READY, RESULTS, ERROR = 1, 2, 32
 WARM_UP = 10
 PAUSE = 0.001
+SUBSCRIBED = "opcua_subscribed"
 """Seconds between two looks of the controller."""
 
 
@@ -91,7 +94,7 @@ def serve(protocol: str, bundle: Path, folder: Path, port: int, images: Path, ou
 
 
 def link_of(protocol: str, service: Service, handshake: Handshake, port: int) -> Link:
-    if protocol == "opcua":
+    if protocol.startswith("opcua"):
         return OpcUaControl(
             OpcUaServer(service, OpcUa(endpoint=f"opc.tcp://127.0.0.1:{port}/invad"), ""), handshake
         )
@@ -100,9 +103,12 @@ def link_of(protocol: str, service: Service, handshake: Handshake, port: int) ->
 
 
 class OpcUaPlc:
-    """A PLC that calls methods and reads a variable every millisecond."""
+    """A PLC that calls methods, and reads a variable every millisecond or, subscribed, is told of changes."""
 
-    def __init__(self, port: int):
+    def __init__(self, port: int, subscribed: bool = False):
+        self.values: dict[Any, Any] = {}
+        self.changed = Condition()
+        self.subscribed = subscribed
         self.client = Client(f"opc.tcp://127.0.0.1:{port}/invad", timeout=30)
         for _ in range(300):
             try:
@@ -118,6 +124,11 @@ class OpcUaPlc:
                         "a.Signals.Ready",
                     )
                 }
+                if subscribed:
+                    told = self.client.create_subscription(PAUSE * 1000, self)
+                    told.subscribe_data_change(
+                        [self.nodes[f"a.Signals.{n}"] for n in ("ResultsReady", "Ready")]
+                    )
                 self._until("Ready")
                 return
             except (OSError, ua.UaError):
@@ -137,7 +148,21 @@ class OpcUaPlc:
     def close(self) -> None:
         self.client.disconnect()
 
+    def datachange_notification(self, node: Any, value: Any, data: Any) -> None:
+        with self.changed:
+            self.values[node.nodeid] = value
+            self.changed.notify_all()
+
     def _until(self, name: str) -> None:
+        if self.subscribed:
+            ready, results = (self.nodes[f"a.Signals.{n}"].nodeid for n in ("Ready", "ResultsReady"))
+            wanted = (True, False) if name == "Ready" else (False, True)
+            with self.changed:
+                seen = self.changed.wait_for(
+                    lambda: (self.values.get(ready), self.values.get(results)) == wanted, 60
+                )
+                assert seen
+            return
         while not self.nodes[f"a.Signals.{name}"].read_value():
             time.sleep(PAUSE)
 
@@ -195,7 +220,7 @@ def measure(protocol: str, bundle: Path, images: Path, parts: int) -> dict[str, 
         assert service.stdin is not None
         assert service.stdout is not None
         assert service.stdout.readline()
-        controller = OpcUaPlc(port) if protocol == "opcua" else ModbusPlc(port)
+        controller = ModbusPlc(port) if protocol == "modbus" else OpcUaPlc(port, protocol == SUBSCRIBED)
         alone, triggered = [], []
         for number in range(WARM_UP + parts):
             body = bodies[number % len(bodies)]
@@ -231,7 +256,7 @@ def main() -> None:
     parser.add_argument("images", type=Path)
     parser.add_argument("bundles", nargs="+", metavar="NAME=BUNDLE")
     parser.add_argument("--parts", type=int, default=300)
-    parser.add_argument("--protocols", nargs="+", default=["modbus", "opcua"])
+    parser.add_argument("--protocols", nargs="+", default=["modbus", "opcua", SUBSCRIBED])
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     found: dict[str, Any] = {"machine": facts()}

@@ -13,7 +13,7 @@ from invad.scoring.calibration import Calibration
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usual:
-    """Median and robust spread of the scores of normal tiles of one place."""
+    """Median of the scores of normal tiles of one place, and their standard deviation about it."""
 
     median: float
     spread: float
