@@ -7,10 +7,11 @@ import pytest
 
 from invad.data.tiling import OVERVIEW, TILE, Tiling
 from invad.errors import ConfigError, DataError
-from invad.runtime.fusing import Tiled, Usual, top_mean
+from invad.runtime.fusing import Tiled, Usual
 from invad.runtime.tiled import BATCH, TiledPredictor
 from invad.scoring.calibration import Calibration
 from invad.scoring.rates import POOLED
+from invad.scoring.spread import top_mean
 
 
 @dataclass

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from invad.errors import DataError, NotCalibratedError
-from invad.scoring.fusion import TOP_FRACTION, decide, fit_fusion, fuse, top_mean
+from invad.scoring.fusion import TOP_FRACTION, decide, fit_fusion, fuse, map_score
 from invad.scoring.rates import Rates
 
 SCALES = {"a": (1.0, 0.5), "b": (10.0, 2.0)}
@@ -46,7 +46,7 @@ def test_where_one_member_sees_it_alone_cells_say_what_scores_say():
     quiet, loud = rng.normal(0, 1, (16, 16)), rng.normal(0, 1, (16, 16)) + 50
     scales = {"a": (0.0, 1.0), "b": (0.0, 1.0)}
     cells = fuse("cells", scales, {}, {"a": quiet, "b": loud})
-    scores = fuse("scores", scales, {"a": top_mean(quiet), "b": top_mean(loud)}, {})
+    scores = fuse("scores", scales, {"a": map_score(quiet), "b": map_score(loud)}, {})
     assert cells.score == pytest.approx(scores.score, abs=1e-12)
 
 
@@ -55,11 +55,11 @@ def test_cells_of_different_shapes_are_refused():
         fuse("cells", SCALES, {}, {"a": np.zeros((2, 2)), "b": np.zeros((2, 3))})
 
 
-def test_the_top_mean_is_that_of_the_largest_cells():
+def test_the_map_score_is_that_of_the_largest_cells():
     values = np.random.default_rng(1).permutation(400).reshape(20, 20)
     count = round(TOP_FRACTION * 400)
-    assert top_mean(values) == np.mean(range(400 - count, 400))
-    assert top_mean(np.array([[3.0, 1.0]])) == 3.0
+    assert map_score(values) == np.mean(range(400 - count, 400))
+    assert map_score(np.array([[3.0, 1.0]])) == 3.0
 
 
 def test_limits_of_parts_keep_the_rate_where_limits_of_pictures_would_not():

@@ -9,17 +9,15 @@ from numpy.typing import NDArray
 
 from invad.data.tiling import OVERVIEW
 from invad.fit.tiles import HeldPicture
-from invad.runtime.fusing import Usual, picture_score, top_mean
+from invad.runtime.fusing import Usual, picture_score
 from invad.scoring.calibration import Calibration, folds, numbered
 from invad.scoring.crossfit import CROSS_FITS
 from invad.scoring.rates import POOLED, Rates
+from invad.scoring.spread import shrunk_variance, top_mean
 from invad.scoring.typicality import PositionStats, ScoreRule, fit_position_stats, typicality_map
 
 MOST_TILES = 4000
 """Tiles from which the statistics of one place are taken; more change them by less than they vary."""
-
-SHRINKAGE, SPREAD = 5, 0.25
-"""Tiles that the usual spread of scores counts for, and that spread as a share of their median."""
 
 Maps = list[NDArray[np.float32]]
 
@@ -115,12 +113,11 @@ def _usual(held: Sequence[HeldPicture], tops: Sequence[Sequence[float]]) -> dict
 
 def _one_usual(scores: Sequence[float]) -> Usual:
     """Median, and standard deviation about it, since normal tiles that lie far out are what a defect is told
-    from; a few show little of the spread, see `fit_score_stats`."""
+    from; a few show little of the spread, see `shrunk_variance`."""
     values = np.asarray(scores)
     median = float(np.median(values))
-    own = float(np.sqrt(np.mean(np.square(values - median))))
-    square = (len(values) * own**2 + SHRINKAGE * (SPREAD * median) ** 2) / (len(values) + SHRINKAGE)
-    return Usual(median=median, spread=max(square**0.5, 1e-6))
+    variance = shrunk_variance(float(np.mean(np.square(values - median))), median, len(values))
+    return Usual(median=median, spread=max(variance**0.5, 1e-6))
 
 
 def _inside(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from invad.data.tiling import OVERVIEW, Blend, Cut, Tiling
 from invad.records import Hw
 from invad.scoring.calibration import Calibration
+from invad.scoring.spread import top_mean
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +54,3 @@ def picture_score(
         blend.add(tile, standardised(map_hw, tile.place))
     whole = blend.map(standardised(maps[-1], OVERVIEW))
     return top_mean(whole if cut.counted is None else whole[cut.counted], top_cells), whole
-
-
-def top_mean(map_hw: NDArray[np.float32], count: int) -> float:
-    """Mean of the `count` largest cells of a map, of all where it has fewer."""
-    cells = map_hw.ravel()
-    return float(np.partition(cells, -count)[-count:].mean()) if count < cells.size else float(cells.mean())

@@ -22,6 +22,7 @@ from invad.errors import DataError, NotCalibratedError
 from invad.records import Decision
 from invad.scoring.calibration import Calibration, folds, numbered
 from invad.scoring.rates import Rates
+from invad.scoring.spread import shrunk_variance, top_mean
 
 Kind = Literal["scores", "cells"]
 KINDS: tuple[Kind, ...] = ("scores", "cells")
@@ -30,9 +31,6 @@ TOP_FRACTION = 0.02
 """Share of the cells of a fused map whose mean is the score of the part."""
 
 CROSS_FITS = 5
-
-SHRINKAGE, USUAL = 5, 0.25
-"""Parts that the usual spread counts for, and that spread as a share of the mean, as of scores elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,14 +109,12 @@ def fuse(
         raise DataError("the pictures of the part have different shapes, so their cells cannot be compared")
     z = {m: (np.asarray(cells[m], np.float64) - scales[m][0]) / scales[m][1] for m in cells}
     map_hw = np.max(list(z.values()), axis=0)
-    return Fused(top_mean(map_hw), {m: top_mean(own) for m, own in z.items()}, map_hw)
+    return Fused(map_score(map_hw), {m: map_score(own) for m, own in z.items()}, map_hw)
 
 
-def top_mean(map_hw: NDArray[Any]) -> float:
+def map_score(map_hw: NDArray[Any]) -> float:
     """Mean of the largest TOP_FRACTION of the cells, at least one, float64."""
-    flat = np.asarray(map_hw, np.float64).ravel()
-    count = max(1, round(TOP_FRACTION * flat.size))
-    return float(np.sort(np.partition(flat, flat.size - count)[flat.size - count :]).mean())
+    return top_mean(map_hw, max(1, round(TOP_FRACTION * np.size(map_hw))))
 
 
 def decide(fusion: Fusion, score: float | None, reason: str) -> tuple[float | None, Decision]:
@@ -147,7 +143,7 @@ def fit_fusion(
     """
     base_NM = np.asarray(scores_NM, np.float64)
     if kind == "cells":
-        base_NM = np.array([[top_mean(cells_hw) for cells_hw in part] for part in cells_NMhw])
+        base_NM = np.array([[map_score(cells_hw) for cells_hw in part] for part in cells_NMhw])
     fused: dict[int, Fused] = {}
     for rest, fold in folds(["part"] * len(base_NM), CROSS_FITS, 0, groups):
         scales = dict(zip(members, _scales(base_NM[rest]), strict=True))
@@ -180,6 +176,5 @@ def fit_fusion(
 def _scales(base_NM: NDArray[np.float64]) -> list[tuple[float, float]]:
     """Mean and spread of each member; of few parts, which show little of it, drawn to the usual spread."""
     n, mean_M = len(base_NM), base_NM.mean(axis=0)
-    usual_M = np.square(USUAL * mean_M)
-    spread_M = np.sqrt((n * base_NM.var(axis=0) + SHRINKAGE * usual_M) / (n + SHRINKAGE))
+    spread_M = np.sqrt(shrunk_variance(base_NM.var(axis=0), mean_M, n))
     return list(zip(mean_M.tolist(), np.maximum(spread_M, 1e-6).tolist(), strict=True))

@@ -14,16 +14,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from invad.scoring.spread import shrunk_variance
+
 SHRINKAGE = 100
 """Images that the statistics over all cells count for against those of one cell."""
 
 
 FLOOR_CELLS = 0.2
 """Share of the cells of an image, its most typical ones, whose mean is its floor."""
-
-
-SCORE_SHRINKAGE, SCORE_SPREAD = 5, 0.25
-"""Images that the usual spread of scores counts for, and that spread as a share of their mean."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,16 +145,10 @@ def predictor_scores(maps_BLhw: Tensor, stats: PositionStats, rule: ScoreRule) -
 
 
 def fit_score_stats(scores_NP: Tensor) -> ScoreStats:
-    """Mean and standard deviation over N >= 1 images, per predictor.
-
-    A few images show little of the spread, so its square is averaged with that of the usual one, SCORE_SPREAD
-    times the mean, which counts for SCORE_SHRINKAGE images.
-    """
+    """Mean and standard deviation over N >= 1 images, per predictor; of few images see `shrunk_variance`."""
     scores = scores_NP.double()
     mean_P = scores.mean(dim=0)
-    usual_P = (SCORE_SPREAD * mean_P).square()
-    own_P = scores.var(dim=0, correction=0)
-    variance_P = (len(scores) * own_P + SCORE_SHRINKAGE * usual_P) / (len(scores) + SCORE_SHRINKAGE)
+    variance_P = shrunk_variance(scores.var(dim=0, correction=0), mean_P, len(scores))
     return ScoreStats(mean_P, variance_P.sqrt().clamp_min(1e-6))
 
 
