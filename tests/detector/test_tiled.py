@@ -10,7 +10,7 @@ from invad import Detector, Sample, TiledDetector, Tiling, evaluate
 from invad.data.region import Region
 from invad.data.tiling import OVERVIEW, TILE
 from invad.detector.opening import open_model
-from invad.detector.tile_limits import fit_tile_limits
+from invad.detector.tile_limits import _one_usual, fit_tile_limits
 from invad.errors import ArtifactError, ConfigError, DataError
 from invad.fit.run import Run
 from invad.fit.tiles import choose_tiling, fit_tiles
@@ -236,3 +236,9 @@ def test_the_tile_is_chosen_by_the_smallest_defect(tile_preset, make_backbone):
     for wrong in ({}, {"tile": 64, "smallest_defect": 3}, {"smallest_defect": 0}):
         with pytest.raises(ConfigError):
             chosen(**wrong)
+
+
+def test_normal_tiles_that_lie_far_out_widen_the_spread_of_their_place():
+    usual = _one_usual([4.0] * 95 + [24.0] * 5)
+    assert usual.median == 4.0
+    assert usual.spread == pytest.approx(((100 * 20.0 + 5 * 1.0) / 105) ** 0.5)
