@@ -5,26 +5,23 @@ by its path and content: whatever is cut off, and whenever, a later look finds t
 content under the same path gives the result that there is.
 """
 
-import fnmatch
 import logging
 import os
-import shutil
-import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
 
 from sqlalchemy.exc import SQLAlchemyError
 
-from invad.data.listing import is_image, stem
+from invad.data.listing import stem
 from invad.errors import DataError, InvadError, in_one_line, reason
+from invad.serve.plant.found import File, files_in, mark_of, move
 from invad.serve.plant.lineup import Station
 from invad.serve.plant.sources import FolderSource, Source
 from invad.serve.records import LONGEST_WORD, Part, Refused, Result, SourceState
@@ -42,15 +39,6 @@ REMEMBERED = 64
 
 LONGEST_WAIT = 5.0
 """Seconds between two tries to hand a part to a line that is full."""
-
-
-@dataclass(frozen=True, slots=True)
-class _File:
-    """key: its path below the folder, as text. mark: bytes and time in nanoseconds, when it was seen."""
-
-    path: Path
-    key: str
-    mark: taken.Mark
 
 
 class FolderWatch(Source):
@@ -164,7 +152,10 @@ class FolderWatch(Source):
 
     def _look(self) -> None:
         """Find what is there, and hand over what stayed as it is for long enough."""
-        found = self._files()
+        found, others = files_in(self.folder, self.source.pattern, recursive=self.source.recursive)
+        self._other = len(others)
+        for name in others:
+            self._name_other(name)
         self._forget_gone(found)
         now, ready = time.monotonic(), []
         new = [one for one in found.values() if self._done.get(one.key) != one.mark]
@@ -179,40 +170,6 @@ class FolderWatch(Source):
         self._hand_over(sorted(ready, key=lambda one: (one.mark[1], one.key)))
         self._save()
 
-    def _files(self) -> dict[str, _File]:
-        """The images, by key. Raises OSError when the folder cannot be read."""
-        found: dict[str, _File] = {}
-        other = 0
-        for path, name in self._entries():
-            try:
-                status = path.stat()
-            except OSError:  # gone since, or a link that leads nowhere
-                continue
-            if not stat.S_ISREG(status.st_mode):
-                continue
-            if not (fnmatch.fnmatchcase(path.name, self.source.pattern) and is_image(path)):
-                other += 1
-                self._name_other(name)
-                continue
-            found[name] = _File(path, name, (status.st_size, status.st_mtime_ns))
-        self._other = other
-        return found
-
-    def _entries(self) -> Iterator[tuple[Path, str]]:
-        """Paths with their names below the folder; hidden ones are left out."""
-
-        def fail(error: OSError) -> None:
-            raise error
-
-        for at, folders, names in os.walk(self.folder, onerror=fail):
-            folders[:] = [] if not self.source.recursive else [f for f in folders if not f.startswith(".")]
-            for name in names:
-                if not name.startswith("."):
-                    path = Path(at, name)
-                    # A name that is no text must still be one in the database.
-                    plain = os.fsencode(path.relative_to(self.folder).as_posix())
-                    yield path, plain.decode("utf-8", "backslashreplace")
-
     def _name_other(self, name: str) -> None:
         if name not in self._named and len(self._named) < 1000:
             self._named.add(name)
@@ -220,7 +177,7 @@ class FolderWatch(Source):
                 "station %s leaves %s alone: no image of %s", self.station.name, name, self.source.pattern
             )
 
-    def _forget_gone(self, found: dict[str, _File]) -> None:
+    def _forget_gone(self, found: dict[str, File]) -> None:
         """Not of a folder without any image, which may be a share that is not mounted."""
         for key in [key for key in self._first if key not in found]:
             del self._first[key]
@@ -237,9 +194,9 @@ class FolderWatch(Source):
 
     # ------------------------------------------------------------------ handing over
 
-    def _hand_over(self, files: Iterable[_File]) -> None:
+    def _hand_over(self, files: Iterable[File]) -> None:
         """Have as many under way as half of the line takes, and answer to each in turn."""
-        under_way: deque[tuple[_File, Future[Result]]] = deque()
+        under_way: deque[tuple[File, Future[Result]]] = deque()
         most = max(1, self.service.options.queue // 2)
         for one in files:
             if self._stop.is_set():
@@ -252,7 +209,7 @@ class FolderWatch(Source):
         while under_way:
             self._finish(*under_way.popleft())
 
-    def _submit(self, one: _File) -> "Future[Result] | None":
+    def _submit(self, one: File) -> "Future[Result] | None":
         """None for a file that is not to be judged now."""
         try:
             with one.path.open("rb") as file:
@@ -284,7 +241,7 @@ class FolderWatch(Source):
                 self._stop.wait(min(error.retry_after or 1, LONGEST_WAIT))
         return None
 
-    def _finish(self, one: _File, future: "Future[Result]") -> None:
+    def _finish(self, one: File, future: "Future[Result]") -> None:
         """Put a file away when its answer is there; one that the line could not keep comes again."""
         try:
             result = future.result()
@@ -298,7 +255,7 @@ class FolderWatch(Source):
         self._count("taken")
         self._put_away(one, self.source.done, result.id)
 
-    def _cannot(self, one: _File, why: str, *, patience: bool = True) -> None:
+    def _cannot(self, one: File, why: str, *, patience: bool = True) -> None:
         """A file that cannot be judged: later it may, if it is young; else it is named and put away."""
         _, since = self._first.get(one.key, (one.mark, 0.0))
         if patience and time.monotonic() - since < PATIENCE + self.source.settle:
@@ -312,13 +269,13 @@ class FolderWatch(Source):
         self._count_waiting(max(0, self._waiting - 1))
         self.service.metrics.source_files.labels(self.station.name, outcome).inc()
 
-    def _put_away(self, one: _File, folder: str | None, name: str) -> None:
+    def _put_away(self, one: File, folder: str | None, name: str) -> None:
         """Move it, or remember that it is done with as it is. name: tells it from another of its name."""
         self._first.pop(one.key, None)
         if folder is not None:
             try:
-                if _mark(one.path) == one.mark:  # else it is another image by now
-                    _move(one.path, Path(folder) / one.path.relative_to(self.folder), name)
+                if mark_of(one.path) == one.mark:  # else it is another image by now
+                    move(one.path, Path(folder) / one.path.relative_to(self.folder), name)
                 return
             except OSError as error:
                 if not one.path.exists():
@@ -331,19 +288,6 @@ class FolderWatch(Source):
             self._save()
 
 
-def _mark(path: Path) -> taken.Mark:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
-
-
 def _word(stem: str) -> str | None:
     """The name of a file as a part_id, if it can be one."""
     return stem if 0 < len(stem) <= LONGEST_WORD and stem.isprintable() else None
-
-
-def _move(path: Path, target: Path, name: str) -> None:
-    """Never over another file. Raises OSError."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        target = target.with_name(f"{target.stem}-{name}{target.suffix}")
-    shutil.move(path, target)
