@@ -86,6 +86,33 @@ def test_a_row_for_each_part_with_its_pictures(run, trained, data, tmp_path):
     assert overlays[:3] == [f"part{n}_light{i}_overlay.png" for n, i in ((100, 1), (100, 2), (101, 2))]
 
 
+def test_the_report_of_a_lot_shows_which_picture_decided(run, trained, data, tmp_path):
+    model, _ = trained
+    lot = shutil.copytree(data / "spot", tmp_path / "in")
+    write(lot, [200])
+    (lot / "part101_light1.png").unlink()
+    for light in (1, 2):
+        (lot / f"part102_light{light}.png").write_bytes(b"no picture")
+    files = ["--report", tmp_path / "lot.html", "--json", tmp_path / "p.json"]
+    result = run("predict", model, lot, *files)
+    assert result.exit_code == 0, result.stderr
+    rows = {row["part"]: row for row in json.loads((tmp_path / "p.json").read_text())["parts"]}
+    places = {member: one["defects"] for member, one in rows["part100"]["members"].items()}
+    alone = Detector.load(model).predict(lot / "part100_light2.png", category="light2")
+    review, _ = Detector.load(model).calibrations["light2"].map_limits()
+    assert places["light2"][0]["peak"] == pytest.approx(float(alone.anomaly_map.max()))
+    assert places["light2"][0]["share_of_limit"] == pytest.approx(places["light2"][0]["peak"] / review)
+    html = " ".join((tmp_path / "lot.html").read_text(encoding="utf-8").replace("\u00a0", " ").split())
+    assert "<strong>3</strong><span>parts judged" in html
+    assert f"{Detector.load(model).fusion.calibration.n} good parts set the limits" in html
+    assert html.count('class="member decided"') == 3
+    assert "part102_light1.png" in html  # could not be judged, and is named
+    assert "part101: no light1." in html
+    of_flagged = [row["members"].values() for row in rows.values() if row["decision"] != "good"]
+    flagged = sum(len(one["defects"]) for members in of_flagged for one in members)
+    assert f"<strong>{flagged}</strong><span>places that stand out" in html
+
+
 def test_a_part_that_lacks_a_picture_fails_where_review_does(run, trained, data, tmp_path):
     model, _ = trained
     alone = tmp_path / "alone"
@@ -112,7 +139,7 @@ def test_an_archive_is_scored_by_pictures_alone(run, trained, data, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("options", [["--batch", "2"], ["--defects", "d.csv"], ["--report", "r.html"]])
+@pytest.mark.parametrize("options", [["--batch", "2"], ["--defects", "d.csv"]])
 def test_what_parts_are_not_judged_with_is_one_line(run, trained, data, options, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     model, _ = trained

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,15 @@ from PIL import Image
 from scipy.ndimage import find_objects, label
 
 from invad.errors import DataError
-from invad.report.lot import LeastTypical, LotDrift, LotPart, Setting, write_lot_report
+from invad.report.lot import (
+    LeastTypical,
+    LotDrift,
+    LotPart,
+    LotPicture,
+    Setting,
+    View,
+    write_lot_report,
+)
 from invad.report.order import Mark, order_chart
 from invad.report.places import Spot, zones
 from invad.report.spread import Judged, defect_lines, where
@@ -35,21 +44,23 @@ def decided(score):
 
 def lot(scores, defects=lambda i, score: (), seen=None, size_hw=(40, 60)):
     """Parts with these scores, and what was seen of them."""
-    seen = seen or LeastTypical(SETTING.map_limits)
+    seen = seen or LeastTypical()
     parts = []
     for i, score in enumerate(scores):
-        pixels = np.full((*size_hw, 3), 60 + i % 100, np.uint8)
-        seen.see(i, score, decided(score) == "good", pixels, np.full(size_hw, score * 2, np.float32))
-        part = LotPart(
-            name=f"lot/part_{i:05d}.png",
-            decision=decided(score),
-            size_hw=size_hw,
-            defects=defects(i, score),
-            score=score,
-            p_value=0.5,
+        name, decision = f"lot/part_{i:05d}.png", decided(score)
+        seen.see(i, score, decision == "good", [view(i, score, size_hw)])
+        picture = LotPicture(
+            name=name, decision=decision, size_hw=size_hw, defects=defects(i, score), p_value=0.5
         )
-        parts.append(part)
+        parts.append(LotPart(name=name, decision=decision, score=score, p_value=0.5, pictures=[picture]))
     return parts, seen
+
+
+def view(i, score, size_hw=(40, 60), member=""):
+    """A grey picture whose heat map is as high as its score."""
+    pixels = np.full((*size_hw, 3), 60 + i % 100, np.uint8)
+    heat = np.full(size_hw, score * 2, np.float32)
+    return View(pixels=pixels, map_HW=heat, map_limits=SETTING.map_limits, member=member, above=score)
 
 
 def written(folder, parts, seen, **changed):
@@ -94,7 +105,7 @@ def test_the_order_chart_draws_every_part_until_there_are_too_many():
 
 def test_the_pictures_kept_are_those_of_the_highest_scores():
     scores = np.random.default_rng(0).permutation(200).tolist()
-    _, seen = lot(scores, seen=LeastTypical(SETTING.map_limits, most=5))
+    _, seen = lot(scores, seen=LeastTypical(most=5))
     assert [scores[number] for number, _ in seen.pictures()] == [199, 198, 197, 196, 195]
     assert len(seen.kept) == 5
 
@@ -138,6 +149,53 @@ def test_what_is_wrong_is_said(tmp_path):
     assert "&lt;b&gt;0: cut off" in html
     assert "2 more parts could not be judged" in html
     assert "<b>0:" not in html
+
+
+def of_several(scores, members, seen):
+    """Parts of so many pictures, of which the last lies highest and shows a defect."""
+    parts = []
+    for i, score in enumerate(scores):
+        above = {member: score - (len(members) - 1 - n) for n, member in enumerate(members)}
+        views = [view(i, own, member=member) for member, own in above.items()]
+        seen.see(i, score, decided(score) == "good", views)
+        pictures = [
+            LotPicture(
+                **{"name": f"p{i}", "kind": member, "decision": decided(score), "size_hw": (40, 60)},
+                **{"defects": [defect()] if own > 2 else [], "p_value": 0.5, "above": own},
+            )
+            for member, own in above.items()
+        ]
+        parts.append(
+            LotPart(
+                **{"name": f"p{i}", "decision": decided(score), "score": score, "p_value": 0.5},
+                **{"pictures": pictures, "seen_by": members[-1], "reason": "no light9" if i == 1 else ""},
+            )
+        )
+    return parts
+
+
+def test_a_part_of_several_pictures_is_one_row_with_the_one_that_decided(tmp_path):
+    members = tuple(f"light{n}" for n in range(1, 9))
+    seen = LeastTypical()
+    parts = of_several([1.0, 2.5, 5.0], members, seen)
+    setting = replace(SETTING, map_limits=None, unit="good parts", members=members)
+    html = " ".join(written(tmp_path, parts, seen, setting=setting).replace("\u00a0", " ").split())
+    assert "<strong>3</strong><span>parts judged" in html
+    assert "199 good parts set the limits" in html
+    assert (html.count("<article>"), html.count('class="member decided"')) == (3, 3)
+    # Of eight pictures the six that lie highest are shown, each with its heat map.
+    assert html.count('class="member') == 3 * 6 + 3  # and the box around them
+    assert html.count("2 more pictures, which lie lower") == 3
+    assert "<b>light3</b>" in html
+    assert "<b>light2</b>" not in html
+    # light8 alone shows a place on the part with 2.5, light6 to light8 on that with 5.
+    for member, count in (("light6", 1), ("light7", 1), ("light8", 2)):
+        assert f"Flagged parts, {member} <span" in html
+        assert f"Flagged parts, {member}: {count} place" in html
+    assert "Flagged parts, light5" not in html
+    assert "<strong>4</strong><span>places that stand out" in html
+    assert '<span class="quiet">3</span> p2 <span class="quiet">light8</span>' in html
+    assert "1 part could not be judged by all pictures, and so cannot be good: p1: no light9." in html
 
 
 GREEN = "article, .tile, .where-they-lie { background: #0f0 !important; outline: 4px solid #0f0; }</style>"

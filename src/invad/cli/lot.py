@@ -12,8 +12,8 @@ from invad.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from invad.detector.opening import AnyDetector
     from invad.evaluation.drift import DriftReport
-    from invad.records import Prediction
-    from invad.report.lot import LotDrift, LotPart
+    from invad.records import Hw, PartPrediction, Prediction
+    from invad.report.lot import LotDrift, LotPart, View
     from invad.runtime.predictor import Pixels
     from invad.scoring.calibration import Calibration
     from invad.scoring.scale import Scale
@@ -39,36 +39,96 @@ class LotReport(RowFile):
         self.watch = watch  # imported now: what the small runtime lacks must not be missed at the end
         self.path, self.target, self.rows = path, str(path), 0
         self.head, self.title = head, title
+        self.detector = detector
+        self.fusion = detector.fusion if category is None else None
         self.calibration = for_category(detector.calibrations, category)
-        self.seen = LeastTypical(self.calibration.map_limits())
+        self.unit = self.calibration.unit
+        if self.fusion is not None:
+            self.calibration, self.unit = self.fusion.calibration, self.fusion.unit
+        self.seen = LeastTypical()
+        self.sizes_hw: dict[str, Hw] = {}
         self.parts: list[LotPart] = []
         self.lost: list[tuple[str, str]] = []
 
     def see(self, pixels: "Pixels", prediction: "Prediction") -> None:
         """Keep a picture of the part whose row comes next, if it is among the least typical."""
-        self.size_hw = pixels.shape[0], pixels.shape[1]
-        good = prediction.decision == "good"
-        self.seen.see(len(self.parts), prediction.score, good, pixels, prediction.anomaly_map)
+        from invad.report.lot import View
+
+        limits = self.calibration.map_limits()
+        view = View(pixels=pixels, map_HW=prediction.anomaly_map, map_limits=limits)
+        self._see(prediction.score, prediction.decision, [view])
+
+    def see_part(self, pixels: "Mapping[str, Pixels | DataError]", found: "PartPrediction") -> None:
+        """The same of a part that was judged by its pictures, by member."""
+        from invad.report.lot import View
+        from invad.scoring.calibration import for_category
+
+        if found.score is None or found.seen_by is None:
+            return
+        views = [
+            View(
+                pixels=own,
+                map_HW=one.anomaly_map,
+                map_limits=for_category(self.detector.calibrations, member).map_limits(),
+                member=member,
+                above=found.above[member],
+            )
+            for member, one in found.members.items()
+            if not isinstance(own := pixels[member], DataError)
+        ]
+        shown = pixels[found.seen_by]
+        if found.anomaly_map is not None and not isinstance(shown, DataError):
+            limits = self.calibration.map_limits()
+            views.append(
+                View(
+                    pixels=shown,
+                    map_HW=found.anomaly_map,
+                    map_limits=limits,
+                    member="all together",
+                    together=True,
+                )
+            )
+        self._see(found.score, found.decision, views)
+
+    def _see(self, score: float, decision: str, views: "Sequence[View]") -> None:
+        self.sizes_hw = {view.member: (view.pixels.shape[0], view.pixels.shape[1]) for view in views}
+        self.seen.see(len(self.parts), score, decision == "good", views)
 
     def add(self, row: Row) -> None:
-        from invad.report.lot import LotPart
-
         self.rows += 1
-        name = row["path"]
+        name = row["part"] if "part" in row else row["path"]
         if row.get("frame") is not None:
             name = f"{name}, frame {row['frame']} at {row['time']:.3f} s"
         if "error" in row:
             self.lost.append((name, row["error"]))
-            return
-        self.parts.append(
-            LotPart(
-                name=name,
-                decision=row["decision"],
-                size_hw=self.size_hw,
-                defects=row["defects"],
-                score=row["score"],
-                p_value=row["p_value"],
-            )
+        elif row["score"] is None:
+            self.lost.append((name, row["reason"]))
+        else:
+            self.parts.append(self._part(name, row))
+
+    def _part(self, name: str, row: Row) -> "LotPart":
+        from invad.report.lot import LotPart, LotPicture
+
+        members: Mapping[str, Row] = row.get("members", {"": row})
+        return LotPart(
+            name=name,
+            decision=row["decision"],
+            score=row["score"],
+            p_value=row["p_value"],
+            seen_by=row.get("seen_by", ""),
+            reason=row.get("reason", ""),
+            pictures=[
+                LotPicture(
+                    name=name,
+                    kind=member,
+                    decision=row["decision"],
+                    size_hw=self.sizes_hw[member],
+                    defects=one["defects"],
+                    p_value=one["p_value"],
+                    above=one.get("above", 0.0),
+                )
+                for member, one in members.items()
+            ],
         )
 
     def close(self, whole: bool) -> None:
@@ -85,12 +145,13 @@ class LotReport(RowFile):
             seen=self.seen,
             setting=Setting(
                 score_limits=self.calibration.score_limits(),
-                map_limits=self.calibration.map_limits(),
+                map_limits=None if self.fusion is not None else self.calibration.map_limits(),
                 rates=(rates.review, rates.bad),
                 normals=self.calibration.n,
-                unit=self.calibration.unit,
+                unit=self.unit,
+                members=() if self.fusion is None else self.fusion.members,
             ),
-            drift=drift_of(self.parts, self.calibration, self.watch),
+            drift=drift_of(self.parts, self.calibration, self.unit, self.watch),
             facts={name.replace("_", " "): str(value) for name, value in self.head.items()},
             notes=[] if whole else ["The run ended early: this page holds what was judged until then."],
         )
@@ -110,6 +171,17 @@ class Measured:
         if self.table is None:
             return {"defects": [asdict(one) for one in found]}
         return self.table.row(found, lambda: pixels)
+
+    def of_part(
+        self, detector: "AnyDetector", pixels: "Mapping[str, Pixels | DataError]", found: "PartPrediction"
+    ) -> dict[str, dict[str, Any]]:
+        """What the row of a part says of the defects in each of its pictures, by member. Raises DataError."""
+        if self.report is not None:
+            self.report.see_part(pixels, found)
+        return {
+            member: {"defects": [asdict(defect) for defect in detector.defects(one, self.scale)]}
+            for member, one in found.members.items()
+        }
 
     def files(self) -> list[RowFile]:
         """Where the rows go, too. Raises DataError."""
@@ -168,20 +240,23 @@ class Wanted:
 
 
 def drift_of(
-    parts: "list[LotPart]", calibration: "Calibration", watch: "Callable[..., DriftReport]"
+    parts: "list[LotPart]", calibration: "Calibration", unit: str, watch: "Callable[..., DriftReport]"
 ) -> "LotDrift":
-    """Whether the scores of a lot are still like those that its limits were made from, in words."""
+    """Whether the scores of a lot are still like those that its limits were made from, in words.
+
+    unit: what the limits were made from.
+    """
     from invad.report.lot import LotDrift
     from invad.scoring.drift import DriftSettings
 
     try:
         found = watch([(part.name, part.score) for part in parts], calibration, DriftSettings())
     except DataError as error:
-        return LotDrift(said=f"Drift cannot be seen: of the good images that set the limits, {error}.")
+        return LotDrift(said=f"Drift cannot be seen: of the {unit} that set the limits, {error}.")
     last = found.readings[-1]
     used = sum(reading.used for reading in found.readings)
     thinned = "" if found.every == 1 else f" (each {found.every}th alone, because neighbours are alike)"
-    among = f"among {used} parts that were not flagged{thinned}, against {found.reference} good images"
+    among = f"among {used} parts that were not flagged{thinned}, against {found.reference} {unit}"
     if found.alarm is None and not last.notice:
         return LotDrift(said=f"No drift is seen {among}: the scores go on as they began.")
     where = "lower" if last.effect > 0.5 else "higher"

@@ -9,6 +9,7 @@ from invad.cli.rows import Form, Row, csv_line
 from invad.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from invad.cli.lot import Measured
     from invad.data.members import PartFiles
     from invad.detector.opening import AnyDetector
     from invad.records import PartPrediction, Prediction
@@ -35,8 +36,12 @@ class PartRows:
     def __len__(self) -> int:
         return len(self.parts) + len(self.others)
 
-    def rows(self, save: "Save | None", workers: int, strict: bool) -> Iterator[dict[str, Any]]:
+    def rows(
+        self, save: "Save | None", workers: int, strict: bool, measured: "Measured | None" = None
+    ) -> Iterator[dict[str, Any]]:
         """A row for each file of no part, then one for each part; overlays are written after its row.
+
+        measured: of the defects in its pictures, which the row then has, too.
 
         Raises DataError, if strict, for the first picture that is missing or cannot be judged.
         """
@@ -48,7 +53,8 @@ class PartRows:
         for part, (pixels, found) in zip(self.parts, judged, strict=True):
             if strict and found.reason:
                 raise DataError(f"{part.part}: {found.reason}")
-            yield _row(part, found)
+            more = {} if measured is None else measured.of_part(self.detector, pixels, found)
+            yield _row(part, found, more)
             if save is not None:
                 for member, one in found.members.items():
                     picture = pixels[member]
@@ -63,7 +69,8 @@ class PartRows:
         return Form(row=partial(_csv_row, members), start=csv_line(start), end=lambda whole: "")
 
 
-def _row(part: "PartFiles", found: "PartPrediction") -> dict[str, Any]:
+def _row(part: "PartFiles", found: "PartPrediction", more: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """more: of each picture, by member."""
     members = {
         member: {
             "path": one.path,
@@ -71,6 +78,7 @@ def _row(part: "PartFiles", found: "PartPrediction") -> dict[str, Any]:
             "p_value": one.p_value,
             "decision": one.decision,
             "above": found.above[member],
+            **more.get(member, {}),
         }
         for member, one in found.members.items()
     }

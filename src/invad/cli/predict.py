@@ -242,9 +242,9 @@ def predict(
                 return footage.rows(detector, files, save, category, batch, strict, say, measured)
 
             if detector.fusion is not None and category is None:
-                require_plain(defects=defects, report=report, batch=batch != 1, every=every, events=events)
+                require_plain(defects=defects, batch=batch != 1, every=every, events=events)
                 in_parts, kind = PartRows(detector, detector.fusion, images), "part"
-                made = in_parts.rows(save, decoders, strict)
+                made = in_parts.rows(save, decoders, strict, measured)
             else:
                 groups = groupby(images, key=lambda one: is_video(one[0]))
                 made = chain.from_iterable(of_files(list(files), are_videos) for are_videos, files in groups)

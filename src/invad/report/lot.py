@@ -1,8 +1,11 @@
-"""The report of a lot: parts that were judged one after the other, which nobody has labelled."""
+"""The report of a lot: parts that were judged one after the other, which nobody has labelled.
+
+A part has one picture, or several with a name each, its members.
+"""
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +13,12 @@ from numpy.typing import NDArray
 
 from invad.errors import DataError
 from invad.metrics.alarms import count_interval, realised_interval
+from invad.records import Decision
 from invad.report.colours import Limits, Pixels, check_limits, display, overlay
 from invad.report.gallery import Picture, fit, shrink, thumbnail
 from invad.report.order import Mark, order_chart
 from invad.report.rendering import environment
-from invad.report.spread import Judged, defect_lines, where
+from invad.report.spread import Judged, Where, defect_lines, where
 from invad.report.tables import Share, share, verdict
 from invad.report.wording import NO_BREAK, counted, number
 from invad.system.files import write_atomically
@@ -28,25 +32,60 @@ MOST_GOOD = 6
 MOST_NAMED = 20
 """Names of parts that could not be judged."""
 
+MOST_MEMBERS = 6
+"""Of the pictures of a part, those that are shown: the ones that lie highest above their normals."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LotPart(Judged):
-    """A part with its score and p-value."""
+class LotPicture(Judged):
+    """A picture of a part. kind: its member, empty where it is the only one. decision: of the part. p_value:
+    of the picture; above: how many spreads of normal ones it lies above them, of a member."""
 
+    p_value: float
+    above: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LotPart:
+    """A part with its score and p-value. seen_by: the member that decided, of several. reason: what was wrong
+    with its pictures."""
+
+    name: str
+    decision: Decision
     score: float
     p_value: float
+    pictures: Sequence[LotPicture]
+    seen_by: str = ""
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """A picture as it was judged: pixels H x W (x 3), its heat map H x W, (review, bad) limits of that map.
+
+    member, above: see `LotPicture`. together: the map is that of all pictures of the part.
+    """
+
+    pixels: Pixels
+    map_HW: NDArray[np.float32]
+    map_limits: Limits
+    member: str = ""
+    above: float = 0.0
+    together: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What judged a lot. score_limits, map_limits: (review, bad). rates: the false-alarm rates asked of them.
-    normals: independent good images that the limits were made from; unit: what they are."""
+    """What judged a lot. score_limits, map_limits: (review, bad); the latter None where each member has its
+    own. rates: the false-alarm rates asked of them. normals: independent good images or parts that the limits
+    were made from; unit: what they are. members: of parts of several pictures, in their order."""
 
     score_limits: Limits
-    map_limits: Limits
+    map_limits: Limits | None
     rates: tuple[float, float]
     normals: int
     unit: str
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,49 +110,85 @@ class Operating:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """The thumbnails of a picture of a part; member: see `LotPicture`."""
+
+    member: str
+    pictures: Sequence[Picture]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Card:
     number: int
     part: LotPart
-    pictures: Sequence[Picture]
+    shown: Sequence[Shown]
+
+    @property
+    def told(self) -> dict[str, LotPicture]:
+        """What is said of each picture, by member."""
+        return {picture.kind: picture for picture in self.part.pictures}
+
+    @property
+    def left_out(self) -> int:
+        return len(self.part.pictures) - sum(shown.member in self.told for shown in self.shown)
 
 
 class LeastTypical:
     """Small pictures of the parts with the highest scores, and of the first good one; no more are held."""
 
-    def __init__(self, map_limits: Limits, most: int = MOST_SHOWN):
-        self.map_limits, self.most = check_limits(map_limits), most
-        self.kept: list[tuple[float, int, NDArray[np.uint8], NDArray[np.float32]]] = []
-        self.ground: NDArray[np.uint8] | None = None
+    def __init__(self, most: int = MOST_SHOWN):
+        self.most = most
+        self.kept: list[tuple[float, int, list[View]]] = []
+        self.grounds: dict[str, NDArray[np.uint8]] = {}
         self._ground_is_good = False
 
-    def see(self, number: int, score: float, good: bool, pixels: Pixels, map_HW: NDArray[np.float32]) -> None:
-        """Take the next part into account. number: of the part, none twice. map_HW: in its frame."""
-        as_ground = self.ground is None or (good and not self._ground_is_good)
-        kept = len(self.kept) < self.most or score > self.kept[0][0]
-        if not (as_ground or (kept and self.most)):
-            return
-        small = shrink(display(pixels))
+    def see(self, number: int, score: float, good: bool, views: Sequence[View]) -> None:
+        """Take the next part into account, by its pictures. number: of the part, none twice."""
+        as_ground = not self.grounds or (good and not self._ground_is_good)
+        kept = self.most > 0 and (len(self.kept) < self.most or score > self.kept[0][0])
         if as_ground:
-            self.ground, self._ground_is_good = small, good
-        if kept and self.most:
-            entry = (score, -number, small, fit(map_HW, (small.shape[0], small.shape[1])))
+            self._ground_is_good = good
+        if as_ground or any(view.member not in self.grounds for view in views):
+            for view in views:
+                if not view.together and (as_ground or view.member not in self.grounds):
+                    self.grounds[view.member] = shrink(display(view.pixels))
+        if kept:
+            entry = (score, -number, list(map(_small, _highest(views))))
             (heapq.heappush if len(self.kept) < self.most else heapq.heapreplace)(self.kept, entry)
 
-    def pictures(self) -> Iterator[tuple[int, list[Picture]]]:
+    def pictures(self) -> Iterator[tuple[int, list[Shown]]]:
         """Number of the part and its pictures, least typical first."""
-        for _, minus, small, map_hw in sorted(self.kept, key=lambda one: one[:2], reverse=True):
-            hot = overlay(small, map_hw, self.map_limits)
-            yield (
-                -minus,
-                [
-                    thumbnail("image", f"Part {1 - minus}", small),
-                    thumbnail("heat map", f"Heat map over part {1 - minus}", hot),
-                ],
-            )
+        for _, minus, views in sorted(self.kept, key=lambda one: one[:2], reverse=True):
+            yield -minus, [_shown(1 - minus, view) for view in views]
 
-    def ground_uri(self) -> str:
-        """The picture that places are drawn on, as a data URI; empty before any part."""
-        return "" if self.ground is None else thumbnail("", "", self.ground).uri
+    def ground_uri(self, member: str = "") -> str:
+        """The picture that places are drawn on, as a data URI; empty before any part with that member."""
+        ground = self.grounds.get(member)
+        return "" if ground is None else thumbnail("", "", ground).uri
+
+
+def _highest(views: Sequence[View]) -> list[View]:
+    """At most MOST_MEMBERS, in their order, and the one of all together."""
+    chosen = heapq.nlargest(
+        MOST_MEMBERS, (view for view in views if not view.together), key=lambda v: v.above
+    )
+    return [view for view in views if view.together or any(view is one for one in chosen)]
+
+
+def _small(view: View) -> View:
+    """As large as its thumbnail."""
+    check_limits(view.map_limits)
+    pixels = shrink(display(view.pixels))
+    return replace(view, pixels=pixels, map_HW=fit(view.map_HW, (pixels.shape[0], pixels.shape[1])))
+
+
+def _shown(number: int, small: View) -> Shown:
+    of = f"part {number}" + (f", {small.member}" if small.member else "")
+    hot = overlay(small.pixels, small.map_HW, small.map_limits)
+    pictures = [thumbnail("heat map", f"Heat map over {of}", hot)]
+    if not small.together:
+        pictures.insert(0, thumbnail("image", f"Image of {of}", display(small.pixels)))
+    return Shown(member=small.member, pictures=pictures)
 
 
 def write_lot_report(
@@ -137,10 +212,12 @@ def write_lot_report(
     """
     if not parts:
         raise DataError(f"{path}: nothing to report, not one part could be judged")
+    pictures = [picture for part in parts for picture in part.pictures]
+    numbers = [number for number, part in enumerate(parts, 1) for _ in part.pictures]
     page = environment().get_template("lot.html.j2")
     html = page.render(
         title=title,
-        notes=[*notes, *_lost_in_words(lost)],
+        notes=[*notes, *_lost_in_words(lost), *_incomplete(parts)],
         facts=facts,
         headline=_headline(parts, lost),
         setting=setting,
@@ -152,14 +229,8 @@ def write_lot_report(
             list(_marks(drift, len(parts))),
         ),
         drift=drift,
-        lines=defect_lines(parts),
-        wheres=[
-            found
-            for found in [
-                where("Flagged parts", [p for p in parts if p.decision != "good"], seen.ground_uri())
-            ]
-            if found is not None
-        ],
+        lines=defect_lines(pictures, numbers),
+        wheres=list(_wheres(pictures, seen, setting.members)),
         cards=list(_cards(parts, seen)),
         total=len(parts),
         map_limits=setting.map_limits,
@@ -169,7 +240,8 @@ def write_lot_report(
 
 def _headline(parts: Sequence[LotPart], lost: Sequence[tuple[str, str]]) -> list[tuple[str, str, str]]:
     counts = {name: sum(part.decision == name for part in parts) for name in ("good", "review", "bad")}
-    lengths = [one for part in parts if part.decision != "good" for one in part.defects]
+    flagged = [part for part in parts if part.decision != "good"]
+    lengths = [one for part in flagged for picture in part.pictures for one in picture.defects]
     unit = "mm" if any(one.get("length_mm") is not None for one in lengths) else "px"
     tiles = [
         (str(len(parts)), "parts judged", f"{counts['good']} called good"),
@@ -193,6 +265,25 @@ def _lost_in_words(lost: Sequence[tuple[str, str]]) -> Iterator[str]:
         yield f"{counted(len(lost) - MOST_NAMED, 'more part')} could not be judged."
 
 
+def _incomplete(parts: Sequence[LotPart]) -> Iterator[str]:
+    lacking = [part for part in parts if part.reason]
+    if lacking:
+        shown = "; ".join(f"{part.name}: {part.reason}" for part in lacking[:MOST_NAMED])
+        more = f"; and {len(lacking) - MOST_NAMED} more" if len(lacking) > MOST_NAMED else ""
+        yield (
+            f"{counted(len(lacking), 'part')} could not be judged by all pictures, and so cannot be good: "
+            f"{shown}{more}."
+        )
+
+
+def _wheres(pictures: Sequence[LotPicture], seen: LeastTypical, members: Sequence[str]) -> Iterator[Where]:
+    for member in members or ("",):
+        own = [one for one in pictures if one.kind == member and one.decision != "good"]
+        found = where(f"Flagged parts, {member}" if member else "Flagged parts", own, seen.ground_uri(member))
+        if found is not None:
+            yield found
+
+
 def _operating(parts: Sequence[LotPart], setting: Setting) -> Iterator[Operating]:
     for rate, what, names in (
         (setting.rates[1], "called bad", ("bad",)),
@@ -214,7 +305,7 @@ def _cards(parts: Sequence[LotPart], seen: LeastTypical) -> Iterator[_Card]:
     for number_of, shown in seen.pictures():
         good += parts[number_of].decision == "good"
         if parts[number_of].decision != "good" or good <= MOST_GOOD:
-            yield _Card(number=number_of, part=parts[number_of], pictures=shown)
+            yield _Card(number=number_of, part=parts[number_of], shown=shown)
 
 
 def _marks(drift: LotDrift, total: int) -> Iterator[Mark]:

@@ -26,7 +26,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A row of the table of defects. number: of the picture, from 1 in the order judged."""
+    """A row of the table of defects. number: of the part, from 1 in the order judged."""
 
     number: int
     judged: Judged
@@ -66,11 +66,14 @@ class Where:
     total: int
 
 
-def defect_lines(judged: Sequence[Judged]) -> DefectLines:
-    """Of pictures that were flagged, clearest first. `passed` counts places of pictures called good."""
+def defect_lines(judged: Sequence[Judged], numbers: Sequence[int] | None = None) -> DefectLines:
+    """Of pictures that were flagged, clearest first. `passed` counts places of pictures called good.
+
+    numbers: of the part that each picture is of; by default each is of one of its own, from 1.
+    """
     lines = [
         Line(number=number, judged=picture, one=one)
-        for number, picture in enumerate(judged, 1)
+        for number, picture in zip(numbers or range(1, len(judged) + 1), judged, strict=True)
         for one in picture.defects
         if picture.decision != "good"
     ]
