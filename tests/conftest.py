@@ -3,6 +3,7 @@
 Imports of torch are inside the fixtures: tests of pure code are collected and run without it.
 """
 
+import importlib
 import logging
 import os
 import shutil
@@ -19,6 +20,7 @@ from PIL import Image
 
 from invad.records import Sample
 from invad.system.lock import sole_writer
+from invad.system.packages import PACKAGES
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -61,6 +63,43 @@ def built(once):
         build("wheel", unpacked / "runtime")
 
     return once("built", make)
+
+
+@pytest.fixture
+def put(tmp_path, monkeypatch):
+    """put(name, version, code): a package as pip installs it, found before all others, not loaded yet.
+
+    code: of its module, None for one that is nowhere. What was loaded of it is loaded again after the test.
+    """
+    shelf = tmp_path / "site-packages"
+    shelf.mkdir()
+    monkeypatch.syspath_prepend(shelf)
+    before, tops = dict(sys.modules), set()
+
+    def make(name, version, code=""):
+        module = PACKAGES[name].module or name
+        top = module.split(".")[0]
+        tops.add(top)
+        for loaded in [one for one in sys.modules if one.split(".")[0] == top]:
+            del sys.modules[loaded]
+        if code is None:
+            sys.modules[top] = None
+            return
+        record = shelf / f"{name.replace('-', '_')}-{version}.dist-info"
+        record.mkdir()
+        (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        *parents, last = module.split(".")
+        folder = shelf.joinpath(*parents)
+        folder.mkdir(parents=True, exist_ok=True)
+        for depth in range(len(parents)):
+            shelf.joinpath(*parents[: depth + 1], "__init__.py").touch()
+        (folder / f"{last}.py").write_text(code)
+        importlib.invalidate_caches()
+
+    yield make
+    for name in [one for one in sys.modules if one.split(".")[0] in tops]:
+        del sys.modules[name]
+    sys.modules.update({name: old for name, old in before.items() if name.split(".")[0] in tops})
 
 
 @pytest.fixture(autouse=True)

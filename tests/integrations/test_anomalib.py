@@ -1,10 +1,8 @@
 """InvAD in anomalib: its Engine, its command line, its exports and its checkpoints."""
 
-import importlib
 import logging
 import sys
 import warnings
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -256,18 +254,6 @@ def test_settings_that_do_not_exist_are_refused_in_one_line(settings, message):
     with pytest.raises(ConfigError, match=message) as raised:
         InvAD(**settings)
     assert "\n" not in str(raised.value)
-
-
-def test_without_anomalib_or_with_an_old_one_a_line_says_what_to_install(monkeypatch):
-    monkeypatch.delattr(plugin.AnomalibModule, "checkpoint_safe_globals")
-    with pytest.raises(ConfigError, match=r"too old for invad; pip install 'anomalib>=2\.7'"):
-        importlib.reload(plugin)
-    monkeypatch.setitem(sys.modules, "anomalib", ModuleType("anomalib"))
-    with pytest.raises(ConfigError, match=r"cannot be used .* pip install 'anomalib>=2\.7'"):
-        importlib.reload(plugin)
-    monkeypatch.setitem(sys.modules, "anomalib", None)
-    with pytest.raises(ConfigError, match=r"needs anomalib; pip install 'invad\[anomalib\]'"):
-        importlib.reload(plugin)
 
 
 def test_a_further_epoch_changes_nothing(fitted, data, pictures):

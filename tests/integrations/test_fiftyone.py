@@ -1,6 +1,5 @@
 """Samples of FiftyOne, in memory: its database, MongoDB, is not needed for what a sample holds."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ from PIL import Image
 from integrations.one_defect import HEIGHT, LIMIT, WIDTH, H, W, X, Y, box_of, defect, good, prediction
 from invad.data.datasets import load_dataset
 from invad.data.masks import read_mask
-from invad.errors import ConfigError, DataError
+from invad.errors import DataError
 from invad.integrations.fiftyone import add_predictions, from_samples, to_calibration
 
 LIMITS = (LIMIT, 2 * LIMIT)
@@ -117,12 +116,6 @@ def test_a_span_of_time_calibrates_as_a_whole(fo, images):
         to_calibration([sample(fo, images, "a", "good", "bad")])
     with pytest.raises(DataError, match="no sample is good"):
         to_calibration(samples[2:])
-
-
-def test_a_missing_package_is_named(monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "fiftyone", None)
-    with pytest.raises(ConfigError, match="needs fiftyone; pip install fiftyone"):
-        add_predictions([], [], LIMITS, tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")

@@ -1,19 +1,15 @@
 """Repositories of the Hugging Face hub: the real client, against a server of this machine."""
 
-import importlib
 import json
 import shutil
-import sys
 import threading
 import time
-from types import ModuleType
 
 import pytest
 
 pytest.importorskip("huggingface_hub", reason="needs invad[hub]")
 from huggingface_hub import ModelCard, ModelHubMixin, constants
 
-import invad.integrations.hub
 from invad.detector.detector import Detector
 from invad.errors import ArtifactError, ConfigError, DataError
 from invad.integrations.hub import HubModel
@@ -269,12 +265,3 @@ def test_a_folder_that_is_no_model_and_a_broken_card_are_told(model, tmp_path):
     with pytest.raises(DataError, match=r"README\.md: its head is no YAML") as raised:
         HubModel(own).generate_model_card()
     assert "\n" not in str(raised.value)
-
-
-def test_without_the_client_or_with_an_old_one_a_line_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "huggingface_hub", ModuleType("huggingface_hub"))
-    with pytest.raises(ConfigError, match=r"is too old .* pip install 'huggingface-hub>=1\.0'"):
-        importlib.reload(invad.integrations.hub)
-    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(ConfigError, match=r"needs huggingface-hub; pip install 'invad\[hub\]'"):
-        importlib.reload(invad.integrations.hub)

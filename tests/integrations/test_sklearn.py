@@ -1,9 +1,7 @@
 """The estimator of scikit-learn: its conventions, and the decisions of `Detector`."""
 
-import importlib
 import io
 import pickletools
-import sys
 from pathlib import Path
 
 import joblib
@@ -18,9 +16,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import estimator_checks, get_tags
 
-import invad.integrations.sklearn
 from invad.detector.detector import Detector
-from invad.errors import ConfigError, DataError
+from invad.errors import DataError
 from invad.integrations.sklearn import InvADDetector
 from invad.records import Sample
 from invad.scoring.rates import Rates
@@ -245,17 +242,3 @@ def test_cross_validation_and_a_search_over_settings(pictures, tmp_path):
     assert get_scorer("roc_auc")(search, X, y) == 1
     # Both rates of a fold, and the two folds of before, read the features that were computed once.
     assert len(list(tmp_path.glob("features-*"))) == 3
-
-
-def test_without_scikit_learn_one_line_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(ConfigError, match=r"needs scikit-learn; pip install 'invad\[sklearn\]'"):
-        importlib.reload(invad.integrations.sklearn)
-
-
-def test_an_old_scikit_learn_is_named(monkeypatch):
-    base = invad.integrations.sklearn.BaseEstimator
-    monkeypatch.delattr(base, "__sklearn_tags__")
-    monkeypatch.setattr("sklearn.__version__", "1.5.2")
-    with pytest.raises(ConfigError, match=r"scikit-learn 1\.5\.2 is too old .* 'scikit-learn>=1\.6'"):
-        importlib.reload(invad.integrations.sklearn)

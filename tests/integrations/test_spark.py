@@ -57,11 +57,3 @@ def test_a_bundle_that_is_none_is_refused_before_the_job(bundle, tmp_path):
         score_udf(tmp_path / "none")
     with pytest.raises(ConfigError, match="no limits for category 'bolt'; its categories are: part, wide"):
         score_udf(bundle, category="bolt")
-
-
-def test_a_missing_package_is_named(monkeypatch, bundle):
-    from invad.integrations.spark import score_udf
-
-    monkeypatch.setitem(sys.modules, "pyspark.sql.functions", None)
-    with pytest.raises(ConfigError, match=r"needs pyspark, pandas and pyarrow; pip install 'invad\[spark\]'"):
-        score_udf(bundle)

@@ -1,12 +1,9 @@
 """Detections of supervision: one for each region, and none for a good picture."""
 
-import sys
-
 import numpy as np
 import pytest
 
 from integrations.one_defect import HEIGHT, LIMIT, WIDTH, defect, good, prediction
-from invad.errors import ConfigError
 from invad.integrations.supervision import to_detections
 
 
@@ -31,9 +28,3 @@ def test_a_good_picture_has_none():
     pytest.importorskip("supervision", reason="needs invad[supervision]")
     found = to_detections(good(), LIMIT)
     assert (len(found), found.xyxy.shape, found.mask.shape) == (0, (0, 4), (0, HEIGHT, WIDTH))
-
-
-def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "supervision", None)
-    with pytest.raises(ConfigError, match=r"needs supervision; pip install 'invad\[supervision\]'"):
-        to_detections(good(), LIMIT)

@@ -21,13 +21,16 @@ from torch import Tensor, nn
 from invad.data.images import read_image
 from invad.data.lossless import keep_pixels
 from invad.detector.detector import Detector
-from invad.errors import ArtifactError, ConfigError, NotCalibratedError
+from invad.errors import ArtifactError, NotCalibratedError
 from invad.model.settings import preset_named
 from invad.records import Sample
 from invad.scoring.calibration import Calibration
 from invad.scoring.rates import POOLED, Rates
+from invad.system.packages import importing, using
 
-try:
+HOST = ("anomalib", "lightning")
+
+with importing(HOST, "anomalib", __name__):
     from anomalib import LearningType
     from anomalib.data import Batch, InferenceBatch
     from anomalib.metrics import Evaluator
@@ -36,17 +39,6 @@ try:
     from anomalib.pre_processing import PreProcessor
     from anomalib.visualization import Visualizer
     from torchvision.transforms.v2 import Resize
-except ImportError as missing:
-    if isinstance(missing, ModuleNotFoundError) and missing.name == "anomalib":
-        said = "invad.integrations.anomalib needs anomalib; pip install 'invad[anomalib]'"
-    else:
-        said = (
-            f"this anomalib cannot be used by invad.integrations.anomalib ({missing}); "
-            "pip install 'anomalib>=2.7'"
-        )
-    raise ConfigError(said) from None
-if not hasattr(AnomalibModule, "checkpoint_safe_globals"):
-    raise ConfigError("this anomalib is too old for invad; pip install 'anomalib>=2.7'")
 
 logger = logging.getLogger(__name__)
 
@@ -189,12 +181,13 @@ class InvAD(MemoryBankMixin, AnomalibModule):  # type: ignore[misc]
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        super().__init__(
-            pre_processor=pre_processor,
-            post_processor=post_processor,
-            evaluator=evaluator,
-            visualizer=visualizer,
-        )
+        with using(HOST, __name__):
+            super().__init__(
+                pre_processor=pre_processor,
+                post_processor=post_processor,
+                evaluator=evaluator,
+                visualizer=visualizer,
+            )
         self.settings = preset_named(preset).override(backbone=backbone, area_side=size, seed=seed)
         self.rates = Rates(review=review_rate, bad=false_alarm_rate)
         self.model = InvADModel()

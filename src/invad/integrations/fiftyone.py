@@ -16,24 +16,18 @@ from invad.data.annotated import Annotation, Written, largest_kind, write_annota
 from invad.data.images import image_size
 from invad.data.layouts.base import category_name
 from invad.data.png import encode_png
-from invad.errors import ConfigError, DataError
+from invad.errors import DataError
 from invad.records import GOOD, Hw, Prediction, Sample
 from invad.scoring.shapes import parts_above
 from invad.system.files import fitting_name, make_folder, write_atomically
+from invad.system.packages import importing, using
+
+HOST = ("fiftyone",)
+"""No extra: it brings a database."""
 
 BAD = "bad"
 UNREVIEWED_SHARE = 0.02
 """Of the flagged samples, that may be without a tag when limits are set from a span of time."""
-
-
-def _host() -> Any:
-    try:
-        import fiftyone
-    except ImportError:
-        raise ConfigError(
-            "invad.integrations.fiftyone needs fiftyone; pip install fiftyone, which brings a database"
-        ) from None
-    return fiftyone
 
 
 def add_predictions(
@@ -54,9 +48,11 @@ def add_predictions(
     - `invad_mask`: a Segmentation, 255 above the review limit.
     - `invad_regions`: Detections with `mask_path`, `area`, `peak`, of the connected parts of the mask.
 
-    Raises DataError for a prediction that no sample is of, before anything of it is written.
+    Raises DataError for a prediction that no sample is of, before anything of it is written; ConfigError
+    where FiftyOne is missing, too old or changed.
     """
-    host = _host()
+    with importing(HOST, None, __name__):
+        import fiftyone as host
     folder = Path(output)
     make_folder(folder)
     known = {str(Path(sample.filepath).absolute()): sample for sample in samples}
@@ -65,7 +61,9 @@ def add_predictions(
         sample = None if one.path is None else known.get(str(Path(one.path).absolute()))
         if sample is None:
             raise DataError(f"{one.path}: no sample of this path; add the image to the data set first")
-        for name, value in _fields(host, one, limits, folder, field).items():
+        with using(HOST, __name__):
+            fields = _fields(host, one, limits, folder, field)
+        for name, value in fields.items():
             sample[name] = value
         if sample.in_dataset:
             sample.save()

@@ -18,21 +18,16 @@ from invad.runtime.bundle import BUNDLE, is_bundle, named_files, read_bundle
 from invad.runtime.predictor import Predictor
 from invad.system.files import is_folder, take_place, writing
 from invad.system.network import is_reachable
+from invad.system.packages import importing, using
 from invad.system.plain import read_json
 
-try:
+HOST = ("huggingface-hub",)
+
+with importing(HOST, "hub", __name__):
     from huggingface_hub import EvalResult, ModelCard, ModelCardData, ModelHubMixin, constants
     from huggingface_hub import errors as told
     from huggingface_hub import hf_hub_download as fetch
     from yaml import YAMLError
-except ImportError as missing:
-    if isinstance(missing, ModuleNotFoundError) and missing.name == "huggingface_hub":
-        said = "invad.integrations.hub needs huggingface-hub; pip install 'invad[hub]'"
-    else:
-        said = (
-            "this huggingface-hub is too old for invad.integrations.hub; pip install 'huggingface-hub>=1.0'"
-        )
-    raise ConfigError(said) from None
 
 if TYPE_CHECKING:
     from huggingface_hub import CommitInfo
@@ -220,7 +215,8 @@ class HubModel(
             found = results if isinstance(results, Mapping) else read_json(Path(results), DataError, "")
             data["model_name"] = name or self.folder.resolve().name
             data["eval_results"] = _eval_results(found, dataset)
-        card.data = ModelCardData(**data)
+        with using(HOST, __name__):
+            card.data = ModelCardData(**data)
         return card
 
     def _card(self) -> str:
@@ -330,7 +326,8 @@ def _can_be_asked() -> bool:
 def _in_one_line(name: str, revision: str | None) -> Iterator[None]:
     """What the hub or its client says, as one line that says what to do."""
     try:
-        yield
+        with using(HOST, __name__):
+            yield
     except told.GatedRepoError:
         why = "its owner gives it to those who ask: do so on its page, then 'hf auth login'"
         raise ArtifactError(f"{name}: {why}") from None

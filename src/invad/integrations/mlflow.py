@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from invad._version import __version__
-from invad.errors import ConfigError, DataError
+from invad.errors import DataError
 from invad.fit.tracking import MLflow
 from invad.runtime import load
 from invad.runtime.bundle import read_bundle
+from invad.system.packages import importing, using
 
-try:
+HOST = ("mlflow-skinny", "pandas")
+
+with importing(HOST, "mlflow", __name__):
     import pandas as pd
     from mlflow import active_run, pyfunc
     from mlflow.models import ModelSignature
+    from mlflow.pyfunc import PythonModel  # type: ignore[attr-defined,unused-ignore]
     from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-except ImportError:
-    raise ConfigError(
-        "invad.integrations.mlflow needs mlflow and pandas; pip install 'invad[mlflow]'"
-    ) from None
 
 CODE = """\
 from mlflow.models import set_model
@@ -38,7 +38,7 @@ ENGINES = {"onnx": "onnx", "openvino": "openvino", "torch": ""}
 """Extra of invad-runtime by the format of a bundle."""
 
 
-class BundleModel(pyfunc.PythonModel):  # type: ignore[misc,name-defined,unused-ignore]
+class BundleModel(PythonModel):  # type: ignore[misc,unused-ignore]
     """The artifact `bundle`, and `engine` of the model's configuration (see `invad.runtime.load`)."""
 
     def load_context(self, context: Any) -> None:
@@ -70,18 +70,19 @@ def _bytes(image: Any) -> bytes:
     return base64.b64decode(image) if isinstance(image, str) else bytes(image)
 
 
-SIGNATURE = ModelSignature(
-    inputs=Schema([ColSpec(DataType.binary, "image")]),
-    outputs=Schema(
-        [
-            ColSpec(DataType.double, "score", required=False),
-            ColSpec(DataType.double, "p_value", required=False),
-            ColSpec(DataType.string, "decision", required=False),
-            ColSpec(DataType.string, "error", required=False),
-        ]
-    ),
-    params=ParamSchema([ParamSpec("category", DataType.string, "")]),
-)
+with using(HOST, __name__):
+    SIGNATURE = ModelSignature(
+        inputs=Schema([ColSpec(DataType.binary, "image")]),
+        outputs=Schema(
+            [
+                ColSpec(DataType.double, "score", required=False),
+                ColSpec(DataType.double, "p_value", required=False),
+                ColSpec(DataType.string, "decision", required=False),
+                ColSpec(DataType.string, "error", required=False),
+            ]
+        ),
+        params=ParamSchema([ParamSpec("category", DataType.string, "")]),
+    )
 
 
 def log_model(
@@ -97,7 +98,8 @@ def log_model(
     The bundle is checked first. It goes to the active run or, without one, to a run of its own in the
     experiment `invad`, beside those of `invad train --track mlflow`. engine: what `load_model` will run it
     with. requirements: packages to serve it with, by default invad-runtime of this version with the engine of
-    the bundle, never PyTorch. Raises ArtifactError for a folder that is no whole bundle.
+    the bundle, never PyTorch. Raises ArtifactError for a folder that is no whole bundle, ConfigError where
+    MLflow has changed.
     """
     folder = Path(bundle)
     info, content = read_bundle(folder)
@@ -109,7 +111,7 @@ def log_model(
         run = MLflow(folder.name, {**facts, "preset": info.preset, "backbone": info.backbone})
     failed = True
     try:
-        with tempfile.TemporaryDirectory() as place:
+        with tempfile.TemporaryDirectory() as place, using(HOST, __name__):
             code = Path(place) / "invad_model.py"
             code.write_text(CODE, encoding="utf-8")
             logged = pyfunc.log_model(

@@ -19,18 +19,11 @@ from invad.data.lossless import keep_pixels
 from invad.errors import ConfigError, DataError
 from invad.records import Decision, Prediction, Sample
 from invad.scoring.rates import POOLED, Rates
+from invad.system.packages import importing
 
-try:
-    import sklearn
+with importing(("scikit-learn",), "sklearn", __name__):
     from sklearn.base import BaseEstimator, OutlierMixin
     from sklearn.utils.validation import check_is_fitted
-except ImportError:
-    raise ConfigError("invad.integrations.sklearn needs scikit-learn; pip install 'invad[sklearn]'") from None
-if not hasattr(BaseEstimator, "__sklearn_tags__"):
-    raise ConfigError(
-        f"scikit-learn {sklearn.__version__} is too old for invad.integrations.sklearn; "
-        "pip install 'scikit-learn>=1.6'"
-    )
 
 if TYPE_CHECKING:
     from invad.detector.detector import Detector

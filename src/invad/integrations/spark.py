@@ -8,7 +8,9 @@ from typing import Any
 from invad.errors import ConfigError, DataError
 from invad.runtime.bundle import read_bundle
 from invad.runtime.predictor import Predictor
+from invad.system.packages import importing, using
 
+HOST = ("pyspark", "pandas", "pyarrow")
 SCHEMA = "score double, p_value double, decision string, error string"
 
 
@@ -20,14 +22,13 @@ def score_udf(
     `frame.select("path", score_udf("/share/bundle")("path").alias("invad"))`. bundle: an exported bundle, at
     a path that driver and executors share. threads: of each process; Spark starts one for each core. What
     cannot be read has an error and no decision, and the job goes on. Raises ArtifactError for a folder that
-    is no whole bundle, ConfigError without pyspark, or for a category that the bundle has no limits of.
+    is no whole bundle, ConfigError for a category that the bundle has no limits of, and where a package of
+    `HOST` is missing, too old or changed.
     """
-    try:
+    with importing(HOST, "spark", __name__):
+        import pandas as pd
+        import pyarrow  # noqa: F401
         from pyspark.sql.functions import pandas_udf
-    except ImportError:
-        raise ConfigError(
-            "invad.integrations.spark needs pyspark, pandas and pyarrow; pip install 'invad[spark]'"
-        ) from None
     place = str(Path(bundle).absolute())
     info, _ = read_bundle(Path(place))
     if category is not None and category not in info.calibrations:
@@ -49,10 +50,9 @@ def score_udf(
             yield pd.DataFrame(rows, columns=["score", "p_value", "decision", "error"])
 
     # Annotations that Spark would read; it cannot read them where they are text.
-    import pandas as pd
-
     score.__annotations__ = {"batches": Iterator[pd.Series], "return": Iterator[pd.DataFrame]}
-    made: Callable[..., Any] = pandas_udf(score, returnType=SCHEMA)
+    with using(HOST, __name__):
+        made: Callable[..., Any] = pandas_udf(score, returnType=SCHEMA)
     return made
 
 

@@ -4,12 +4,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from invad.errors import ConfigError
 from invad.records import Prediction
 from invad.scoring.shapes import parts_above
+from invad.system.packages import importing, using
 
 if TYPE_CHECKING:
     import supervision as sv
+
+HOST = ("supervision",)
 
 
 def to_detections(prediction: Prediction, limit: float, *, masks: bool = True) -> "sv.Detections":
@@ -18,14 +20,10 @@ def to_detections(prediction: Prediction, limit: float, *, masks: bool = True) -
     limit: `Calibration.map_limits()[0]` is the review limit. `xyxy` is N x 4 in pixels, right and lower sides
     excluded; `mask` bool N x H x W, which is large for large images: masks=False leaves it out. `confidence`
     is 1 - p_value of the image, `class_id` 0; `data` has `class_name`, `peak` and `area` of each region.
-    Raises ConfigError without supervision.
+    Raises ConfigError where supervision is missing, too old or changed.
     """
-    try:
+    with importing(HOST, "supervision", __name__):
         import supervision as sv
-    except ImportError:
-        raise ConfigError(
-            "invad.integrations.supervision needs supervision; pip install 'invad[supervision]'"
-        ) from None
     height, width = prediction.anomaly_map.shape
     parts = parts_above(prediction.anomaly_map, limit)
     boxes = [part.box() for part in parts]
@@ -34,14 +32,15 @@ def to_detections(prediction: Prediction, limit: float, *, masks: bool = True) -
         if whole is not None:
             whole[number, y : y + mask.shape[0], x : x + mask.shape[1]] = mask
     xyxy = [(x, y, x + mask.shape[1], y + mask.shape[0]) for x, y, mask in boxes]
-    return sv.Detections(
-        xyxy=np.array(xyxy, np.float32).reshape(-1, 4),
-        mask=whole,
-        confidence=np.full(len(parts), 1 - prediction.p_value, np.float32),
-        class_id=np.zeros(len(parts), int),
-        data={
-            "class_name": np.array(["defect"] * len(parts)),
-            "peak": np.array([part.peak for part in parts], np.float32),
-            "area": np.array([part.area for part in parts], int),
-        },
-    )
+    with using(HOST, __name__):
+        return sv.Detections(
+            xyxy=np.array(xyxy, np.float32).reshape(-1, 4),
+            mask=whole,
+            confidence=np.full(len(parts), 1 - prediction.p_value, np.float32),
+            class_id=np.zeros(len(parts), int),
+            data={
+                "class_name": np.array(["defect"] * len(parts)),
+                "peak": np.array([part.peak for part in parts], np.float32),
+                "area": np.array([part.area for part in parts], int),
+            },
+        )

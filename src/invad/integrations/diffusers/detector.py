@@ -4,14 +4,12 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from importlib.metadata import version
 from math import gcd
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -35,7 +33,11 @@ from invad.scoring.typicality import PositionStats, ScoreRule
 from invad.system.devices import choose_device
 from invad.system.digests import file_sha256
 from invad.system.files import is_folder, writing
+from invad.system.packages import importing, version
 from invad.system.plain import from_plain, to_plain
+
+with importing(("diffusers",), "diffusers", __package__):
+    from diffusers import DiffusionPipeline
 
 DEFAULT_RATES = Rates()
 MOST_CELLS = 32
@@ -253,7 +255,7 @@ def from_pipeline(
         grid_hw=(rows // cell, columns // cell),
         calibrated=_now(),
         invad_version=__version__,
-        diffusers_version=version("diffusers"),
+        diffusers_version=version("diffusers") or "unknown",
     )
     detector = PipelineDetector(pipe, model, info, {}, {}, prompt_embeds)
     observer = observer or Silent()

@@ -11,13 +11,18 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, DiTTransformer2DModel, UNet2DConditionModel, UNet2DModel
 from torch import Tensor, nn
 
 from invad.diffusion.schedule import NoiseSchedule
 from invad.errors import ConfigError, in_one_line
 from invad.integrations.diffusers.noise import as_noise, prediction_of, schedule_of
 from invad.records import Hw
+from invad.system.packages import importing, using
+
+HOST = ("diffusers",)
+
+with importing(HOST, "diffusers", __package__):
+    from diffusers import AutoencoderKL, DiTTransformer2DModel, UNet2DConditionModel, UNet2DModel
 
 Encode = Callable[[Tensor], Tensor]
 Network = Callable[[Tensor, Tensor], Tensor]
@@ -53,11 +58,12 @@ class NoiseModel:
         return abar_T.sqrt().float().to(self.device), (1 - abar_T).sqrt().float().to(self.device)
 
 
+@using(HOST, __package__)
 def noise_model(pipe: Any, prompt_embeds: Tensor | None = None) -> NoiseModel:
     """The encoder and noise predictor in a pipeline, whose networks are set to inference.
 
     prompt_embeds: 1 x tokens x width, in place of those of an empty prompt. Raises ConfigError for a pipeline
-    of another kind, flow matching among them.
+    of another kind, flow matching among them, and where diffusers has changed.
     """
     scheduler = getattr(pipe, "scheduler", None)
     if scheduler is None:

@@ -5,13 +5,6 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from diffusers import DDPMScheduler
-from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.schedulers.scheduling_utils import (
-    KarrasDiffusionSchedulers,
-    SchedulerMixin,
-    SchedulerOutput,
-)
 from torch import Tensor
 
 from invad.diffusion.ddim import ABAR_NOISE, ddim_step
@@ -19,6 +12,16 @@ from invad.diffusion.schedule import LAST_LEVEL
 from invad.diffusion.schedule import timesteps as named_timesteps
 from invad.errors import ConfigError
 from invad.integrations.diffusers.noise import as_noise, prediction_of, require_levels, schedule_of
+from invad.system.packages import importing
+
+with importing(("diffusers",), "diffusers", __package__):
+    from diffusers import DDPMScheduler
+    from diffusers.configuration_utils import ConfigMixin, register_to_config
+    from diffusers.schedulers.scheduling_utils import (
+        KarrasDiffusionSchedulers,
+        SchedulerMixin,
+        SchedulerOutput,
+    )
 
 
 class InversionScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
