@@ -62,7 +62,7 @@ def test_frames_of_a_producer_are_parts(producer, tmp_path):
 
 def test_a_camera_says_what_it_sends(producer):
     feed = opened_feed(settings(producer, serial="2"))
-    assert described(feed, 1.0).startswith("400 x 400 pixels, 8 bit colour, ")
+    assert described(feed, 1.0).words.startswith("400 x 400 pixels, 8 bit colour, ")
     feed.close()
 
 

@@ -25,7 +25,8 @@ from invad.data.images import pixel_limit
 from invad.data.masks import read_mask
 from invad.errors import ConfigError, DataError
 from invad.records import Hw
-from invad.system.plain import from_plain, read_json
+from invad.system.digests import plain_sha256
+from invad.system.plain import from_plain, read_json, to_plain
 
 Polygon: TypeAlias = tuple[tuple[float, float], ...]
 
@@ -88,6 +89,11 @@ def read_region(path: str | Path) -> Region:
     except DataError as error:
         said = str(error).removeprefix(": ")
         raise DataError(said if str(path) in said else f"{path}: {said}") from None
+
+
+def digest_of(region: Region) -> str:
+    """A name of what a region says, SHA-256, hexadecimal."""
+    return plain_sha256(to_plain(region))
 
 
 def of_mask(mask_HW: NDArray[np.bool_]) -> Region:

@@ -199,6 +199,17 @@
     if (event.key === "Enter" && !(event.target instanceof HTMLButtonElement)) close();
     if (event.key === "z" && (event.ctrlKey || event.metaKey)) byId("undo").click();
   });
+  // Of the service: another picture of the same size comes under the same shapes; one of another size is a page.
+  for (const link of document.querySelectorAll("a[data-image]")) {
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      const picture = paper.parentElement.querySelector("img");
+      [picture.src, picture.alt] = [link.dataset.image, link.dataset.name];
+      [byId("drawn").href, byId("drawn").textContent] = [link.dataset.page, link.dataset.name];
+      document.querySelector("a[data-image][aria-current]")?.removeAttribute("aria-current");
+      link.setAttribute("aria-current", "page");
+    });
+  }
   window.addEventListener("resize", () => { const said = byId("says").textContent; show(); say(said); });
   window.addEventListener("beforeunload", (event) => { if (open) event.preventDefault(); });
 

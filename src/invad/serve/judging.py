@@ -70,7 +70,7 @@ class Judging:
         Raises ArtifactError, ConfigError, NotCalibratedError or DataError, and then nothing has changed.
         """
         with self._switching:
-            given = open_given(self.models, models)
+            given = open_given(self.models, models, self.database)
         self.begin(given)
 
     def switch(self, change: Callable[[Connection], Changed]) -> Changed:

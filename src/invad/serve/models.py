@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from invad.data.region import digest_of
 from invad.detector.opening import AUTO, open_detector
 from invad.errors import ArtifactError, ConfigError, DataError, NotCalibratedError
 from invad.runtime.bundle import is_bundle, named_files, read_bundle
@@ -22,6 +23,9 @@ from invad.serve.records import Refused
 from invad.serve.store.backup import UNFINISHED_MODEL
 from invad.serve.store.files import Pictures
 from invad.system.files import is_folder, make_folder, writing
+
+if TYPE_CHECKING:
+    from invad.detector.detector import Detector
 
 LOG = logging.getLogger("invad.serve")
 GPU_BATCH = 8
@@ -37,12 +41,14 @@ TOLD = (
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Loaded:
-    """A version that is ready to run. name: of the model. batch: parts of one run at most."""
+    """A version that is ready to run. name: of the model. batch: parts of one run at most. made_of: the hash
+    of the model that it was made of here, for a region of interest; None where nothing was."""
 
     hash: str
     name: str
     detector: Predictor
     batch: int
+    made_of: str | None = None
 
     @property
     def calibrations(self) -> Mapping[str, Calibration]:
@@ -137,6 +143,23 @@ class Models:
             except DataError as error:  # it runs without; it is only not there when its folder is gone
                 LOG.error("the model was not kept: %s", error)
         return loaded
+
+    def try_out(self, folder: Path) -> Loaded:
+        """The folder of a model or bundle, ready to run, of which no copy is kept. Raises as `give`."""
+        return open_alone(folder, folder.resolve().name or "model", self.options, self.opening)
+
+    def give_made(self, detector: "Detector", given: Loaded) -> Loaded:
+        """Keep what was made of a model that was given. Raises ArtifactError, DataError."""
+        folder = self.folder / f"{UNFINISHED_MODEL}made-{given.hash[:16]}"
+        with writing(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+            try:
+                hash = detector.save(folder)
+                if not is_folder(self.path(hash)):
+                    self.keep(folder, hash)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+        return replace(self.hold(given.name, detector), made_of=given.hash)
 
     def keep(self, source: Path, hash: str) -> None:
         """Copy a folder whose content hash was found right. Raises DataError."""
@@ -271,6 +294,9 @@ def told_of(model: Loaded) -> dict[str, Any]:
     """What is remembered of a version, as JSON data."""
     info = getattr(model.detector, "info", None)
     told = {name: getattr(info, name) for name in TOLD if getattr(info, name, None) is not None}
+    region = model.detector.region
+    told |= {} if region is None else {"region": digest_of(region)}
+    told |= {} if model.made_of is None else {"made_of": model.made_of}
     return {
         "engine": model.engine,
         **told,

@@ -24,12 +24,15 @@ RANGE = "invad:range"
 """Text of the PNG: the values of black and white, as a JSON list."""
 
 
-def statistics(pixels: NDArray[Any]) -> tuple[float, float, float]:
+def statistics(
+    pixels: NDArray[Any], inside_HW: NDArray[np.bool_] | None = None
+) -> tuple[float, float, float]:
     """(grey, clipped, sharpness) of H x W x 3 pixels: they tell a lamp or a lens that has moved.
 
-    grey: mean level, in 0..1 of the range of the type. clipped: share of pixels whose channels are all black
-    or all white. sharpness: mean absolute difference of neighbours in a row, as a share of grey. Of a picture
-    above 65536 pixels every n-th row counts, with all its columns.
+    inside_HW: the pixels that count, None where all do. grey: their mean level, in 0..1 of the range of the
+    type. clipped: share of pixels whose channels are all black or all white. sharpness: mean absolute
+    difference of neighbours in a row, as a share of grey. Of a picture above 65536 pixels every n-th row
+    counts, with all its columns.
     """
     step = int(np.ceil(pixels.size / 3 / MOST_PIXELS))
     red, green, blue = np.moveaxis(pixels[step // 2 :: step], 2, 0)
@@ -42,9 +45,14 @@ def statistics(pixels: NDArray[Any]) -> tuple[float, float, float]:
         white = (red == full) & (green == full) & (blue == full)
     else:
         black, white = (red | green | blue) == 0, (red & green & blue) == np.iinfo(red.dtype).max
+    clipped, steps = black | white, np.abs(levels[:, 1:] - levels[:, :-1])
+    if inside_HW is not None:
+        inside = inside_HW[step // 2 :: step]
+        levels, clipped, steps = levels[inside], clipped[inside], steps[inside[:, 1:] & inside[:, :-1]]
+    if not levels.size:  # what counts lies between the rows that are looked at
+        return 0.0, 0.0, 0.0
     grey = float(levels.mean())
-    steps = np.abs(levels[:, 1:] - levels[:, :-1])
-    return grey, float((black | white).mean()), float(steps.mean()) / grey if steps.size and grey else 0.0
+    return grey, float(clipped.mean()), float(steps.mean()) / grey if steps.size and grey else 0.0
 
 
 def encode_map(map_HW: NDArray[np.float32]) -> bytes:

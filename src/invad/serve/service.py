@@ -69,7 +69,8 @@ class Service(Inspector):
         threads: int | None = None,
     ):
         """model: folder of 'invad train' or 'invad export', or a detector that was saved or loaded; for
-        several stations one of each, by name. data: the folder of images, maps and, without a PostgreSQL
+        several stations one of each, by name; with a region of interest of a station's own as
+        `invad.serve.given.Looking`. data: the folder of images, maps and, without a PostgreSQL
         `database` URL, of the rows; made if need be. pictures: address
         of images and maps, in place of the data folder, such as s3://BUCKET/PREFIX or file:///FOLDER. Several
         services may have one PostgreSQL database, with a data folder each and `pictures` in one place.
@@ -92,7 +93,7 @@ class Service(Inspector):
             opening = Opening(engine=engine, device=device, threads=threads)
             shared = self.files if self.database.is_shared else None
             self.models = Models(self.folder / MODELS, options, opening, shared)
-            given = open_given(self.models, model)
+            given = open_given(self.models, model, self.database)
             self.metrics = Metrics()
             self.keyring = keys.Keyring(self.database)
             self.accounts = Accounts(self.database, self.keyring)

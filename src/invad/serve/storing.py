@@ -232,7 +232,9 @@ class Committer:
         )
 
     def _look_at_image(self, job: Job, pixels: Pixels, has_room: bool) -> bool:
-        job.picture = statistics(pixels)
+        inside = job.model.detector.inside_HW
+        is_framed = inside is not None and inside.shape == pixels.shape[:2]
+        job.picture = statistics(pixels, inside if is_framed else None)
         body = job.part.body
         if isinstance(body, np.ndarray):
             started = time.monotonic()

@@ -238,6 +238,8 @@ def _objections(service: Service, station: str, before: Loaded, model: Loaded) -
     missing = sorted(set(before.calibrations) - set(model.calibrations))
     if missing:
         lines.append(f"it has no limits for category {', '.join(missing)}")
+    if before.detector.region is not None and model.detector.region != before.detector.region:
+        lines.append("its region of interest is not that of the version that judges there")
     return lines
 
 

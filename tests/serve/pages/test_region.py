@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from bundles import altered
-from invad.data.region import read_region
+from invad.data.region import digest_of, read_region
 from invad.serve import Options, Service
 
 CORNER = [[32, 32], [64, 32], [64, 64], [32, 64]]
@@ -56,7 +56,8 @@ def ignored(http, address):
 
 def test_a_station_says_what_counts(line, part):
     (station,) = line.http.get("/api/v1/stations").json()["stations"]
-    assert station["region"] == {"frame": [64, 64], "inspected": 0.75}
+    sha256 = digest_of(line.service.active().detector.region)
+    assert station["region"] == {"frame": [64, 64], "inspected": 0.75, "sha256": sha256}
     assert line.http.get("/api/v1/stations/default/region").json() == REGION
     corner = np.zeros((64, 64), bool)
     corner[32:, 32:] = True
@@ -106,6 +107,26 @@ def test_a_region_is_drawn_on_the_last_picture(tab, part, tmp_path):
     assert np.array_equal(first, CORNER)
     assert np.abs(np.subtract(second, [(4, 4), (20, 4), (20, 20)])).max() < 1
     assert tab.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_one_may_draw_on_another_recent_picture(tab, line, part, pictures, draw):
+    other = line.service.inspect(pictures[0][1], part_id="second")
+    tab.goto("/region")
+    paper = tab.locator("#paper")
+    paper.scroll_into_view_if_needed()
+    box = paper.bounding_box()
+    for x, y in [(4, 4), (20, 4), (20, 20)]:
+        tab.mouse.click(box["x"] + x * box["width"] / 64, box["y"] + y * box["height"] / 64)
+    assert tab.locator("#drawn").text_content() == "second"
+    tab.locator(".strip a").last.click()
+    assert tab.locator("#drawn").text_content() == "first"
+    assert part.id in tab.locator(".drawing img").get_attribute("src")
+    tab.get_by_text("3 points; the first one closes it").wait_for()  # what was drawn is still there
+    tab.evaluate("document.getElementById('undo').click()")
+    assert f'/parts/{other.id}"' in line.http.get("/region").text
+    assert f'/parts/{part.id}"' in line.http.get("/region", params={"part": part.id}).text
+    refused = line.http.get("/region", params={"part": "none"})
+    assert refused.status_code == 404
 
 
 def test_stripes_over_a_part_are_shown_and_hidden(tab, part):

@@ -17,6 +17,7 @@ from invad.serve.store import results, reviews, stations
 from invad.serve.store.database import now_ms
 from invad.serve.store.stations import Revision
 from invad.serve.watching import DriftReport
+from invad.serve.web.administration import region_record
 from invad.serve.web.auth import Caller
 
 HOUR_MS = 3600 * 1000
@@ -64,7 +65,8 @@ class Flags:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StationView:
     """per_hour: parts of the last hour. waiting: parts that wait for a verdict. source: what brings parts.
-    outputs: who is told of results, by name."""
+    outputs: who is told of results, by name. inspected: share of a picture that counts, None where all does.
+    """
 
     name: str
     last: Result | None
@@ -73,6 +75,7 @@ class StationView:
     flags: list[Flags]
     source: SourceState | None
     outputs: dict[str, SinkState]
+    inspected: float | None
 
     @property
     def has_categories(self) -> bool:
@@ -175,6 +178,7 @@ def _view(frame: Frame, name: str, deciding: list[Revision]) -> StationView:
         flags=[one for one in flags if one.window] or flags,
         source=frame.service.sources().get(name),
         outputs=frame.service.deliveries.states(name),
+        inspected=None if (region := region_record(frame.service, name)) is None else region.inspected,
     )
 
 

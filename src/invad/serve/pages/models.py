@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from invad.serve import versions
 from invad.serve.pages.frame import Frame
-from invad.serve.pages.region import last_with_picture
+from invad.serve.pages.region import with_pictures
 from invad.serve.records import Refused
 from invad.serve.store import stations
 from invad.serve.web.administration import region_record
@@ -44,7 +44,7 @@ def router(frame: Frame) -> APIRouter:
             may_change=caller.may("admin"),
             most_megabytes=frame.service.options.max_model >> 20,
             region=region_record(frame.service, chosen),
-            picture=last_with_picture(frame, chosen),
+            picture=next(iter(with_pictures(frame, chosen, 1)), None),
             **_compared(frame, chosen),
         )
 

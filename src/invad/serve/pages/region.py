@@ -1,4 +1,4 @@
-"""The page /region: draw what of the pictures of a station counts, on the last one, and save it as a file.
+"""The page /region: draw what of the pictures of a station counts, on a recent one, and save it as a file.
 
 The script and the part of the page that it draws with are those of `invad roi draw`.
 """
@@ -17,14 +17,17 @@ from invad.serve.models import Loaded
 from invad.serve.pages.frame import Frame
 from invad.serve.pictures import draw_ignored
 from invad.serve.records import Refused, Result
-from invad.serve.store import results
+from invad.serve.store import results, stations
 from invad.serve.web.auth import Caller
 
 SIDE = 1600
 """Pixels of the longer side of the picture as it is shown; the region is in pixels of the picture itself."""
 
 LOOKED_AT = 100
-"""Newest parts among which one is looked for whose picture is kept."""
+"""Newest parts among which those are looked for whose picture is kept."""
+
+OFFERED = 12
+"""Of these, to draw on."""
 
 SHARED = Path(invad.report.__file__).parent
 
@@ -36,9 +39,15 @@ def router(frame: Frame) -> APIRouter:
     changing = Annotated[Caller, Depends(frame.needs("admin"))]
 
     @api.get("/region")
-    def page(request: Request, caller: changing, station: str | None = None) -> Response:
+    def page(
+        request: Request, caller: changing, station: str | None = None, part: str | None = None
+    ) -> Response:
+        """part: the id of one whose picture is drawn on; the last one unless given."""
         chosen = frame.one_station(caller, station)
-        judge, part = frame.service.active(chosen), last_with_picture(frame, chosen)
+        judge, recent = frame.service.active(chosen), with_pictures(frame, chosen, OFFERED)
+        drawn_on = recent[0] if recent else None
+        if part is not None and (drawn_on := next((one for one in recent if one.id == part), None)) is None:
+            raise Refused(f"no recent part {part[:64]} of station {chosen} has a picture", 404)
         return frame.html(
             request,
             caller,
@@ -46,14 +55,16 @@ def router(frame: Frame) -> APIRouter:
             title="Region of interest",
             station=chosen,
             all_stations=False,
-            part=part,
-            uri=f"{frame.prefix}/api/v1/results/{part.id}/image?side={SIDE}" if part else "",
-            name=(part.part_id or part.id) if part else "",
-            width=part.width if part else 0,
-            height=part.height if part else 0,
-            region=_start(judge.detector.region, part) if part else {},
+            part=drawn_on,
+            recent=recent,
+            side=SIDE,
+            uri=f"{frame.prefix}/api/v1/results/{drawn_on.id}/image?side={SIDE}" if drawn_on else "",
+            name=(drawn_on.part_id or drawn_on.id) if drawn_on else "",
+            width=drawn_on.width if drawn_on else 0,
+            height=drawn_on.height if drawn_on else 0,
+            region=_start(judge.detector.region, drawn_on) if drawn_on else {},
             model=judge.name,
-            made_from=_trained(judge),
+            made_from=_trained(frame, judge),
         )
 
     @api.get("/region/ignored")
@@ -75,17 +86,19 @@ def router(frame: Frame) -> APIRouter:
     return api
 
 
-def last_with_picture(frame: Frame, station: str) -> Result | None:
-    """The newest part there whose picture is kept; None where none of the last ones has one."""
+def with_pictures(frame: Frame, station: str, most: int) -> list[Result]:
+    """The newest parts there whose pictures are kept, newest first."""
     with frame.service.database.read() as connection:
         found, _ = results.page(connection, results.Query(station=station, limit=LOOKED_AT))
-    return next((one.result for one in found if one.result.image_kept), None)
+    return [one.result for one in found if one.result.image_kept][:most]
 
 
-def _trained(judge: Loaded) -> str | None:
+def _trained(frame: Frame, judge: Loaded) -> str | None:
     """Content hash of the trained model that a version is or was made from; None where that is unknown."""
-    hash: str | None = getattr(getattr(judge.detector, "info", None), "model_hash", judge.hash)
-    return hash
+    with frame.service.database.read() as connection:
+        known = stations.version(connection, judge.hash)
+    made_of: str | None = None if known is None else known.content.get("made_of")
+    return made_of or getattr(getattr(judge.detector, "info", None), "model_hash", judge.hash)
 
 
 def _start(region: Region | None, part: Result) -> dict[str, Any]:

@@ -3,16 +3,19 @@ reached."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
-from invad.detector.opening import AUTO, open_detector
-from invad.errors import InvadError, reason
-from invad.runtime.predictor import Predictor
+from invad.data.images import image_size
+from invad.data.region import Region, inside_of, read_region, require_frame
+from invad.detector.opening import AUTO, AnyDetector, open_detector
+from invad.detector.regional import with_region
+from invad.errors import DataError, InvadError, reason
 from invad.scoring.calibration import known_category
 from invad.serve.plant import modbus
 from invad.serve.plant.controllers import AnyController, MqttController, OpcUaController
 from invad.serve.plant.feeds import described
+from invad.serve.plant.found import is_taken
 from invad.serve.plant.lineup import CONTROLLER, Lineup, Station
 from invad.serve.plant.making import made_sink, opcua_password, opened_feed, require_controllers, route
 from invad.serve.plant.opcua.server import require_port
@@ -41,8 +44,8 @@ def leftovers(lineup: Lineup, waiting: Mapping[str, int]) -> Iterator[str]:
 
 
 def problems(lineup: Lineup, seen: Callable[[str], None] = lambda line: None) -> Iterator[str]:
-    """What is wrong, a line each. seen: is told of each camera what it sends."""
-    opened: dict[str, Predictor | InvadError] = {}
+    """What is wrong, a line each. seen: is told of each region what counts, of each camera what it sends."""
+    opened: dict[str, AnyDetector | InvadError] = {}
     tried: set[str] = set()
     for station in lineup.station:
         if station.model not in opened:
@@ -51,6 +54,20 @@ def problems(lineup: Lineup, seen: Callable[[str], None] = lambda line: None) ->
             except InvadError as error:
                 opened[station.model] = error
         found = opened[station.model]
+        region = None if isinstance(found, InvadError) else found.region
+        if station.region is not None:
+            try:
+                region = read_region(station.region)
+                if not isinstance(found, InvadError):
+                    found = _looking(found, region)
+                    share = inside_of(region).mean()
+                    frame = f"{region.frame[0]} x {region.frame[1]} pixels"
+                    seen(
+                        f"station {station.name}: {station.region}: {share:.0%} of pictures of {frame} count"
+                    )
+            except InvadError as error:
+                at = "" if station.region in str(error) else f"{station.region}: "
+                yield f"station {station.name}: {at}{error}"
         if isinstance(found, InvadError):
             yield f"station {station.name}: {found}"
         elif found.fusion is not None and (station.source is not None or station.controller is not None):
@@ -61,13 +78,14 @@ def problems(lineup: Lineup, seen: Callable[[str], None] = lambda line: None) ->
             except InvadError as error:
                 yield f"station {station.name}: {error}"
         if isinstance(station.source, FolderSource):
-            for line in _of_folder(station.source):
+            for line in _of_folder(station.source, region):
                 yield f"station {station.name}: {line}"
         elif station.source is not None:
             try:
                 with closing(opened_feed(station.source)) as feed:
                     sent = described(feed, LOOK_SECONDS)
-                seen(f"station {station.name}: {station.source.place}: {sent}")
+                seen(f"station {station.name}: {station.source.place}: {sent.words}")
+                require_frame(region, sent.size_hw, station.source.place)
             except InvadError as error:
                 yield f"station {station.name}: {error}"
         if station.controller is not None:
@@ -85,6 +103,11 @@ def problems(lineup: Lineup, seen: Callable[[str], None] = lambda line: None) ->
                 yield f"station {station.name}, output {output.name}: {error}"
     if lineup.uses_opcua:
         yield from (f"opcua: {line}" for line in _of_opcua(lineup))
+
+
+def _looking(model: AnyDetector, region: Region) -> AnyDetector:
+    """What judges at a station with a region of its own. Raises ConfigError, DataError."""
+    return model if model.region == region else with_region(model, region)
 
 
 def _of_opcua(lineup: Lineup) -> Iterator[str]:
@@ -128,12 +151,15 @@ def _of_controller(station: Station, controller: AnyController, tried: set[str])
         yield from modbus.problems(controller)
 
 
-def _of_folder(source: FolderSource) -> Iterator[str]:
+def _of_folder(source: FolderSource, region: Region | None) -> Iterator[str]:
     try:
-        with os.scandir(source.path):
-            pass
+        with os.scandir(source.path) as listed:
+            pictures = (Path(one) for one in listed if is_taken(Path(one), source.pattern))
+            first = None if region is None else next(pictures, None)
     except OSError as error:
         yield f"{source.path}: {reason(error, writing=False)}"
+    else:
+        yield from _of_picture(first, region)
     moved = [Path(folder) for folder in (source.done, source.failed) if folder is not None]
     if moved and is_folder(Path(source.path)) and not os.access(source.path, os.W_OK):
         yield f"{source.path}: images cannot be moved out of it; let this user write there"
@@ -143,3 +169,15 @@ def _of_folder(source: FolderSource) -> Iterator[str]:
             yield f"{folder}: {nearest} is a file; choose another folder"
         elif not os.access(nearest, os.W_OK):
             yield f"{folder}: nothing can be written to {nearest}; let this user write there"
+
+
+def _of_picture(path: Path | None, region: Region | None) -> Iterator[str]:
+    """Whether a picture that lies there has the size of the region; one that is half written says nothing."""
+    if path is None:
+        return
+    with suppress(DataError):
+        size_hw = image_size(path)
+        try:
+            require_frame(region, size_hw, path)
+        except DataError as error:
+            yield str(error)

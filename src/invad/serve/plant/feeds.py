@@ -10,6 +10,7 @@ import numpy as np
 from invad.data.formats import HEAD_BYTES, format_of
 from invad.data.images import read_image
 from invad.errors import DataError
+from invad.records import Hw
 from invad.runtime.predictor import Pixels
 
 LOOKED_AT = 6
@@ -49,8 +50,16 @@ class Feed(ABC):
         """Let go of the camera."""
 
 
-def described(feed: Feed, seconds: float) -> str:
-    """What a camera sends: size, depth and rate, of frames of so many seconds at most. Raises DataError."""
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a camera sends. size_hw: height and width. words: size, depth and rate."""
+
+    size_hw: Hw
+    words: str
+
+
+def described(feed: Feed, seconds: float) -> Sent:
+    """What a camera sends, by frames of so many seconds at most. Raises DataError."""
     frames: list[Frame] = []
     until = time.monotonic() + seconds
     while len(frames) < LOOKED_AT and (not frames or time.monotonic() < until):
@@ -65,7 +74,8 @@ def described(feed: Feed, seconds: float) -> str:
     spent = frames[-1].at - frames[0].at
     rate = f", {(len(frames) - 1) / spent:.3g} frames a second" if spent > 0 else ""
     look = look_of(pixels) if callable(body) else f"{8 * pixels.dtype.itemsize} bit {look_of(body)}"
-    return f"{pixels.shape[1]} x {pixels.shape[0]} pixels, {look}{rate}"
+    words = f"{pixels.shape[1]} x {pixels.shape[0]} pixels, {look}{rate}"
+    return Sent((pixels.shape[0], pixels.shape[1]), words)
 
 
 def look_of(body: bytes | Pixels) -> str:

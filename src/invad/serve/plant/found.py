@@ -21,6 +21,11 @@ class File:
     mark: taken.Mark
 
 
+def is_taken(path: Path, pattern: str) -> bool:
+    """Whether a file of a watched folder is one of its images, by its name."""
+    return fnmatch.fnmatchcase(path.name, pattern) and is_image(path)
+
+
 def files_in(folder: Path, pattern: str, *, recursive: bool) -> tuple[dict[str, File], list[str]]:
     """The images by key, and the keys of other files. pattern: of their names. Hidden files and folders are
     left out. Raises OSError when the folder cannot be read."""
@@ -33,7 +38,7 @@ def files_in(folder: Path, pattern: str, *, recursive: bool) -> tuple[dict[str, 
             continue
         if not stat.S_ISREG(status.st_mode):
             continue
-        if fnmatch.fnmatchcase(path.name, pattern) and is_image(path):
+        if is_taken(path, pattern):
             found[key] = File(path, key, (status.st_size, status.st_mtime_ns))
         else:
             others.append(key)

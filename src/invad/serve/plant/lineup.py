@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from invad.errors import ConfigError, in_one_line, reason
+from invad.serve.given import Given, Looking
 from invad.serve.options import station_name
 from invad.serve.plant.controllers import AnyController, ModbusController, OpcUaController
 from invad.serve.plant.opcua.settings import OpcUa
@@ -37,14 +38,15 @@ _WRITING = CsvOutput | ParquetOutput | FolderOutput
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Station:
-    """A place that parts come from. model: a folder. category: None for the limits over all. deadline:
-    seconds until a part is late. controller: who asks for parts, or is shown each. output: who is told of
-    results.
+    """A place that parts come from. model: a folder. category: None for the limits over all. region: file of
+    the part of its pictures that counts, None for that of the model. deadline: seconds until a part is late.
+    controller: who asks for parts, or is shown each. output: who is told of results.
     """
 
     name: str
     model: str
     category: str | None = None
+    region: str | None = None
     deadline: float | None = None
     source: AnySource | None = None
     controller: AnyController | None = None
@@ -54,6 +56,8 @@ class Station:
         station_name(self.name)
         if not self.model:
             raise ConfigError(f"station {self.name}: model = '': give a folder")
+        if self.region == "":
+            raise ConfigError(f"station {self.name}: region = '': give a file, or leave it out")
         if self.deadline is not None and not 0.001 <= self.deadline <= 3600:
             raise ConfigError(
                 f"station {self.name}: deadline = {self.deadline:g}: give 0.001 to 3600 seconds"
@@ -116,9 +120,12 @@ class Lineup:
         )
 
     @property
-    def models(self) -> dict[str, Path]:
-        """The folder of each station's model."""
-        return {one.name: Path(one.model) for one in self.station}
+    def models(self) -> dict[str, Given]:
+        """Each station's model, with the region that it has there."""
+        return {
+            one.name: Path(one.model) if one.region is None else Looking(Path(one.model), Path(one.region))
+            for one in self.station
+        }
 
 
 def example() -> str:
@@ -159,7 +166,8 @@ def _whole(station: Station, base: Path) -> Station:
     controller = None if station.controller is None else station.controller.below(base)
     outputs = tuple(one.below(base) for one in station.output)
     model = str(base / station.model)
-    return replace(station, model=model, source=source, controller=controller, output=outputs)
+    region = None if station.region is None else str(base / station.region)
+    return replace(station, model=model, region=region, source=source, controller=controller, output=outputs)
 
 
 def _clashes(stations: tuple[Station, ...]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Body, Depends
 from starlette.responses import Response
 
+from invad.data.region import digest_of
 from invad.serve.records import Refused, SinkState, SourceState, utc
 from invad.serve.service import Service
 from invad.serve.store import keys, stations
@@ -17,10 +18,12 @@ from invad.serve.web.auth import Caller, Gate
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegionRecord:
     """The region of interest of the version that judges. frame: width and height of the pictures, in pixels.
-    inspected: share of a picture that counts, in (0, 1)."""
+    inspected: share of a picture that counts, in (0, 1). sha256: of what it says, by which the version and so
+    each result names it."""
 
     frame: tuple[int, int]
     inspected: float
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,7 +205,11 @@ def region_record(service: Service, station: str) -> RegionRecord | None:
     detector = service.active(station).detector
     if detector.region is None or detector.inside_HW is None:
         return None
-    return RegionRecord(frame=detector.region.frame, inspected=float(detector.inside_HW.mean()))
+    return RegionRecord(
+        frame=detector.region.frame,
+        inspected=float(detector.inside_HW.mean()),
+        sha256=digest_of(detector.region),
+    )
 
 
 def revision_record(one: stations.Revision, in_force: bool) -> RevisionRecord:
