@@ -47,11 +47,45 @@ def test_two_models_on_the_same_images(run, rows, tmp_path):
 
 
 def test_two_lots(run, rows, tmp_path):
-    b = other(rows, tmp_path / "b.csv", lambda row: row | {"path": f"other/{row['path']}"})
+    b = other(rows, tmp_path / "b.csv", lambda row: row | {"path": f"{row['path']}.bmp"})
     done = run("compare", rows, b, "--report", tmp_path / "c.html")
     assert done.exit_code == 0, done.stderr
     assert "no part in common" in done.stdout
     assert "<circle" not in (tmp_path / "c.html").read_text(encoding="utf-8")
+
+
+def test_the_same_pictures_from_another_folder_are_matched_and_it_is_said(run, rows, tmp_path):
+    b = other(rows, tmp_path / "b.csv", lambda row: row | {"path": f"../there{row['path']}"})
+    done = run("compare", rows, b, "--json", tmp_path / "c.json")
+    assert "parts are matched by the end of their paths, before which stands nothing in A and there in B" in (
+        " ".join(done.stderr.split())
+    )
+    assert json.loads((tmp_path / "c.json").read_text())["in_both"] == 9
+    assert "no part in common" in run("compare", rows, b, "--two-lots").stdout
+    moved = other(
+        rows, tmp_path / "m.csv", lambda row: row | {"path": row["path"].replace("/test/", "/lot/")}
+    )
+    done = run("compare", rows, moved)
+    assert "no part in common" in done.stdout
+    assert "if the parts are the same ones, give --same-parts" in " ".join(done.stderr.split())
+    assert "in both" in run("compare", rows, moved, "--same-parts").stdout
+
+
+def test_parts_say_by_which_picture_they_were_seen(run, tmp_path):
+    head = "part,score,p_value,decision,seen_by,reason,error,light1_path,light1_score,light1_p_value"
+    for name, decided, seen in (("a", "bad", "light1"), ("b", "good", "light2")):
+        rows = f"p0,3,0.02,{decided},{seen},,,in/p0_light1.png,2,0.05\n"
+        (tmp_path / f"{name}.csv").write_text(f"{head}\n{rows}")
+    files = ["--report", tmp_path / "c.html", "--csv", tmp_path / "c.csv", "--json", tmp_path / "c.json"]
+    done = run("compare", tmp_path / "a.csv", tmp_path / "b.csv", *files)
+    assert "bad -> good  p 0.02 -> 0.02  p0  light1 -> light2" in done.stdout
+    with (tmp_path / "c.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["seen_by_a"], row["seen_by_b"]) == ("light1", "light2")
+    assert json.loads((tmp_path / "c.json").read_text())["changed"][0]["seen_by_b"] == "light2"
+    html = (tmp_path / "c.html").read_text(encoding="utf-8")
+    assert "<b>light1 0.05</b>" in html
+    assert "in bold the one that decided" in html
 
 
 def test_what_cannot_be_compared_is_one_line(run, rows, tmp_path, one_line):

@@ -25,7 +25,7 @@ SURFACE = {
     "--min-area --server --station",
     "calibrate": "MODEL NORMALS --false-alarm-rate --review-rate --roi --min-area --layout --split "
     "--group-by --strict --device --json",
-    "compare": "A B --report --csv --json",
+    "compare": "A B --report --csv --json --same-parts",
     "drift": "RESULTS --model --category --reference --evidence --floor --every --csv --json",
     "export": "MODEL --output --format --precision --json --size --batch --calibration --max-changed "
     "--layout --bits",

@@ -99,6 +99,75 @@ def test_parts_of_several_pictures_are_named_by_the_part(tmp_path):
     assert read_results(table).rows == read_results(tmp_path / "a.json").rows
 
 
+def of_parts(folder, path, lot, decided=("light1", "light2"), second="0.02"):
+    """Rows of two parts of two pictures below `lot`, and one that could not be judged, as CSV or JSON."""
+    members = ("light1", "light2")
+    head = [
+        "part",
+        *HEAD[1:],
+        "seen_by",
+        "reason",
+        *(f"{m}_{n}" for m in members for n in ("path", "p_value")),
+    ]
+    told = [
+        {
+            **{"part": f"p{i}", "score": 0.5, "p_value": 0.4, "decision": "good" if i else "bad"},
+            **{"seen_by": seen, "reason": ""},
+            "members": {m: {"path": f"{lot}/p{i}_{m}.png", "p_value": float(second)} for m in members},
+        }
+        for i, seen in enumerate(decided)
+    ]
+    lost = {
+        "part": "p9",
+        "score": None,
+        "p_value": None,
+        "decision": "review",
+        "seen_by": None,
+        "members": {},
+    }
+    if path.endswith(".json"):
+        (folder / path).write_text(json.dumps({"parts": [*told, lost]}))
+        return folder / path
+    rows = [
+        [
+            *(row[name] if row.get(name) is not None else "" for name in head[:6]),
+            *("", *(str(one[name]) for one in row["members"].values() for name in ("path", "p_value"))),
+        ]
+        for row in [*told, lost]
+    ]
+    return write(folder / path, *rows, head=head)
+
+
+def test_pictures_of_a_part_come_with_it(tmp_path):
+    table, plain = (read_results(of_parts(tmp_path, name, "plates")) for name in ("a.csv", "a.json"))
+    assert table.rows == plain.rows
+    assert table.rows[0].members == (("light1", 0.02), ("light2", 0.02))
+    assert (table.rows[1].seen_by, table.unjudged, len(table.rows)) == ("light2", 1, 2)
+
+
+def test_parts_are_matched_by_their_name_and_folder(tmp_path):
+    a = of_parts(tmp_path, "a.csv", "plates/monday")
+    same = compare(a, of_parts(tmp_path, "b.json", "/data/plates/monday", ("light2", "light2")))
+    assert [(x.name, x.seen_by, y.seen_by) for x, y in same.pairs] == [
+        ("p0", "light1", "light2"),
+        ("p1", "light2", "light2"),
+    ]
+    other = of_parts(tmp_path, "c.json", "plates/tuesday")
+    assert compare(a, other).lots.total_b == 2
+    assert len(compare(a, other, same_parts=True).pairs) == 2
+    assert compare(a, a, same_parts=False).pairs == ()
+    with pytest.raises(DataError, match="no part in common: one names plates/monday/p0, the other 1"):
+        compare(a, write(tmp_path / "x.csv", ["1", "1", "0.5", "good", ""]), same_parts=True)
+
+
+def test_parts_of_one_name_in_two_folders_are_two_parts(tmp_path):
+    rows = [
+        {**json.loads(of_parts(tmp_path, f"{lot}.json", lot).read_text())["parts"][0]} for lot in ("a", "b")
+    ]
+    (tmp_path / "both.json").write_text(json.dumps({"parts": rows}))
+    assert [row.name for row in read_results(tmp_path / "both.json").rows] == ["a/p0", "b/p0"]
+
+
 def test_frames_of_a_video_are_parts_of_their_own(tmp_path):
     head = ["path", "frame", *HEAD[1:]]
     rows = [["v.mkv", str(i), "1", "0.5", "good", ""] for i in range(2)]

@@ -39,10 +39,19 @@ def compare(
         ),
     ] = None,
     json: JsonOption = None,
+    same_parts: Annotated[
+        bool | None,
+        typer.Option(
+            "--same-parts/--two-lots",
+            help="Whether parts of equal names in other folders are the same ones, or A and B are lots "
+            "whatever their names. Default: a part is the same where both paths can be of one file.",
+        ),
+    ] = None,
 ) -> None:
     """Put two models or two lots side by side: which parts changed their decision, and whether by chance.
 
-    Parts are matched by path. Without one in common the two are compared as lots.
+    Parts are matched by path, from whatever folder it was given. Without one in common the two are compared
+    as lots.
     """
     voice = Voice(json, csv)
     if report is not None and report.suffix.lower() != ".html":
@@ -52,13 +61,14 @@ def compare(
     from invad.evaluation.compare import DECISIONS
     from invad.evaluation.compare import compare as put_beside
 
-    found = put_beside(a, b)
+    found = put_beside(a, b, same_parts=same_parts)
     if found.pairs:
         counts = found.counts()
         head = ["in both", *(f"B {name}" for name in DECISIONS)]
         voice.table([head, *([f"A {x}", *(str(counts[x, y]) for y in DECISIONS)] for x in DECISIONS)])
         for x, y in found.changed[:MOST_SAID]:
-            voice.say(f"{x.decision} -> {y.decision}  p {x.p_value:.2g} -> {y.p_value:.2g}  {x.name}")
+            seen = f"  {x.seen_by} -> {y.seen_by}" if x.seen_by and y.seen_by else ""
+            voice.say(f"{x.decision} -> {y.decision}  p {x.p_value:.2g} -> {y.p_value:.2g}  {x.name}{seen}")
         if len(found.changed) > MOST_SAID:
             voice.say(f"... and {len(found.changed) - MOST_SAID} more")
     voice.say(*said(found))
@@ -96,6 +106,7 @@ def said(found: "Comparison") -> Iterator[str]:
 
 def notes(found: "Comparison") -> Iterator[str]:
     """What a reader must know beside them."""
+    yield from _matched(found)
     alone = len(found.a.rows) - len(found.pairs), len(found.b.rows) - len(found.pairs)
     if found.pairs and any(alone):
         yield f"{counted(alone[0], 'part')} in A alone, {alone[1]} in B alone, which are not compared"
@@ -107,14 +118,39 @@ def notes(found: "Comparison") -> Iterator[str]:
         yield "other models judged the two lots, so that they differ in more than their parts"
 
 
-def _lines(found: "Comparison") -> Iterator[str]:
-    yield csv_line(
-        ("path", "label", "decision_a", "decision_b", "p_value_a", "p_value_b", "score_a", "score_b")
-    )
-    for x, y in found.pairs:
-        yield csv_line(
-            (x.name, x.label or y.label, x.decision, y.decision, x.p_value, y.p_value, x.score, y.score)
+def _matched(found: "Comparison") -> Iterator[str]:
+    of_parts = [any(row.members for row in one.rows) for one in (found.a, found.b)]
+    if found.lots is not None and of_parts[0] != of_parts[1]:
+        one, other = "AB" if of_parts[0] else "BA"
+        yield f"a row of {one} is a part of several pictures, one of {other} a picture"
+    exchange, rival = found.match.exchange, found.match.rival
+    if exchange is None or not (exchange.a or exchange.b):
+        return
+    x, y = exchange.words
+    if found.pairs:
+        yield (
+            f"parts are matched by the end of their paths, before which stands {x} in A and {y} in B; if "
+            "they are other parts, give --two-lots"
         )
+    elif rival is not None:
+        u, v = rival.words
+        yield (
+            f"names fit equally well with {x} in A for {y} in B as with {u} for {v}, so no parts are matched"
+        )
+    else:
+        yield (
+            f"names are equal but for {x} in A and {y} in B, which is taken for two lots; if the parts are "
+            "the same ones, give --same-parts"
+        )
+
+
+def _lines(found: "Comparison") -> Iterator[str]:
+    head = ["path", "label", "decision_a", "decision_b", "p_value_a", "p_value_b", "score_a", "score_b"]
+    of_parts = any(x.members or y.members for x, y in found.pairs)
+    yield csv_line([*head, "seen_by_a", "seen_by_b"] if of_parts else head)
+    for x, y in found.pairs:
+        row = [x.name, x.label or y.label, x.decision, y.decision, x.p_value, y.p_value, x.score, y.score]
+        yield csv_line([*row, x.seen_by, y.seen_by] if of_parts else row)
 
 
 def _page(found: "Comparison") -> str:
@@ -126,7 +162,13 @@ def _page(found: "Comparison") -> str:
     return comparison_page(
         (side("A", found.a), side("B", found.b)),
         [
-            Moved(x.name, x.label or y.label or "", (x.decision, x.p_value), (y.decision, y.p_value))
+            Moved(
+                x.name,
+                x.label or y.label or "",
+                (x.decision, x.p_value),
+                (y.decision, y.p_value),
+                ((x.members, x.seen_by), (y.members, y.seen_by)),
+            )
             for x, y in found.pairs
         ],
         (len(found.a.rows) - len(found.pairs), len(found.b.rows) - len(found.pairs)),
@@ -150,14 +192,17 @@ def _page(found: "Comparison") -> str:
 def _plain(found: "Comparison") -> dict[str, Any]:
     from dataclasses import asdict
 
+    exchange = found.match.exchange
     return {
         "a": found.a.source,
         "b": found.b.source,
         "in_both": len(found.pairs),
         "a_alone": len(found.a.rows) - len(found.pairs),
         "b_alone": len(found.b.rows) - len(found.pairs),
+        "folders": None if exchange is None else {"a": "/".join(exchange.a), "b": "/".join(exchange.b)},
         "changed": [
             {"path": x.name, "a": x.decision, "b": y.decision, "p_value_a": x.p_value, "p_value_b": y.p_value}
+            | ({"seen_by_a": x.seen_by, "seen_by_b": y.seen_by} if x.members or y.members else {})
             for x, y in found.changed
         ],
         "tests": [asdict(test) for test in found.tests],

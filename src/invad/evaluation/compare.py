@@ -1,16 +1,18 @@
 """Two results side by side: two models on the same parts, or two lots under one model.
 
-Parts are matched by path. Where both judged the same parts, each part is its own control: of decisions that
-differ, as many should go either way (McNemar 1947, in its exact form). Lots without a part in common are two
-samples, whose shares are compared by Fisher's exact test.
+Parts are matched by path, those of several pictures by their name in the folder of the first picture (see
+`invad.evaluation.matching`). Where both judged the same parts, each part is its own control: of decisions
+that differ, as many should go either way (McNemar 1947, in its exact form). Lots without a part in common are
+two samples, whose shares are compared by Fisher's exact test.
 """
 
 import csv
 import json
 import math
+import posixpath
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,6 +20,7 @@ import numpy as np
 from scipy.stats import binomtest, fisher_exact
 
 from invad.errors import DataError, reason
+from invad.evaluation.matching import Match, match
 from invad.evaluation.predictions import read_predictions
 from invad.evaluation.results import prediction_files
 from invad.metrics.exact import auroc
@@ -31,13 +34,20 @@ WROTE = "give what 'invad predict --csv' or '--json' or 'invad evaluate --csv' w
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A judged part. label: GOOD or its kind of defect, None where nobody has said."""
+    """A judged part. label: GOOD or its kind of defect, None where nobody has said.
+
+    place: by what it is matched, the name where it is empty. members, of a part of several pictures: name and
+    p-value of each; seen_by: the one that decided.
+    """
 
     name: str
     score: float
     p_value: float
     decision: Decision
     label: str | None = None
+    place: str = ""
+    members: tuple[tuple[str, float], ...] = ()
+    seen_by: str = ""
 
     @property
     def flagged(self) -> bool:
@@ -95,7 +105,8 @@ class Ranking:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """pairs: of the parts in common, in the order of A. tests: of all of them, or, where labels are there, of
-    the good and of the defective ones. lots: instead, where no part is in both."""
+    the good and of the defective ones. lots: instead, where no part is in both. match: by what parts were
+    matched, or could have been."""
 
     a: Results
     b: Results
@@ -103,6 +114,7 @@ class Comparison:
     tests: tuple[Paired, ...]
     ranking: Ranking | None
     lots: Unpaired | None
+    match: Match
 
     @property
     def changed(self) -> tuple[tuple[Row, Row], ...]:
@@ -117,14 +129,22 @@ class Comparison:
         return Counter((x.decision, y.decision) for x, y in self.pairs)
 
 
-def compare(a: Results | str | Path, b: Results | str | Path) -> Comparison:
+def compare(
+    a: Results | str | Path, b: Results | str | Path, *, same_parts: bool | None = None
+) -> Comparison:
     """Compare two results, or the files that hold them (see `read_results`).
 
-    Raises DataError when one cannot be read, has no judged part, or names a part twice.
+    same_parts: True where parts of equal names in other folders are the same ones, False where the two are
+    lots whatever their names; None: a part is in both where its paths can be of one file. Raises DataError
+    when a file cannot be read, has no judged part, or names a part twice, and with True where no part is in
+    both.
     """
     first, second = (x if isinstance(x, Results) else read_results(Path(x)) for x in (a, b))
-    of_b = {row.name: row for row in second.rows}
-    pairs = tuple((row, of_b[row.name]) for row in first.rows if row.name in of_b)
+    places = [[row.place or row.name for row in one.rows] for one in (first, second)]
+    found = Match() if same_parts is False else match(places[0], places[1], same_parts is True)
+    pairs = tuple((first.rows[i], second.rows[j]) for i, j in found.pairs)
+    if same_parts and not pairs:
+        raise DataError(_apart(first, second, found))
     lots = None
     if not pairs:
         counts = [(sum(r.flagged for r in one.rows), len(one.rows)) for one in (first, second)]
@@ -137,8 +157,25 @@ def compare(a: Results | str | Path, b: Results | str | Path) -> Comparison:
             p_value=float(fisher_exact(table).pvalue),
         )
     return Comparison(
-        a=first, b=second, pairs=pairs, tests=tuple(_tests(pairs)), ranking=_ranking(pairs), lots=lots
+        a=first,
+        b=second,
+        pairs=pairs,
+        tests=tuple(_tests(pairs)),
+        ranking=_ranking(pairs),
+        lots=lots,
+        match=found,
     )
+
+
+def _apart(a: Results, b: Results, found: Match) -> str:
+    if found.exchange is not None and found.rival is not None:
+        (x, y), (u, v) = found.exchange.words, found.rival.words
+        return (
+            f"{a.source} and {b.source}: names fit equally well with {x} in A for {y} in B as with {u} for "
+            f"{v}; judge the same folder for both"
+        )
+    x, y = (one.rows[0].place or one.rows[0].name for one in (a, b))
+    return f"{a.source} and {b.source} have no part in common: one names {x}, the other {y}"
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
@@ -204,10 +241,13 @@ def read_results(path: Path) -> Results:
         found = _of_json(path) if path.suffix.lower() == ".json" else _of_csv(path)
     if not found.rows:
         raise DataError(f"{path}: holds no judged part; {WROTE}")
-    name, count = Counter(row.name for row in found.rows).most_common(1)[0]
+    name, count = Counter(row.place or row.name for row in found.rows).most_common(1)[0]
     if count > 1:
         raise DataError(f"{path}: names {name} {count} times; give the result of one run")
-    return found
+    # A part of several pictures is named below the folder that was given, and several may have been.
+    names = Counter(row.name for row in found.rows)
+    rows = (replace(row, name=row.place) if names[row.name] > 1 else row for row in found.rows)
+    return replace(found, rows=tuple(rows))
 
 
 def _of_csv(path: Path) -> Results:
@@ -241,7 +281,7 @@ def _results(path: Path, rows: Iterable[Mapping[str, Any]], content_hash: str | 
         of = "part" if "part" in known and "path" not in known else "path"
         if not {of, "score", "p_value", "decision"} <= known:
             raise DataError(f"{path}: row {number} lacks path, score, p_value or decision; {WROTE}")
-        if not row["decision"]:
+        if not row["decision"] or (of == "part" and row["score"] in (None, "")):
             unjudged += 1
             continue
         try:
@@ -253,8 +293,29 @@ def _results(path: Path, rows: Iterable[Mapping[str, Any]], content_hash: str | 
         frame = row.get("frame")
         name = str(row[of]) if frame in (None, "") else f"{row[of]}, frame {frame}"
         label = row.get("label") or None
-        judged.append(Row(name=name, score=score, p_value=p_value, decision=row["decision"], label=label))
+        made = Row(name=name, score=score, p_value=p_value, decision=row["decision"], label=label)
+        judged.append(made if of == "path" else _of_part(path, number, made, row))
     return Results(source=str(path), rows=tuple(judged), content_hash=content_hash, unjudged=unjudged)
+
+
+def _of_part(path: Path, number: int, made: Row, row: Mapping[str, Any]) -> Row:
+    """With what is said of its pictures, in columns or nested."""
+    members = row.get("members")
+    if members is None:
+        names = [name.removesuffix("_p_value") for name in row if name.endswith("_p_value")]
+        members = {
+            name: {"path": row.get(f"{name}_path"), "p_value": row[f"{name}_p_value"]}
+            for name in names
+            if row[f"{name}_p_value"]
+        }
+    try:
+        told = tuple((str(name), float(one["p_value"])) for name, one in members.items())
+        paths = [str(members[name]["path"]) for name in sorted(members) if members[name]["path"]]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise DataError(f"{path}: row {number} has no pictures as invad writes them; {WROTE}") from None
+    folder = posixpath.dirname(paths[0]) if paths else posixpath.dirname(made.name)
+    place = posixpath.join(folder, posixpath.basename(made.name))
+    return replace(made, place=place, members=told, seen_by=str(row.get("seen_by") or ""))
 
 
 def _of_benchmark(path: Path) -> Results:

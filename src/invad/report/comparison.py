@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log10
+from typing import TypeAlias
 
 from markupsafe import Markup
 
@@ -15,14 +16,22 @@ SIDE, MARGIN = 360.0, 46.0
 MOST_DOTS, MOST_ROWS = 2000, 200
 
 
+Pictures: TypeAlias = tuple[Sequence[tuple[str, float]], str]
+
+
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A part under both: name, what it is if known, and (decision, p-value) by A and by B."""
+    """A part under both: name, what it is if known, and (decision, p-value) by A and by B.
+
+    pictures: of a part of several, by A and by B, name and p-value of each and the name of the one that
+    decided.
+    """
 
     name: str
     label: str
     a: tuple[Decision, float]
     b: tuple[Decision, float]
+    pictures: tuple[Pictures, Pictures] = (((), ""), ((), ""))
 
     @property
     def changed(self) -> bool:
