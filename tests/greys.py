@@ -10,6 +10,7 @@ from PIL import Image
 from invad.records import Prediction
 from invad.runtime.predictor import Predictor
 from invad.scoring.calibration import Calibration
+from invad.scoring.fusion import Fusion
 
 LIMITS = Calibration(scores=tuple(range(40)), peaks=tuple(range(40)))
 
@@ -49,6 +50,23 @@ class Greys(Predictor):
             )
             for one, score in zip(pixels, scores, strict=True)
         ]
+
+
+class GreyParts(Greys):
+    """Parts whose score is the grey level of their brightest picture: good up to 38, bad from 40 on."""
+
+    def __init__(self, *members, rule="names", **options):
+        super().__init__(**options)
+        self.calibrations = {"": LIMITS, **dict.fromkeys(members, LIMITS)}
+        self.fusion = Fusion(
+            rule=rule,
+            kind="scores",
+            members=members,
+            windows=((0.0, 65535.0),) * len(members),
+            centres=(0.0,) * len(members),
+            spreads=(1.0,) * len(members),
+            calibration=LIMITS,
+        )
 
 
 def spot(size_hw, value):

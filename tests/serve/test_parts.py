@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from invad.errors import ConfigError
 from invad.serve import Client, Options, Refused, Service
+from waiting import waits
 
 INSPECT = "/api/v1/stations/default/inspect"
 
@@ -205,25 +205,67 @@ def test_in_python_and_by_a_client(line, served):
         line.inspect(pictures["light1"])
 
 
-def test_sources_and_shadows_bring_no_parts_of_several_pictures(line, of_parts, http, tmp_path):
-    from invad.serve.plant.checking import problems
-    from invad.serve.plant.plant import Plant
-
+def of_a_folder(of_parts, tmp_path, **keys):
+    """A line.toml with one watched folder, `in`."""
     (tmp_path / "in").mkdir()
-    text = f"""[[station]]
-name = "default"
-model = "{of_parts}"
-[station.source]
-kind = "folder"
-path = "{tmp_path / "in"}"
-"""
-    (tmp_path / "line.toml").write_text(text)
-    with pytest.raises(ConfigError, match="the source of station default takes one picture"):
-        Plant(line, tmp_path / "line.toml")
+    source = {"kind": "folder", "path": "in", "settle": 0.05, "rescan": 0.2, "done": "done", **keys}
+    said = "".join(f"{key} = {value!r}\n" for key, value in source.items())
+    path = tmp_path / "line.toml"
+    path.write_text(f"[[station]]\nname = 'a'\nmodel = '{of_parts}'\n[station.source]\n{said}")
+    return path
+
+
+def test_a_process_that_is_killed_loses_no_part_of_a_folder_and_doubles_none(of_parts, start, tmp_path):
+    """And files score as the pictures do that `predict_part` is given."""
+    from invad.runtime import load
+
+    path = of_a_folder(of_parts, tmp_path, missing_after=1.0)
+    contents = {f"p{seed}": part(200 + seed, defect=seed % 5 == 0) for seed in range(30)}
+    del contents["p7"]["light2"]
+    for member in ("light2", "light1"):
+        for name, own in contents.items():
+            if member in own:
+                (tmp_path / "in" / f"{name}_{member}.png").write_bytes(own[member])
+
+    def judged(client):
+        found = client.get("/api/v1/results", params={"station": "a", "limit": 200}).json()["results"]
+        return sorted((one["part_id"], one["decision"], one["score"], one["reason"]) for one in found)
+
+    first = start(tmp_path / "line", "--no-auth", model=path)
+    with first.http() as client:
+        waits(lambda: len(judged(client)) >= 5, 120)
+    first.kill()
+    again = start(tmp_path / "line", "--no-auth", model=path)
+    with again.http() as client:
+        waits(lambda: not list((tmp_path / "in").iterdir()), 120)
+        own = load(of_parts, threads=1)
+        expected = {name: own.predict_part(pictures) for name, pictures in contents.items()}
+        assert judged(client) == [
+            (name, one.decision, pytest.approx(one.score), one.reason or None)
+            for name, one in sorted(expected.items())
+        ]
+    assert len(list((tmp_path / "done").iterdir())) == 59
+    assert again.stop() == 0
+
+
+def test_check_says_what_a_part_is_and_what_a_folder_lacks(fitted, of_parts, tmp_path):
+    from invad.serve.plant.checking import problems
     from invad.serve.plant.lineup import read_lineup
 
-    (said,) = problems(read_lineup(tmp_path / "line.toml"))
-    assert "judges parts by several pictures" in said
+    told = []
+    path = of_a_folder(of_parts, tmp_path)
+    assert list(problems(read_lineup(path), told.append)) == []
+    line = "a part is light1, light2 by 'names'; one that lacks a picture goes to review after 10 s"
+    assert told == [f"station a: {line}"]
+    path.write_text(path.read_text().replace("[station.source]", "category = 'light1'\n[station.source]"))
+    (said,) = problems(read_lineup(path))
+    assert said == "station a: category = 'light1': a model of parts has limits of whole parts; leave it out"
+    detector = fitted("scores")
+    detector.fusion = replace(detector.fusion, rule="views")
+    detector.save(tmp_path / "views")
+    path.write_text(path.read_text().replace("category = 'light1'", "").replace(str(of_parts), "views"))
+    (said,) = problems(read_lineup(path))
+    assert said == "station a: the model has a folder for each part (views); give its source recursive = true"
 
 
 def test_the_open_inference_protocol_gives_one_picture_and_is_told_so(http):

@@ -57,6 +57,12 @@ class Loaded:
         return self.detector.calibrations if fusion is None else {POOLED: fusion.calibration}
 
     @property
+    def members(self) -> tuple[str, ...]:
+        """The pictures of a part, by name; none of a model of single pictures."""
+        fusion = self.detector.fusion
+        return () if fusion is None else fusion.members
+
+    @property
     def engine(self) -> str:
         """What runs it."""
         return str(getattr(getattr(self.detector, "engine", None), "name", "torch"))

@@ -9,6 +9,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from typing import Generic, TypeVar
 
 import numpy as np
@@ -215,8 +216,9 @@ def members_of(job: Job) -> tuple[Member, ...]:
             score=judged[name].score if name in judged else None,
             p_value=judged[name].p_value if name in judged else None,
             above=above.get(name),
+            sha256=sha256(content).hexdigest(),
         )
-        for name, _ in unpacked(job.part.body)
+        for name, content in unpacked(job.part.body)
     )
 
 

@@ -108,12 +108,18 @@ class Picture:
 class Member:
     """One picture of a part of several. score, p_value: by the limits of its member that came with the model;
     above: spreads above the mean of its good ones, by which members are compared. None where it was not
-    judged; `Result.reason` then says why."""
+    judged; `Result.reason` then says why. sha256: of its file, None of results from before it was kept."""
 
     member: str
     score: float | None
     p_value: float | None
     above: float | None
+    sha256: str | None = None
+
+    @classmethod
+    def of_plain(cls, plain: Mapping[str, Any]) -> "Member":
+        """From JSON data; keys that this version does not know are left out. Raises TypeError."""
+        return cls(**{field.name: plain[field.name] for field in fields(cls) if field.name in plain})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,10 +202,7 @@ class Result:
         )
         known["picture"] = Picture(**known["picture"])
         known["ms"] = Milliseconds(**known["ms"])
-        of_member = [field.name for field in fields(Member)]
-        known["members"] = tuple(
-            Member(**{name: one[name] for name in of_member}) for one in known.get("members", ())
-        )
+        known["members"] = tuple(map(Member.of_plain, known.get("members", ())))
         return cls(**known)
 
 

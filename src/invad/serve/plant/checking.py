@@ -24,7 +24,8 @@ from invad.serve.plant.sources import FolderSource
 from invad.serve.webhook import NAME
 from invad.system.files import is_folder
 
-BY_HTTP = "a source and a controller bring one of each part: leave them out and send parts over HTTP"
+FOLDERS_OF_PARTS = ("views",)
+"""Rules by which pictures lie in folders."""
 
 LOOK_SECONDS = 2.0
 """How long the frames of a camera are looked at."""
@@ -70,13 +71,9 @@ def problems(lineup: Lineup, seen: Callable[[str], None] = lambda line: None) ->
                 yield f"station {station.name}: {at}{error}"
         if isinstance(found, InvadError):
             yield f"station {station.name}: {found}"
-        elif found.fusion is not None and (station.source is not None or station.controller is not None):
-            yield f"station {station.name}: {station.model} judges parts by several pictures; {BY_HTTP}"
-        elif station.category is not None:
-            try:
-                known_category(found.calibrations, station.category)
-            except InvadError as error:
-                yield f"station {station.name}: {error}"
+        else:
+            for line in _of_model(station, found, seen):
+                yield f"station {station.name}: {line}"
         if isinstance(station.source, FolderSource):
             for line in _of_folder(station.source, region):
                 yield f"station {station.name}: {line}"
@@ -108,6 +105,28 @@ def problems(lineup: Lineup, seen: Callable[[str], None] = lambda line: None) ->
 def _looking(model: AnyDetector, region: Region) -> AnyDetector:
     """What judges at a station with a region of its own. Raises ConfigError, DataError."""
     return model if model.region == region else with_region(model, region)
+
+
+def _of_model(station: Station, model: AnyDetector, seen: Callable[[str], None]) -> Iterator[str]:
+    fusion, source = model.fusion, station.source
+    if fusion is None:
+        if station.category is not None:
+            try:
+                known_category(model.calibrations, station.category)
+            except InvadError as error:
+                yield str(error)
+        return
+    if station.category is not None:
+        yield f"category = {station.category!r}: a model of parts has limits of whole parts; leave it out"
+    if (why := station.unfit(fusion.members)) is not None:
+        yield why
+    elif isinstance(source, FolderSource):
+        seen(
+            f"station {station.name}: a part is {', '.join(fusion.members)} by {fusion.rule!r}; one that "
+            f"lacks a picture goes to review after {source.missing_after:g} s"
+        )
+        if fusion.rule in FOLDERS_OF_PARTS and not source.recursive:
+            yield f"the model has a folder for each part ({fusion.rule}); give its source recursive = true"
 
 
 def _of_opcua(lineup: Lineup) -> Iterator[str]:

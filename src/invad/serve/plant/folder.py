@@ -2,7 +2,7 @@
 
 What the system tells of new files only hastens the next look, because shares tell nothing. A file is a part
 by its path and content: whatever is cut off, and whenever, a later look finds the file again, and the same
-content under the same path gives the result that there is.
+content under the same path gives the result that there is. Of a model of parts it is one or several files.
 """
 
 import logging
@@ -10,9 +10,10 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import replace
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,16 +22,22 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from invad.data.listing import stem
 from invad.errors import DataError, InvadError, in_one_line, reason
-from invad.serve.plant.found import File, files_in, mark_of, move
+from invad.serve.groups import packed
+from invad.serve.plant.found import File, content_of, files_in, mark_of, move
+from invad.serve.plant.gather import Before, Gathered, Gatherer, Seen, before, contents
 from invad.serve.plant.lineup import Station
 from invad.serve.plant.sources import FolderSource, Source
 from invad.serve.records import LONGEST_WORD, Part, Refused, Result, SourceState
 from invad.serve.service import Service
-from invad.serve.store import taken
+from invad.serve.store import results, taken
 from invad.serve.store.database import said
 
 LOG = logging.getLogger("invad.serve")
 SOURCE = "folder"
+DIGITS, NAMED = 40, 16
+"""Of a request: hexadecimal digits in all, and of a part of several pictures those that its name gives, so
+that what came of earlier parts of that name is found."""
+
 PATIENCE = 10.0
 """Seconds that a file which cannot be read is taken for one that is still being written."""
 
@@ -52,8 +59,10 @@ class FolderWatch(Source):
         self._first: dict[str, tuple[taken.Mark, float]] = {}  # since when a file is as it is
         self._named: set[str] = set()
         self._counts = {"taken": 0, "failed": 0}
-        self._waiting = self._other = 0
+        self._waiting = self._other = self._too_late = 0
         self._problem: str | None = None
+        self._note: str | None = None
+        self._gatherer: Gatherer | None = None
         self._known = False
         self._stop, self._wake = threading.Event(), threading.Event()
         self._threads = [
@@ -80,6 +89,7 @@ class FolderWatch(Source):
             taken=self._counts["taken"],
             failed=self._counts["failed"],
             other=self._other,
+            note=self._note,
         )
 
     # ------------------------------------------------------------------ the thread
@@ -157,18 +167,31 @@ class FolderWatch(Source):
         for name in others:
             self._name_other(name)
         self._forget_gone(found)
-        now, ready = time.monotonic(), []
-        new = [one for one in found.values() if self._done.get(one.key) != one.mark]
-        for one in new:
+        now, new = time.monotonic(), []
+        for one in found.values():
+            if self._done.get(one.key) == one.mark:
+                continue
             mark, since = self._first.get(one.key, (None, now))
             if mark != one.mark:
                 since = now
                 self._first[one.key] = (one.mark, now)
-            if now - since >= self.source.settle:
-                ready.append(one)
+            new.append(Seen(one, since, now - since >= self.source.settle))
         self._count_waiting(len(new))
-        self._hand_over(sorted(ready, key=lambda one: (one.mark[1], one.key)))
+        self._hand_over(sorted(self._ready(new, now), key=lambda one: one.order))
         self._save()
+
+    def _ready(self, new: Sequence[Seen], now: float) -> list[Gathered]:
+        """What is to be judged now: files, or of a model of parts those of whole ones."""
+        fusion = self.service.active(self.station.name).detector.fusion
+        if fusion is None:
+            return [Gathered(one.file.key, (one.file,)) for one in new if one.is_settled]
+        if self._gatherer is None or self._gatherer.fusion is not fusion:
+            self._gatherer = Gatherer(self.folder, fusion, self.source.missing_after)
+        ready, misfits = self._gatherer.gather(new, now)
+        for file, why in misfits:
+            # A name stays what it is, and what is in a file may still be written.
+            self._cannot(Gathered(file.key, (file,)), why, patience=self._gatherer.looks_inside)
+        return ready
 
     def _name_other(self, name: str) -> None:
         if name not in self._named and len(self._named) < 1000:
@@ -194,11 +217,11 @@ class FolderWatch(Source):
 
     # ------------------------------------------------------------------ handing over
 
-    def _hand_over(self, files: Iterable[File]) -> None:
+    def _hand_over(self, ready: Iterable[Gathered]) -> None:
         """Have as many under way as half of the line takes, and answer to each in turn."""
-        under_way: deque[tuple[File, Future[Result]]] = deque()
+        under_way: deque[tuple[Gathered, Future[Result]]] = deque()
         most = max(1, self.service.options.queue // 2)
-        for one in files:
+        for one in ready:
             if self._stop.is_set():
                 break
             while len(under_way) >= most:
@@ -209,29 +232,19 @@ class FolderWatch(Source):
         while under_way:
             self._finish(*under_way.popleft())
 
-    def _submit(self, one: File) -> "Future[Result] | None":
-        """None for a file that is not to be judged now."""
+    def _submit(self, one: Gathered) -> "Future[Result] | None":
+        """None for what is not to be judged now."""
         try:
-            with one.path.open("rb") as file:
-                body = file.read()
-                status = os.fstat(file.fileno())
+            part = self._several(one) if one.pictures else self._single(one.files[0])
         except FileNotFoundError:
             return None
         except OSError as error:
             self._cannot(one, reason(error, writing=False))
             return None
-        if (status.st_size, status.st_mtime_ns) != one.mark or len(body) != status.st_size:
-            return None  # it changes
-        word = f"{one.key}\0".encode() + body
-        part = Part(
-            body=body,
-            station=self.station.name,
-            category=self.station.category,
-            part_id=_word(stem(one.path)),
-            source=SOURCE,
-            request_id=f"{SOURCE}-{sha256(word).hexdigest()[:40]}",
-        )
-        while not self._stop.is_set():
+        except DataError as error:
+            self._cannot(one, in_one_line(error))
+            return None
+        while part is not None and not self._stop.is_set():
             try:
                 return self.service.submit(part)
             except Refused as error:
@@ -241,8 +254,58 @@ class FolderWatch(Source):
                 self._stop.wait(min(error.retry_after or 1, LONGEST_WAIT))
         return None
 
-    def _finish(self, one: File, future: "Future[Result]") -> None:
-        """Put a file away when its answer is there; one that the line could not keep comes again."""
+    def _single(self, file: File) -> Part | None:
+        """None while it changes. Raises OSError."""
+        body = content_of(file)
+        if body is None:
+            return None
+        return self._part(body, stem(file.path), sha256(f"{file.key}\0".encode() + body).hexdigest()[:DIGITS])
+
+    def _several(self, one: Gathered) -> Part | None:
+        """None while its files change, and where they were judged before. Raises OSError, DataError."""
+        pictures = contents(one)
+        if pictures is None:
+            return None
+        named = sha256(os.fsencode(one.name)).hexdigest()[:NAMED]
+        digests = [(member, sha256(content).hexdigest()) for member, content in pictures]
+        with self.service.database.read() as connection:
+            earlier = results.of_part(connection, self.station.name, f"{SOURCE}-{named}", DIGITS - NAMED)
+        members = self.service.active(self.station.name).members
+        known = before(frozenset(digests), one.lacks, earlier, members)
+        if known is not None:
+            self._met_again(one, digests, known)
+            return None
+        body = packed(pictures)
+        request = named + sha256(body).hexdigest()[: DIGITS - NAMED]
+        return replace(self._part(body, one.name.rpartition("/")[2], request), several=True)
+
+    def _part(self, body: bytes, name: str, request: str) -> Part:
+        return Part(
+            body=body,
+            station=self.station.name,
+            category=self.station.category,
+            part_id=_word(name),
+            source=SOURCE,
+            request_id=f"{SOURCE}-{request}",
+        )
+
+    def _met_again(self, one: Gathered, digests: Sequence[tuple[str, str]], known: Before) -> None:
+        """Put away the files of a part that was judged before, and tell of those that came too late."""
+        late = {picture.path for picture, own in zip(one.pictures, digests, strict=True) if own in known.late}
+        for file in one.files:
+            if file.path not in late:
+                self._count("taken")
+                self._put_away(file, self.source.done, known.result.id)
+                continue
+            self._count("failed")
+            self._too_late += 1
+            why = f"its part was decided before it came, result {known.result.id}"
+            self._note = f"pictures that came too late: {self._too_late}, the last one {file.path.name}"
+            LOG.error("station %s does not judge %s: %s", self.station.name, file.path, why)
+            self._put_away(file, self.source.failed, str(file.mark[1]))
+
+    def _finish(self, one: Gathered, future: "Future[Result]") -> None:
+        """Put files away when the answer is there; what the line could not keep comes again."""
         try:
             result = future.result()
         except Refused as error:
@@ -252,17 +315,25 @@ class FolderWatch(Source):
         except Exception as error:
             self._cannot(one, in_one_line(error))
             return
-        self._count("taken")
-        self._put_away(one, self.source.done, result.id)
+        if one.lacks:
+            LOG.warning(
+                "station %s judged part %s without %s, of which nothing came for %g s: %s, result %s",
+                *(self.station.name, one.name, ", ".join(one.lacks), self.source.missing_after),
+                *(result.decision, result.id),
+            )
+        for file in one.files:
+            self._count("taken")
+            self._put_away(file, self.source.done, result.id)
 
-    def _cannot(self, one: File, why: str, *, patience: bool = True) -> None:
-        """A file that cannot be judged: later it may, if it is young; else it is named and put away."""
-        _, since = self._first.get(one.key, (one.mark, 0.0))
+    def _cannot(self, one: Gathered, why: str, *, patience: bool = True) -> None:
+        """What cannot be judged: later it may, if it is young; else it is named and put away."""
+        since = max(self._first.get(file.key, (file.mark, 0.0))[1] for file in one.files)
         if patience and time.monotonic() - since < PATIENCE + self.source.settle:
             return
-        self._count("failed")
-        LOG.error("station %s cannot judge %s: %s", self.station.name, one.path, why)
-        self._put_away(one, self.source.failed, str(one.mark[1]))
+        LOG.error("station %s cannot judge %s: %s", self.station.name, one.shown, why)
+        for file in one.files:
+            self._count("failed")
+            self._put_away(file, self.source.failed, str(file.mark[1]))
 
     def _count(self, outcome: str) -> None:
         self._counts[outcome] += 1

@@ -45,6 +45,18 @@ def files_in(folder: Path, pattern: str, *, recursive: bool) -> tuple[dict[str, 
     return found, others
 
 
+def content_of(file: File) -> bytes | None:
+    """What is in it; None where it is gone or is not as it was seen. Raises OSError."""
+    try:
+        with file.path.open("rb") as stream:
+            body = stream.read()
+            status = os.fstat(stream.fileno())
+    except FileNotFoundError:
+        return None
+    is_same = (status.st_size, status.st_mtime_ns) == file.mark and len(body) == status.st_size
+    return body if is_same else None
+
+
 def mark_of(path: Path) -> taken.Mark:
     """As it is now. Raises OSError."""
     status = path.stat()

@@ -1,7 +1,7 @@
 """`line.toml`: the stations of a service, what judges there and where the parts come from."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,16 @@ class Station:
         if self.controller is not None:
             self._require_controller(self.controller)
         self._require_outputs_apart()
+
+    def unfit(self, members: Sequence[str]) -> str | None:
+        """Why its source cannot serve a model of parts, in words. members: their pictures; none of a model of
+        single pictures."""
+        if not members or self.source is None or isinstance(self.source, FolderSource):
+            return None
+        return (
+            f"its model judges parts by several pictures, and its camera cannot know which of "
+            f"{', '.join(members)} a frame is; let a folder bring them as files, or send them over HTTP"
+        )
 
     def _require_outputs_apart(self) -> None:
         names = [one.name for one in self.output]

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from invad.errors import InvadError
+from invad.errors import ConfigError, InvadError
 from invad.serve.delivery import Route, Sink
-from invad.serve.models import require_single
 from invad.serve.plant.controls import Controls, lease_of
 from invad.serve.plant.lineup import Lineup, Station, read_lineup
 from invad.serve.plant.making import (
@@ -38,7 +37,7 @@ class Plant:
         that is not there."""
         self.service, self.path = service, Path(path)
         self.lineup = read_lineup(path)
-        _require_categories(service, self.lineup)
+        _require_models(service, self.lineup)
         self._sources: dict[str, Source] = {}
         self._outputs: dict[Route, AnyOutput] = {}
         self._opcua = made_opcua(service, self.lineup)
@@ -88,7 +87,7 @@ class Plant:
             password, sinks = opcua_password(lineup), self._made_sinks(lineup)
             before = {one.name: one for one in self.lineup.station}
             self.service.take_models(lineup.models)
-            _require_categories(self.service, lineup)
+            _require_models(self.service, lineup)
             now = {one.name: one for one in lineup.station}
             self._controls.end_changed(lineup.station)
             for name, station in before.items():
@@ -160,12 +159,11 @@ def _outputs(lineup: Lineup) -> dict[Route, AnyOutput]:
     return {route(station, output): output for station in lineup.station for output in station.output}
 
 
-def _require_categories(service: Service, lineup: Lineup) -> None:
-    """Raises ConfigError for a category without limits, and for a model of parts where a source or a
-    controller brings pictures one by one."""
+def _require_models(service: Service, lineup: Lineup) -> None:
+    """Raises ConfigError for a category without limits, and for a model of parts at a source that cannot
+    bring them."""
     for station in lineup.station:
-        if station.source is not None or station.controller is not None:
-            what = "source" if station.source is not None else "controller"
-            require_single(service.active(station.name), f"the {what} of station {station.name}")
+        if (why := station.unfit(service.active(station.name).members)) is not None:
+            raise ConfigError(f"station {station.name}: {why}")
         if station.category is not None:
             service.in_force.key(station.name, station.category)

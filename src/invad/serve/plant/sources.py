@@ -12,6 +12,8 @@ from urllib.parse import quote, urlsplit
 from invad.errors import ConfigError
 from invad.serve.records import Result, SourceState
 
+MOST_SECONDS = 3600.0
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderSource:
@@ -23,13 +25,16 @@ class FolderSource:
     recursive: bool = False
     settle: float = 0.5
     rescan: float = 2.0
+    missing_after: float = 10.0
     done: str | None = None
     failed: str | None = None
 
     def __post_init__(self) -> None:
-        for name, low, high in (("settle", 0.0, 3600.0), ("rescan", 0.05, 3600.0)):
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{name} = {getattr(self, name):g}: give {low:g} to {high:g} seconds")
+        for name, low in (("settle", 0.0), ("rescan", 0.05), ("missing_after", 0.0)):
+            if not low <= getattr(self, name) <= MOST_SECONDS:
+                raise ConfigError(
+                    f"{name} = {getattr(self, name):g}: give {low:g} to {MOST_SECONDS:g} seconds"
+                )
         if not self.pattern or "/" in self.pattern:
             raise ConfigError(f"pattern = {self.pattern!r}: give one of file names, such as '*.png'")
 
@@ -43,7 +48,6 @@ Policy = Literal["every", "latest", "trigger"]
 """Which frames are judged: each; the newest when there is room, the others counted; those asked for."""
 
 SCHEMES = ("http", "https", "rtsp", "rtsps")
-MOST_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

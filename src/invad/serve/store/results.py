@@ -20,6 +20,9 @@ AT_A_TIME = 500
 LOOKED_AT = 50_000
 """Results whose scores a page asks for."""
 
+OF_ONE_PART = 20
+"""Results of parts of one name: pictures that are met again are those of the last ones."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
@@ -132,6 +135,16 @@ def by_request(connection: Connection, station: str, request_id: str) -> Stored 
     return _one(connection, wanted)
 
 
+def of_part(connection: Connection, station: str, prefix: str, digits: int) -> list[Result]:
+    """What came of parts whose requests begin with `prefix` and end in so many hexadecimal digits, newest
+    first, as many as matter."""
+    name = result.c.request_id
+    is_wanted = name.between(prefix + "0" * digits, prefix + "f" * digits)
+    wanted = select(result).where(result.c.station == station, is_wanted)
+    rows = connection.execute(wanted.order_by(result.c.id.desc()).limit(OF_ONE_PART)).all()
+    return [_stored(row, ()).result for row in rows if row.members is not None]
+
+
 def page(connection: Connection, query: Query) -> tuple[list[Stored], str | None]:
     """The newest that fit, newest first, and `before` of the page after, where there may be one.
 
@@ -240,7 +253,7 @@ def _stored(row: Row[Any], regions: tuple[Region, ...]) -> Stored:
 
 def _of_members(said: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "members": tuple(Member(**one) for one in said["members"]),
+        "members": tuple(map(Member.of_plain, said["members"])),
         "seen_by": said["seen_by"],
         "reason": said["reason"],
     }
