@@ -70,6 +70,28 @@ def test_a_bundle_needs_no_more_to_be_told(run, model, cloth, tmp_path):
     assert "cuts pictures into tiles" in refused.stderr
 
 
+def test_a_region_and_a_smallest_area_take_no_pictures(run, model, cloth, tmp_path, one_line):
+    own, region, spots = (
+        shutil.copytree(model, tmp_path / "own"),
+        tmp_path / "region.json",
+        cloth / "test/spot",
+    )
+    ignored = [[0, 30], [160, 30], [160, 60], [0, 60]]
+    region.write_text(json.dumps({"frame": [160, 120], "ignore": [ignored]}))
+    tried = json.loads(run("predict", own, spots, "--min-area", "300", "--json", "-").stdout)
+    assert tried["min_area"] == 300
+    told = json.loads(run("calibrate", own, "--roi", region, "--min-area", "300", "--json", "-").stdout)
+    assert (told["n"], told["min_area"], told["region"]["frame"]) == (20, 300, [160, 120])
+    assert any("cells beside it do not count" in line for line in told["warnings"])
+    assert "smallest defect 300 pixels" in " ".join(run("info", own).stdout.split())
+    found = json.loads(run("predict", own, spots, "--json", "-").stdout)["images"]
+    for before, after in zip(tried["images"], found, strict=True):
+        assert after["score"] < before["score"] / 2  # all spots are in what is ignored
+    refused = run("calibrate", own, "--min-area", "9")
+    assert refused.exit_code == 2
+    one_line(refused, "a cell of the model covers 256 pixels")
+
+
 def test_what_a_whole_picture_shows_needs_no_tiles(run, cloth, tmp_path):
     result = run("train", cloth, "--output", tmp_path / "m", "--preset", "fast", "--smallest-defect", "50")
     assert result.exit_code == 0

@@ -148,13 +148,13 @@ def test_what_is_ignored_changes_no_score(regional, draw_cloth):
         regional.predict(draw_cloth(300)[:100])
 
 
-def test_another_region_takes_pictures(regional, draw_cloth, tmp_path):
+def test_what_was_ignored_counts_again_with_pictures(regional, draw_cloth, tmp_path):
     from PIL import Image
 
     regional.save(tmp_path / "model")
     detector = TiledDetector.load(tmp_path / "model")
     assert detector.region == regional.region
-    with pytest.raises(ConfigError, match="learned from pictures"):
+    with pytest.raises(DataError, match="counts what was ignored when the model's good images were read"):
         detector.calibrate(region="none")
     for seed in range(400, 412):
         Image.fromarray(draw_cloth(seed)).save(tmp_path / f"{seed}.png")

@@ -84,7 +84,6 @@ def calibrate(
         from invad.detector.fusing import normals_of
         from invad.detector.opening import open_model
         from invad.detector.promise import promise
-        from invad.detector.tiled import TiledDetector
         from invad.scoring.rates import POOLED
         from invad.system.plain import to_plain
 
@@ -105,16 +104,9 @@ def calibrate(
         region: Region | Literal["none"] | None = None
         if roi is not None:
             region = "none" if roi == "none" else read_region(roi)
-        if isinstance(detector, TiledDetector):
-            if least is not None:
-                raise ConfigError("--min-area goes with models of whole pictures, and this one cuts tiles")
-            changed = detector.calibrate(
-                samples, rates=rates, region=region, strict=strict, observer=observer
-            )
-        else:
-            changed = detector.calibrate(
-                samples, rates=rates, region=region, min_area=least, strict=strict, observer=observer
-            )
+        changed = detector.calibrate(
+            samples, rates=rates, region=region, min_area=least, strict=strict, observer=observer
+        )
         warnings = list(changed)
         lost = sorted(set(before) - set(detector.calibrations))
         if lost:

@@ -41,16 +41,14 @@ def take_min_area(detector: "AnyDetector", area: float | None) -> None:
     """Let a model call images by --min-area. Raises ConfigError for what has no limits to make anew."""
     if area is None:
         return
-    from invad.runtime import ExportedDetector
-    from invad.runtime.tiled import TiledPredictor
-
-    if isinstance(detector, ExportedDetector | TiledPredictor):
+    calibrate = getattr(detector, "calibrate", None)  # a bundle, which may be without PyTorch, has none
+    if calibrate is None:
         raise ConfigError(
-            "--min-area sets limits anew, which needs a trained model of whole pictures; a bundle has that "
-            "of its model: 'invad calibrate MODEL --min-area PIXELS', then export again"
+            "--min-area sets limits anew, which needs a trained model; a bundle has that of its model: "
+            "'invad calibrate MODEL --min-area PIXELS', then export again"
         )
     known = detector.content_hash
-    detector.calibrate(min_area=area)
+    calibrate(min_area=area)
     detector.content_hash = known  # rows name the folder that they come from
 
 

@@ -44,7 +44,7 @@ def info(model: BundleArgument, json: JsonOption = None) -> None:
             "bad above": f"score {bad:.4g}, for {pooled.rates.bad:.2%} of good images",
             "what the limits keep": promise(detector.calibrations, fusion),
             "input": "{} x {} pixels, grid {} x {}".format(*made.input_hw, *made.grid_hw),
-            **counting(detector.region, detector.smallest),
+            **counting(made.region, made.smallest),
             **_tiles(made.tiles),
             "backbone": f"{made.settings.backbone} ({made.backbone_source}); {made.backbone_licence}",
             "parameters": f"{_count(detector):,}",
@@ -110,6 +110,8 @@ def _of_pictures(made: "ExportInfo") -> "dict[str, Calibration]":
 def _tiles(tiles: "Tiled | None") -> dict[str, str]:
     if tiles is None:
         return {}
+    from invad.runtime.fusing import counting_in
+
     tiling = tiles.tiling
     where = (
         ""
@@ -118,14 +120,15 @@ def _tiles(tiles: "Tiled | None") -> dict[str, str]:
     )
     return {
         "tiles": f"{tiling.tile_px} pixels, cells of {tiling.tile_px / max(tiles.grid_hw):.0f}, "
-        f"overlapping by {tiling.overlap:.0%}, positions {tiling.positions}{where}"
+        f"overlapping by {tiling.overlap:.0%}, positions {tiling.positions}{where}",
+        **counting_in(tiles),
     }
 
 
 def _plain_tiles(tiles: "Tiled | None") -> dict[str, Any] | None:
     from invad.system.plain import to_plain
 
-    return None if tiles is None else to_plain(tiles.tiling)
+    return None if tiles is None else {**to_plain(tiles.tiling), "min_area": tiles.min_area}
 
 
 def _size(size_hw: Hw | None) -> str:

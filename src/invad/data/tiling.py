@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from invad.data.preprocess import resize_map
-from invad.data.region import Region, cells_of, inside_of, require_frame
+from invad.data.region import REACHED, Region, cells_of, cover, inside_of, require_frame
 from invad.errors import ConfigError, DataError
 from invad.records import Hw
 
@@ -32,6 +32,9 @@ LEAST_WEIGHT = 1e-6
 LEAST_OVERLAP = 2
 """Cells: with fewer the outermost cells of two neighbours would meet."""
 
+MARGIN = 1
+"""Cells around what is ignored and yet in sight, which do not count: they see the most of it."""
+
 OVERVIEW_SIDE = 512
 """Pixels that the shorter side of a reduced picture has at least: twice what a model sees of it."""
 
@@ -44,8 +47,9 @@ class Tiling:
     little more or less. overlap: share of its side that a tile has in common with the next one, at least.
     positions: `shared` judges all tiles by the same statistics, `each` every place by its own, for parts that
     lie still. picture_hw: the one size of pictures, with `each` alone. region: the part of pictures that
-    counts, in the frame of all of them; None where all of it does.
-    Raises ConfigError for values out of range.
+    counts, in the frame of all of them; None where all of it does. in_sight: whether the network sees what
+    the region ignores, all but what `hidden` ignores, because limits are of good pictures that were read so;
+    cells beside it do not count then. Raises ConfigError for values out of range.
     """
 
     tile_px: int
@@ -53,6 +57,8 @@ class Tiling:
     positions: Literal["shared", "each"] = "shared"
     picture_hw: Hw | None = None
     region: Region | None = None
+    in_sight: bool = False
+    hidden: Region | None = None
 
     def __post_init__(self) -> None:
         if self.tile_px < 16:
@@ -85,23 +91,48 @@ class Tiling:
             _Axis.of(length, self.tile_px, cells, self.overlap)
             for length, cells in zip(picture_hw, grid_hw, strict=True)
         )
-        counted = None if self.region is None else cells_of(self.region, (down.cells, along.cells))
-        return Cut(picture_hw, grid_hw, down, along, self.positions, counted)
+        return Cut(picture_hw, grid_hw, down, along, self.positions, self._counted((down.cells, along.cells)))
+
+    def _counted(self, cells_hw: Hw) -> NDArray[np.bool_] | None:
+        if self.region is None:
+            return None
+        counted = cells_of(self.region, cells_hw)
+        if not self.in_sight:
+            return counted
+        hidden = np.ones(cells_hw) if self.hidden is None else cover(self.hidden, cells_hw)
+        counted &= ~_grown(cover(self.region, cells_hw) < hidden - REACHED)
+        if not counted.any():
+            raise DataError(
+                f"the region leaves none of the model's {cells_hw[0]} x {cells_hw[1]} cells, because those "
+                "beside what it ignores do not count either; make it larger, or give good images, which are "
+                "read without what it ignores: invad calibrate MODEL NORMALS"
+            )
+        return counted
 
     def seen(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """The picture as the model is to see it: what does not count has the mean colour of what does.
 
-        So a date code that changes reaches no cell beside it either.
+        So a date code that changes reaches no cell beside it either, unless it is `in_sight`.
         """
-        if self.region is None:
+        region = self.hidden if self.in_sight else self.region
+        if region is None:
             return pixels
-        inside = inside_of(self.region)
+        inside = inside_of(region)
         some = (
             np.s_[::COLOUR_STEP, ::COLOUR_STEP] if inside[::COLOUR_STEP, ::COLOUR_STEP].any() else np.s_[:, :]
         )
         filled = pixels.copy()
         filled[~inside] = pixels[some][inside[some]].mean(axis=0, dtype=np.float64).astype(pixels.dtype)
         return filled
+
+
+def _grown(cells_hw: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """With all that are at most MARGIN cells away, at corners, too."""
+    h, w = cells_hw.shape
+    padded = np.pad(cells_hw, MARGIN)
+    steps = range(2 * MARGIN + 1)
+    grown: NDArray[np.bool_] = np.any([padded[y : y + h, x : x + w] for y in steps for x in steps], axis=0)
+    return grown
 
 
 @dataclass(frozen=True, slots=True)

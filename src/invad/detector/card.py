@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from invad.detector.parts import DetectorInfo
 from invad.detector.promise import normals_in_words, promise
 from invad.records import Hw
+from invad.runtime.fusing import counting_in
 from invad.runtime.smallest import counting
 from invad.scoring.calibration import Calibration
 from invad.scoring.fusion import Fusion
@@ -85,7 +86,9 @@ def _tile_rows(info: DetectorInfo) -> dict[str, str]:
         return {}
     tiling = info.tiles.tiling
     return {
-        "tiles": f"{tiling.tile_px} pixels, overlapping by {tiling.overlap:.0%}, positions {tiling.positions}"
+        "tiles": f"{tiling.tile_px} pixels, overlapping by {tiling.overlap:.0%}, positions "
+        f"{tiling.positions}",
+        **counting_in(info.tiles),
     }
 
 

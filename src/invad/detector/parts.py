@@ -16,6 +16,7 @@ from invad.data.preprocess import Preprocess
 from invad.data.region import Region
 from invad.detector.folder import AGAIN, CALIBRATION, CONFIG, read_bundle, write_bundle
 from invad.detector.kept import Kept
+from invad.detector.kept_tiles import KeptTiles
 from invad.diffusion.denoiser import build_denoiser
 from invad.diffusion.empirical import EmpiricalDenoiser
 from invad.errors import ArtifactError, InvadError
@@ -35,7 +36,7 @@ from invad.scoring.sizes import Smallest
 from invad.scoring.typicality import PositionStats, ScoreStats
 from invad.system.plain import from_plain, to_plain
 
-MEAN, HELD = "mean.", "held."
+MEAN, HELD, HELD_TILES = "mean.", "held.", "held_tiles."
 """What the names of mean pictures and of kept maps begin with among the tensors."""
 
 
@@ -76,7 +77,7 @@ class Parts:
 
     kept: norm maps of held-out images, None of a model from before they were kept. means: see
     `mean_pictures`. fusion: how several pictures of a part become one decision, None for a model of single
-    images.
+    images. kept_tiles: in place of `kept`, of a model of tiles.
     """
 
     info: DetectorInfo
@@ -86,6 +87,7 @@ class Parts:
     kept: Kept | None = None
     means: Mapping[Hw, Tensor] = field(default_factory=dict)
     fusion: Fusion | None = None
+    kept_tiles: KeptTiles | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,9 +109,20 @@ class _Held:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _HeldTiles:
+    """The same of kept tiles; see `KeptTiles`."""
+
+    sizes: tuple[Hw, ...]
+    categories: tuple[str, ...]
+    groups: tuple[int, ...]
+    region: Region | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Categories:
     categories: dict[str, _Category]
     held: _Held | None = None
+    held_tiles: _HeldTiles | None = None
     parts: Fusion | None = None
 
 
@@ -144,7 +157,13 @@ def save_parts(folder: Path, parts: Parts, card: str) -> str:
             region=kept.region,
             parts=kept.parts,
         )
-    plain = to_plain(_Categories(categories=told, held=held, parts=parts.fusion))
+    held_tiles = None
+    if (tiles := parts.kept_tiles) is not None:
+        tensors |= {HELD_TILES + "middles": tiles.middles_PLhw, HELD_TILES + "offsets": tiles.offsets_TLhw}
+        held_tiles = _HeldTiles(
+            sizes=tiles.sizes, categories=tiles.categories, groups=tiles.groups, region=tiles.region
+        )
+    plain = to_plain(_Categories(categories=told, held=held, held_tiles=held_tiles, parts=parts.fusion))
     return write_bundle(folder, tensors, to_plain(parts.info), plain, card)
 
 
@@ -168,12 +187,17 @@ def load_parts(folder: Path, device: torch.device, backbone: Backbone | None = N
         if (held := told.held) is not None:
             middle, offsets = (bundle.tensors[HELD + name] for name in ("middle", "offsets"))
             kept = Kept(middle, offsets, held.categories, held.groups, held.pictures, held.region, held.parts)
+        tiles = None
+        if (own := told.held_tiles) is not None:
+            middles, offsets = (bundle.tensors[HELD_TILES + name] for name in ("middles", "offsets"))
+            tiles = KeptTiles(middles, offsets, own.sizes, own.categories, own.groups, own.region)
     except (InvadError, KeyError, RuntimeError, ValueError) as error:
         line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ArtifactError(
             f"{folder}: the parts of the model do not fit together ({line}); copy or train it again"
         ) from None
-    return Parts(info, model, stats, calibrations, kept, means, told.parts), bundle.content_hash
+    parts = Parts(info, model, stats, calibrations, kept, means, told.parts, tiles)
+    return parts, bundle.content_hash
 
 
 def _means(tensors: Mapping[str, Tensor]) -> dict[Hw, Tensor]:

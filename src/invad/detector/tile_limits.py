@@ -41,12 +41,16 @@ def top_cells(rule: ScoreRule, grid_hw: tuple[int, int]) -> int:
 
 
 def fit_tile_limits(
-    held: Sequence[HeldPicture], groups: Sequence[int], rule: ScoreRule, rates: Rates
+    held: Sequence[HeldPicture],
+    groups: Sequence[int],
+    rule: ScoreRule,
+    rates: Rates,
+    min_area: float | None = None,
 ) -> TileLimits:
     """Statistics of tiles and limits of pictures. groups: of each picture; a group is judged as a whole by
-    statistics of the others."""
+    statistics of the others. min_area: see `Tiled`."""
     top = top_cells(rule, held[0].cut.grid_hw)
-    categories = [one.sample.category for one in held]
+    categories = [one.category for one in held]
     parts = list(folds(categories, CROSS_FITS, 0, groups))
     maps: list[Maps] = [[] for _ in held]
     for rest, fold in parts:
@@ -58,8 +62,8 @@ def fit_tile_limits(
     for rest, fold in parts:
         places = _usual([held[i] for i in rest], [tops[i] for i in rest])
         for i in fold:
-            scores[i], whole = picture_score(held[i].cut, maps[i], places, top)
-            peaks[i] = float(whole.max())
+            scores[i], whole = picture_score(held[i].cut, maps[i], places, top, min_area)
+            peaks[i] = float(whole.max()) if min_area is None else scores[i]
     return TileLimits(
         _stats(held),
         _inside(held, maps, tops, groups, rates),

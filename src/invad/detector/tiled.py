@@ -18,6 +18,7 @@ from invad.data.tiling import OVERVIEW, Tiling
 from invad.detector import calibrating
 from invad.detector.card import model_card
 from invad.detector.detector import Detector
+from invad.detector.kept_tiles import MOST_BYTES, KeptTiles, held_of, keep_tiles, seeing
 from invad.detector.parts import Parts, described, load_parts, now, save_parts
 from invad.detector.tile_limits import TileLimits, fit_tile_limits, top_cells
 from invad.errors import ArtifactError, ConfigError, DataError
@@ -43,16 +44,25 @@ FRAME_PIXELS = 1_000_000
 """Of the frame in which maps and masks of a test are compared, at most: all of them are held at once."""
 
 
+IN_SIGHT = (
+    "the good images that set the limits were read with what the region ignores in sight, so cells beside it "
+    "do not count, and what changes there may still raise a score a little; 'invad calibrate MODEL NORMALS' "
+    "mends it"
+)
+
+
 class TiledDetector(TiledPredictor):
     """A trained and calibrated detector of tiles. Make one with `TiledDetector.fit` or `TiledDetector.load`.
 
-    detector: of tiles and overviews, which are categories of it.
+    detector: of tiles and overviews, which are categories of it. kept: what is kept of the pictures that set
+    the limits.
     """
 
     inside: Detector
 
-    def __init__(self, detector: Detector, tiled: Tiled) -> None:
+    def __init__(self, detector: Detector, tiled: Tiled, kept: KeptTiles | None = None) -> None:
         super().__init__(detector, tiled)
+        self.kept = kept
         self._doubts: tuple[str, ...] = ()
 
     # ------------------------------------------------------------------ making one
@@ -97,6 +107,7 @@ class TiledDetector(TiledPredictor):
         limits = fit_tile_limits(fitted.held, fitted.groups, settings.score_rule, rates)
         named = preset if isinstance(preset, str) else "custom"
         detector = cls.made(fitted.model, tiling, limits, fitted.record, named)
+        detector.kept = _kept(fitted.held, fitted.groups, tiling.region, run.observer)
         for warning in (*detector.warnings(), *([limits.hint] if limits.hint else [])):
             run.observer.note(warning)
         return detector
@@ -131,7 +142,7 @@ class TiledDetector(TiledPredictor):
         if parts.info.tiles is None:
             raise ArtifactError(f"{folder}: holds a detector of whole pictures; read it with Detector.load")
         inside = Detector(parts.model, parts.info, parts.stats, parts.calibrations)
-        detector = cls(inside, parts.info.tiles)
+        detector = cls(inside, parts.info.tiles, parts.kept_tiles)
         detector.content_hash = content_hash
         return detector
 
@@ -142,7 +153,7 @@ class TiledDetector(TiledPredictor):
         """
         inside = self.inside
         info = replace(inside.info, tiles=self.tiled)
-        parts = Parts(info, inside.model, inside.stats, inside.calibrations)
+        parts = Parts(info, inside.model, inside.stats, inside.calibrations, kept_tiles=self.kept)
         card = card or model_card(info, self.calibrations, self.warnings())
         self.content_hash = save_parts(Path(folder), parts, card)
         return self.content_hash
@@ -161,7 +172,8 @@ class TiledDetector(TiledPredictor):
 
     def warnings(self) -> tuple[str, ...]:
         """What the calibration cannot promise, one line each."""
-        return (*calibrating.warnings_of(self.calibrations), *self._doubts)
+        lines = (*calibrating.warnings_of(self.calibrations), *self._doubts)
+        return (*lines, IN_SIGHT) if self.tiled.tiling.in_sight else lines
 
     def frame_for(self, size_hw: Hw) -> Hw:
         """Height and width in which maps and masks of a picture are compared: whole pixels a cell."""
@@ -190,36 +202,79 @@ class TiledDetector(TiledPredictor):
         *,
         rates: Rates | None = None,
         region: Region | Literal["none"] | None = None,
+        min_area: float | Literal["none"] | None = None,
         strict: bool = False,
         observer: Observer | None = None,
     ) -> tuple[str, ...]:
-        """Fit statistics and limits anew on other normal pictures, as `Detector.calibrate`; returns warnings.
+        """Fit statistics and limits anew, as `Detector.calibrate`; returns warnings.
 
-        normals: None for those so far, with other rates. region: as before unless given, which takes
-        pictures. Raises DataError as it does, ConfigError for a region without pictures.
+        normals: None for those so far, of which the model keeps the maps of all tiles (unless these are many,
+        see `keep_tiles`). region, min_area: as before unless given; an area is in pixels of a picture,
+        whatever its size. Raises DataError and ConfigError as it does.
         """
         observer = observer or Silent()
-        if normals is None:
-            if region is not None:
-                raise ConfigError(
-                    "another region of a model of tiles is learned from pictures; give good ones"
-                )
-            asked = rates or self.rates
-            limits_of = {name: replace(one, rates=asked) for name, one in self.calibrations.items()}
-            self.tiled = replace(self.tiled, calibrations=limits_of)
+        rates, tiled = rates or self.rates, self.tiled
+        if normals is None and (region, min_area) == (None, None):
+            limits_of = {name: replace(one, rates=rates) for name, one in self.calibrations.items()}
+            self.tiled = replace(tiled, calibrations=limits_of)
             self.calibrations, self.content_hash = limits_of, None
             return self.warnings()
-        samples = normal_images(normals) if isinstance(normals, str | Path) else normals
-        read: dict[str, HeldPicture] = {}
-        tiling = self.tiled.tiling
         if region is not None:
-            tiling = replace(tiling, region=None if region == "none" else region)
+            tiling = replace(tiled.tiling, region=None if region == "none" else region)
+            tiled = replace(tiled, tiling=seeing(tiling, self.kept))
+        if normals is not None:
+            tiled = replace(tiled, tiling=replace(tiled.tiling, in_sight=False, hidden=None))
+        if min_area is not None:
+            tiled = replace(tiled, min_area=None if min_area == "none" else self._known_area(min_area))
+        kept, recalibrated = self.kept, self.inside.info.recalibrated
+        held: Sequence[HeldPicture]
+        groups: Sequence[int]
+        if normals is None:
+            held = held_of(kept, tiled.tiling, self.grid_hw)
+            groups = () if kept is None else kept.groups
+        else:
+            samples = normal_images(normals) if isinstance(normals, str | Path) else normals
+            held, groups = self._read(samples, tiled.tiling, strict, observer)
+            kept, recalibrated = _kept(held, groups, tiled.tiling.region, observer), now()
+        inside, before = self.inside, self._passing()
+        limits = fit_tile_limits(held, groups, inside.info.settings.score_rule, rates, tiled.min_area)
+        tiled = replace(tiled, places=limits.places, calibrations=limits.pictures)
+        changed = Detector(
+            inside.model, replace(inside.info, recalibrated=recalibrated), limits.stats, limits.calibrations
+        )
+        after = TiledDetector(changed, tiled)._passing()
+        if new := [words for key, words in after.items() if key not in before]:
+            raise DataError(
+                f"with limits learned from these {len(held)} pictures {new[0]}; the model stays as it was. "
+                "Give more good pictures, or train a new model if all look so"
+            )
+        self.inside, self.tiled, self.calibrations = changed, tiled, tiled.calibrations
+        self.kept, self.content_hash, self._doubts = kept, None, tuple(after.values())
+        return (*self.warnings(), *([limits.hint] if limits.hint else []))
+
+    def _known_area(self, area: float) -> float:
+        """Raises ConfigError for an area below one cell, which the model cannot tell, and for a tile's."""
+        side, (rows, columns) = self.tiled.tiling.tile_px, self.grid_hw
+        cell = side**2 / (rows * columns)
+        if not cell <= area < side**2:
+            raise ConfigError(
+                f"min_area = {area:g} pixels: a cell of the model covers {cell:g} pixels, and less it cannot "
+                f"tell; give from {cell:g} up to less than a tile, which has {side**2}"
+            )
+        return area
+
+    def _read(
+        self, samples: Sequence[Sample], tiling: Tiling, strict: bool, observer: Observer
+    ) -> tuple[Sequence[HeldPicture], Sequence[int]]:
+        """The tiles of the good pictures that count, and the groups of these. Raises DataError as
+        `calibrate`."""
+        read: dict[str, HeldPicture] = {}
 
         def overview_maps(pixels: NDArray[Any]) -> torch.Tensor:
             # What tells copies from others is the overview; all tiles are kept beside it.
             cut, maps_TLhw = read_tiles(pixels, tiling, self.inside.model)
             mark = pixel_digest(pixels)
-            read[mark] = HeldPicture(samples[0], mark, cut, maps_TLhw)
+            read[mark] = HeldPicture(POOLED, cut, maps_TLhw)
             return maps_TLhw[-1]
 
         inside = self.inside
@@ -230,24 +285,10 @@ class TiledDetector(TiledPredictor):
         require_groups(groups)
         for words in groups_in_words(used.samples, groups):
             observer.note(words)
-        held = [
-            replace(read[mark], sample=sample) for sample, mark in zip(used.samples, used.pixels, strict=True)
-        ]
-        before = self._passing()
-        limits = fit_tile_limits(held, groups, inside.info.settings.score_rule, rates or self.rates)
-        tiled = replace(self.tiled, tiling=tiling, places=limits.places, calibrations=limits.pictures)
-        changed = Detector(
-            inside.model, replace(inside.info, recalibrated=now()), limits.stats, limits.calibrations
-        )
-        after = TiledDetector(changed, tiled)._passing()
-        if new := [words for key, words in after.items() if key not in before]:
-            raise DataError(
-                f"with limits learned from these {len(held)} pictures {new[0]}; the model stays as it was. "
-                "Give more good pictures, or train a new model if all look so"
-            )
-        self.inside, self.tiled, self.calibrations = changed, tiled, tiled.calibrations
-        self.content_hash, self._doubts = None, tuple(after.values())
-        return (*self.warnings(), *([limits.hint] if limits.hint else []))
+        return [
+            replace(read[mark], category=sample.category)
+            for sample, mark in zip(used.samples, used.pixels, strict=True)
+        ], groups
 
     def _passing(self) -> dict[str, str]:
         """The controls that are not bad, in words, by name."""
@@ -268,6 +309,18 @@ class TiledDetector(TiledPredictor):
         for name, level in calibrating.PLAIN.items():
             yield name, np.full((h, w, 3), level, np.uint8)
         yield "a picture of noise", np.random.default_rng(0).integers(0, 256, (h, w, 3), np.uint8)
+
+
+def _kept(
+    held: Sequence[HeldPicture], groups: Sequence[int], region: Region | None, observer: Observer
+) -> KeptTiles | None:
+    kept = keep_tiles(held, groups, region)
+    if kept is None:
+        observer.note(
+            f"the maps of the {len(held)} pictures that set the limits would take more than "
+            f"{MOST_BYTES // 2**20} MB and are not kept: another region or smallest area takes pictures"
+        )
+    return kept
 
 
 def first_size(samples: Sequence[Sample]) -> Hw:

@@ -51,11 +51,10 @@ RUN = Run()
 
 @dataclass(frozen=True, slots=True)
 class HeldPicture:
-    """A held-out picture, the digest of its pixels, its tiles, and the norm maps T x L x h x w of all of them
-    and of the overview, which comes last."""
+    """A held-out picture: its tiles, and the norm maps T x L x h x w of all of them and of the overview,
+    which comes last."""
 
-    sample: Sample
-    pixels: str
+    category: str
     cut: Cut
     maps_TLhw: torch.Tensor
 
@@ -177,7 +176,7 @@ def read_pictures(
         if isinstance(pixels, DataError):
             raise pixels
         cut, maps_TLhw = read_tiles(pixels, tiling, model)
-        yield HeldPicture(sample, pixel_digest(pixels), cut, maps_TLhw)
+        yield HeldPicture(sample.category, cut, maps_TLhw)
         observer.advance()
 
 

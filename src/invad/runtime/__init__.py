@@ -4,7 +4,7 @@ from invad import runtime
 detector = runtime.load("bundle")
 print(detector.predict("part.png").decision)
 
-Order of imports: cache, processor, fusing, bundle, index, smallest, engines, parts, predictor,
+Order of imports: cache, processor, smallest, fusing, bundle, index, engines, parts, predictor,
 onnxruntime_engine, openvino_engine, torch_engine, detector, tiled, certificate, loading.
 """
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from invad.data.tiling import OVERVIEW, Blend, Cut, Tiling
 from invad.records import Hw
+from invad.runtime.smallest import counting, level_above
 from invad.scoring.calibration import Calibration
 from invad.scoring.spread import top_mean
 
@@ -25,7 +26,8 @@ class Tiled:
     """What is known of tiles, beside the model that sees them; plain data of `config.json`, `bundle.json`.
 
     grid_hw: cells of a tile. top_cells: as many cells as make the score of a tile make that of a picture.
-    places: of tiles and the overview. calibrations: of pictures, by category, POOLED among them.
+    places: of tiles and the overview. calibrations: of pictures, by category, POOLED among them. min_area:
+    pixels of a picture, below which a part of its map is no defect; None where any is one.
     """
 
     tiling: Tiling
@@ -33,16 +35,22 @@ class Tiled:
     top_cells: int
     places: dict[str, Usual]
     calibrations: dict[str, Calibration]
+    min_area: float | None = None
 
 
 def picture_score(
-    cut: Cut, maps: Sequence[NDArray[np.float32]], places: Mapping[str, Usual], top_cells: int
+    cut: Cut,
+    maps: Sequence[NDArray[np.float32]],
+    places: Mapping[str, Usual],
+    top_cells: int,
+    min_area: float | None = None,
 ) -> tuple[float, NDArray[np.float32]]:
     """Score and map of a picture from the maps of its tiles and its overview.
 
     On both, zero is the usual score of a tile and one its spread, and the map is the larger of the two. The
     score is the mean of as many cells as make the score of one tile: a share of all cells would hide a small
-    defect in a large picture.
+    defect in a large picture. With a smallest area, in pixels, it is the highest level above which there is a
+    part of at least that area.
     """
 
     def standardised(map_hw: NDArray[np.float32], place: str) -> NDArray[np.float32]:
@@ -53,4 +61,13 @@ def picture_score(
     for tile, map_hw in zip(cut.tiles(), maps, strict=False):
         blend.add(tile, standardised(map_hw, tile.place))
     whole = blend.map(standardised(maps[-1], OVERVIEW))
+    if min_area is not None:
+        (rows, columns), (height, width) = cut.cells_hw, cut.picture_hw
+        return level_above(whole, min_area * rows * columns / (height * width)), whole
     return top_mean(whole if cut.counted is None else whole[cut.counted], top_cells), whole
+
+
+def counting_in(tiled: Tiled) -> dict[str, str]:
+    """What of the pictures counts, in words: nothing where all of it does."""
+    rows = counting(tiled.tiling.region, None)
+    return rows if tiled.min_area is None else {**rows, "smallest defect": f"{tiled.min_area:g} pixels"}

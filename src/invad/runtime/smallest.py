@@ -14,7 +14,13 @@ FINER = 4
 def sized_score(map_hw: NDArray[np.float32], smallest: Smallest) -> float:
     """Of a map h x w on the model's grid."""
     h, w = map_hw.shape
-    return level_of(resize_map(map_hw, (FINER * h, FINER * w)), FINER**2 * smallest.cells((h, w)))
+    return level_above(map_hw, smallest.cells((h, w)))
+
+
+def level_above(map_hw: NDArray[np.float32], cells: float) -> float:
+    """The highest level above which there is a part of at least so many cells of a map h x w."""
+    h, w = map_hw.shape
+    return level_of(resize_map(map_hw, (FINER * h, FINER * w)), FINER**2 * cells)
 
 
 def counting(region: Region | None, smallest: Smallest | None) -> dict[str, str]:

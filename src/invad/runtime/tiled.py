@@ -23,6 +23,7 @@ from invad.runtime.detector import ExportedDetector
 from invad.runtime.fusing import Tiled, picture_score
 from invad.runtime.predictor import Pixels, Predictor
 from invad.scoring.calibration import Calibration, for_category
+from invad.scoring.sizes import Smallest
 
 BATCH = 8
 """Tiles of a run, where the model inside takes any number; always the same, so that a score is, too."""
@@ -70,6 +71,16 @@ class TiledPredictor(Predictor):
     def inside_HW(self) -> NDArray[np.bool_] | None:
         """The pixels that count, in the frame of the region; None where all do."""
         return None if self.region is None else inside_of(self.region)
+
+    @property
+    def smallest(self) -> Smallest | None:
+        """The smallest area of a defect, the same in pictures of all sizes; its frame is a tile's."""
+        tiling, area = self.tiled.tiling, self.tiled.min_area
+        return None if area is None else Smallest(area=area, frame=(tiling.tile_px, tiling.tile_px))
+
+    def least_pixels(self, size_hw: Hw) -> float:
+        """The smallest area of a defect in pixels; 0 without one."""
+        return self.tiled.min_area or 0.0
 
     @property
     def grid_hw(self) -> Hw:
@@ -132,7 +143,7 @@ class TiledPredictor(Predictor):
         """Score, and map on the cells of the whole picture. Pictures of all categories are read alike."""
         cut = self.cut((pixels.shape[0], pixels.shape[1]))
         maps = cut_maps(self.inside, self.tiled.tiling.seen(pixels), cut)
-        return picture_score(cut, maps, self.tiled.places, self.tiled.top_cells)
+        return picture_score(cut, maps, self.tiled.places, self.tiled.top_cells, self.tiled.min_area)
 
 
 def cut_maps(inside: Reader, pixels: Pixels, cut: Cut) -> list[NDArray[np.float32]]:

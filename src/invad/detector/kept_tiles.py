@@ -1,0 +1,128 @@
+"""Norm maps of the tiles of held-out good pictures, kept with a model of tiles as `kept` has those of images.
+
+So another region, another smallest area of defects or both are calibrated without pictures. The maps were
+read with what a new region ignores in sight. So pictures are read like that from then on, and the cells
+beside it do not count: limits are those of pictures that are judged alike. Painting it over, as for a model
+that reads pictures anew, would put an edge into each that none of the held-out ones had.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invad.data.region import Region, inside_of
+from invad.data.tiling import Cut, Tiling
+from invad.detector.kept import GIVE_PICTURES, LARGEST
+from invad.errors import DataError
+from invad.fit.tiles import HeldPicture
+from invad.records import Hw
+from invad.scoring.calibration import numbered
+
+MOST_BYTES = 64 * 2**20
+"""Of the maps that a model keeps: those of some hundred pictures of a hundred tiles."""
+
+VALUE_BYTES = 2
+"""Of a float16."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeptTiles:
+    """Norm maps of all tiles of some pictures, and what they are of.
+
+    middles_PLhw, offsets_TLhw: the median of each place in the order of their names, float32, and what each
+    map differs from that of its place, float16, picture by picture, the overview last. sizes, categories,
+    groups: of each picture its height and width, its category and the number of its group. region: the one
+    that they were read with, whose tiles alone are there; None for all tiles.
+    """
+
+    middles_PLhw: Tensor
+    offsets_TLhw: Tensor
+    sizes: tuple[Hw, ...]
+    categories: tuple[str, ...]
+    groups: tuple[int, ...]
+    region: Region | None = None
+
+
+def keep_tiles(held: Sequence[HeldPicture], groups: Sequence[int], region: Region | None) -> KeptTiles | None:
+    """What a model keeps of held-out pictures; None where that would be over MOST_BYTES."""
+    places = [place for one in held for place in one.cut.places()]
+    if VALUE_BYTES * len(places) * held[0].maps_TLhw[0].numel() > MOST_BYTES:
+        return None
+    maps_TLhw = torch.cat([one.maps_TLhw for one in held])
+    names, of_T = np.unique(places, return_inverse=True)
+    middles_PLhw = torch.stack([maps_TLhw[of_T == p].median(dim=0).values for p in range(len(names))])
+    return KeptTiles(
+        middles_PLhw,
+        (maps_TLhw - middles_PLhw[of_T]).clamp(-LARGEST, LARGEST).half(),
+        tuple(one.cut.picture_hw for one in held),
+        tuple(one.category for one in held),
+        numbered(groups),
+        region,
+    )
+
+
+def seeing(tiling: Tiling, kept: KeptTiles | None) -> Tiling:
+    """The tiling by whose region kept pictures can be judged: with in sight what was when they were read."""
+    if kept is None or tiling.region == kept.region:
+        return replace(tiling, in_sight=False, hidden=None)
+    return replace(tiling, in_sight=True, hidden=kept.region)
+
+
+def held_of(kept: KeptTiles | None, tiling: Tiling, grid_hw: Hw) -> tuple[HeldPicture, ...]:
+    """The kept pictures as this tiling cuts them: the tiles in which something counts, and the overview.
+
+    tiling: as the maps were read, but for its region, as `seeing` has it. Raises DataError without kept maps,
+    for a region in another frame, and when tiles or pixels were ignored before that would count now.
+    """
+    if kept is None:
+        raise DataError(
+            "the model keeps no maps of held-out tiles: it is an older one, or they would have taken more "
+            f"than {MOST_BYTES // 2**20} MB; {GIVE_PICTURES}"
+        )
+    before = replace(tiling, region=kept.region, in_sight=False, hidden=None)
+    if _counts_more(tiling.region, kept.region):
+        raise _unread()
+    cuts = [before.cut(size_hw, grid_hw) for size_hw in kept.sizes]
+    names, of_T = np.unique([place for cut in cuts for place in cut.places()], return_inverse=True)
+    if len(names) != len(kept.middles_PLhw) or len(of_T) != len(kept.offsets_TLhw):
+        raise DataError(
+            f"the kept maps of held-out tiles are of other tiles than this model's; {GIVE_PICTURES}"
+        )
+    maps = iter(kept.middles_PLhw[of_T] + kept.offsets_TLhw.float())
+    return tuple(
+        _cut_again(cut, tiling, category, torch.stack(list(islice(maps, len(cut) + 1))))
+        for cut, category in zip(cuts, kept.categories, strict=True)
+    )
+
+
+def _cut_again(had: Cut, tiling: Tiling, category: str, maps_TLhw: Tensor) -> HeldPicture:
+    try:
+        cut = tiling.cut(had.picture_hw, had.grid_hw)
+    except DataError as error:
+        raise DataError(str(error).replace("<array>", "a held-out picture", 1)) from None
+    number = {(tile.row, tile.column): n for n, tile in enumerate(had.tiles())}
+    wanted = [number.get((tile.row, tile.column)) for tile in cut.tiles()]
+    found = [n for n in wanted if n is not None]
+    if len(found) < len(wanted):
+        raise _unread()
+    return HeldPicture(category, cut, maps_TLhw[[*found, len(number)]])
+
+
+def _counts_more(region: Region | None, before: Region | None) -> bool:
+    """Whether pixels count that did not count before."""
+    if before is None:
+        return False
+    if region is None or region.frame != before.frame:
+        return True
+    return bool((inside_of(region) & ~inside_of(before)).any())
+
+
+def _unread() -> DataError:
+    return DataError(
+        "the new region counts what was ignored when the model's good images were read; "
+        f"{GIVE_PICTURES}, or train a new model"
+    )

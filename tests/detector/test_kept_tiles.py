@@ -1,0 +1,154 @@
+"""Models of tiles calibrated without pictures: another region, a smallest area, and what is kept for it."""
+
+import numpy as np
+import pytest
+
+from invad import Sample, TiledDetector, evaluate
+from invad.data.region import Region
+from invad.errors import ConfigError, DataError
+from invad.scoring.rates import POOLED, Rates
+from invad.scoring.shapes import parts_above
+
+CORNER = Region(frame=(160, 120), ignore=(((90, 50), (160, 50), (160, 120), (90, 120)),))
+LARGER = Region(frame=(160, 120), ignore=(((40, 50), (160, 50), (160, 120), (40, 120)),))
+AREA = 400.0
+"""A cell has 256 pixels."""
+
+
+@pytest.fixture
+def own(tiled_detector, tmp_path):
+    """A copy that may be calibrated, read from its folder: what it kept has been there."""
+    tiled_detector.save(tmp_path / "model")
+    return TiledDetector.load(tmp_path / "model", device="cpu")
+
+
+def test_a_smallest_area_comes_and_goes_without_pictures(own, tiled_detector, draw_cloth, tmp_path):
+    own.calibrate(min_area=AREA)
+    assert own.calibrations[POOLED].n == 20
+    assert own.calibrations[POOLED].scores == own.calibrations[POOLED].peaks
+    review, _ = own.calibrations[POOLED].score_limits()
+    flagged = 0
+    for i, side in enumerate((8, 8, 24, 24, 40, 40)):
+        picture = draw_cloth(300 + i)
+        picture[30 : 30 + side, 50 : 50 + side] = 10
+        found = own.predict(picture)
+        largest = max((part.area for part in parts_above(found.anomaly_map, review)), default=0)
+        if abs(largest - AREA) > 64:  # areas are counted in sixteenths of a cell
+            assert (found.decision != "good") == (largest >= AREA)
+        assert all(defect.area_px >= AREA for defect in own.defects(found))
+        flagged += found.decision != "good"
+    assert flagged
+    own.save(tmp_path / "model")
+    again = TiledDetector.load(tmp_path / "model", device="cpu")
+    assert again.smallest.area == AREA
+    assert "smallest defect | 400 pixels" in (tmp_path / "model/README.md").read_text()
+    assert again.predict(draw_cloth(300)).score == own.predict(draw_cloth(300)).score
+    with pytest.raises(DataError, match=r"a grey picture would be good .* the model stays as it was"):
+        again.calibrate(min_area="none")
+    assert again.smallest == own.smallest
+
+
+def test_limits_of_what_was_kept_are_those_of_the_training(own, tiled_detector):
+    own.calibrate(min_area="none")
+    before, after = (np.array(one.calibrations[POOLED].scores) for one in (tiled_detector, own))
+    np.testing.assert_allclose(after, before, rtol=2e-3, atol=2e-3)
+
+
+def test_an_area_in_pixels_is_the_same_in_pictures_of_all_sizes(own, draw_cloth):
+    own.calibrate(min_area=AREA)
+    small = draw_cloth(300)
+    assert own.least_pixels((120, 160)) == own.least_pixels((240, 320)) == AREA
+    for picture in (small, np.tile(small, (2, 2, 1))):
+        picture[30:70, 50:90] = 10
+        found = own.predict(picture)
+        assert found.decision == "bad"
+        assert {one.area_px >= AREA for one in own.defects(found)} == {True}
+
+
+def test_a_region_comes_without_pictures(own, draw_cloth, cloth):
+    code = (70, 120)
+    before = own.predict(draw_cloth(300, spot=code))
+    assert before.decision == "bad"
+    changed = own.calibrate(region=CORNER)
+    assert any("read with what the region ignores in sight" in line for line in changed)
+    assert own.calibrations[POOLED].n == 20
+    assert own.predict(draw_cloth(300, spot=code)).decision == "good"
+    counted = own.cut((120, 160)).counted
+    assert not counted[2:, 4:].any()  # nor do the cells beside the corner, from row 3 and column 5 on
+    assert counted[:2].all()
+    assert own.reading(draw_cloth(300))[0] == own.reading(draw_cloth(300))[0]
+    assert own.predict(draw_cloth(300, spot=(40, 40))).decision == "bad"
+    assert evaluate(own, cloth).metrics["n_anomalous"] > 0
+    other = Region(frame=(100, 100), ignore=(((0, 0), (9, 0), (9, 9), (0, 9)),))
+    with pytest.raises(DataError, match="a held-out picture: 160 x 120 pixels, and the region of interest"):
+        own.calibrate(region=other)
+    own.calibrate(region=LARGER, min_area=300)
+    assert own.region == LARGER
+    own.calibrate(region="none")
+    assert own.predict(draw_cloth(300, spot=code)).decision == "bad"
+
+
+def test_tiles_that_were_never_read_are_not_made_up(own, draw_cloth, tmp_path):
+    from PIL import Image
+
+    for seed in range(400, 412):
+        Image.fromarray(draw_cloth(seed)).save(tmp_path / f"{seed}.png")
+    samples = [Sample(path=path, category="cloth") for path in sorted(tmp_path.glob("*.png"))]
+    own.calibrate(samples, region=LARGER)
+    assert own.kept.region == LARGER
+    with pytest.raises(DataError, match="counts what was ignored when the model's good images were read"):
+        own.calibrate(region=CORNER)
+    assert own.region == LARGER
+    own.calibrate(region=LARGER, rates=Rates(review=0.3, bad=0.1))
+    assert own.rates.review == 0.3
+
+
+def test_areas_that_a_model_cannot_tell_are_refused(own):
+    for area in (255, 64 * 64):
+        with pytest.raises(ConfigError, match="covers 256 pixels, and less it cannot tell; give from 256"):
+            own.calibrate(min_area=area)
+
+
+def test_a_model_that_keeps_no_tiles_asks_for_pictures(own, monkeypatch, cloth, tmp_path):
+    from invad.observer import Silent
+
+    class Notes(Silent):
+        def note(self, line):
+            lines.append(line)
+
+    lines = []
+    own.kept = None
+    with pytest.raises(DataError, match=r"keeps no maps of held-out tiles.*give good images"):
+        own.calibrate(min_area=AREA)
+    monkeypatch.setattr("invad.detector.kept_tiles.MOST_BYTES", 1000)
+    samples = [Sample(path=path, category="cloth") for path in sorted((cloth / "test/good").iterdir())]
+    own.calibrate(samples, observer=Notes())
+    assert own.kept is None
+    assert any("are not kept: another region or smallest area takes pictures" in line for line in lines)
+    own.save(tmp_path / "model")
+    assert TiledDetector.load(tmp_path / "model", device="cpu").kept is None
+
+
+def test_what_is_kept_is_small(tiled_detector):
+    kept = tiled_detector.kept
+    assert kept.offsets_TLhw.dtype.itemsize == 2
+    assert len(kept.offsets_TLhw) == 20 * (len(tiled_detector.cut((120, 160))) + 1)
+
+
+def test_a_bundle_calls_by_the_smallest_area(own, draw_cloth, tmp_path):
+    pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
+    pytest.importorskip("onnxruntime", reason="exporting needs invad[onnx]")
+    from invad import runtime
+    from invad.export import ExportConfig, export
+
+    own.calibrate(min_area=AREA)
+    export(own, tmp_path / "bundle", ExportConfig())
+    bundle = runtime.load(tmp_path / "bundle")
+    assert bundle.smallest == own.smallest
+    picture = draw_cloth(300)
+    picture[30:70, 50:90] = 10
+    for one in (draw_cloth(301, spot=(50, 50)), picture):
+        here, there = own.predict(one), bundle.predict(one)
+        assert there.score == pytest.approx(here.score, abs=1e-3 * (1 + abs(here.score)))
+        assert (there.decision, there.p_value) == (here.decision, here.p_value)
+        assert len(bundle.defects(there)) == len(own.defects(here))
