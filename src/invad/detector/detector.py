@@ -13,28 +13,26 @@ import torch
 from numpy.typing import NDArray
 
 from invad.backbones.base import Backbone
-from invad.data.datasets import load_dataset, normal_set
+from invad.data.datasets import load_dataset
 from invad.data.images import ImageSource
-from invad.data.preprocess import Preprocess, resize_map
-from invad.data.region import Region, cut, framed
-from invad.data.samples import read_sample
+from invad.data.preprocess import resize_map
+from invad.data.region import Region, cut
 from invad.detector import calibrating
 from invad.detector.card import model_card
-from invad.detector.fusing import PartPlan, normals_of, plan_parts, planned, root_of
-from invad.detector.kept import Kept, doubts_of, keep, looking_at, maps_of
-from invad.detector.parts import DetectorInfo, Parts, described, exported_info, load_parts, now, save_parts
-from invad.detector.sizing import sized, smallest_of
+from invad.detector.compiling import compiled
+from invad.detector.fusing import normals_of, plan_parts, root_of
+from invad.detector.kept import Kept, doubts_of, keep
+from invad.detector.parts import DetectorInfo, Parts, described, load_parts, save_parts
+from invad.detector.renewing import renewed, rule_of
 from invad.errors import ArtifactError, NotCalibratedError
 from invad.fit.fit import fit
 from invad.fit.run import Run
-from invad.graph.graph import Graph, categories
 from invad.model.reading import Model
 from invad.model.settings import Preset, preset_named
 from invad.observer import Observer, Silent
 from invad.records import Hw, Prediction, Sample
 from invad.runtime import ExportedDetector
 from invad.runtime.predictor import Pixels, Predictor
-from invad.runtime.torch_engine import TorchEngine
 from invad.scoring.calibration import Calibration, for_category, known_category
 from invad.scoring.rates import POOLED, Rates
 from invad.scoring.sizes import Smallest
@@ -123,8 +121,7 @@ class Detector(Predictor):
     @property
     def rule(self) -> ScoreRule:
         """How norm maps become anomaly map and score."""
-        settings, inspected = self.info.settings, self.model.extract.inspected
-        return sized(settings.score_rule, self.smallest, inspected)
+        return rule_of(self._parts)
 
     @property
     def inside_HW(self) -> NDArray[np.bool_] | None:
@@ -225,7 +222,10 @@ class Detector(Predictor):
         )
         detector = cls(fitted.model, info, {}, {}, kept, fitted.means)
         limits = calibrating.limits_of(fitted.held_maps_NLhw, kept, settings.score_rule, rates, plan)
-        detector._take(limits, calibrating.read_controls(detector.model))
+        detector.stats, detector.calibrations = dict(limits.stats), dict(limits.calibrations)
+        detector.fusion = limits.fusion
+        read = calibrating.read_controls(detector.model)
+        detector._doubts = tuple(calibrating.passing(limits, read, detector.rule).values())
         if fitted.record.copies:
             calibrating.require_unlike(detector._doubts, samples)
         for warning in detector.warnings():
@@ -259,11 +259,8 @@ class Detector(Predictor):
         card: the README.md in place of the one that `model_card` makes.
         """
         self._require_calibrated()
-        parts = Parts(
-            self.info, self.model, self.stats, self.calibrations, self.kept, self.means, self.fusion
-        )
         card = card or model_card(self.info, self.calibrations, self.warnings(), self.fusion)
-        self.content_hash = save_parts(Path(folder), parts, card)
+        self.content_hash = save_parts(Path(folder), self._parts, card)
         return self.content_hash
 
     # ------------------------------------------------------------------ exporting one
@@ -278,25 +275,7 @@ class Detector(Predictor):
         that of the region.
         """
         self._require_calibrated()
-        size_hw = framed(self.region, size_hw)
-        info, preprocess = self.info, self.model.extract.preprocess.alone(size_hw)
-        model = replace(self.model, extract=replace(self.model.extract, preprocess=preprocess))
-        limits = calibrating.Limits(self.stats, self.calibrations)
-        if self.smallest is not None:  # a graph knows no connected parts, and calls images without them
-            inspected, rule = self.model.extract.inspected, info.settings.score_rule
-            limits = calibrating.limits_of_kept(self.kept, inspected, self.grid_hw, rule, self.rates)
-        graph = Graph(model, limits.stats, limits.calibrations, size_hw=size_hw, low=low)
-        told = exported_info(
-            info,
-            preprocess,
-            precision={None: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}[low],
-            size_hw=size_hw,
-            parameters=sum(p.numel() for p in graph.parameters()),
-            model_hash=self.content_hash,
-            calibrations={name: self.calibrations[name] for name in categories(self.calibrations)},
-            fusion=self.fusion,
-        )
-        return ExportedDetector(told, TorchEngine(graph, model.extract.device))
+        return compiled(self._parts, size_hw, low, self.content_hash)
 
     # ------------------------------------------------------------------ calibrating one
 
@@ -325,51 +304,19 @@ class Detector(Predictor):
         black picture or one of noise, bad so far, would not be bad any more, ConfigError for an area below
         one cell.
         """
-        observer = observer or Silent()
-        plan = None if self.fusion is None else PartPlan.of(self.fusion, region)
-        parts = None if plan is None else plan.rule
-        samples = normals_of(normal_set(normals), parts) if isinstance(normals, str | Path) else normals
-        if plan is not None and samples is not None:
-            samples = planned(samples, plan, root_of(normals), observer)
-        model, info = self.model, self.info
-        means: Mapping[Hw, torch.Tensor] = self.means
-        if region is not None:
-            info = replace(info, region=None if region == "none" else region)
-            whole = Preprocess(info.input_hw, info.window, info.other_hw)
-            model, means = looking_at(model, whole, info.region, means, samples or ())
-        if min_area is not None:
-            info = replace(info, smallest=smallest_of(min_area, means, info.region, plan is not None, model))
-        inspected = model.extract.inspected
-        rule = sized(info.settings.score_rule, info.smallest, inspected)
-        before, kept, given = calibrating.Limits(self.stats, self.calibrations), self.kept, None
-        if samples is None:
-            maps_NLhw = maps_of(kept, inspected, self.grid_hw)
-        else:
-            known: Mapping[str, PositionStats] = self.stats
-            if region is not None:
-                known = calibrating.stats_of_kept(kept, inspected, self.grid_hw, rule, self.rates)
-            given, groups = calibrating.chosen(
-                samples,
-                lambda pixels: model.read(model.extract(pixels)),
-                known,
-                trained=info.fit.trained,
-                strict=strict,
-                observer=observer,
-                decode=lambda sample: read_sample(sample, model.extract.decode),
-            )
-            maps_NLhw = given.maps_NLhw
-            kept = keep(maps_NLhw, given.samples, groups, given.pixels, inspected)
-        assert kept is not None
-        after = calibrating.limits_of(maps_NLhw, kept, rule, rates or self.rates, plan)
-        read = calibrating.read_controls(model)
-        if before.calibrations:
-            read_before = read if region is None else calibrating.read_controls(self.model)
-            named = given if (region, min_area) == (None, None) else None
-            passed = calibrating.passing(before, read_before, self.rule)
-            calibrating.require_controls(before, after, passed, read, named, rule)
-        self.model, self.kept, self.means = model, kept, dict(means)
-        self.info = replace(info, recalibrated=info.recalibrated if samples is None else now())
-        self._take(after, read)
+        changed, doubts = renewed(
+            self._parts,
+            normals,
+            rates=rates or self.rates,
+            region=region,
+            min_area=min_area,
+            strict=strict,
+            observer=observer or Silent(),
+        )
+        self.model, self.info, self.kept = changed.model, changed.info, changed.kept
+        self.means = dict(changed.means)
+        self.stats, self.calibrations, self.fusion = changed.stats, changed.calibrations, changed.fusion
+        self.content_hash, self._doubts = None, doubts
         return self.warnings()
 
     @property
@@ -388,11 +335,9 @@ class Detector(Predictor):
             *doubts_of(self.kept, self.region),
         )
 
-    def _take(self, limits: calibrating.Limits, read: Sequence[tuple[str, torch.Tensor]]) -> None:
-        self.stats, self.calibrations = dict(limits.stats), dict(limits.calibrations)
-        self.fusion = limits.fusion
-        self.content_hash = None
-        self._doubts = tuple(calibrating.passing(limits, read, self.rule).values())
+    @property
+    def _parts(self) -> Parts:
+        return Parts(self.info, self.model, self.stats, self.calibrations, self.kept, self.means, self.fusion)
 
     def _require_calibrated(self) -> None:
         if POOLED not in self.calibrations:
