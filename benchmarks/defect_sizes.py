@@ -1,6 +1,7 @@
 """How well sizes of the defect table are known: drawn discs and bars of known size at three scales.
 
     python benchmarks/defect_sizes.py --output benchmarks/results/defect_sizes.json
+    python benchmarks/defect_sizes.py --preset fast --tile 256 --output benchmarks/results/tile_sizes.json
 
 A part of 50 mm is photographed at 256, 512 and 1024 pixels. For each scale a model learns from good pictures,
 and sizes from defects that `learn_sizes` draws on them. Then it judges other pictures with one drawn disc (4
@@ -14,6 +15,7 @@ import json
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from invad.detector.detector import Detector
+from invad import Detector, TiledDetector, Tiling
 from invad.detector.measuring import learn_sizes
 from invad.evaluation.machine import facts
 from invad.scoring.scale import Scale
@@ -31,6 +33,9 @@ SIDES = (256, 512, 1024)
 PART_MM = 50.0
 NORMALS, DEFECTS = 40, 40
 """Good pictures to learn from, and pictures of each shape, for each scale."""
+
+TILED_NORMALS, TILED_DEFECTS = 24, 20
+"""The same where they are cut into tiles, each of which costs as much as a picture."""
 
 FIGURES = ("length", "width", "area")
 
@@ -71,7 +76,9 @@ def picture(grey: NDArray[np.float64]) -> NDArray[np.uint8]:
     return np.repeat(grey.clip(0, 255).round().astype(np.uint8)[..., None], 3, axis=2)
 
 
-def measured(detector: Detector, shape: str, side: int, rng: np.random.Generator) -> dict[str, Any] | None:
+def measured(
+    detector: Detector | TiledDetector, shape: str, side: int, rng: np.random.Generator
+) -> dict[str, Any] | None:
     """One drawn defect: its truth and what the table says; None where nothing is found at its place."""
     if shape == "disc":
         sizes = (rng.uniform(4, 16),) * 2
@@ -133,32 +140,38 @@ def main() -> None:
     )
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--preset", default="standard")
+    parser.add_argument("--tile", type=int, help="cut pictures of 512 pixels into tiles of this side")
     options = parser.parse_args()
+    fit, sides, normals, defects = Detector.fit, SIDES, NORMALS, DEFECTS
+    if options.tile is not None:
+        fit = partial(TiledDetector.fit, tiling=Tiling(tile_px=options.tile))
+        sides, normals, defects = (512,), TILED_NORMALS, TILED_DEFECTS
     started, scales, everything = time.monotonic(), {}, []
-    for side in SIDES:
+    for side in sides:
         rng = np.random.default_rng(side)
         with tempfile.TemporaryDirectory() as folder:
-            for i in range(NORMALS):
+            for i in range(normals):
                 Image.fromarray(picture(part(rng, side))).save(Path(folder, f"{i:03d}.png"))
-            detector = Detector.fit(folder, preset=options.preset, seed=0)
+            detector = fit(folder, preset=options.preset, seed=0)
             before = time.monotonic()
             sizes = learn_sizes(detector, folder)
             seconds = time.monotonic() - before
         rows = {
-            shape: [measured(detector, shape, side, rng) for _ in range(DEFECTS)] for shape in ("disc", "bar")
+            shape: [measured(detector, shape, side, rng) for _ in range(defects)] for shape in ("disc", "bar")
         }
         both = rows["disc"] + rows["bar"]
         everything += both
         scales[f"{side} pixels"] = {
             "mm_per_pixel": PART_MM / side,
-            "cell_mm": PART_MM / min(detector.grid_hw),
+            "cell_mm": PART_MM / min(detector.grid_for((side, side))),
             "learned_from": {"drawings": sizes.drawings, "seconds": round(seconds, 1)},
             **{shape: summary(own) for shape, own in rows.items()},
         }
         print(side, json.dumps(scales[f"{side} pixels"]), file=sys.stderr, flush=True)
     result = {
         "preset": options.preset,
-        "normals": NORMALS,
+        "normals": normals,
+        **({} if options.tile is None else {"tile": options.tile}),
         "all": summary(everything),
         "scales": scales,
         "seconds": round(time.monotonic() - started),

@@ -55,7 +55,6 @@ from invad.scoring.rates import Rates
 
 if TYPE_CHECKING:
     from invad.data.layouts.base import Dataset
-    from invad.detector.detector import Detector
     from invad.detector.opening import Trained
     from invad.fit.distributed import Workers
     from invad.records import Sample
@@ -170,8 +169,6 @@ def train(
     wanted = asked(smallest_defect, tile, positions, scale)
     if parts is not None and wanted is not None:
         raise ConfigError("--parts and tiles do not go together yet; leave one of them away")
-    if wanted is not None and sizes:
-        raise ConfigError("--sizes goes with whole pictures; leave --smallest-defect and --tile away")
     voice = Voice(json)
     trackers = split_names(track) or ()
     check_trackers(trackers)
@@ -250,7 +247,7 @@ def train(
                 dataset = replace(dataset, test=with_windows(dataset.test, detector.fusion.by_member))
             for line in also_tested(dataset, detector.info.fit.trained, observer):
                 observer.note(line)
-            if sizes and isinstance(detector, Detector):
+            if sizes:
                 _learn_sizes(detector, samples, seed, observer)
             detector.save(output)
     if leads:
@@ -345,7 +342,7 @@ def summary(detector: "Trained", output: Path) -> dict[str, Any]:
     }
 
 
-def _learn_sizes(detector: "Detector", samples: "Sequence[Sample]", seed: int, observer: Observer) -> None:
+def _learn_sizes(detector: "Trained", samples: "Sequence[Sample]", seed: int, observer: Observer) -> None:
     """A model that sees too few of the drawings is still a model."""
     from invad.detector.measuring import learn_sizes
 

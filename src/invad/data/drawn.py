@@ -1,6 +1,6 @@
 """Defects of known size, drawn on pictures of good parts: discs, ellipses and bars, lighter or darker."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,20 @@ def _edge(distance_HW: NDArray[np.float64]) -> NDArray[np.float64]:
 def drawn_on(pixels: NDArray[Any], one: Drawing, levels: tuple[float, float]) -> NDArray[Any]:
     """The picture H x W x 3 with the defect; same type. levels: black and white. Where a lighter defect would
     be lost in white it is drawn darker, and the other way."""
+    # Around the defect alone: of a picture of millions of pixels the rest would take most of the time.
+    reach = np.hypot(one.length, one.width) / 2 + 2
+    top, left = max(0, int(one.y - reach)), max(0, int(one.x - reach))
+    box = np.s_[top : int(one.y + reach) + 1, left : int(one.x + reach) + 1]
+    drawn = pixels.copy()
+    ends = min(levels[0], float(pixels.min())), max(levels[1], float(pixels.max()))
+    drawn[box] = _drawn_in(pixels[box], replace(one, x=one.x - left, y=one.y - top), levels, ends)
+    return drawn
+
+
+def _drawn_in(
+    pixels: NDArray[Any], one: Drawing, levels: tuple[float, float], ends: tuple[float, float]
+) -> NDArray[Any]:
+    """ends: the darkest and the lightest level that there may be."""
     black, white = levels
     size_hw = pixels.shape[0], pixels.shape[1]
     covered = cover(one, size_hw)[..., None]
@@ -111,9 +125,7 @@ def drawn_on(pixels: NDArray[Any], one: Drawing, levels: tuple[float, float]) ->
     y, x = np.mgrid[: size_hw[0], : size_hw[1]] + 0.5
     along = (np.cos(one.angle) * (x - one.x) + np.sin(one.angle) * (y - one.y)) / one.length + 0.5
     left = 1 - one.fade * np.clip(along, 0, 1)
-    after = np.clip(
-        before + step * covered * left[..., None], min(black, before.min()), max(white, before.max())
-    )
+    after = np.clip(before + step * covered * left[..., None], *ends)
     return _as_levels(after, pixels.dtype)
 
 

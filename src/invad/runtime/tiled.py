@@ -50,6 +50,7 @@ class TiledPredictor(Predictor):
     ) -> None:
         self.inside, self.tiled = inside, tiled
         self.calibrations: Mapping[str, Calibration] = tiled.calibrations
+        self.sizes = getattr(self.info, "sizes", None)
         self.content_hash, self.streams = content_hash, streams
 
     @property
