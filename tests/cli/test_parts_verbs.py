@@ -131,6 +131,35 @@ def test_one_picture_is_judged_as_its_member(run, trained, data):
     assert json.loads(result.stdout)["images"][0]["path"] == str(picture)
 
 
+def test_files_of_other_names_are_read_by_another_rule(run, trained, data, tmp_path):
+    model = shutil.copytree(trained[0], tmp_path / "model")
+    rule = ["--parts", r"(?P<member>light\d)-(?P<part>\d+)"]
+    for kind, seeds, defect in (("good", range(500, 506), False), ("spot", (100,), True)):
+        (tmp_path / "set" / kind).mkdir(parents=True)
+        for seed in seeds:
+            for light in (1, 2):
+                picture(seed, light, defect).save(tmp_path / "set" / kind / f"light{light}-{seed}.png")
+    seen = run("predict", model, tmp_path / "set/spot", *rule, "--json", "-")
+    (row,) = json.loads(seen.stdout)["parts"]
+    alone = Detector.load(model).predict_part(
+        {f"light{i}": data / f"spot/part100_light{i}.png" for i in (1, 2)}
+    )
+    assert (row["part"], row["score"]) == ("100", alone.score)
+    measured = run("evaluate", model, tmp_path / "set", *rule, "--json", "-", "--layout", "folder")
+    assert json.loads(measured.stdout)["parts"]["n_anomalous"] == 1
+    assert "Calibrated on 6 good parts" in run("calibrate", model, tmp_path / "set/good", *rule).stdout
+    assert Detector.load(model).fusion.rule == "names"  # as in training, next time
+
+
+def test_single_images_have_no_rule(run, detector, own_parts, one_line, tmp_path):
+    model = tmp_path / "single"
+    detector.save(model)
+    good = own_parts / "gasket" / "train" / "good"
+    for verb in ("predict", "calibrate", "evaluate"):
+        folder = own_parts if verb == "evaluate" else good
+        assert "this model judges single images" in one_line(run(verb, model, folder, "--parts", "names"))
+
+
 def test_an_archive_is_scored_by_pictures_alone(run, trained, data, tmp_path):
     pytest.importorskip("ray", reason="scoring archives needs invad[archive]")
     result = run("predict", trained[0], data / "good", "--engine", "ray", "--output", tmp_path / "out")

@@ -19,12 +19,12 @@ SURFACE = {
     "--tile --positions --scale --backbone --weights --cache --batch --accumulate --precision "
     "--checkpointing --track --deterministic",
     "evaluate": "MODEL DATA --protocol --report --csv --categories --pooled --device --json --layout --split "
-    "--strict --defects --scale --homography --min-area",
-    "predict": "MODEL PATH --output --csv --category --fail-on --engine --device --json --strict --every "
-    "--events --batch --workers --threads --maps --report --defects --scale --homography "
+    "--strict --parts --defects --scale --homography --min-area",
+    "predict": "MODEL PATH --output --csv --category --fail-on --engine --device --json --strict --parts "
+    "--every --events --batch --workers --threads --maps --report --defects --scale --homography "
     "--min-area --server --station",
     "calibrate": "MODEL NORMALS --false-alarm-rate --review-rate --roi --min-area --layout --split "
-    "--group-by --strict --device --json",
+    "--group-by --parts --strict --device --json",
     "compare": "A B --report --csv --json --same-parts",
     "drift": "RESULTS --model --category --reference --evidence --floor --every --csv --json",
     "export": "MODEL --output --format --precision --json --size --batch --calibration --max-changed "

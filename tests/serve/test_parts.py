@@ -2,6 +2,7 @@
 
 import base64
 import io
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -301,3 +302,75 @@ def test_pictures_of_one_frame_have_one_map(fitted, tmp_path):
         assert (found.decision, found.score) == ("bad", pytest.approx(expected.score))
         assert found.peak == pytest.approx(float(expected.anomaly_map.max()))
         assert service.result(found.id).map_limits == detector.fusion.calibration.map_limits()
+
+
+@contextmanager
+def on_line(service):
+    """A client of a service in this process."""
+    from starlette.testclient import TestClient
+
+    from invad.serve.app import application
+
+    with Client("http://127.0.0.1") as client:
+        client._http = TestClient(application(service, without_keys=True), base_url="http://127.0.0.1")
+        yield client
+
+
+def test_what_people_said_of_parts_is_read_back_with_all_pictures(fitted, tmp_path):
+    from typer.testing import CliRunner
+
+    from invad.cli.app import app
+    from invad.data.datasets import read_dataset
+    from invad.data.members import Rule, split_by_part
+    from invad.serve import reviewing
+
+    detector = fitted("scores")
+    detector.save(tmp_path / "model")
+    mask = np.zeros((64, 64), bool)
+    mask[30:40, 30:40] = True
+    runs = np.diff(np.flatnonzero(np.diff(np.concatenate([[False], mask.ravel(), [False]]))), prepend=0)
+    runs = [*runs.tolist(), 64 * 64 - int(runs.sum())]
+    with Service(detector, tmp_path / "line", options=Options(reserve=0), threads=1) as service:
+        good = [service.inspect(part(seed)) for seed in range(200, 216)]
+        bad = service.inspect(part(230, defect=True))
+        lacking = service.inspect({"light1": picture(231, 1)})
+        for one in good[:2]:
+            reviewing.review(service, one.id, "good", "somebody")
+        reviewing.review(service, bad.id, "bad", "somebody", defect="spot", mask=runs)
+        reviewing.review(service, lacking.id, "good", "somebody")
+
+        def run(*words):
+            done = CliRunner().invoke(app, [str(word) for word in words])
+            assert done.exit_code == 0, done.output
+            return done
+
+        said = run("serve", "verdicts", "--data", service.folder, "--output", tmp_path / "set")
+        with on_line(service) as client:
+            written = client.export_verdicts(tmp_path / "there")
+    files = {path.relative_to(tmp_path / "set").as_posix(): path for path in (tmp_path / "set").rglob("*.*")}
+    there = {path.relative_to(tmp_path / "there").as_posix() for path in (tmp_path / "there").rglob("*.*")}
+    assert set(files) == there
+    own = part(230, defect=True)
+    for light in ("light1", "light2"):
+        assert files[f"default/test/spot/{bad.id}_{light}.png"].read_bytes() == own[light]
+    drawn = Image.open(files[f"default/ground_truth/spot/{bad.id}_{bad.seen_by}_mask.png"])
+    assert np.array_equal(np.asarray(drawn) == 255, mask)
+    assert f"{lacking.id}: no light2" in said.stderr
+    assert f"{lacking.id}: no light2" in written.left_out
+    assert "are read by --parts names" in said.stdout
+    assert (written.good, written.bad, written.masks, written.parts) == (2, 1, 1, "names")
+    # What `train --parts names` reads: whole parts, good ones that nobody judged to learn from.
+    split = split_by_part(read_dataset(tmp_path / "set"), Rule.parse(written.parts))
+    passed = [one for one in good[2:] if one.decision == "good"]
+    assert len(split.train) == 2 * len(passed)
+    assert {one.sample_id.rpartition("/")[2] for one in split.train} == {one.id for one in passed}
+    assert {(one.member, one.defect) for one in split.test} == {
+        (light, kind) for light in ("light1", "light2") for kind in ("good", "spot")
+    }
+    assert [one.member for one in split.test if one.mask_path] == [bad.seen_by]
+    told = run("calibrate", tmp_path / "model", tmp_path / "set", "--device", "cpu")
+    assert f"Calibrated on {len(passed)} good parts" in told.stdout
+    measured = run(
+        "evaluate", tmp_path / "model", tmp_path / "set", "--device", "cpu", "--csv", tmp_path / "e.csv"
+    )
+    assert "Defects that were found show most: 0 in light1, 1 in light2." in " ".join(measured.stdout.split())

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,9 +12,12 @@ from starlette.testclient import TestClient
 from typer.testing import CliRunner
 
 from invad.cli.app import app
+from invad.data.members import Rule
+from invad.data.members import pictures as pictures_of
 from invad.errors import DataError
 from invad.serve import Client, Options, Service, reviewing
 from invad.serve.app import application
+from invad.serve.records import Member
 from invad.serve.store.schema import result
 from invad.serve.verdicts import Words, mask_of, write_set
 
@@ -128,7 +132,7 @@ def test_names_that_people_typed_are_no_paths_and_a_folder_is_never_written_over
         [],
         tmp_path / "set",
         lambda one: Words(defect=defects[one.id], mask=None),
-        lambda one: body,
+        lambda one: [("", body)],
     )
     assert set(content(tmp_path)) == {
         "set/s/test/up/0.png",
@@ -142,6 +146,47 @@ def test_names_that_people_typed_are_no_paths_and_a_folder_is_never_written_over
     with pytest.raises(DataError, match="is not empty"):
         write_set([], [], tmp_path / "set", None, None)
     assert write_set([], [], tmp_path / "none", None, None).left_out == ()
+
+
+def test_pictures_of_a_part_are_read_back_by_the_rule_that_is_told(judged, tmp_path):
+    service, _, ids, _ = judged
+    part = replace(service.result(ids["masked"]).result, category=None, station="s", reason=None)
+    body = service.picture(service.result(part.id), "image")
+
+    def of(number, *names, **more):
+        members = tuple(Member(member=name, score=1.0, p_value=0.5, above=0.0) for name in names)
+        return replace(part, id=f"01A{number}", image_sha256=number, members=members, verdict="good", **more)
+
+    judged_parts = [
+        of("1", "light_1", "light_2"),
+        of("2", "light_1", reason="no light_2"),
+        of("3", "up/down"),
+        of("4"),
+        of("5", "light_1", "light_2", image_kept=False),
+    ]
+    written = write_set(
+        judged_parts,
+        [of("6", "light_1", "light_2", reason="light_2 is there twice"), of("7", "light_1", "light_2")],
+        tmp_path / "set",
+        lambda one: Words(defect=None, mask=None),
+        lambda one: [(m.member, body) for m in one.members] or [("", body)] if one.image_kept else None,
+    )
+    files = set(content(tmp_path / "set"))
+    assert files == {
+        *(f"s/test/good/01A1_light_{n}.png" for n in (1, 2)),
+        *(f"s/train/good/01A7_light_{n}.png" for n in (1, 2)),
+        "s_of_one/test/good/01A4.png",  # another rule reads it
+    }
+    assert [line.split(": ", 1) for line in written.left_out[:3]] == [
+        ["01A2", "no light_2"],
+        ["01A3", "no file can be named after its picture up/down"],
+        ["01A5", "its pictures are not kept any more"],
+    ]
+    rule = Rule.parse(written.parts)
+    told = [pictures_of(tmp_path / name, Path(name), rule)[0] for name in sorted(files) if "light" in name]
+    assert {(one.part.rpartition("/")[2], one.member) for one in told} == {
+        (id, f"light_{n}") for id in ("01A1", "01A7") for n in (1, 2)
+    }
 
 
 def test_runs_are_pixels_by_rows_and_have_to_fit():

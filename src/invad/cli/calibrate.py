@@ -14,6 +14,7 @@ from invad.cli.options import (
     JsonOption,
     LayoutOption,
     ModelArgument,
+    RuleOption,
     SplitOption,
     StrictOption,
 )
@@ -62,6 +63,7 @@ def calibrate(
     layout: LayoutOption = "auto",
     split: SplitOption = None,
     group_by: GroupByOption = None,
+    parts: RuleOption = None,
     strict: StrictOption = False,
     device: DeviceOption = None,
     json: JsonOption = None,
@@ -84,6 +86,7 @@ def calibrate(
         from invad.detector.fusing import normals_of
         from invad.detector.opening import open_model
         from invad.detector.promise import promise
+        from invad.runtime.parts import rule_of
         from invad.scoring.rates import POOLED
         from invad.system.plain import to_plain
 
@@ -99,7 +102,7 @@ def calibrate(
             good = normal_set(normals, layout=layout, split=split)
             for line in not_taken(good):
                 observer.note(line)
-            of_members = normals_of(good, None if fusion is None else fusion.rule)
+            of_members = normals_of(good, rule_of(fusion, parts))
             samples = of_members if group_by is None else grouped(of_members, group_by, normals)
         region: Region | Literal["none"] | None = None
         if roi is not None:

@@ -18,6 +18,7 @@ from invad.cli.options import (
     LayoutOption,
     MinAreaOption,
     ModelArgument,
+    RuleOption,
     ScaleOption,
     SplitOption,
     StrictOption,
@@ -92,6 +93,7 @@ def evaluate(
     layout: LayoutOption = "auto",
     split: SplitOption = None,
     strict: StrictOption = False,
+    parts: RuleOption = None,
     defects: DefectsOption = None,
     scale: ScaleOption = None,
     homography: HomographyOption = None,
@@ -110,17 +112,22 @@ def evaluate(
     table = None if defects is None else DefectTable(defects, lengths, head, videos=False)
     with observing(voice.err) as observer:
         from invad.data.datasets import not_taken, read_dataset, selected
+        from invad.data.members import Rule, split_by_part
         from invad.detector.opening import open_model
         from invad.evaluation.evaluate import evaluate as measure
+        from invad.runtime.parts import rule_of
 
         detector = open_model(model, device)
         take_min_area(detector, min_area)
         whole = read_dataset(data, layout=layout, split=split)
         for line in not_taken(whole):
             observer.note(line)
+        chosen = selected(whole, split_names(categories))
+        if parts is not None and rule_of(detector.fusion, parts) is not None:
+            chosen = split_by_part(chosen, Rule.parse(parts))
         evaluation = measure(
             detector,
-            selected(whole, split_names(categories)),
+            chosen,
             protocol=protocol.value,
             pooled=pooled,
             strict=strict,

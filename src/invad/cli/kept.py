@@ -1,5 +1,6 @@
 """What is asked of the data folder of a service, which may be running: keys, what people said."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -56,4 +57,6 @@ def verdicts(
         count = len(written.without_masks)
         voice.warn(f"{count} bad parts have no mask and count as whole images alone")
     voice.say(f"{output}: {written.good} good and {written.bad} bad parts, {written.masks} masks")
+    if written.parts is not None:
+        voice.say(f"Pictures of one part are read by --parts {shlex.quote(written.parts)}")
     voice.hand_over({**asdict(written), "output": str(output)})

@@ -147,6 +147,16 @@ PartsOption = Annotated[
         "pages:T also take depth, time). Default: each image by itself.",
     ),
 ]
+RuleOption = Annotated[
+    str | None,
+    typer.Option(
+        "--parts",
+        metavar="HOW",
+        rich_help_panel=PARTS,
+        help="How files become pictures of parts, where they are named otherwise than in training: as for "
+        "'invad train --parts'. Default: as in training.",
+    ),
+]
 FusionOption = Annotated[
     str,
     typer.Option(

@@ -25,13 +25,15 @@ OF_MEMBERS = ("path", "score", "p_value")
 class PartRows:
     """The parts among the files of one run."""
 
-    def __init__(self, detector: "AnyDetector", fusion: "Fusion", files: Sequence[tuple[Path, Path]]):
-        """files: (path, its path below the folder that was named). Raises ConfigError for a model that does
-        not say how files become parts."""
+    def __init__(
+        self, detector: "AnyDetector", fusion: "Fusion", files: Sequence[tuple[Path, Path]], rule: str
+    ):
+        """files: (path, its path below the folder that was named). rule: how files become parts, as `--parts`
+        says it. Raises ConfigError for what is none."""
         from invad.data.members import Rule, parts_of_files
 
         self.detector, self.fusion = detector, fusion
-        self.parts, self.others = parts_of_files(files, Rule.parse(fusion.rule))
+        self.parts, self.others = parts_of_files(files, Rule.parse(rule))
 
     def __len__(self) -> int:
         return len(self.parts) + len(self.others)

@@ -26,6 +26,7 @@ from invad.cli.options import (
     JsonOption,
     LotReportOption,
     MinAreaOption,
+    RuleOption,
     ScaleOption,
     StrictOption,
     ThreadsOption,
@@ -113,6 +114,7 @@ def predict(
     device: DeviceOption = None,
     json: JsonOption = None,
     strict: StrictOption = False,
+    parts: RuleOption = None,
     every: Annotated[
         str | None,
         typer.Option(
@@ -227,6 +229,9 @@ def predict(
         else:
             detector = open_detector(model, engine, device, threads)
             _require_known(detector, category, model)
+            from invad.runtime.parts import rule_of
+
+            rule_of(detector.fusion, parts)
             take_min_area(detector, min_area)
             savers = [] if output is None else [Overlays(output, detector, voice).save]
             savers += [] if maps is None else [Maps(maps, detector).save]
@@ -243,7 +248,8 @@ def predict(
 
             if detector.fusion is not None and category is None:
                 require_plain(defects=defects, batch=batch != 1, every=every, events=events)
-                in_parts, kind = PartRows(detector, detector.fusion, images), "part"
+                in_parts = PartRows(detector, detector.fusion, images, parts or detector.fusion.rule)
+                kind = "part"
                 made = in_parts.rows(save, decoders, strict, measured)
             else:
                 groups = groupby(images, key=lambda one: is_video(one[0]))

@@ -30,7 +30,9 @@ class ScoredPart:
 
 
 def split_of(data: Dataset, fusion: Fusion) -> Dataset:
-    """The set with samples of members, its test part as the training left it."""
+    """The set with samples of members, its test part as the training left it; as it is where it has them."""
+    if data.test and all(sample.member is not None for sample in data.test):
+        return data
     return split_by_part(data, Rule.parse(fusion.rule))
 
 

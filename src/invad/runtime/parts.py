@@ -112,6 +112,16 @@ def require_fusion(fusion: Fusion | None) -> Fusion:
     return fusion
 
 
+def rule_of(fusion: Fusion | None, given: str | None) -> str | None:
+    """How files become parts: the rule that was given, else that of the model; None for single images.
+
+    Raises ConfigError where a rule is given for a model of single images.
+    """
+    if given is not None and fusion is None:
+        raise ConfigError(f"--parts {given}: this model judges single images; train one with --parts")
+    return given if given is not None or fusion is None else fusion.rule
+
+
 def require_single(fusion: Fusion | None, category: str | None) -> None:
     """Raises ConfigError where a picture of a part comes without its member: its limits hang on that."""
     if fusion is not None and not category:

@@ -18,7 +18,7 @@ from invad.serve.groups import unpacked
 from invad.serve.ids import Ids
 from invad.serve.options import DEFAULT_STATION
 from invad.serve.records import Inspector, Part, Refused, Result
-from invad.serve.verdicts import Words, Written, write_set
+from invad.serve.verdicts import Pictures, Words, Written, write_set
 
 KEY_VARIABLE = "INVAD_KEY"
 """Where the key is looked for when none is given: a command line is seen by everybody on a machine."""
@@ -81,9 +81,12 @@ class Client(Inspector):
                 return
             query = {**query, "cursor": page["next"]}
 
-    def file(self, id: str, kind: str) -> bytes:
-        """A file of a result. kind: image, map or overlay. Raises Refused (404, 410) where it is not kept."""
-        return self._answer("GET", f"/api/v1/results/{id}/{kind}", self.patience).content
+    def file(self, id: str, kind: str, number: int | None = None) -> bytes:
+        """A file of a result. kind: image, map or overlay. number: of the image of a part of several, its
+        place in `members`; None: the one that lies highest. Raises Refused (404, 410) where it is not kept.
+        """
+        place = {} if number is None else {"params": {"number": number}}
+        return self._answer("GET", f"/api/v1/results/{id}/{kind}", self.patience, **place).content
 
     def export_verdicts(self, output: str | Path, station: str | None = None) -> Written:
         """Write what people said as a data set that `invad evaluate` reads, into a new or empty folder; see
@@ -94,9 +97,14 @@ class Client(Inspector):
             said = self._patiently("GET", f"/api/v1/results/{part.id}/reviews")["reviews"]
             return Words.of((one["verdict"], one["defect"], one["mask"]) for one in said)
 
-        def image(part: Result) -> bytes | None:
+        def kept(part: Result) -> Pictures | None:
+            if not part.image_kept:
+                return None
             try:
-                return self.file(part.id, "image") if part.image_kept else None
+                if not part.members:
+                    return [("", self.file(part.id, "image"))]
+                numbered = enumerate(part.members)
+                return [(one.member, self.file(part.id, "image", number)) for number, one in numbered]
             except Refused as refused:
                 if refused.status not in (404, 410):
                     raise
@@ -104,7 +112,7 @@ class Client(Inspector):
 
         judged = self.results(reviewed="true", **of_station)
         unreviewed = self.results(reviewed="false", decision="good", limit=100, **of_station)
-        return write_set(judged, unreviewed, Path(output), words, image)
+        return write_set(judged, unreviewed, Path(output), words, kept)
 
     def stations(self) -> list[dict[str, Any]]:
         """Where parts come from."""

@@ -1,7 +1,8 @@
 """What people said of parts as a data set in the layout of MVTec AD, which `invad evaluate` reads.
 
 Judged parts become `test/good` and `test/DEFECT`, masks `ground_truth/DEFECT`; good parts without a verdict
-become `train/good`, which the layout asks for. A category is a folder: that of the part, or its station.
+become `train/good`, which the layout asks for. A category is a folder: that of the part, or its station. A
+part of several pictures has a file for each, ID_MEMBER, which `--parts` reads back.
 """
 
 import io
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +33,13 @@ MOST_LOOKED = 20_000
 
 LONGEST_NAME = 80
 
+BY_NAMES = "names"
+BY_FIRST = r"(?P<part>[^/_]+)_(?P<member>[^/]+)\.[^/.]+$"
+"""Rules by which files of parts are read: the usual one, and one for members with an underscore."""
+
+Pictures: TypeAlias = Sequence[tuple[str, bytes]]
+"""(member, file) of each picture of a part; the member is empty where there is one."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Words:
@@ -50,8 +59,9 @@ class Words:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """Numbers of images and masks. left_out: parts that are not in the set, and why, one line each.
-    without_masks: ids of bad parts that count for whole images alone."""
+    """Numbers of parts and masks. left_out: parts that are not in the set, and why, one line each.
+    without_masks: ids of bad parts that count for whole images alone. parts: rule by which files of parts of
+    several pictures are read, as `--parts` takes it; None without such."""
 
     good: int
     bad: int
@@ -59,6 +69,7 @@ class Written:
     masks: int
     left_out: tuple[str, ...]
     without_masks: tuple[str, ...]
+    parts: str | None = None
 
 
 def write_set(
@@ -66,45 +77,62 @@ def write_set(
     unreviewed: Iterable[Result],
     output: Path,
     words: Callable[[Result], Words],
-    image: Callable[[Result], bytes | None],
+    pictures: Callable[[Result], Pictures | None],
     *,
     train: int = TRAIN,
 ) -> Written:
     """Write the set to a new or empty folder.
 
     judged: parts with a verdict, unreviewed: good ones without; both newest first, of which the newest of one
-    picture counts. words, image: of a part; None where the image is not kept. train: images of each category
-    in `train/good` at most. Raises DataError for a folder that is not empty or cannot be written.
+    picture counts. words, pictures: of a part; None where they are not kept. train: parts of each category in
+    `train/good` at most. Raises DataError for a folder that is not empty or cannot be written.
     """
     if is_there(output) and (not is_folder(output) or any(output.iterdir())):
         raise DataError(f"{output}: is not empty; write into a new folder")
     counts: Counter[str] = Counter()
     names: dict[str, str] = {}
+    folders: dict[str, bool] = {}
+    members: set[str] = set()
     seen: dict[str, str] = {}
     left_out: list[str] = []
     bare: list[str] = []
 
     def put(part: Result, place: Path) -> bool:
-        """Whether the image could be written."""
+        """Whether the pictures could be written."""
         if (first := seen.get(part.image_sha256)) is not None:
             left_out.append(f"{part.id}: the same picture as {first}")
             return False
-        if part.members:
-            left_out.append(f"{part.id}: has several pictures, and the set has one of each part")
+        if part.reason:
+            left_out.append(f"{part.id}: {part.reason}")
             return False
-        if (content := image(part)) is None:
-            left_out.append(f"{part.id}: its image is not kept any more")
+        if odd := [one.member for one in part.members if "/" in one.member or "\0" in one.member]:
+            left_out.append(f"{part.id}: no file can be named after its picture {odd[0]}")
+            return False
+        if (files := pictures(part)) is None:
+            several = "pictures are" if part.members else "image is"
+            left_out.append(f"{part.id}: its {several} not kept any more")
             return False
         seen[part.image_sha256] = part.id
         make_folder(place)
-        write_atomically(place / f"{part.id}{_ending(content)}", content)
+        for member, content in files:
+            write_atomically(place / f"{_stem(part, member)}{_ending(content)}", content)
+        members.update(member for member, _ in files if member)
         return True
+
+    def category_of(part: Result) -> str:
+        """Its folder, which holds parts of one picture, or of several: a rule reads all of a folder."""
+        text, several = part.category or part.station, bool(part.members)
+        name = _name(text, "parts", names)
+        if folders.setdefault(name, several) != several:
+            name = _name(f"{text}_{'of_several' if several else 'of_one'}", "parts", names)
+            folders.setdefault(name, several)
+        return name
 
     for part in judged:
         if part.verdict not in ("good", "bad"):
             left_out.append(f"{part.id}: called {part.verdict}")
             continue
-        root = output / _name(part.category or part.station, "parts", names)
+        root = output / category_of(part)
         said = words(part)
         kind = GOOD if part.verdict == "good" else _defect(said.defect, names)
         if not put(part, root / "test" / kind):
@@ -115,17 +143,18 @@ def write_set(
         elif part.verdict == "bad" and said.mask is not None:
             place = root / "ground_truth" / kind
             make_folder(place)
-            write_atomically(place / f"{part.id}_mask.png", mask_png(said.mask, part.width, part.height))
+            name = f"{_stem(part, part.seen_by or '')}_mask.png"
+            write_atomically(place / name, mask_png(said.mask, part.width, part.height))
             counts["masks"] += 1
     categories = {folder.name for folder in output.iterdir()} if is_folder(output) else set()
     trained: defaultdict[str, int] = defaultdict(int)
     for part in islice(unreviewed, MOST_LOOKED):
         if all(trained[category] >= train for category in categories):
             break
-        category = _name(part.category or part.station, "parts", names)
+        category = category_of(part)
         if category not in categories or trained[category] >= train or part.image_sha256 in seen:
             continue
-        if not part.image_kept or part.members:
+        if not part.image_kept or part.reason:
             continue
         if put(part, output / category / "train" / GOOD):
             trained[category] += 1
@@ -140,7 +169,12 @@ def write_set(
         masks=counts["masks"],
         left_out=tuple(left_out),
         without_masks=tuple(bare),
+        parts=None if not members else BY_FIRST if any("_" in member for member in members) else BY_NAMES,
     )
+
+
+def _stem(part: Result, member: str) -> str:
+    return f"{part.id}_{member}" if member else part.id
 
 
 def mask_png(runs: Sequence[int], width: int, height: int) -> bytes:

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from invad.records import Decision
+from invad.serve.groups import unpacked
 from invad.serve.records import Result
 from invad.serve.store import results, reviews
 from invad.serve.store.backup import FILES, require_database
 from invad.serve.store.database import Database
 from invad.serve.store.objects import open_pictures
-from invad.serve.verdicts import Words, Written, write_set
+from invad.serve.verdicts import Pictures, Words, Written, write_set
 
 PAGE = 500
 
@@ -45,10 +46,13 @@ def export(
             said = reviews.of_result(connection, part.id)
         return Words.of((one.verdict, one.defect, one.mask) for one in said)
 
-    def image(part: Result) -> bytes | None:
-        return files.get("image", part.image_sha256) if part.image_kept else None
+    def kept(part: Result) -> Pictures | None:
+        content = files.get("image", part.image_sha256) if part.image_kept else None
+        if content is None:
+            return None
+        return unpacked(content) if part.members else [("", content)]
 
     try:
-        return write_set(parts(True), parts(False), output, words, image)
+        return write_set(parts(True), parts(False), output, words, kept)
     finally:
         database.close()
