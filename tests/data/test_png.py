@@ -1,7 +1,10 @@
 """PNG files of pixels."""
 
+import io
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from invad.data.images import read_image
 from invad.data.png import encode_png
@@ -14,9 +17,18 @@ def test_a_png_has_every_level(shape, dtype):
     pixels = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, endpoint=True, dtype=np.uint16)
     pixels = pixels.astype(dtype)
     for one in (pixels, pixels[::-1], np.asfortranarray(pixels)):  # however it lies in memory
-        read = read_image(encode_png(one))
-        assert read.dtype == np.dtype(dtype).newbyteorder("=")
-        assert np.array_equal(read, np.repeat(one[..., None], 3, 2) if one.ndim == 2 else one)
+        for is_smooth in (False, True):
+            read = read_image(encode_png(one, is_smooth=is_smooth))
+            assert read.dtype == np.dtype(dtype).newbyteorder("=")
+            assert np.array_equal(read, np.repeat(one[..., None], 3, 2) if one.ndim == 2 else one)
+
+
+def test_notes_are_read_by_others_and_smooth_pixels_take_less_room():
+    ramp = np.add.outer(np.arange(200) * 31, np.arange(300) * 17).astype(np.uint16)
+    smooth = encode_png(ramp, is_smooth=True, text={"by": "a test", "of": "\xb5m"})
+    with Image.open(io.BytesIO(smooth)) as image:
+        assert image.info == {"by": "a test", "of": "\xb5m"}
+    assert len(smooth) < len(encode_png(ramp)) / 5
 
 
 @pytest.mark.parametrize(

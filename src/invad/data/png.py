@@ -2,6 +2,8 @@
 
 import struct
 import zlib
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,31 +13,42 @@ from invad.errors import DataError
 
 _MAGIC = b"\x89PNG\r\n\x1a\n"
 _GREY, _COLOUR = 0, 2
-_UP = 2
-"""The filter of PNG that takes each byte as its difference from the one above."""
+NO_TEXT: Mapping[str, str] = MappingProxyType({})
+_LEFT, _UP = 1, 2
+"""The filters of PNG that take each byte as its difference from that of the pixel to the left, or above."""
 
 
-def encode_png(pixels: NDArray[Any]) -> bytes:
+def encode_png(pixels: NDArray[Any], *, is_smooth: bool = False, text: Mapping[str, str] = NO_TEXT) -> bytes:
     """A PNG of H x W (grey) or H x W x 3 (RGB) pixels of uint8 or uint16, from which `read_image` gives the
     same levels.
 
-    Pillow writes no colours of 16 bits, and takes five times as long for 8. Raises DataError for another
-    shape or type.
+    is_smooth: they were interpolated, as a map is, so differences repeat; it changes the size and the time
+    alone. text: notes by keyword, in Latin-1.
+
+    Pillow writes no colours of 16 bits, takes five times as long for 8, and keeps other threads waiting
+    meanwhile. Raises DataError for another shape or type.
     """
     require_png(pixels)
     height, width = pixels.shape[:2]
     # PNG stores the high byte first.
     rows = np.ascontiguousarray(pixels, pixels.dtype.newbyteorder(">")).view(np.uint8).reshape(height, -1)
     filtered = np.empty((height, rows.shape[1] + 1), np.uint8)
-    filtered[:, 0] = _UP
-    filtered[0, 1:] = rows[0]
-    np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
+    if is_smooth:
+        pixel = rows.shape[1] // width
+        filtered[:, 0] = _LEFT
+        filtered[:, 1 : 1 + pixel] = rows[:, :pixel]
+        np.subtract(rows[:, pixel:], rows[:, :-pixel], out=filtered[:, 1 + pixel :])
+    else:
+        filtered[:, 0] = _UP
+        filtered[0, 1:] = rows[0]
+        np.subtract(rows[1:], rows[:-1], out=filtered[1:, 1:])
     # Pixels of a camera are noisy: what is repeated are runs of zeros, and a search for more only takes time.
-    packer = zlib.compressobj(1, strategy=zlib.Z_RLE)
+    packer = zlib.compressobj(1, strategy=zlib.Z_DEFAULT_STRATEGY if is_smooth else zlib.Z_RLE)
     packed = packer.compress(filtered.data) + packer.flush()
     kind = _COLOUR if pixels.ndim == 3 else _GREY
     head = struct.pack(">IIBBBBB", width, height, 8 * pixels.dtype.itemsize, kind, 0, 0, 0)
-    return _MAGIC + _chunk(b"IHDR", head) + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
+    notes = b"".join(_chunk(b"tEXt", f"{name}\0{said}".encode("latin-1")) for name, said in text.items())
+    return _MAGIC + _chunk(b"IHDR", head) + notes + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
 
 
 def require_png(pixels: NDArray[Any]) -> None:

@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from invad.data.images import read_image
+from invad.data.png import encode_png
 from invad.data.preprocess import resize_map
 from invad.report.colours import display, layer, overlay
 
@@ -65,11 +66,7 @@ def encode_map(map_HW: NDArray[np.float32]) -> bytes:
     black, white = float(thin.min()), float(thin.max())
     spread = white - black or 1.0
     levels = np.round((thin.astype(np.float64) - black) / spread * 65535).astype(np.uint16)
-    text = PngImagePlugin.PngInfo()
-    text.add_text(RANGE, json.dumps([black, black + spread]))
-    stream = io.BytesIO()
-    Image.fromarray(levels).save(stream, "PNG", compress_level=1, pnginfo=text)
-    return stream.getvalue()
+    return encode_png(levels, is_smooth=True, text={RANGE: json.dumps([black, black + spread])})
 
 
 def decode_map(content: bytes) -> NDArray[np.float32]:
