@@ -15,7 +15,7 @@ Floats = NDArray[np.float64]
 @dataclass(frozen=True, slots=True, eq=False)
 class Part:
     """Pixels that touch, at corners too, as R runs along rows: in row `rows_R` from `starts_R` to `ends_R`,
-    the latter excluded. peak, mean: of their values."""
+    the latter excluded; from row to row, and in a row from left to right. peak, mean: of their values."""
 
     rows_R: NDArray[np.intp]
     starts_R: NDArray[np.intp]
@@ -45,30 +45,31 @@ class Part:
 
     def hull(self) -> Floats:
         """V x 2: the corners (x, y) of the convex hull of its pixels, in order around it."""
-        top, bottom = int(self.rows_R.min()), int(self.rows_R.max()) + 1
-        left = np.full(bottom - top, np.iinfo(np.intp).max)
-        right = np.zeros(bottom - top, np.intp)
-        np.minimum.at(left, self.rows_R - top, self.starts_R)
-        np.maximum.at(right, self.rows_R - top, self.ends_R)
+        changes = np.flatnonzero(self.rows_R[1:] != self.rows_R[:-1])
+        left = [int(self.starts_R[0]), *self.starts_R[changes + 1].tolist()]
+        right = [*self.ends_R[changes].tolist(), int(self.ends_R[-1])]
         # A corner belongs to the rows above and below it.
-        left = np.minimum(np.append(left, left[-1]), np.insert(left, 0, left[0]))
-        right = np.maximum(np.append(right, right[-1]), np.insert(right, 0, right[0]))
-        levels = range(top, bottom + 1)
-        down = _chain(list(zip(left.tolist(), levels, strict=True)))
-        up = _chain(list(zip(right.tolist(), levels, strict=True))[::-1])
+        left = [left[0], *map(min, left[1:], left[:-1]), left[-1]]
+        right = [right[0], *map(max, right[1:], right[:-1]), right[-1]]
+        top = int(self.rows_R[0])
+        levels = range(top, top + len(left))
+        down = _chain(list(zip(left, levels, strict=True)))
+        up = _chain(list(zip(right, levels, strict=True))[::-1])
         return np.array(down + up, np.float64)
 
 
 def _chain(points: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """Those of the points, which go along one side, that turn one way alone."""
     kept: list[tuple[int, int]] = []
-    for x, y in points:
+    for point in points:
+        x, y = point
         while len(kept) > 1:
-            (x0, y0), (x1, y1) = kept[-2:]
+            x0, y0 = kept[-2]
+            x1, y1 = kept[-1]
             if (x1 - x0) * (y - y0) - (y1 - y0) * (x - x0) < 0:
                 break
             kept.pop()
-        kept.append((x, y))
+        kept.append(point)
     return kept
 
 
@@ -77,7 +78,7 @@ def extents(hull_V2: Floats) -> tuple[float, float]:
     narrowest gap between two parallel lines that hold it."""
     differences_VV2 = hull_V2[:, None] - hull_V2
     largest = float(np.hypot(differences_VV2[..., 0], differences_VV2[..., 1]).max())
-    edges_V2 = np.roll(hull_V2, -1, axis=0) - hull_V2
+    edges_V2 = np.concatenate((hull_V2[1:], hull_V2[:1])) - hull_V2
     lengths_V = np.hypot(edges_V2[:, 0], edges_V2[:, 1])
     sides = lengths_V > 0
     # The narrowest gap lies along one of the sides.
@@ -89,7 +90,7 @@ def extents(hull_V2: Floats) -> tuple[float, float]:
 
 def around(outline_V2: Floats) -> float:
     """The length of a closed outline, in its own unit."""
-    edges_V2 = np.roll(outline_V2, -1, axis=0) - outline_V2
+    edges_V2 = np.concatenate((outline_V2[1:], outline_V2[:1])) - outline_V2
     return float(np.hypot(edges_V2[:, 0], edges_V2[:, 1]).sum())
 
 
