@@ -36,7 +36,6 @@ from invad.detector.opening import AUTO, open_detector
 from invad.evaluation.machine import facts
 from invad.serve import Options, Result, Service
 from invad.serve.delivery import Route
-from invad.serve.listening import SWITCH_SECONDS
 from invad.serve.plant.controllers import Link, ModbusController
 from invad.serve.plant.cycle import Signals, Terms
 from invad.serve.plant.handshake import Handshake
@@ -46,6 +45,7 @@ from invad.serve.plant.opcua.server import OpcUaServer
 from invad.serve.plant.opcua.settings import OpcUa
 from invad.serve.plant.telling import Telling
 from invad.serve.records import Part
+from invad.system import pauses
 
 READY, RESULTS, ERROR = 1, 2, 32
 WARM_UP = 10
@@ -60,7 +60,6 @@ def contents(folder: Path) -> list[bytes]:
 
 def serve(protocol: str, bundle: Path, folder: Path, port: int, images: Path, output: Path) -> None:
     """One station until standard input ends; then what it measured of each part, as JSON."""
-    sys.setswitchinterval(SWITCH_SECONDS)
     bodies = contents(images)
     began: list[float] = []
     measured: list[dict[str, float]] = []
@@ -85,6 +84,7 @@ def serve(protocol: str, bundle: Path, folder: Path, port: int, images: Path, ou
         handshake.listen(shown)
         handshake.start()
         service.deliveries.add(Route(name="a/controller", station="a"), Telling(handshake, protocol, ""))
+        pauses.shorten()
         link.start()
         print("Listening", flush=True)
         sys.stdin.read()

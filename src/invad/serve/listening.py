@@ -17,14 +17,12 @@ from invad.errors import ConfigError, DataError, reason
 from invad.serve.connections import protocol
 from invad.serve.options import is_loopback
 from invad.serve.records import utc
+from invad.system import pauses
 from invad.system.signals import answering
 from invad.system.supervisor import Supervisor
 
 GRACE_SECONDS = 14
 """From the signal until connections that still wait are cut; whoever sent it may kill after 20."""
-
-SWITCH_SECONDS = 0.0005
-"""How long a thread may go on in Python while others wait."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,9 +117,9 @@ def server_for(app: ASGIApp, address: Address, head_seconds: float) -> Server:
 
 
 def ended_by_signals(server: Server) -> AbstractContextManager[None]:
-    """SIGTERM and Ctrl-C let it take no more requests and answer those under way, from now on."""
-    # A run that comes back from the engine waits for the interpreter; by default up to 5 ms a time.
-    sys.setswitchinterval(SWITCH_SECONDS)
+    """SIGTERM and Ctrl-C let it take no more requests and answer those under way, from now on. The process is
+    the service's own from then on; see `invad.system.pauses`."""
+    pauses.shorten()
     return answering((signal.SIGINT, signal.SIGTERM), lambda: server.handle_exit(signal.SIGTERM, None))
 
 

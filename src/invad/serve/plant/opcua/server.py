@@ -18,6 +18,7 @@ from invad.serve.plant.opcua.settings import OpcUa
 from invad.serve.records import Refused, Result
 from invad.serve.service import Service
 from invad.serve.store.results import Query
+from invad.system import pauses
 
 if TYPE_CHECKING:
     from asyncua import Server
@@ -208,6 +209,7 @@ class OpcUaServer:
         try:
             await self._agree()
             await server.start()
+            pauses.grown()
             self.port = server.bserver.port if server.bserver is not None else 0
             self._trouble(None)
             await self._guard(identity)
