@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pytest
 
 from greys import Greys, png
-from invad.serve import Options, Refused, Service, maps
+from invad.serve import Options, Refused, Service, maps, rows, storing
 from invad.serve.delivery import Route
 from invad.serve.pictures import decode_map
 from invad.serve.plant.cycle import ERRORS, Terms
@@ -351,6 +351,36 @@ def test_a_controller_does_not_wait_for_the_map_which_is_kept_all_the_same(stand
     assert not list((stand.data / "files" / "unfinished").iterdir())
     with stand.running():
         assert all(one.result.map_kept for one in stand.service.history(Query(limit=5))[0])
+
+
+def test_a_controller_is_told_when_the_picture_of_its_part_is_on_the_disk(stand, monkeypatch):
+    greys, held = Greys(), threading.Event()
+    with stand.running(greys) as made:
+        files = stand.service.files
+        put = files.put
+        monkeypatch.setattr(files, "put", lambda *words, **how: held.wait(60) and put(*words, **how))
+        made.trigger("a")
+        waits(lambda: greys.runs)
+        time.sleep(0.2)
+        assert made.signals.busy
+        held.set()
+        stored = stand.service.result(shown(made).result.id)
+        assert stored.result.image_kept
+        assert stand.service.picture(stored, "image") == GOOD
+
+
+def test_a_fault_at_the_picture_or_the_row_of_a_part_is_told_and_the_next_part_is_judged(stand, monkeypatch):
+    with stand.running() as made:
+        for module, name in ((storing, "statistics"), (rows, "regions"), (rows, "utc")):
+            with monkeypatch.context() as broken:
+                broken.setattr(module, name, None)
+                stand.pictures[name] = BAD
+                made.trigger(name)
+                assert shown(made).error_code == ERRORS["engine"][0], name
+                made.acknowledge()
+        assert stand.count("invad_parts_total", decision="bad") == 0
+        made.trigger("b")
+        assert shown(made).ok
 
 
 def test_a_station_is_not_ready_before_its_source_was_found_to_be_there(tmp_path):

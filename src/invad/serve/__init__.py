@@ -9,7 +9,7 @@ The package needs `pip install 'invad[serve]'`; each class is imported when it i
 needs no server.
 
 Order of imports: ids, options, groups, records, payload, verdicts, archives, client, store, limits, metrics,
-models, given, pictures, parts, maps, storing, line, shadowing, delivery, webhook, recalibration, hints,
+models, given, pictures, parts, rows, maps, storing, line, shadowing, delivery, webhook, recalibration, hints,
 monitors, watching, judging, following, sweeping, readiness, accounts, service, trends, reviewing,
 arriving, versions, web, plant, pages, app, connections, listening, stateless, running.
 """

@@ -214,7 +214,7 @@ class Line:
             started = time.monotonic()
             pixels = self._decoded(job)
             job.decode_ms = since(started)
-            self.committer.look_at_image(job, pixels, has_room=self._has_room())  # beside the run
+            has_room = self._has_room()
             # The map, float32, will be held as long as they are. Pixels that came as they are judged are held
             # as the body already.
             held = [pixels] if job.members is None else _there(job.members)
@@ -225,6 +225,8 @@ class Line:
             job.pixels, job.queued = pixels, time.monotonic()
             kind = SEVERAL if part.several else detector.kind(pixels)
             self.queue.put((job.model.hash, kind, job.key), job)
+            # Beside the run, which does not even wait for the thread of this one to begin.
+            self.committer.look_at_image(job, pixels, has_room=has_room)
         except BaseException as error:
             if not isinstance(error, InvadError):
                 self.metrics.errors.labels("decode").inc()

@@ -47,7 +47,9 @@ class Job:
     pixel_bytes: int = 0
     picture: tuple[float, float, float] = (0.0, 0.0, 0.0)
     key: str = ""
-    image: "Future[bool] | None" = None  # whether its file is kept, when it is known
+    steps_left: int = 2  # before its row: the run, and the look at its image
+    image_kept: bool = False
+    fault: BaseException | None = None  # of the look
     map_png: bytes = b""
     map_later: NDArray[np.float32] | None = None  # is kept after the answer
     due: float | None = None  # when it is late

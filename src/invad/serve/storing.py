@@ -1,8 +1,6 @@
 """From a judged part to its stored result: map, row, one transaction for all that wait, answers."""
 
 import logging
-import math
-import random
 import threading
 import time
 from collections import deque
@@ -16,24 +14,21 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from invad.data.png import encode_png
-from invad.errors import DataError, InvadError
+from invad.errors import DataError
 from invad.runtime.predictor import Pixels
-from invad.scoring.regions import regions
 from invad.serve.ids import Ids
 from invad.serve.limits import InForce
 from invad.serve.maps import LateMaps
 from invad.serve.metrics import Metrics
-from invad.serve.parts import Job, map_limits_of, members_of, other_image, since
+from invad.serve.parts import Job, other_image
 from invad.serve.pictures import encode_map, statistics
-from invad.serve.records import SCHEMA, Milliseconds, Picture, Refused, Result, utc
+from invad.serve.records import Refused, Result
+from invad.serve.rows import peak_of, row_of
 from invad.serve.store import results, retention
 from invad.serve.store.database import Database, said
 from invad.serve.store.files import Pictures
 
 LOG = logging.getLogger("invad.serve")
-MOST_REGIONS = 100
-"""Of one part in the database; a map of noise has thousands."""
-
 AT_MOST = 64
 """Parts of one transaction."""
 
@@ -67,7 +62,7 @@ class Committer:
         self.metrics, self.finish, self.wait_seconds = metrics, finish, wait_seconds
         self.audit_share, self.sinks, self.woken = audit_share, sinks, woken
         self.watched = watched
-        self.ids = Ids()
+        self.ids, self._follows = Ids(), False
         self._keepers = ThreadPoolExecutor(KEEPERS, thread_name_prefix="invad-keep")
         self._ready: deque[Job] = deque()
         self._changed = threading.Condition()
@@ -79,11 +74,11 @@ class Committer:
     def look_at_image(self, job: Job, pixels: Pixels, *, has_room: bool) -> None:
         """Begin to say how the image of a part looks, and to write it, where the disk has room; pixels are
         encoded in any case, because the row names the digest of their file."""
-        job.image = self._keepers.submit(self._look_at_image, job, pixels, has_room)
+        self._keepers.submit(self._look, job, pixels, has_room)
 
     def add(self, job: Job) -> None:
-        """Store a judged part soon."""
-        self._keepers.submit(self._prepare, job)
+        """Store a judged part soon after its image was looked at, which may be yet to begin."""
+        self._step_done(job)
 
     def close(self) -> None:
         """Store what there is, and end."""
@@ -93,15 +88,41 @@ class Committer:
             self._changed.notify()
         self._thread.join()
 
-    def _prepare(self, job: Job) -> None:
-        """Make the row of a part, whose files are then on the disk."""
+    def _look(self, job: Job, pixels: Pixels, has_room: bool) -> None:
         try:
-            job.stored = self._row(job)
+            job.image_kept = self._look_at_image(job, pixels, has_room)
+        except BaseException as error:
+            job.fault = error
+        self._step_done(job)
+
+    def _step_done(self, job: Job) -> None:
+        """Go on with a part that is judged and whose image was looked at. Where no map is waited for, its row
+        is made by the thread that stores it: each thread between costs a controller time."""
+        with self._changed:
+            job.steps_left -= 1
+            if job.steps_left:
+                return
+        if _map_now(job):
+            self._keepers.submit(self._prepare, job)
+        else:
+            self._make_ready(job)
+
+    def _prepare(self, job: Job) -> None:
+        if self._has_row(job):
+            self._make_ready(job)
+
+    def _has_row(self, job: Job) -> bool:
+        """Make the row of a part, whose files are then on the disk; False when it was answered that there
+        is none."""
+        try:
+            job.stored = job.stored or self._row(job)
         except BaseException as error:
             self.metrics.errors.labels("row").inc()
             LOG.exception("a result could not be made")
             self.finish(job, error)
-            return
+        return job.stored is not None
+
+    def _make_ready(self, job: Job) -> None:
         with self._changed:
             self._ready.append(job)
             self._changed.notify()
@@ -109,7 +130,8 @@ class Committer:
     def _work(self) -> None:
         while jobs := self._take():
             try:
-                self._store(jobs)
+                if with_rows := [job for job in jobs if self._has_row(job)]:
+                    self._store(with_rows)
                 if not self._ready and self.maps.due is not None:
                     self._name_maps()
             except Exception as error:  # a fault of ours must not end the thread that answers
@@ -154,82 +176,19 @@ class Committer:
 
     def _row(self, job: Job) -> results.Stored:
         """The result without its id, with its map kept."""
-        part, prediction = job.part, job.prediction
-        assert prediction is not None
-        assert job.pixels is not None
-        limits = self.in_force.limits(part.station, job.key, job.model.hash)
-        p_value, decision = limits.judge(prediction.score)
-        if job.of_part is not None and job.of_part.reason and decision == "good":
-            decision = "review"
-        map_limits = map_limits_of(job) or limits.map
-        peak = float(prediction.anomaly_map.max())
-        if not math.isfinite(peak):
-            raise InvadError(
-                "the engine gave a map that is not of numbers; test the model with 'invad verify'"
-            )
-        # The image was handed to the same threads before, so it is written or being written.
-        image_kept = job.image is not None and job.image.result()
-        # Of whoever waits for a result over HTTP some ask for its map, and a controller never does.
-        map_later = job.awaited is not None and part.source != "http" and image_kept
-        job.map_later = prediction.anomaly_map if map_later else None
-        map_now = image_kept and not map_later
-        job.map_png = encode_map(prediction.anomaly_map) if map_now else b""
-        map_sha256 = sha256(job.map_png).hexdigest() if map_now else ""
-        map_kept = map_now and self._keep("map", job.map_png, map_sha256)
-        detector, size_hw = job.model.detector, prediction.anomaly_map.shape[:2]
-        found = (
-            regions(
-                prediction.anomaly_map,
-                map_limits[0],
-                detector.grid_for(size_hw),
-                MOST_REGIONS,
-                detector.least_pixels(size_hw),
-            )
-            if peak > map_limits[0]
-            else ()
-        )
-        record = Result(
-            schema=SCHEMA,
-            id="",
-            station=part.station,
-            time=utc(job.came),
-            part_id=part.part_id,
-            lot=part.lot,
-            category=job.key or None,
-            source=part.source,
-            request_id=part.request_id,
-            image_sha256=job.digest,
-            width=job.pixels.shape[1],
-            height=job.pixels.shape[0],
-            model=job.model.name,
-            model_version=job.model.hash,
-            calibration=limits.revision,
-            score=prediction.score,
-            peak=peak,
-            p_value=p_value,
-            decision=decision,
-            review_limit=limits.score[0],
-            bad_limit=limits.score[1],
-            regions=found,
-            image_kept=image_kept,
-            map_kept=map_kept,
-            audit=decision == "good" and random.random() < self.audit_share,
-            late=False,
-            verdict=None,
-            picture=Picture(grey=job.picture[0], clipped=job.picture[1], sharpness=job.picture[2]),
-            ms=Milliseconds(
-                queue=round(job.queue_ms, 3),
-                decode=round(job.decode_ms, 3),
-                infer=round(job.infer_ms, 3),
-                store=round(since(job.judged), 3),
-            ),
-            members=members_of(job),
-            seen_by=None if job.of_part is None else job.of_part.seen_by,
-            reason=None if job.of_part is None else job.of_part.reason or None,
-        )
-        return results.Stored(
-            result=record, map_sha256=map_sha256 if map_kept else None, map_limits=map_limits
-        )
+        if job.fault is not None:
+            raise job.fault
+        assert job.prediction is not None
+        map_HW, map_sha256 = job.prediction.anomaly_map, None
+        limits = self.in_force.limits(job.part.station, job.key, job.model.hash)
+        peak = peak_of(map_HW)
+        if _map_now(job):
+            job.map_png = encode_map(map_HW)
+            digest = sha256(job.map_png).hexdigest()
+            map_sha256 = digest if self._keep("map", job.map_png, digest) else None
+        elif job.image_kept:
+            job.map_later = map_HW
+        return row_of(job, limits, peak, map_sha256, self.audit_share)
 
     def _look_at_image(self, job: Job, pixels: Pixels, has_room: bool) -> bool:
         inside = job.model.detector.inside_HW
@@ -312,7 +271,9 @@ class Committer:
         there = results.known(connection, tried) if tried else set()
         answers = self._answered_elsewhere(connection, jobs, there)
         # Nobody else writes until the end of the transaction, so ids rise in the order of storing.
-        self.ids.follow(results.newest_id(connection))
+        if self.database.is_shared or not self._follows:
+            self.ids.follow(results.newest_id(connection))
+            self._follows = True
         new = [
             job
             for job, row, answer in zip(jobs, rows, answers, strict=True)
@@ -367,6 +328,12 @@ class Committer:
             self.metrics.rejected.labels("database").inc()
             why = f"not stored, send it again: {said(error)}"
             self.finish(job, Refused(why, 503, 5, code="database"))
+
+
+def _map_now(job: Job) -> bool:
+    """Whether a part whose image was looked at is answered only when its map is on the disk: of whoever waits
+    for a result over HTTP some ask for its map, and a controller never does."""
+    return job.image_kept and (job.awaited is None or job.part.source == "http")
 
 
 def _is_late(job: Job) -> bool:

@@ -23,6 +23,9 @@ LOOKED_AT = 50_000
 OF_ONE_PART = 20
 """Results of parts of one name: pictures that are met again are those of the last ones."""
 
+# Made once, because making them costs more than running them, and a controller waits meanwhile.
+_RESULTS, _REGIONS, _OUTBOX = result.insert(), region.insert(), outbox.insert()
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
@@ -62,14 +65,14 @@ def insert(
     connection: Connection, stored: Sequence[Stored], sinks: Callable[[Result], Sequence[str]]
 ) -> None:
     """Add results, their regions, and a row of the outbox for each and each of its sinks."""
-    connection.execute(result.insert(), [_columns(one) for one in stored])
+    connection.execute(_RESULTS, [_columns(one) for one in stored])
     found = [
         {"result": one.result.id, "number": number, **_region_columns(place)}
         for one in stored
         for number, place in enumerate(one.result.regions)
     ]
     if found:
-        connection.execute(region.insert(), found)
+        connection.execute(_REGIONS, found)
     waiting = [
         {
             "result": one.result.id,
@@ -81,7 +84,7 @@ def insert(
         for sink in sinks(one.result)
     ]
     if waiting:
-        connection.execute(outbox.insert(), waiting)
+        connection.execute(_OUTBOX, waiting)
 
 
 def known(connection: Connection, ids: Sequence[str]) -> set[str]:

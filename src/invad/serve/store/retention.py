@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, Connection, and_, delete, or_, select, true
+from sqlalchemy import ColumnElement, Connection, and_, bindparam, delete, or_, select, true
 
 from invad.errors import DataError
 from invad.serve.options import DAY_MS, Retention
@@ -16,6 +16,9 @@ REMOVED_MS = 3_600_000
 
 AT_A_TIME = 500
 """Rows of one transaction: parts must not wait long for it."""
+
+_OF_DIGESTS = expired_file.c.sha256.in_(bindparam("digests", expanding=True))
+_LISTED = select(expired_file.c.kind, expired_file.c.sha256).where(_OF_DIGESTS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +80,8 @@ def want(connection: Connection, names: Collection[tuple[str, str]]) -> set[tupl
     """Files that a row is about to name do not expire; returns those that may be gone already, or never come,
     so that they are to be written anew before the transaction ends."""
     digests = {digest for _, digest in names}
-    listed = select(expired_file.c.kind, expired_file.c.sha256).where(expired_file.c.sha256.in_(digests))
-    found = {(row.kind, row.sha256) for row in connection.execute(listed)} & set(names)
+    found = {(row.kind, row.sha256) for row in connection.execute(_LISTED, {"digests": list(digests)})}
+    found &= set(names)
     for kind, digest in found:
         of_file = (expired_file.c.kind == kind, expired_file.c.sha256 == digest)
         connection.execute(delete(expired_file).where(*of_file))
