@@ -3,6 +3,7 @@
 import io
 import os
 import struct
+import sys
 import tracemalloc
 import warnings
 
@@ -21,7 +22,6 @@ from pydicom.encaps import encapsulate  # noqa: E402
 from pydicom.pixels.processing import convert_color_space  # noqa: E402
 
 from dicoms import PATIENT, dicom  # noqa: E402
-from invad.data import formats  # noqa: E402
 from invad.data.check import check_dataset  # noqa: E402
 from invad.data.dicom import SIGNED_ZERO, spacing  # noqa: E402
 from invad.data.images import read_image, turned  # noqa: E402
@@ -256,8 +256,9 @@ def test_the_package_that_is_missing_is_named(syntax, package, monkeypatch):
 
 
 def test_without_pydicom_the_extra_is_named(monkeypatch):
-    monkeypatch.setattr(formats.importlib, "import_module", lambda name: __import__("no_" + name))
-    assert "DICOM needs the package pydicom: pip install 'invad[dicom]'" in refusal(dicom(GREY8))
+    file = dicom(GREY8)
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    assert "DICOM needs pydicom>=3.0 (not installed); pip install 'invad[dicom]'" in refusal(file)
 
 
 # millimetres

@@ -320,7 +320,7 @@ def test_other_things_that_are_no_video(tmp_path: Path, monkeypatch: pytest.Monk
     assert said(clip).startswith("64 x 48 pixels is over the limit of 3000")
     monkeypatch.delenv("INVAD_MAX_PIXELS")
     monkeypatch.setitem(sys.modules, "av", None)
-    assert said(clip) == "a video needs the package av: pip install 'invad[camera]'"
+    assert said(clip) == "a video needs av>=17 (not installed); pip install 'invad[camera]'"
     monkeypatch.undo()
     assert said(cut(clip, 0.7)).startswith("is no video, or one that is cut off")
 

@@ -93,7 +93,7 @@ def test_defects_are_measured_without_torch_and_scipy(without_torch, bundle, two
     assert row["defects"][0]["cell_px"] == found[0].cell_px
     done = without_torch("predict", bundle, picture, "--threads", 1, "--defects", tmp_path / "d.html")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "HTML needs the package jinja2" in done.stderr
+    assert "HTML needs jinja2>=3.1 (not installed); pip install 'jinja2>=3.1'" in done.stderr
 
 
 def test_a_video_is_judged_without_torch(without_torch, bundle, two_categories, draw, tmp_path):

@@ -2,6 +2,7 @@
 
 import io
 import re
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,6 @@ from invad.cli.app import app
 from invad.errors import ConfigError
 from invad.serve import Options, Refused, Service
 from invad.serve.plant import camera as watch
-from invad.serve.plant import streams
 from invad.serve.plant.camera import CameraWatch
 from invad.serve.plant.controllers import ModbusController
 from invad.serve.plant.lineup import Station, read_lineup
@@ -511,9 +511,9 @@ def test_a_station_of_a_plant_has_its_camera_and_the_page_says_how_it_fares(came
 
 
 def test_without_pyav_a_camera_says_what_to_install(camera, monkeypatch):
-    monkeypatch.setattr(streams, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "av", None)
     settings = CameraSource(kind="camera", url=camera.url)
-    with pytest.raises(ConfigError, match=r"need PyAV; pip install 'invad\[camera\]'"):
+    with pytest.raises(ConfigError, match=r"needs av>=17 \(not installed\); pip install 'invad\[camera\]'"):
         opened_feed(settings)
 
 

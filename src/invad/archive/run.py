@@ -23,6 +23,7 @@ from invad.scoring.calibration import known_category
 from invad.system.digests import file_sha256
 from invad.system.files import is_folder, is_there, make_folder, write_atomically
 from invad.system.lock import LOCK, sole_writer
+from invad.system.packages import importing
 from invad.system.plain import read_json
 
 MANIFEST = "manifest.json"
@@ -195,12 +196,10 @@ def _ray() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")  # a Ray of its own listens on 127.0.0.1
     os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray keeps its whole log in files of its own
-    try:
+    with importing(("ray", "pyarrow"), "archive", "engine ray"):
         import pyarrow  # noqa: F401
         import ray
         import ray.data
-    except ImportError:
-        raise ConfigError("engine ray: Ray is not installed; run pip install 'invad[archive]'") from None
     return ray
 
 

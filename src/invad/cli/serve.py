@@ -1,7 +1,7 @@
 """invad serve: the service beside the line, and the care of its data folder."""
 
 import os
-from importlib.util import find_spec
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,11 +20,12 @@ from invad.cli.options import (
 from invad.cli.voice import Voice
 from invad.errors import ConfigError, DataError
 from invad.report.wording import counted
+from invad.system.packages import require
 
 KEEPING, NETWORK, STATELESS = "What is kept", "Network", "Without a memory"
 NEEDED = (
-    *("fastapi", "uvicorn", "python_multipart", "sqlalchemy", "alembic", "prometheus_client", "httpx"),
-    "jinja2",
+    *("fastapi", "uvicorn", "python-multipart", "sqlalchemy", "alembic", "prometheus-client", "httpx"),
+    *("jinja2", *(["tomli"] if sys.version_info < (3, 11) else [])),
 )
 SECRET_VARIABLE = "INVAD_WEBHOOK_SECRET"
 DEFAULT_VERB = "run"
@@ -378,7 +379,5 @@ def _say_copied(voice: Voice, where: Path, copied: Any) -> None:
 
 
 def require_installed() -> None:
-    """Raises ConfigError where packages of the service are missing."""
-    missing = [name for name in NEEDED if find_spec(name) is None]
-    if missing:
-        raise ConfigError(f"the service needs {', '.join(missing)}; pip install 'invad[serve]'")
+    """Raises ConfigError where packages of the service are missing or too old."""
+    require(NEEDED, "serve", "the service")

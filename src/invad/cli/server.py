@@ -3,11 +3,11 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from invad.errors import ConfigError, DataError, reason
+from invad.errors import DataError, reason
+from invad.system.packages import require
 
 AT_A_TIME = 2
 UNREADABLE = 400
@@ -27,8 +27,7 @@ def rows(
     Raises DataError when the service does not answer, Refused for what it does not do; with `strict` also for
     an image that cannot be read.
     """
-    if find_spec("httpx") is None:
-        raise ConfigError("--server needs httpx; pip install 'invad[serve]'")
+    require(("httpx",), "serve", "--server")
     from invad.serve.client import Client
     from invad.serve.records import Refused
 

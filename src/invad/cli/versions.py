@@ -8,6 +8,7 @@ import typer
 from invad.cli.options import JsonOption
 from invad.cli.voice import Voice
 from invad.errors import ConfigError
+from invad.system.packages import require
 
 ServerOption = Annotated[
     str, typer.Option(metavar="URL", help="The service; its key is in the environment variable INVAD_KEY.")
@@ -130,10 +131,9 @@ def retire(version: VersionArgument, server: ServerOption = HERE, json: JsonOpti
 
 
 def _client(server: str) -> Any:
-    try:
-        from invad.serve.client import Client
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"needs {error.name}; pip install 'invad[serve]'") from None
+    require(("httpx",), "serve", "the client of a service")
+    from invad.serve.client import Client
+
     return Client(server, patience=0)
 
 

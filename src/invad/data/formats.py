@@ -8,9 +8,10 @@ import importlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, TypeAlias
+from typing import IO, TYPE_CHECKING, TypeAlias, cast
 
 from invad.errors import DataError
+from invad.system.packages import importing
 
 if TYPE_CHECKING:
     from PIL import ImageFile
@@ -23,22 +24,27 @@ HEAD_BYTES = 132
 class Format:
     """suffixes: lower-case endings. magic: matches the first bytes. plugin: module and class that opens it.
 
-    needs: what to install where the plugin is not there.
+    package, extra: what brings the plugin, where that is not Pillow.
     """
 
     name: str
     suffixes: tuple[str, ...]
     magic: re.Pattern[bytes]
     plugin: tuple[str, str]
-    needs: str = "a newer Pillow: pip install --upgrade pillow"
+    package: str | None = None
+    extra: str | None = None
 
     def reader(self, name: str) -> Reader:
         """What opens a stream of this format. Raises DataError, for the image `name`, when it is missing."""
         module, plugin = self.plugin
+        if self.package is not None:
+            with importing((self.package,), self.extra, f"{name}: {self.name}", DataError):
+                return cast("Reader", getattr(importlib.import_module(module), plugin))
         try:
             reader: Reader = getattr(importlib.import_module(module), plugin)
         except (ImportError, AttributeError):
-            raise DataError(f"{name}: {self.name} needs {self.needs}; or convert it to PNG") from None
+            needed = "a newer Pillow: pip install --upgrade pillow; or convert it to PNG"
+            raise DataError(f"{name}: {self.name} needs {needed}") from None
         return reader
 
 
@@ -52,7 +58,8 @@ DICOM = Format(
     (".dicom", ".dcm"),
     re.compile(rb".{128}DICM", re.DOTALL),
     ("pydicom", "dcmread"),
-    "the package pydicom: pip install 'invad[dicom]'",
+    "pydicom",
+    "dicom",
 )
 """Read by `data/dicom.py`, not by Pillow."""
 
@@ -82,7 +89,8 @@ FORMATS = (
         (".heic", ".heif", ".hif"),
         re.compile(rb"....ftyp(hei[cfmsx]|hevc|hevx|mif1|msf1)", re.DOTALL),
         ("pillow_heif", "HeifImageFile"),
-        "the package pillow-heif: pip install 'invad[heif]'",
+        "pillow-heif",
+        "heif",
     ),
     # Its first bytes are no mark but numbers that have few values; so it comes last.
     _pillow(

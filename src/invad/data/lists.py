@@ -8,7 +8,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from invad.errors import ConfigError, DataError, in_one_line, reason
+from invad.errors import DataError, in_one_line, reason
+from invad.system.packages import importing
 
 Row = dict[str, str]
 Choice = Callable[[Sequence[str]], Collection[str]]
@@ -55,14 +56,10 @@ def first_line(path: Path) -> str:
 
 
 def arrow() -> Any:
-    """pyarrow. Raises ConfigError without it."""
-    try:
+    """pyarrow. Raises ConfigError where it is missing, too old or broken."""
+    with importing(("pyarrow",), "tables", "Parquet"):
         import pyarrow
         import pyarrow.parquet
-    except ImportError:
-        raise ConfigError(
-            "Parquet needs the package pyarrow; pip install 'invad[tables]' or use CSV"
-        ) from None
     return pyarrow
 
 

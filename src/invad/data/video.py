@@ -21,12 +21,11 @@ from invad.data.decoding import upright
 from invad.data.images import pixel_limit
 from invad.data.limits import check_size
 from invad.errors import ConfigError, DataError, in_one_line, reason
+from invad.system.packages import importing
 
 if TYPE_CHECKING:
     from av import Packet, VideoFrame, VideoStream
     from av.container import InputContainer
-
-NEEDED = "the package av: pip install 'invad[camera]'"
 
 Seconds: TypeAlias = float | Fraction
 
@@ -170,10 +169,8 @@ def _missing(path: Path, number: int, time: Fraction, why: str) -> Frame:
 @contextmanager
 def _opened(path: Path) -> "Iterator[tuple[InputContainer, VideoStream]]":
     """The file and its first stream of moving pictures. Raises DataError."""
-    try:
+    with importing(("av",), "camera", f"{path}: a video", DataError):
         import av
-    except ImportError:
-        raise DataError(f"{path}: a video needs {NEEDED}") from None
     options = {"protocol_whitelist": "none", "format_whitelist": _DEMUXERS}
     try:
         with path.open("rb") as file:

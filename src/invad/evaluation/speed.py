@@ -268,7 +268,7 @@ def _engines(folder: Path, engine: str) -> list[str]:
     fitting = [name for name, kind in ENGINES.items() if form in kind.formats]
     installed = [name for name in fitting if find_spec(ENGINES[name].package)]
     if not installed:
-        raise ConfigError(f"{folder}: nothing installed runs it; {ENGINES[fitting[0]].hint}")
+        raise ConfigError(f"{folder}: nothing installed runs it; {ENGINES[fitting[0]].hint()}")
     return installed
 
 

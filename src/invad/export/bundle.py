@@ -19,7 +19,7 @@ from invad.data.preprocess import grey_range
 from invad.detector.opening import Trained
 from invad.errors import ArtifactError, ConfigError
 from invad.export import triton
-from invad.export.formats import require, tidy_onnx, traced, write_onnx, write_openvino, write_torch
+from invad.export.formats import tidy_onnx, traced, write_onnx, write_openvino, write_torch
 from invad.export.int8 import calibration_images, feeds, quantise_onnx
 from invad.export.probes import write_probes
 from invad.graph.graph import INPUTS, Graph
@@ -31,6 +31,7 @@ from invad.runtime.detector import ExportedDetector
 from invad.runtime.engines import AUTO, Options, open_engine, report_nothing
 from invad.runtime.tiled import TiledPredictor, made_whole
 from invad.scoring.rates import POOLED
+from invad.system.packages import require
 
 FORMATS = {"onnx": "model.onnx", "openvino": "model.xml", "torch": "model.pt2"}
 BUNDLE, TRITON = LAYOUTS = ("bundle", "triton")
@@ -104,11 +105,10 @@ def export(detector: Trained, output: str | Path, config: ExportConfig) -> tuple
     if config.precision == "int8" and config.calibration is None:
         raise ConfigError("int8 needs normal images to be fitted to; give --calibration FOLDER")
     if config.precision == "int8":
-        require("onnxruntime", "onnx")
+        require(("onnxruntime",), "onnx", "precision int8")
     if config.format != "torch":
-        require("onnx", "onnx")
-        require("onnxscript", "onnx")
-        require(*(("openvino", "openvino") if config.format == "openvino" else ("onnxruntime", "onnx")))
+        own = ("openvino", "openvino") if config.format == "openvino" else ("onnxruntime", "onnx")
+        require(("onnx", "onnxscript", own[0]), own[1], f"export to {config.format}")
     if (config.format, config.precision) == ("onnx", "bf16"):
         _require_bf16()
     if config.layout == TRITON and detector.fusion is not None:

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from invad.errors import ConfigError
 from invad.graph.graph import INPUTS, OUTPUTS, Graph
 from invad.graph.pixels import PixelGraph
 from invad.records import Hw
@@ -92,16 +91,6 @@ def write_openvino(onnx_path: Path, path: Path) -> None:
 def write_torch(program: torch.export.ExportedProgram, path: Path) -> None:
     with quiet():
         torch.export.save(program, path)
-
-
-def require(package: str, extra: str) -> None:
-    """Raises ConfigError naming the extra that brings a missing package."""
-    from importlib.util import find_spec
-
-    if find_spec(package) is None:
-        raise ConfigError(
-            f"this export needs {package}, which is not installed; pip install 'invad[{extra}]'"
-        )
 
 
 def _tidy(model: Any) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from invad.errors import ConfigError, TrainingError, in_one_line
 from invad.fit.launch import launched
 from invad.system.devices import choose_device
+from invad.system.packages import importing
 from invad.system.signals import answering
 
 T = TypeVar("T")
@@ -97,7 +98,9 @@ class Team:
         # Its functions keep, as a default argument, the group there is when it is imported, which DDP does:
         # a group that outlives `destroy_process_group` can abort the process as it exits.
         import torch.distributed.nn.functional
-        from accelerate import PartialState
+
+        with importing(("accelerate",), "distributed", "training in several processes"):
+            from accelerate import PartialState
 
         try:
             self._state = PartialState(cpu=cpu, timeout=PATIENCE)
@@ -171,12 +174,7 @@ def workers(device: str | None = None) -> Iterator[Workers]:
         return
     if device not in (None, "cpu", "cuda"):
         raise ConfigError(f"device {device!r}: each of {launched()} processes takes its own; leave it out")
-    try:
-        team = Team(cpu=device == "cpu" or choose_device(None).type == "cpu")
-    except ImportError:
-        raise ConfigError(
-            "several processes need accelerate, which is not installed: pip install 'invad[distributed]'"
-        ) from None
+    team = Team(cpu=device == "cpu" or choose_device(None).type == "cpu")
     with _ended_by_launcher():
         try:
             yield team

@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from invad.errors import ConfigError, TrainingError, in_one_line
+from invad.errors import ConfigError, InvadError, TrainingError, in_one_line
 from invad.system.files import replacing, writing
+from invad.system.packages import importing
 
 PROJECT = "invad"
 
@@ -72,7 +73,8 @@ class JsonLines:
 
 class TensorBoard:
     def __init__(self, name: str, config: Mapping[str, Any]):
-        from torch.utils.tensorboard import SummaryWriter
+        with importing(("tensorboard",), "track", "--track tensorboard"):
+            from torch.utils.tensorboard import SummaryWriter
 
         self.writer = SummaryWriter(Path("runs") / name)
         self.writer.add_text("config", f"```\n{json.dumps(config, indent=1)}\n```")
@@ -121,7 +123,7 @@ class WeightsAndBiases:
 
 
 TRACKERS: dict[str, tuple[Callable[[str, Mapping[str, Any]], Tracker], str]] = {
-    "tensorboard": (TensorBoard, "'invad[track]'"),
+    "tensorboard": (TensorBoard, "tensorboard"),
     "mlflow": (MLflow, "mlflow-skinny"),
     "wandb": (WeightsAndBiases, "wandb"),
 }
@@ -168,11 +170,11 @@ def _open(name: str, run: str, config: Mapping[str, Any]) -> Tracker:
     make, package = TRACKERS[name]
     try:
         return make(run, config)
-    except ImportError:
-        raise ConfigError(
-            f"--track {name} needs a package that is not installed: pip install {package}"
-        ) from None
+    except InvadError:
+        raise
     except Exception as error:  # A foreign package, which may ask for a login, a server or a folder.
+        if isinstance(error, ModuleNotFoundError) and error.name == name:
+            raise ConfigError(f"--track {name} needs {package}: pip install {package}") from None
         line = in_one_line(error, most=300)
         raise ConfigError(f"--track {name} could not start ({line}); set it up, or leave it out") from None
 

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from invad.errors import ConfigError
 from invad.report.wording import counted, fraction, number, p_number, p_value_text, percent, plus_minus, tail
+from invad.system.packages import importing
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -11,10 +11,8 @@ if TYPE_CHECKING:
 
 def environment() -> "Environment":
     """The templates of this package, which escape what they are given. Raises ConfigError without jinja2."""
-    try:
+    with importing(("jinja2",), None, "HTML"):
         from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError:
-        raise ConfigError("HTML needs the package jinja2; pip install jinja2, or use CSV") from None
     environment = Environment(
         loader=PackageLoader("invad.report", "."),
         autoescape=True,

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from invad.errors import ConfigError
 from invad.runtime.cache import some_home
+from invad.system.packages import importing, install
 
 Array = NDArray[Any]
 
@@ -60,18 +62,22 @@ class Options:
 @dataclass(frozen=True, slots=True)
 class Kind:
     """module: file of this package with `open_graph(path, options)`. package: what has to be installed.
-    formats: what it runs."""
+    extra: what brings it, None for what invad always has. formats: what it runs."""
 
     module: str
     package: str
-    hint: str
+    extra: str | None
     formats: tuple[str, ...]
+
+    def hint(self) -> str:
+        """The command that installs it."""
+        return install((), self.extra) if self.extra else "pip install invad"
 
 
 ENGINES = {
-    "onnxruntime": Kind("onnxruntime_engine", "onnxruntime", "pip install 'invad[onnx]'", ("onnx",)),
-    "openvino": Kind("openvino_engine", "openvino", "pip install 'invad[openvino]'", ("openvino", "onnx")),
-    "torch": Kind("torch_engine", "torch", "pip install invad", ("torch",)),
+    "onnxruntime": Kind("onnxruntime_engine", "onnxruntime", "onnx", ("onnx",)),
+    "openvino": Kind("openvino_engine", "openvino", "openvino", ("openvino", "onnx")),
+    "torch": Kind("torch_engine", "torch", None, ("torch",)),
 }
 AUTO = "auto"
 UNREPORTED = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")
@@ -91,13 +97,14 @@ def report_nothing() -> None:
 def open_engine(name: str, format: str, graph: Path, options: Options) -> Engine:
     """The engine called `name`, or with `auto` the first installed one for this format of graph.
 
-    Raises ConfigError when there is no such engine, when it is not installed or cannot run the format.
+    Raises ConfigError when there is no such engine, when it is not installed, too old or broken, or cannot
+    run the format.
     """
     fitting = [engine for engine, kind in ENGINES.items() if format in kind.formats]
     if name == AUTO:
         installed = [engine for engine in fitting if find_spec(ENGINES[engine].package)]
         if not installed:
-            hints = " or ".join(f"{ENGINES[engine].hint}" for engine in fitting)
+            hints = " or ".join(ENGINES[engine].hint() for engine in fitting)
             raise ConfigError(f"no engine for an {format} bundle is installed; {hints}")
         name = installed[0]
     if name not in ENGINES:
@@ -106,10 +113,12 @@ def open_engine(name: str, format: str, graph: Path, options: Options) -> Engine
         raise ConfigError(
             f"engine {name} does not run the {format} bundle {graph.parent}; choose {' or '.join(fitting)}"
         )
-    if not find_spec(ENGINES[name].package):
-        raise ConfigError(f"engine {name} is not installed; {ENGINES[name].hint}")
+    kind = ENGINES[name]
+    if not find_spec(kind.package):
+        raise ConfigError(f"engine {name} is not installed; {kind.hint()}")
     report_nothing()
-    with some_home():
-        module = import_module(f"invad.runtime.{ENGINES[name].module}")
+    sound = importing((kind.package,), kind.extra, f"engine {name}") if kind.extra else nullcontext()
+    with some_home(), sound:
+        module = import_module(f"invad.runtime.{kind.module}")
     open_graph: Callable[[Path, Options], Engine] = module.open_graph
     return open_graph(graph, options)

@@ -62,19 +62,22 @@ PACKAGES = {
     "sqlalchemy": Package("2.0", "2.2"),
     "supervision": Package("0.27", "0.32"),
     "tensorboard": Package("2.15", "2.22"),
+    "tomli": Package("2", "3"),
     "uvicorn": Package("0.30", "0.55"),
     "watchfiles": Package("1.0", "2"),
 }
 """By their names in package registries."""
 
 
-def require(names: Sequence[str], extra: str | None, what: str) -> None:
-    """Raises ConfigError, one line, where one of `names` is missing or too old.
+def require(
+    names: Sequence[str], extra: str | None, what: str, error: type[InvadError] = ConfigError
+) -> None:
+    """Raises `error`, one line, where one of `names` is missing or too old.
 
     extra: what brings them; None for packages of no extra. what: needs them, the begin of the line.
     """
     if said := lacking(names, extra):
-        raise ConfigError(f"{what} needs {said}")
+        raise error(f"{what} needs {said}")
 
 
 def lacking(names: Sequence[str], extra: str | None) -> str | None:
@@ -95,22 +98,23 @@ def lacking(names: Sequence[str], extra: str | None) -> str | None:
 
 
 @contextmanager
-def importing(names: Sequence[str], extra: str | None, what: str) -> Iterator[None]:
+def importing(
+    names: Sequence[str], extra: str | None, what: str, error: type[InvadError] = ConfigError
+) -> Iterator[None]:
     """For imports from `names`, which the block makes, and nothing else.
 
-    Raises ConfigError, one line, where one is missing, too old, or raises anything itself when imported.
+    Raises `error`, one line, where one is missing, too old, or raises anything itself when imported.
     """
-    missing = [name for name in names if not is_there(name)]
-    if missing:
-        require(names, extra, what)
+    if not all(map(is_there, names)):
+        require(names, extra, what, error)
     try:
         yield
     except InvadError:
         raise
-    except Exception as error:
-        require(names, extra, what)
-        raise _broken(names, what, error) from error
-    require(names, extra, what)
+    except Exception as raised:
+        require(names, extra, what, error)
+        raise error(_broken(names, what, raised)) from raised
+    require(names, extra, what, error)
 
 
 @contextmanager
@@ -125,7 +129,7 @@ def using(names: Sequence[str], what: str) -> Iterator[None]:
     except (AttributeError, ImportError, NotImplementedError, TypeError) as error:
         if not _untested(names):
             raise
-        raise _broken(names, what, error) from error
+        raise ConfigError(_broken(names, what, error)) from error
 
 
 def is_there(name: str) -> bool:
@@ -179,7 +183,7 @@ def install(wanted: Sequence[str], extra: str | None) -> str:
     return f"pip install '{own}[{extra}]'"
 
 
-def _broken(names: Sequence[str], what: str, error: Exception) -> ConfigError:
+def _broken(names: Sequence[str], what: str, error: Exception) -> str:
     """What to say of packages that are there, not too old, and do not work."""
     said = f"{type(error).__name__}: {in_one_line(error)}"
     newer = _untested(names)
@@ -189,7 +193,7 @@ def _broken(names: Sequence[str], what: str, error: Exception) -> ConfigError:
         advice = f"newer than invad was tested with; {install(wanted, None)}"
     else:
         advice = f"install anew what 'pip check' names, or {' and '.join(names)}"
-    return ConfigError(f"{what} cannot use {told} ({said}): {advice}")
+    return f"{what} cannot use {told} ({said}): {advice}"
 
 
 def _untested(names: Sequence[str]) -> list[str]:

@@ -3,7 +3,6 @@
 import threading
 import time
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from invad.errors import ConfigError, DataError, in_one_line
 from invad.runtime.predictor import Pixels
 from invad.serve.plant.feeds import Feed, Frame, NoFrame, SpoiledFrame
 from invad.serve.plant.sources import GenicamSource
+from invad.system.packages import importing
 
 GREY = {"Mono8": 8, "Mono10": 10, "Mono12": 12, "Mono14": 14, "Mono16": 16}
 """Bits by pixel format; more than 8 are spread over 0..65535, so that every level survives."""
@@ -52,8 +52,8 @@ class IndustrialCamera(Feed):
     def __init__(self, source: GenicamSource):
         """Raises DataError when it cannot be opened, ConfigError where harvesters or the producer is missing
         or a node cannot be set."""
-        if find_spec("harvesters") is None:
-            raise ConfigError("GenICam needs harvesters; pip install 'invad[genicam]'")
+        with importing(("harvesters",), "genicam", "GenICam"):
+            import harvesters.core  # noqa: F401
         if not Path(source.producer).is_file():
             raise ConfigError(f"{source.producer}: no such file; give the .cti of the camera's maker")
         self.source = source
@@ -148,9 +148,8 @@ def pixels_of(part: Any) -> Pixels:
         colours = rows[:, : channels * width].reshape(height, width, channels)
         return np.ascontiguousarray(colours[..., COLOUR[name]])
     if name in MOSAIC:
-        if find_spec("av") is None:
-            raise ConfigError(f"{name} needs PyAV; pip install 'invad[camera]', or let the camera send RGB8")
-        from av import VideoFrame
+        with importing(("av",), "genicam", f"pixel format {name}"):
+            from av import VideoFrame
 
         mosaic = np.ascontiguousarray(rows[:, :width])
         return frame_pixels(VideoFrame.from_ndarray(mosaic, format=MOSAIC[name]))

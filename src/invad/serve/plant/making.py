@@ -2,11 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from invad.errors import ConfigError
 from invad.serve.delivery import Route, Sink
 from invad.serve.plant.camera import CameraWatch
 from invad.serve.plant.controllers import (
@@ -41,6 +39,7 @@ from invad.serve.plant.sources import AnySource, CameraSource, FeedSource, Folde
 from invad.serve.plant.streams import Stream
 from invad.serve.service import Service
 from invad.serve.webhook import Webhook
+from invad.system.packages import require
 
 
 def made_source(service: Service, station: Station, source: AnySource) -> Source:
@@ -99,7 +98,7 @@ def opcua_password(lineup: Lineup) -> str:
     """Raises ConfigError for one that is not there, or where a package is missing."""
     if not lineup.uses_opcua:
         return ""
-    require_package("asyncua")
+    require(("asyncua",), "line", "OPC UA")
     return secret(lineup.opcua.password_variable)
 
 
@@ -128,20 +127,14 @@ def made_link(stations: Sequence[tuple[Handshake, AnyController]], opcua: OpcUaS
 def require_controllers(stations: Sequence[Station]) -> None:
     """Raises ConfigError where a package or a secret is missing that a controller of theirs needs."""
     if any(isinstance(one.controller, ModbusController) for one in stations):
-        require_package("pymodbus")
+        require(("pymodbus",), "line", "Modbus")
     for one in stations:
         if isinstance(one.controller, OpcUaController):
-            require_package("asyncua")
+            require(("asyncua",), "line", "OPC UA")
             secret(one.controller.password_variable)
         elif isinstance(one.controller, MqttController):
-            require_package("paho", "paho-mqtt")
+            require(("paho-mqtt",), "line", "MQTT")
             secret(one.controller.password_variable)
-
-
-def require_package(name: str, called: str | None = None) -> None:
-    """Raises ConfigError for one that is not installed. called: by pip, where that is another name."""
-    if find_spec(name) is None:
-        raise ConfigError(f"the line needs {called or name}; pip install 'invad[line]'")
 
 
 def route(station: Station, output: AnyOutput) -> Route:

@@ -7,14 +7,14 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from invad.data.video import frame_pixels
-from invad.errors import ConfigError, DataError, in_one_line
+from invad.errors import DataError, in_one_line
 from invad.serve.plant.feeds import Feed, Frame, SpoiledFrame
 from invad.serve.plant.sources import CameraSource
+from invad.system.packages import importing
 
 PICTURES = ("mjpeg", "png")
 """Codecs whose packets are picture files."""
@@ -34,8 +34,8 @@ class Stream(Feed):
 
     def __init__(self, source: CameraSource):
         """Raises DataError when it cannot be opened in time, ConfigError where PyAV or a login is missing."""
-        if find_spec("av") is None:
-            raise ConfigError("cameras and video files need PyAV; pip install 'invad[camera]'")
+        with importing(("av",), "camera", "a camera or video file"):
+            import av  # noqa: F401
         self.source = source
         self._began = time.monotonic()
         self._decoded: deque[Any] = deque()

@@ -30,8 +30,12 @@ from sqlalchemy.pool import QueuePool
 from invad.errors import ArtifactError, ConfigError, DataError, in_one_line
 from invad.serve.store.leases import PRESENCE, Leases
 from invad.serve.store.schema import audit, result
+from invad.system.packages import importing
 
 FILE = "invad.db"
+DRIVER = "psycopg"
+"""Whose connections take what is set here."""
+
 BUSY_MS = 5000
 READERS = 8
 PAGES_AT_A_TIME = 2000
@@ -263,6 +267,10 @@ def _engines(url: str) -> tuple[Engine, Engine]:
     try:
         parsed = make_url(url)
         if parsed.get_backend_name() == "postgresql":
+            if parsed.get_driver_name() != DRIVER:
+                raise NoSuchModuleError
+            with importing((DRIVER,), "postgres", "PostgreSQL"):
+                import psycopg  # noqa: F401
             ends = {"connect_timeout": 5, "tcp_user_timeout": 10_000, **SERVER}
             shared: dict[str, Any] = {"pool_pre_ping": True, "connect_args": ends}
             writer = create_engine(parsed, pool_size=1, max_overflow=0, **shared)
@@ -280,8 +288,6 @@ def _engines(url: str) -> tuple[Engine, Engine]:
         raise ConfigError(
             f"database {_without_password(url)}: is no address; give postgresql+psycopg://USER@HOST/NAME"
         ) from None
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"PostgreSQL needs {error.name}; pip install 'invad[postgres]'") from None
     _speak_sqlite(writer, "BEGIN IMMEDIATE")
     _speak_sqlite(reader, "BEGIN")
     return writer, reader

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from invad.errors import ConfigError, DataError, in_one_line
 from invad.serve.store.files import IDENTITY, KINDS, Files, Pictures
+from invad.system.packages import importing
 
 CONNECT_SECONDS, READ_SECONDS = 3, 10
 AWAY_SECONDS = 5.0
@@ -45,14 +46,12 @@ class Objects(Pictures):
 
     def __init__(self, url: str):
         """Raises ConfigError for an address that cannot be."""
-        try:
+        is_s3 = url.startswith("s3")
+        needed = ("fsspec", "s3fs") if is_s3 else ("fsspec",)
+        with importing(needed, "object-store", f"pictures {url}"):
             from fsspec.core import url_to_fs
-        except ImportError:
-            raise ConfigError(
-                "pictures elsewhere need fsspec and s3fs; pip install 'invad[object-store]'"
-            ) from None
         own: dict[str, Any] = {}
-        if url.startswith("s3"):
+        if is_s3:
             times = {"connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS}
             own = {"config_kwargs": {**times, "retries": {"max_attempts": 1}}}
         try:

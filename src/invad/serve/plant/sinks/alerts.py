@@ -16,6 +16,7 @@ from invad.errors import ConfigError, in_one_line
 from invad.serve.delivery import Sink, Unreachable
 from invad.serve.plant.outputs import AlertOutput
 from invad.serve.records import Result
+from invad.system.packages import importing
 
 if TYPE_CHECKING:
     from apprise import NotifyBase
@@ -49,10 +50,8 @@ class Alerts(Sink):
 
         Raises ConfigError where the package is missing, or an address is none.
         """
-        try:
+        with importing(("apprise",), "alerts", "an output of alerts"):
             import apprise
-        except ImportError:
-            raise ConfigError("alerts need the package apprise; pip install 'invad[alerts]'") from None
         self.output, self.station, self.troubles = output, station, troubles
         self.receivers: list[NotifyBase] = []
         for number, url in enumerate(urls.split(), 1):

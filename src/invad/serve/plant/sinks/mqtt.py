@@ -18,6 +18,7 @@ from invad.serve.delivery import Sink, Unreachable, Unwanted
 from invad.serve.payload import payload
 from invad.serve.plant.outputs import MqttOutput
 from invad.serve.records import Result
+from invad.system.packages import importing
 
 if TYPE_CHECKING:
     from paho.mqtt.client import Client, MQTTMessage
@@ -50,10 +51,8 @@ class Mqtt(Sink):
     def __init__(self, output: MqttOutput, station: str, password: str, told: Retained = dict):
         """told: by topic below the station's, what is retained there, as JSON data. Raises ConfigError where
         the package is missing."""
-        try:
-            import paho.mqtt  # noqa: F401
-        except ImportError:
-            raise ConfigError("MQTT needs the package paho-mqtt; pip install 'invad[line]'") from None
+        with importing(("paho-mqtt",), "line", "MQTT"):
+            import paho.mqtt.client  # noqa: F401
         self.output, self.password, self.told = output, password, told
         self.topic = f"{output.prefix}/{output.site}/{station}"
         # The same after each start: the broker then ends the former connection, and tells its will, before

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from invad.errors import ConfigError
 from invad.serve.delivery import Sink
 from invad.serve.plant.outputs import ParquetOutput
 from invad.serve.plant.sinks.files import days, problem, put, reaching, require
 from invad.serve.plant.sinks.rows import COLUMNS, REGION, values
 from invad.serve.records import Result, milliseconds
+from invad.system.packages import importing
 
 PIXELS = ("x", "y", "width", "height", "area")
 """Of a region, what is counted."""
@@ -27,10 +27,8 @@ class ParquetFiles(Sink):
 
     def __init__(self, output: ParquetOutput, station: str):
         """Raises ConfigError where the package is missing."""
-        try:
+        with importing(("pyarrow",), "tables", "Parquet"):
             import pyarrow.parquet  # noqa: F401
-        except ImportError:
-            raise ConfigError("Parquet needs the package pyarrow; pip install 'invad[tables]'") from None
         self.folder, self.station, self.every = Path(output.path), station, output.every
         self.place, self.at_a_time = output.path, output.rows
         self._since: float | None = None
