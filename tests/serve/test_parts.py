@@ -1,7 +1,9 @@
 """A station whose parts have several pictures: one request, one result, all pictures kept."""
 
 import base64
+import csv
 import io
+import json
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -10,6 +12,7 @@ import pytest
 from PIL import Image
 
 from invad.serve import Client, Options, Refused, Service
+from invad.serve.store.results import Query
 from waiting import waits
 
 INSPECT = "/api/v1/stations/default/inspect"
@@ -374,3 +377,79 @@ def test_what_people_said_of_parts_is_read_back_with_all_pictures(fitted, tmp_pa
         "evaluate", tmp_path / "model", tmp_path / "set", "--device", "cpu", "--csv", tmp_path / "e.csv"
     )
     assert "Defects that were found show most: 0 in light1, 1 in light2." in " ".join(measured.stdout.split())
+
+
+def asked(url, *words):
+    from typer.testing import CliRunner
+
+    from invad.cli.app import app
+
+    return CliRunner().invoke(app, ["predict", "--server", url, *map(str, words)])
+
+
+def test_the_command_sends_all_pictures_of_a_part_to_a_service_that_wants_them(line, served, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for seed, defect in ((300, False), (301, True), (302, False)):
+        for name, content in part(seed, defect).items():
+            (folder / f"p{seed}_{name}.png").write_bytes(content)
+    (folder / "p302_light2.png").write_bytes(b"no picture")
+    (folder / "p303_light1.png").write_bytes(picture(303, 1))
+    (folder / "notes.png").write_bytes(picture(304, 1))
+    files = ["--json", tmp_path / "p.json", "--csv", tmp_path / "p.csv"]
+    with served(line, without_keys=True) as url:
+        told = asked(url, folder, *files)
+        strict = asked(url, folder / "p303_light1.png", "--strict")
+    assert told.exit_code == 0, told.output
+    rows = {row["part"]: row for row in json.loads((tmp_path / "p.json").read_text())["parts"]}
+    assert "finds no part and member" in rows[str(folder / "notes.png")]["error"]
+    own = line.active().detector
+    for seed, decision in ((300, "good"), (301, "bad")):
+        row, expected = rows[f"p{seed}"], own.predict_part(part(seed, seed == 301))
+        assert (row["decision"], row["seen_by"], row["reason"]) == (decision, expected.seen_by, "")
+        assert row["score"] == pytest.approx(expected.score)
+        assert row["members"]["light2"]["path"] == str(folder / f"p{seed}_light2.png")
+        assert row["members"]["light2"]["p_value"] == pytest.approx(expected.members["light2"].p_value)
+    assert rows["p302"]["decision"] == "review"
+    assert rows["p302"]["reason"].startswith("light2: ")
+    assert rows["p303"]["reason"] == "no light2"
+    with (tmp_path / "p.csv").open(newline="") as file:
+        table = {row["part"]: row for row in csv.DictReader(file)}
+    assert float(table["p301"]["light2_p_value"]) == rows["p301"]["members"]["light2"]["p_value"]
+    assert {one.result.part_id for one in line.history(Query(limit=5))[0]} == {"p300", "p301", "p302", "p303"}
+    assert "5 parts: " in told.stdout
+    assert strict.exit_code == 1
+    assert strict.stderr.strip().splitlines()[-1].endswith("p303: no light2")
+
+
+def test_pages_and_pictures_that_are_there_twice_are_sent_as_they_can_be(line, served, tmp_path):
+    import tifffile
+
+    grey = [np.asarray(Image.open(io.BytesIO(content))) for content in part(310).values()]
+    tifffile.imwrite(tmp_path / "p310.tif", np.stack(grey), photometric="minisblack")
+    with served(line, without_keys=True) as url:
+        told = asked(url, tmp_path / "p310.tif", "--parts", "pages", "--json", "-")
+        double = tmp_path / "double"
+        double.mkdir()
+        for name in ("x_light1.png", "x_light1.copy.png"):
+            (double / name).write_bytes(picture(311, 1))
+        (double / "x_light2.png").write_bytes(picture(311, 2))
+        rule = r"(?P<part>x)_(?P<member>light\d)"
+        twice = asked(url, double, "--parts", rule, "--json", "-")
+    # The pages are of no member that the model knows, and it says so.
+    assert told.exit_code == 1
+    assert "page1 is unknown, the model has light1, light2" in told.output
+    (row,) = json.loads(twice.stdout)["parts"]
+    assert row["decision"] == "review"
+    assert row["reason"].startswith("no light1; light1 is there twice")
+
+
+def test_a_service_of_single_pictures_takes_no_parts(bundle, served, tmp_path):
+    (tmp_path / "a_1.png").write_bytes(picture(320, 1))
+    with (
+        Service(bundle, tmp_path / "line", options=Options(reserve=0)) as service,
+        served(service, without_keys=True) as url,
+    ):
+        refused = asked(url, tmp_path / "a_1.png", "--parts", "names")
+        assert "station default judges single pictures; leave it away" in " ".join(refused.stderr.split())
+        assert asked(url, tmp_path / "a_1.png").exit_code == 0

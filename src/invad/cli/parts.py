@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from invad.detector.opening import AnyDetector
     from invad.records import PartPrediction, Prediction
     from invad.runtime.predictor import Pixels
-    from invad.scoring.fusion import Fusion
 
     Save = Callable[[Path, Path, Pixels, Prediction], None]
 
@@ -25,21 +24,33 @@ OF_MEMBERS = ("path", "score", "p_value")
 class PartRows:
     """The parts among the files of one run."""
 
-    def __init__(
-        self, detector: "AnyDetector", fusion: "Fusion", files: Sequence[tuple[Path, Path]], rule: str
-    ):
+    def __init__(self, files: Sequence[tuple[Path, Path]], rule: str, members: Sequence[str] = ()):
         """files: (path, its path below the folder that was named). rule: how files become parts, as `--parts`
-        says it. Raises ConfigError for what is none."""
+        says it. members: of the model, where they are known. Raises ConfigError for what is no rule."""
+        from invad.data.listing import natural_key
         from invad.data.members import Rule, parts_of_files
 
-        self.detector, self.fusion = detector, fusion
         self.parts, self.others = parts_of_files(files, Rule.parse(rule))
+        found = {member for part in self.parts for member in part.members}
+        self.members = tuple(members) or tuple(sorted(found, key=natural_key))
 
     def __len__(self) -> int:
         return len(self.parts) + len(self.others)
 
+    def of_none(self, strict: bool) -> Iterator[dict[str, Any]]:
+        """A row for each file of no part. Raises DataError, if strict, for the first."""
+        for path, error in self.others:
+            if strict:
+                raise error
+            yield {"part": str(path), **dict.fromkeys(("score", "p_value", "decision")), "error": str(error)}
+
     def rows(
-        self, save: "Save | None", workers: int, strict: bool, measured: "Measured | None" = None
+        self,
+        detector: "AnyDetector",
+        save: "Save | None",
+        workers: int,
+        strict: bool,
+        measured: "Measured | None" = None,
     ) -> Iterator[dict[str, Any]]:
         """A row for each file of no part, then one for each part; overlays are written after its row.
 
@@ -47,15 +58,12 @@ class PartRows:
 
         Raises DataError, if strict, for the first picture that is missing or cannot be judged.
         """
-        for path, error in self.others:
-            if strict:
-                raise error
-            yield {"part": str(path), **dict.fromkeys(("score", "p_value", "decision")), "error": str(error)}
-        judged = self.detector.judge_parts(self.parts, workers=workers)
+        yield from self.of_none(strict)
+        judged = detector.judge_parts(self.parts, workers=workers)
         for part, (pixels, found) in zip(self.parts, judged, strict=True):
             if strict and found.reason:
                 raise DataError(f"{part.part}: {found.reason}")
-            more = {} if measured is None else measured.of_part(self.detector, pixels, found)
+            more = {} if measured is None else measured.of_part(detector, pixels, found)
             yield _row(part, found, more)
             if save is not None:
                 for member, one in found.members.items():
@@ -66,7 +74,7 @@ class PartRows:
 
     def csv(self) -> Form:
         """The rows as a table, the pictures of a part in columns."""
-        members = self.fusion.members
+        members = self.members
         start = [*FIELDS, *(f"{member}_{name}" for member in members for name in OF_MEMBERS)]
         return Form(row=partial(_csv_row, members), start=csv_line(start), end=lambda whole: "")
 

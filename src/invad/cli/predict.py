@@ -37,6 +37,7 @@ from invad.cli.parts import PartRows, require_plain
 from invad.cli.pictures import Maps, Overlays, save_all
 from invad.cli.progress import observing
 from invad.cli.rows import FIELDS, FIELDS_WITH_FRAMES, Rows, csv_form, json_form
+from invad.cli.server import part_rows, rule_there
 from invad.cli.server import rows as asked
 from invad.cli.videos import Footage, Save, event_rule, interval, is_video, said_of
 from invad.cli.voice import Voice, standard
@@ -199,10 +200,10 @@ def predict(
     elif not path:
         raise typer.BadParameter("give images or folders after MODEL")
     if engine == RAY:
-        if (csv, strict, every, events) != (None, False, None, None):
+        if (csv, strict, every, events, parts) != (None, False, None, None, None):
             raise ConfigError(
-                "--csv, --strict, --every and --events do not go with --engine ray; its rows are of images, "
-                "in Parquet"
+                "--csv, --strict, --parts, --every and --events do not go with --engine ray; its rows are of "
+                "images, in Parquet"
             )
         _fail_on(fail_on, score(voice, model, path, output, category, workers, device))
         return
@@ -225,13 +226,16 @@ def predict(
         say = observer.note if voice.out.is_terminal and voice.err.is_terminal else voice.say
         if server is not None:
             head: dict[str, Any] = {"server": server, "station": station}
-            made = asked(server, station, [image for image, _ in images], category, workers, strict)
+            there = None if category is not None else rule_there(server, station, parts)
+            if there is None:
+                made = asked(server, station, [image for image, _ in images], category, workers, strict)
+            else:
+                in_parts, kind = PartRows(images, *there), "part"
+                sent = part_rows(server, station, in_parts.parts, workers, strict)
+                made = chain(in_parts.of_none(strict), sent)
         else:
             detector = open_detector(model, engine, device, threads)
-            _require_known(detector, category, model)
-            from invad.runtime.parts import rule_of
-
-            rule_of(detector.fusion, parts)
+            _require_known(detector, category, parts, model)
             take_min_area(detector, min_area)
             savers = [] if output is None else [Overlays(output, detector, voice).save]
             savers += [] if maps is None else [Maps(maps, detector).save]
@@ -248,9 +252,9 @@ def predict(
 
             if detector.fusion is not None and category is None:
                 require_plain(defects=defects, batch=batch != 1, every=every, events=events)
-                in_parts = PartRows(detector, detector.fusion, images, parts or detector.fusion.rule)
-                kind = "part"
-                made = in_parts.rows(save, decoders, strict, measured)
+                rule, members = parts or detector.fusion.rule, detector.fusion.members
+                in_parts, kind = PartRows(images, rule, members), "part"
+                made = in_parts.rows(detector, save, decoders, strict, measured)
             else:
                 groups = groupby(images, key=lambda one: is_video(one[0]))
                 made = chain.from_iterable(of_files(list(files), are_videos) for are_videos, files in groups)
@@ -354,10 +358,12 @@ def _row(image: Path, found: "Judged | DataError") -> dict[str, Any]:
     return {"path": str(image), **said_of(found if isinstance(found, DataError) else found[1])}
 
 
-def _require_known(detector: "AnyDetector", category: str | None, model: Path) -> None:
+def _require_known(detector: "AnyDetector", category: str | None, parts: str | None, model: Path) -> None:
+    from invad.runtime.parts import rule_of
     from invad.scoring.calibration import known_category
 
     try:
         known_category(detector.calibrations, category)
+        rule_of(detector.fusion, parts)
     except ConfigError as error:
         raise ConfigError(f"{model}: {error}") from None

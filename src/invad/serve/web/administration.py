@@ -27,16 +27,26 @@ class RegionRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PartsRecord:
+    """How the version that judges takes parts of several pictures. rule: by which files were parts in its
+    training, as `--parts` says it. members: names of the pictures."""
+
+    rule: str
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StationRecord:
     """active: content hash of the version that judges there. region: what of a picture counts for it, None
-    where all does. shadow: of one that scores parts, too. source: what brings parts by itself, None where
-    they come over HTTP alone. outputs: who is told of its results, by name; one that is told of the results
-    of all stations is not among them."""
+    where all does. parts: None where a part is one picture. shadow: of one that scores parts, too. source:
+    what brings parts by itself, None where they come over HTTP alone. outputs: who is told of its results, by
+    name; one that is told of the results of all stations is not among them."""
 
     name: str
     created: str
     active: str
     region: RegionRecord | None
+    parts: PartsRecord | None
     shadow: str | None
     source: SourceState | None
     outputs: dict[str, SinkState]
@@ -102,7 +112,13 @@ def router(service: Service, gate: Gate) -> APIRouter:
         outputs = service.deliveries.states
         return {
             "stations": [
-                _station(one, region_record(service, one.name), sources.get(one.name), outputs(one.name))
+                _station(
+                    one,
+                    region_record(service, one.name),
+                    parts_record(service, one.name),
+                    sources.get(one.name),
+                    outputs(one.name),
+                )
                 for one in mine
             ]
         }
@@ -120,7 +136,7 @@ def router(service: Service, gate: Gate) -> APIRouter:
         """Its limits are those of the model at first, and its own from then on."""
         caller.require(name)
         made = service.add_station(name, caller.name)
-        return _station(made, region_record(service, name), None, {})
+        return _station(made, region_record(service, name), parts_record(service, name), None, {})
 
     @api.get(
         "/stations/{station}/region",
@@ -184,6 +200,7 @@ def router(service: Service, gate: Gate) -> APIRouter:
 def _station(
     one: stations.Station,
     region: RegionRecord | None,
+    parts: PartsRecord | None,
     source: SourceState | None,
     outputs: dict[str, SinkState],
 ) -> StationRecord:
@@ -192,6 +209,7 @@ def _station(
         created=utc(one.created),
         active=one.active,
         region=region,
+        parts=parts,
         shadow=one.shadow,
         source=source,
         outputs=outputs,
@@ -210,6 +228,14 @@ def region_record(service: Service, station: str) -> RegionRecord | None:
         inspected=float(detector.inside_HW.mean()),
         sha256=digest_of(detector.region),
     )
+
+
+def parts_record(service: Service, station: str) -> PartsRecord | None:
+    """What is said of the pictures that a part has at a station."""
+    if not service.models.judges_at(station):
+        return None
+    fusion = service.active(station).detector.fusion
+    return None if fusion is None else PartsRecord(rule=fusion.rule, members=fusion.members)
 
 
 def revision_record(one: stations.Revision, in_force: bool) -> RevisionRecord:
