@@ -268,6 +268,37 @@ def tiled_detector(cloth, tile_preset, make_backbone):
 
 
 @pytest.fixture(scope="session")
+def draw_lights(draw_cloth):
+    """draw_lights(seed, spot=None): a part of cloth under two lights, by member; a spot shows under the
+    second, which is the brighter one."""
+
+    def pictures(seed, spot=None):
+        second = draw_cloth(5000 + seed, spot).astype(np.int16) + 60
+        return {"light1": draw_cloth(seed), "light2": second.clip(0, 255).astype(np.uint8)}
+
+    return pictures
+
+
+@pytest.fixture(scope="session")
+def lit_cloth(draw_lights, tmp_path_factory):
+    """A folder of 14 good parts, part000_light1.png to part013_light2.png."""
+    folder = tmp_path_factory.mktemp("lit")
+    for seed in range(14):
+        for name, pixels in draw_lights(seed).items():
+            Image.fromarray(pixels).save(folder / f"part{seed:03d}_{name}.png", compress_level=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiled_parts(lit_cloth, tile_preset, make_backbone):
+    """Of parts of two pictures in tiles of 64 pixels, fitted on `lit_cloth`. Not to be calibrated."""
+    from invad import TiledDetector, Tiling
+
+    options = {"preset": tile_preset, "backbone": make_backbone(), "device": "cpu"}
+    return TiledDetector.fit(lit_cloth, tiling=Tiling(tile_px=64), parts="names", **options)
+
+
+@pytest.fixture(scope="session")
 def short_detector(good_parts, tiny_preset, make_backbone):
     """As `detector`, but of one size, one level and one grid: half the graph, for what any graph shows."""
     from invad.detector.detector import Detector

@@ -245,8 +245,7 @@ def test_parts_are_evaluated_by_all_their_pictures(run, trained, data, tmp_path)
     assert "1 part lacks a picture, the first spot/part102" in " ".join(result.stdout.split())
 
 
-def test_parts_and_tiles_are_not_for_one_model(run, data, tmp_path):
-    options = ["--output", tmp_path / "m", "--parts", "names", "--smallest-defect", "8px"]
-    result = run("train", data, *options)
-    assert result.exit_code != 0
-    assert "--parts and tiles do not go together" in result.stderr
+def test_sizes_are_learned_from_single_pictures(run, data, tmp_path):
+    result = run("train", data, "--output", tmp_path / "m", "--parts", "names", "--sizes")
+    assert result.exit_code == 2
+    assert "--sizes goes with single pictures" in result.stderr

@@ -92,6 +92,25 @@ def test_a_region_and_a_smallest_area_take_no_pictures(run, model, cloth, tmp_pa
     one_line(refused, "a cell of the model covers 256 pixels")
 
 
+def test_parts_of_pictures_in_tiles(run, lit_cloth, draw_lights, tmp_path):
+    model, new = tmp_path / "model", tmp_path / "new"
+    new.mkdir()
+    for seed, spot in ((100, None), (101, (50, 90))):
+        for name, pixels in draw_lights(seed, spot).items():
+            Image.fromarray(pixels).save(new / f"part{seed}_{name}.png")
+    options = ("--output", model, "--preset", "fast", "--parts", "names", "--smallest-defect", "8px")
+    made = run("train", lit_cloth, *options)
+    assert made.exit_code == 0, made.stderr
+    assert "Learned from 28 good images of 14 parts (light1, light2)" in made.stdout
+    rows = json.loads(run("predict", model, new, "--json", "-").stdout)["parts"]
+    assert [row["part"] for row in rows] == ["part100", "part101"]
+    assert (rows[1]["decision"], rows[1]["seen_by"]) == ("bad", "light2")
+    table = tmp_path / "defects.csv"
+    one = new / "part101_light2.png"
+    assert run("predict", model, one, "--category", "light2", "--defects", table).exit_code == 0
+    assert "16.0" in table.read_text()
+
+
 def test_what_a_whole_picture_shows_needs_no_tiles(run, cloth, tmp_path):
     result = run("train", cloth, "--output", tmp_path / "m", "--preset", "fast", "--smallest-defect", "50")
     assert result.exit_code == 0

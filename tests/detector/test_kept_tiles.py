@@ -88,6 +88,17 @@ def test_a_region_comes_without_pictures(own, draw_cloth, cloth):
     assert own.predict(draw_cloth(300, spot=code)).decision == "bad"
 
 
+def test_a_station_may_ask_for_a_region_of_a_model_of_tiles(tiled_detector, draw_cloth):
+    from invad.detector.regional import doubts_of, with_region
+
+    made = with_region(tiled_detector, CORNER)
+    assert (made.region, tiled_detector.region) == (CORNER, None)
+    assert made.predict(draw_cloth(300, spot=(70, 120))).decision == "good"
+    assert tiled_detector.predict(draw_cloth(300, spot=(70, 120))).decision == "bad"
+    assert "cells beside it do not count" in doubts_of(made)[0]
+    assert made.inside.model is tiled_detector.inside.model
+
+
 def test_tiles_that_were_never_read_are_not_made_up(own, draw_cloth, tmp_path):
     from PIL import Image
 

@@ -167,8 +167,8 @@ def train(
     """
     rates = Rates(review=review_rate, bad=false_alarm_rate)
     wanted = asked(smallest_defect, tile, positions, scale)
-    if parts is not None and wanted is not None:
-        raise ConfigError("--parts and tiles do not go together yet; leave one of them away")
+    if parts is not None and sizes:
+        raise ConfigError("--sizes goes with single pictures, and --parts makes parts of several")
     voice = Voice(json)
     trackers = split_names(track) or ()
     check_trackers(trackers)
@@ -220,7 +220,7 @@ def train(
         fit = (
             partial(Detector.fit, region=region, parts=parts, fusion=fusion)
             if tiling is None
-            else partial(TiledDetector.fit, tiling=tiling)
+            else partial(TiledDetector.fit, tiling=tiling, parts=parts, fusion=fusion)
         )
         detector = fit(
             samples,

@@ -1,6 +1,7 @@
 """Pixels of a sample, whatever it is of its file, and as its member of a part sees grey levels."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
@@ -11,15 +12,20 @@ from invad.data.preprocess import levelled
 from invad.records import Sample
 
 
+def source_of(sample: Sample) -> Path | Page:
+    """The file, or the page of it."""
+    return sample.path if sample.page is None else Page(sample.path, sample.page)
+
+
 def read_sample(sample: Sample, decode: Callable[[ImageSource], NDArray[Any]] = read_image) -> NDArray[Any]:
     """Pixels H x W x 3 of the image, its page if it is one of several, 16 bits stretched by its window.
 
     decode: who refuses some images that `read_image` reads. Raises DataError as that does.
     """
-    pixels = decode(sample.path if sample.page is None else Page(sample.path, sample.page))
+    pixels = decode(source_of(sample))
     return levelled(pixels, sample.window)
 
 
 def named(sample: Sample) -> str:
     """The file, and the page where it has several."""
-    return str(sample.path if sample.page is None else Page(sample.path, sample.page))
+    return str(source_of(sample))

@@ -68,8 +68,9 @@ class Tiling:
         if (self.positions == "each") != (self.picture_hw is not None):
             raise ConfigError("positions = each needs the one size of pictures, and shared takes any")
 
-    def cut(self, picture_hw: Hw, grid_hw: Hw) -> "Cut":
-        """The tiles of a picture. grid_hw: rows and columns of the cells of a tile.
+    def cut(self, picture_hw: Hw, grid_hw: Hw, member: str = "") -> "Cut":
+        """The tiles of a picture. grid_hw: rows and columns of the cells of a tile. member: of a part, which
+        the picture is, whose places are its own.
 
         Raises DataError for a picture smaller than a tile, and with positions of their own for one of another
         size.
@@ -91,7 +92,8 @@ class Tiling:
             _Axis.of(length, self.tile_px, cells, self.overlap)
             for length, cells in zip(picture_hw, grid_hw, strict=True)
         )
-        return Cut(picture_hw, grid_hw, down, along, self.positions, self._counted((down.cells, along.cells)))
+        counted = self._counted((down.cells, along.cells))
+        return Cut(picture_hw, grid_hw, down, along, self.positions, counted, member)
 
     def _counted(self, cells_hw: Hw) -> NDArray[np.bool_] | None:
         if self.region is None:
@@ -195,7 +197,7 @@ class Tile:
 @dataclass(frozen=True, slots=True)
 class Cut:
     """The tiles of a picture of one size. grid_hw: cells of a tile. counted: cells of the picture that count;
-    None where all do."""
+    None where all do. member: see `Tiling.cut`."""
 
     picture_hw: Hw
     grid_hw: Hw
@@ -203,6 +205,12 @@ class Cut:
     along: _Axis
     positions: str
     counted: NDArray[np.bool_] | None = None
+    member: str = ""
+
+    @property
+    def overview(self) -> str:
+        """The place of the whole picture in one."""
+        return place_of(self.member, OVERVIEW)
 
     @property
     def cells_hw(self) -> Hw:
@@ -231,12 +239,17 @@ class Cut:
                     self.along.place(left, width),
                     self.down.tile_px,
                     self.along.tile_px,
-                    f"r{row:02d}c{column:02d}" if self.positions == "each" else TILE,
+                    place_of(self.member, f"r{row:02d}c{column:02d}" if self.positions == "each" else TILE),
                 )
 
     def places(self) -> tuple[str, ...]:
         """Of all tiles in their order, then that of the overview."""
-        return (*(tile.place for tile in self.tiles()), OVERVIEW)
+        return (*(tile.place for tile in self.tiles()), self.overview)
+
+
+def place_of(member: str, place: str) -> str:
+    """The name of a place of pictures that are a member of parts, or of any."""
+    return f"{member} {place}" if member else place
 
 
 class Blend:

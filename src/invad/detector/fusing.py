@@ -21,8 +21,10 @@ from invad.data.members import (
 )
 from invad.detector.kept import Kept
 from invad.errors import ConfigError, DataError
+from invad.fit.tiles import HeldPicture
 from invad.observer import Observer
 from invad.records import Sample
+from invad.scoring.calibration import numbered
 from invad.scoring.crossfit import cross_fit
 from invad.scoring.fusion import KINDS, Fusion, Kind, fit_fusion
 from invad.scoring.rates import Rates
@@ -132,6 +134,46 @@ def fit_parts(maps_NLhw: Tensor, kept: Kept, *, plan: PartPlan, rule: ScoreRule,
             part = kept.parts[i]
             scores[part, member], cells[part, member] = score, cells_hw
             group_of[part] = kept.groups[i]
+    return fused_of(scores, cells, group_of, plan=plan, rates=rates)
+
+
+def fit_tiled_parts(
+    held: Sequence[HeldPicture],
+    scores: Sequence[float],
+    maps: Sequence[NDArray[np.float32]],
+    groups: Sequence[int],
+    *,
+    plan: PartPlan,
+    rates: Rates,
+    top_cells: int,
+) -> Fusion:
+    """As `fit_parts`, from the scores and maps of pictures that were cut into tiles. groups: of each of them.
+    top_cells: see Fusion. Raises DataError as it does, and for cells of pictures of several sizes."""
+    if plan.kind == "cells" and len({map_hw.shape for map_hw in maps}) > 1:
+        raise DataError("the good pictures have several sizes, and cells are fused of one frame; fuse scores")
+    numbers = numbered(one.part for one in held)
+    keys = [(part, one.category) for part, one in zip(numbers, held, strict=True)]
+    return fused_of(
+        dict(zip(keys, scores, strict=True)),
+        dict(zip(keys, maps, strict=True)),
+        dict(zip(numbers, groups, strict=True)),
+        plan=plan,
+        rates=rates,
+        top_cells=top_cells,
+    )
+
+
+def fused_of(
+    scores: Mapping[tuple[int, str], float],
+    cells: Mapping[tuple[int, str], NDArray[np.float32]],
+    group_of: Mapping[int, int],
+    *,
+    plan: PartPlan,
+    rates: Rates,
+    top_cells: int | None = None,
+) -> Fusion:
+    """From the scores and maps of pictures, by part and member, and the group of each part."""
+    members = plan.members
     parts = [part for part in group_of if all((part, member) in scores for member in members)]
     if len({group_of[part] for part in parts}) < 2:
         raise DataError(
@@ -140,11 +182,12 @@ def fit_parts(maps_NLhw: Tensor, kept: Kept, *, plan: PartPlan, rule: ScoreRule,
         )
     return fit_fusion(
         np.array([[scores[part, member] for member in members] for part in parts]),
-        np.array([[cells[part, member] for member in members] for part in parts]),
+        [[cells[part, member] for member in members] for part in parts],
         [group_of[part] for part in parts],
         rule=plan.rule,
         kind=plan.kind,
         members=members,
         windows=[plan.windows[member] for member in members],
         rates=rates,
+        top_cells=top_cells if plan.kind == "cells" else None,
     )

@@ -28,6 +28,13 @@ MOST_BYTES = 64 * 2**20
 VALUE_BYTES = 2
 """Of a float16."""
 
+IN_SIGHT = (
+    "the good images that set the limits were read with what the region ignores in sight, so cells beside it "
+    "do not count, and what changes there may still raise a score a little; 'invad calibrate MODEL NORMALS' "
+    "mends it"
+)
+"""What limits from kept tiles do not know of a region, in one line."""
+
 
 @dataclass(frozen=True, slots=True)
 class KeptTiles:
@@ -35,8 +42,9 @@ class KeptTiles:
 
     middles_PLhw, offsets_TLhw: the median of each place in the order of their names, float32, and what each
     map differs from that of its place, float16, picture by picture, the overview last. sizes, categories,
-    groups: of each picture its height and width, its category and the number of its group. region: the one
-    that they were read with, whose tiles alone are there; None for all tiles.
+    groups: of each picture its height and width, its category and the number of its group. parts: the number
+    of the part that it is a picture of; empty where pictures stand for themselves. region: the one that they
+    were read with, whose tiles alone are there; None for all tiles.
     """
 
     middles_PLhw: Tensor
@@ -45,6 +53,7 @@ class KeptTiles:
     categories: tuple[str, ...]
     groups: tuple[int, ...]
     region: Region | None = None
+    parts: tuple[int, ...] = ()
 
 
 def keep_tiles(held: Sequence[HeldPicture], groups: Sequence[int], region: Region | None) -> KeptTiles | None:
@@ -62,6 +71,7 @@ def keep_tiles(held: Sequence[HeldPicture], groups: Sequence[int], region: Regio
         tuple(one.category for one in held),
         numbered(groups),
         region,
+        numbered(one.part for one in held) if any(one.part for one in held) else (),
     )
 
 
@@ -86,22 +96,25 @@ def held_of(kept: KeptTiles | None, tiling: Tiling, grid_hw: Hw) -> tuple[HeldPi
     before = replace(tiling, region=kept.region, in_sight=False, hidden=None)
     if _counts_more(tiling.region, kept.region):
         raise _unread()
-    cuts = [before.cut(size_hw, grid_hw) for size_hw in kept.sizes]
+    members = kept.categories if kept.parts else [""] * len(kept.sizes)
+    cuts = [before.cut(size_hw, grid_hw, member) for size_hw, member in zip(kept.sizes, members, strict=True)]
     names, of_T = np.unique([place for cut in cuts for place in cut.places()], return_inverse=True)
     if len(names) != len(kept.middles_PLhw) or len(of_T) != len(kept.offsets_TLhw):
         raise DataError(
             f"the kept maps of held-out tiles are of other tiles than this model's; {GIVE_PICTURES}"
         )
     maps = iter(kept.middles_PLhw[of_T] + kept.offsets_TLhw.float())
+    read = (torch.stack(list(islice(maps, len(cut) + 1))) for cut in cuts)
+    parts = [str(part) for part in kept.parts] if kept.parts else [None] * len(cuts)
     return tuple(
-        _cut_again(cut, tiling, category, torch.stack(list(islice(maps, len(cut) + 1))))
-        for cut, category in zip(cuts, kept.categories, strict=True)
+        HeldPicture(category, *_cut_again(cut, tiling, maps_TLhw), part)
+        for cut, category, maps_TLhw, part in zip(cuts, kept.categories, read, parts, strict=True)
     )
 
 
-def _cut_again(had: Cut, tiling: Tiling, category: str, maps_TLhw: Tensor) -> HeldPicture:
+def _cut_again(had: Cut, tiling: Tiling, maps_TLhw: Tensor) -> tuple[Cut, Tensor]:
     try:
-        cut = tiling.cut(had.picture_hw, had.grid_hw)
+        cut = tiling.cut(had.picture_hw, had.grid_hw, had.member)
     except DataError as error:
         raise DataError(str(error).replace("<array>", "a held-out picture", 1)) from None
     number = {(tile.row, tile.column): n for n, tile in enumerate(had.tiles())}
@@ -109,7 +122,7 @@ def _cut_again(had: Cut, tiling: Tiling, category: str, maps_TLhw: Tensor) -> He
     found = [n for n in wanted if n is not None]
     if len(found) < len(wanted):
         raise _unread()
-    return HeldPicture(category, cut, maps_TLhw[[*found, len(number)]])
+    return cut, maps_TLhw[[*found, len(number)]]
 
 
 def _counts_more(region: Region | None, before: Region | None) -> bool:

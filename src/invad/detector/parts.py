@@ -116,6 +116,7 @@ class _HeldTiles:
     categories: tuple[str, ...]
     groups: tuple[int, ...]
     region: Region | None
+    parts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +162,11 @@ def save_parts(folder: Path, parts: Parts, card: str) -> str:
     if (tiles := parts.kept_tiles) is not None:
         tensors |= {HELD_TILES + "middles": tiles.middles_PLhw, HELD_TILES + "offsets": tiles.offsets_TLhw}
         held_tiles = _HeldTiles(
-            sizes=tiles.sizes, categories=tiles.categories, groups=tiles.groups, region=tiles.region
+            sizes=tiles.sizes,
+            categories=tiles.categories,
+            groups=tiles.groups,
+            region=tiles.region,
+            parts=tiles.parts,
         )
     plain = to_plain(_Categories(categories=told, held=held, held_tiles=held_tiles, parts=parts.fusion))
     return write_bundle(folder, tensors, to_plain(parts.info), plain, card)
@@ -190,7 +195,7 @@ def load_parts(folder: Path, device: torch.device, backbone: Backbone | None = N
         tiles = None
         if (own := told.held_tiles) is not None:
             middles, offsets = (bundle.tensors[HELD_TILES + name] for name in ("middles", "offsets"))
-            tiles = KeptTiles(middles, offsets, own.sizes, own.categories, own.groups, own.region)
+            tiles = KeptTiles(middles, offsets, own.sizes, own.categories, own.groups, own.region, own.parts)
     except (InvadError, KeyError, RuntimeError, ValueError) as error:
         line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ArtifactError(

@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from invad.data.tiling import OVERVIEW
 from invad.fit.tiles import HeldPicture
 from invad.runtime.fusing import Usual, picture_score
 from invad.scoring.calibration import Calibration, folds, numbered
@@ -26,13 +25,16 @@ Maps = list[NDArray[np.float32]]
 class TileLimits:
     """stats, calibrations: of the model inside, by place, POOLED among them; the latter are of the worst tile
     of each picture. places: the scores of tiles. pictures: calibrations by category. hint: what the tiles say
-    of the choice of positions."""
+    of the choice of positions. scores, maps: of the held-out pictures, each judged by what it did not help to
+    fit."""
 
     stats: Mapping[str, PositionStats]
     calibrations: Mapping[str, Calibration]
     places: dict[str, Usual]
     pictures: dict[str, Calibration]
     hint: str | None
+    scores: tuple[float, ...]
+    maps: tuple[NDArray[np.float32], ...]
 
 
 def top_cells(rule: ScoreRule, grid_hw: tuple[int, int]) -> int:
@@ -59,10 +61,12 @@ def fit_tile_limits(
             maps[i] = _z_maps(held[i], stats, rule)
     tops = [[top_mean(map_hw, top) for map_hw in own] for own in maps]
     scores, peaks = [0.0] * len(held), [0.0] * len(held)
+    wholes: list[NDArray[np.float32]] = [np.empty(0, np.float32)] * len(held)
     for rest, fold in parts:
         places = _usual([held[i] for i in rest], [tops[i] for i in rest])
         for i in fold:
             scores[i], whole = picture_score(held[i].cut, maps[i], places, top, min_area)
+            wholes[i] = whole
             peaks[i] = float(whole.max()) if min_area is None else scores[i]
     return TileLimits(
         _stats(held),
@@ -81,6 +85,8 @@ def fit_tile_limits(
             if name == POOLED or len({g for g, c in zip(groups, categories, strict=True) if c == name}) > 1
         },
         _hint(held, tops),
+        tuple(scores),
+        tuple(wholes),
     )
 
 
@@ -90,7 +96,8 @@ def _stats(held: Sequence[HeldPicture]) -> dict[str, PositionStats]:
     for one in held:
         for place, maps_Lhw in zip(one.cut.places(), one.maps_TLhw, strict=True):
             by_place.setdefault(place, []).append(maps_Lhw)
-    tiles = [own for place, own in by_place.items() if place != OVERVIEW]
+    overviews = {one.cut.overview for one in held}
+    tiles = [own for place, own in by_place.items() if place not in overviews]
     by_place[POOLED] = [maps_Lhw for own in tiles for maps_Lhw in own]
     return {place: fit_position_stats(_some(own)) for place, own in by_place.items()}
 
@@ -140,7 +147,7 @@ def _inside(
             worst[place] = max(before[0], score), max(before[1], float(map_hw.max()))
         for place, (score, peak) in worst.items():
             rows.setdefault(place, []).append((score, peak, group))
-        tiles = [found for place, found in worst.items() if place != OVERVIEW]
+        tiles = [found for place, found in worst.items() if place != one.cut.overview]
         rows[POOLED].append((max(s for s, _ in tiles), max(p for _, p in tiles), group))
     return {place: _calibration(own_rows, rates) for place, own_rows in rows.items()}
 
@@ -162,7 +169,8 @@ def _hint(held: Sequence[HeldPicture], tops: Sequence[Sequence[float]]) -> str |
     cut = held[0].cut
     if len(cut) < 2 or any(one.cut.picture_hw != cut.picture_hw for one in held):
         return None
-    tops_NT = np.array(tops)[:, :-1]
+    own = [i for i, one in enumerate(held) if one.cut.member == cut.member]
+    tops_NT = np.array([tops[i] for i in own])[:, :-1]
     medians_T = np.median(tops_NT, axis=0)
     within = 1.4826 * float(np.median(np.abs(tops_NT - medians_T)))
     apart = float(np.ptp(medians_T)) / max(within, 1e-9)

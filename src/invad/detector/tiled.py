@@ -11,20 +11,21 @@ from numpy.typing import NDArray
 
 from invad.backbones.base import Backbone
 from invad.data.content import pixel_digest
-from invad.data.datasets import load_dataset, normal_images
-from invad.data.images import read_image
+from invad.data.datasets import load_dataset, normal_set
 from invad.data.region import Region
-from invad.data.tiling import OVERVIEW, Tiling
+from invad.data.samples import read_sample
+from invad.data.tiling import OVERVIEW, Tiling, place_of
 from invad.detector import calibrating
 from invad.detector.card import model_card
 from invad.detector.detector import Detector
-from invad.detector.kept_tiles import MOST_BYTES, KeptTiles, held_of, keep_tiles, seeing
+from invad.detector.fusing import PartPlan, fit_tiled_parts, normals_of, plan_parts, planned, root_of
+from invad.detector.kept_tiles import IN_SIGHT, MOST_BYTES, KeptTiles, held_of, keep_tiles, seeing
 from invad.detector.parts import Parts, described, load_parts, now, save_parts
 from invad.detector.tile_limits import TileLimits, fit_tile_limits, top_cells
 from invad.errors import ArtifactError, ConfigError, DataError
 from invad.fit.fit import FitRecord
 from invad.fit.run import Run
-from invad.fit.tiles import HeldPicture, choose_tiling, fit_tiles, read_tiles
+from invad.fit.tiles import HeldPicture, choose_tiling, fit_tiles, held_picture, read_tiles
 from invad.model.reading import Model
 from invad.model.settings import Preset, preset_named
 from invad.observer import Observer, Silent
@@ -32,6 +33,7 @@ from invad.records import Hw, Sample
 from invad.runtime import ExportedDetector
 from invad.runtime.fusing import Tiled
 from invad.runtime.tiled import TiledPredictor
+from invad.scoring.fusion import Fusion
 from invad.scoring.groups import groups_in_words, require_groups
 from invad.scoring.rates import POOLED, Rates
 from invad.system.devices import choose_device
@@ -44,13 +46,6 @@ FRAME_PIXELS = 1_000_000
 """Of the frame in which maps and masks of a test are compared, at most: all of them are held at once."""
 
 
-IN_SIGHT = (
-    "the good images that set the limits were read with what the region ignores in sight, so cells beside it "
-    "do not count, and what changes there may still raise a score a little; 'invad calibrate MODEL NORMALS' "
-    "mends it"
-)
-
-
 class TiledDetector(TiledPredictor):
     """A trained and calibrated detector of tiles. Make one with `TiledDetector.fit` or `TiledDetector.load`.
 
@@ -60,8 +55,14 @@ class TiledDetector(TiledPredictor):
 
     inside: Detector
 
-    def __init__(self, detector: Detector, tiled: Tiled, kept: KeptTiles | None = None) -> None:
-        super().__init__(detector, tiled)
+    def __init__(
+        self,
+        detector: Detector,
+        tiled: Tiled,
+        kept: KeptTiles | None = None,
+        fusion: Fusion | None = None,
+    ) -> None:
+        super().__init__(detector, tiled, fusion=fusion)
         self.kept = kept
         self._doubts: tuple[str, ...] = ()
 
@@ -80,6 +81,8 @@ class TiledDetector(TiledPredictor):
         batch: int | None = None,
         seed: int | None = None,
         rates: Rates = DEFAULT_RATES,
+        parts: str | None = None,
+        fusion: str = "scores",
         strict: bool = False,
         device: str | None = None,
         run: Run = RUN,
@@ -87,11 +90,14 @@ class TiledDetector(TiledPredictor):
         """Train and calibrate on normal pictures.
 
         smallest_defect: in pixels, from which tiles are chosen for the first picture that can be read (see
-        `choose_tiling`); or tiling itself. The rest is as for `Detector.fit`. Raises as it does, ConfigError
-        also where the whole picture in one shows such a defect already.
+        `choose_tiling`); or tiling itself. The rest is as for `Detector.fit`; pictures of a part have places
+        of their own. Raises as it does, ConfigError also where the whole picture in one shows such a defect
+        already.
         """
         sleep_beside_the_user()
-        samples = load_dataset(data).train if isinstance(data, str | Path) else data
+        samples = normals_of(load_dataset(data), parts) if isinstance(data, str | Path) else data
+        region = None if tiling is None else tiling.region
+        samples, plan = plan_parts(samples, parts, fusion, root_of(data), region, run.observer)
         name = backbone.info.name if isinstance(backbone, Backbone) else backbone
         settings = preset_named(preset) if isinstance(preset, str) else preset
         settings = settings.override(backbone=name, steps=steps, batch=batch, seed=seed)
@@ -106,7 +112,8 @@ class TiledDetector(TiledPredictor):
         fitted = fit_tiles(samples, tiling, settings, net, strict=strict, run=run)
         limits = fit_tile_limits(fitted.held, fitted.groups, settings.score_rule, rates)
         named = preset if isinstance(preset, str) else "custom"
-        detector = cls.made(fitted.model, tiling, limits, fitted.record, named)
+        fused = None if plan is None else _fused(fitted.held, fitted.groups, limits, plan, rates, settings)
+        detector = cls.made(fitted.model, tiling, limits, fitted.record, named, fused)
         detector.kept = _kept(fitted.held, fitted.groups, tiling.region, run.observer)
         for warning in (*detector.warnings(), *([limits.hint] if limits.hint else [])):
             run.observer.note(warning)
@@ -114,9 +121,15 @@ class TiledDetector(TiledPredictor):
 
     @classmethod
     def made(
-        cls, model: Model, tiling: Tiling, limits: TileLimits, record: FitRecord, preset: str
+        cls,
+        model: Model,
+        tiling: Tiling,
+        limits: TileLimits,
+        record: FitRecord,
+        preset: str,
+        fusion: Fusion | None = None,
     ) -> "TiledDetector":
-        """From its parts."""
+        """From what it consists of. fusion: of several pictures of a part; None for single ones."""
         info = described(model, preset, record)
         tiled = Tiled(
             tiling=tiling,
@@ -125,7 +138,7 @@ class TiledDetector(TiledPredictor):
             places=limits.places,
             calibrations=limits.pictures,
         )
-        detector = cls(Detector(model, info, limits.stats, limits.calibrations), tiled)
+        detector = cls(Detector(model, info, limits.stats, limits.calibrations), tiled, fusion=fusion)
         detector._doubts = tuple(detector._passing().values())
         return detector
 
@@ -142,7 +155,7 @@ class TiledDetector(TiledPredictor):
         if parts.info.tiles is None:
             raise ArtifactError(f"{folder}: holds a detector of whole pictures; read it with Detector.load")
         inside = Detector(parts.model, parts.info, parts.stats, parts.calibrations)
-        detector = cls(inside, parts.info.tiles, parts.kept_tiles)
+        detector = cls(inside, parts.info.tiles, parts.kept_tiles, parts.fusion)
         detector.content_hash = content_hash
         return detector
 
@@ -153,8 +166,15 @@ class TiledDetector(TiledPredictor):
         """
         inside = self.inside
         info = replace(inside.info, tiles=self.tiled)
-        parts = Parts(info, inside.model, inside.stats, inside.calibrations, kept_tiles=self.kept)
-        card = card or model_card(info, self.calibrations, self.warnings())
+        parts = Parts(
+            info,
+            inside.model,
+            inside.stats,
+            inside.calibrations,
+            fusion=self.fusion,
+            kept_tiles=self.kept,
+        )
+        card = card or model_card(info, self.calibrations, self.warnings(), self.fusion)
         self.content_hash = save_parts(Path(folder), parts, card)
         return self.content_hash
 
@@ -173,6 +193,8 @@ class TiledDetector(TiledPredictor):
     def warnings(self) -> tuple[str, ...]:
         """What the calibration cannot promise, one line each."""
         lines = (*calibrating.warnings_of(self.calibrations), *self._doubts)
+        if self.fusion is not None:
+            lines = (*self.fusion.calibration.warnings("normal parts"), *self._doubts)
         return (*lines, IN_SIGHT) if self.tiled.tiling.in_sight else lines
 
     def frame_for(self, size_hw: Hw) -> Hw:
@@ -191,7 +213,10 @@ class TiledDetector(TiledPredictor):
         if size_hw is not None:
             raise ConfigError(f"size = {size_hw}: tiles and overviews differ in size; leave the size away")
         compiled = self.inside.compile(low=low)
-        compiled.info = replace(compiled.info, tiles=self.tiled, model_hash=self.content_hash)
+        compiled.info = replace(
+            compiled.info, tiles=self.tiled, parts=self.fusion, model_hash=self.content_hash
+        )
+        compiled.fusion = self.fusion
         return compiled
 
     # ------------------------------------------------------------------ calibrating one
@@ -217,8 +242,12 @@ class TiledDetector(TiledPredictor):
         if normals is None and (region, min_area) == (None, None):
             limits_of = {name: replace(one, rates=rates) for name, one in self.calibrations.items()}
             self.tiled = replace(tiled, calibrations=limits_of)
+            if self.fusion is not None:
+                at_rates = replace(self.fusion.calibration, rates=rates)
+                self.fusion = replace(self.fusion, calibration=at_rates)
             self.calibrations, self.content_hash = limits_of, None
             return self.warnings()
+        plan = None if self.fusion is None else PartPlan.of(self.fusion, region)
         if region is not None:
             tiling = replace(tiled.tiling, region=None if region == "none" else region)
             tiled = replace(tiled, tiling=seeing(tiling, self.kept))
@@ -233,27 +262,38 @@ class TiledDetector(TiledPredictor):
             held = held_of(kept, tiled.tiling, self.grid_hw)
             groups = () if kept is None else kept.groups
         else:
-            samples = normal_images(normals) if isinstance(normals, str | Path) else normals
+            rule = None if plan is None else plan.rule
+            samples = normals_of(normal_set(normals), rule) if isinstance(normals, str | Path) else normals
+            if plan is not None:
+                samples = planned(samples, plan, root_of(normals), observer)
             held, groups = self._read(samples, tiled.tiling, strict, observer)
             kept, recalibrated = _kept(held, groups, tiled.tiling.region, observer), now()
         inside, before = self.inside, self._passing()
-        limits = fit_tile_limits(held, groups, inside.info.settings.score_rule, rates, tiled.min_area)
+        settings = inside.info.settings
+        limits = fit_tile_limits(held, groups, settings.score_rule, rates, tiled.min_area)
+        fused = None if plan is None else _fused(held, groups, limits, plan, rates, settings)
         tiled = replace(tiled, places=limits.places, calibrations=limits.pictures)
         changed = Detector(
             inside.model, replace(inside.info, recalibrated=recalibrated), limits.stats, limits.calibrations
         )
-        after = TiledDetector(changed, tiled)._passing()
+        after = TiledDetector(changed, tiled, fusion=fused)._passing()
         if new := [words for key, words in after.items() if key not in before]:
             raise DataError(
                 f"with limits learned from these {len(held)} pictures {new[0]}; the model stays as it was. "
                 "Give more good pictures, or train a new model if all look so"
             )
         self.inside, self.tiled, self.calibrations = changed, tiled, tiled.calibrations
+        self.fusion = fused
         self.kept, self.content_hash, self._doubts = kept, None, tuple(after.values())
         return (*self.warnings(), *([limits.hint] if limits.hint else []))
 
     def _known_area(self, area: float) -> float:
-        """Raises ConfigError for an area below one cell, which the model cannot tell, and for a tile's."""
+        """Raises ConfigError for an area below one cell, which the model cannot tell, for a tile's, and for
+        parts of several pictures."""
+        if self.fusion is not None:
+            raise ConfigError(
+                "min_area goes with models of single pictures, and this one calls parts of several"
+            )
         side, (rows, columns) = self.tiled.tiling.tile_px, self.grid_hw
         cell = side**2 / (rows * columns)
         if not cell <= area < side**2:
@@ -280,25 +320,30 @@ class TiledDetector(TiledPredictor):
         inside = self.inside
         given = calibrating.read_normals(samples, overview_maps, strict, observer)
         given = calibrating.untrained(given, inside.info.fit.trained, observer)
-        used = calibrating.distinct(given, {POOLED: inside.stats[OVERVIEW]}, observer)
+        members = [""] if self.fusion is None else self.fusion.members
+        known = {member: inside.stats[place_of(member, OVERVIEW)] for member in members}
+        used = calibrating.distinct(given, known, observer)
         groups = calibrating.groups_of(used)
         require_groups(groups)
         for words in groups_in_words(used.samples, groups):
             observer.note(words)
         return [
-            replace(read[mark], category=sample.category)
+            held_picture(sample, read[mark].cut, read[mark].maps_TLhw)
             for sample, mark in zip(used.samples, used.pixels, strict=True)
         ], groups
 
     def _passing(self) -> dict[str, str]:
-        """The controls that are not bad, in words, by name."""
+        """The controls that are not bad, in words, by name, those of members by that, too."""
         passed = {}
-        for name, pixels in self._controls():
-            score, _ = self.reading(pixels)
-            decision = self.calibrations[POOLED].decide(score)
-            if decision != "bad":
-                limit = self.calibrations[POOLED].score_limits()[1]
-                passed[name] = f"{name} would be {decision} (score {score:.3g}, bad above {limit:.3g})"
+        for member in (POOLED,) if self.fusion is None else self.fusion.members:
+            calibration = self.calibrations[member]
+            for name, pixels in self._controls():
+                score, _ = self.reading(pixels, member or None)
+                decision = calibration.decide(score)
+                if decision != "bad":
+                    limit, of = calibration.score_limits()[1], member and f"{member}: "
+                    said = f"{of}{name} would be {decision} (score {score:.3g}, bad above {limit:.3g})"
+                    passed[place_of(member, name)] = said
         return passed
 
     def _controls(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
@@ -309,6 +354,18 @@ class TiledDetector(TiledPredictor):
         for name, level in calibrating.PLAIN.items():
             yield name, np.full((h, w, 3), level, np.uint8)
         yield "a picture of noise", np.random.default_rng(0).integers(0, 256, (h, w, 3), np.uint8)
+
+
+def _fused(
+    held: Sequence[HeldPicture],
+    groups: Sequence[int],
+    limits: TileLimits,
+    plan: PartPlan,
+    rates: Rates,
+    settings: Preset,
+) -> Fusion:
+    top = top_cells(settings.score_rule, held[0].cut.grid_hw)
+    return fit_tiled_parts(held, limits.scores, limits.maps, groups, plan=plan, rates=rates, top_cells=top)
 
 
 def _kept(
@@ -328,7 +385,7 @@ def first_size(samples: Sequence[Sample]) -> Hw:
     problem: DataError | None = None
     for sample in samples:
         try:
-            height, width = read_image(sample.path).shape[:2]
+            height, width = read_sample(sample).shape[:2]
         except DataError as error:
             problem = problem or error
         else:

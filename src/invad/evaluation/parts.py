@@ -52,7 +52,8 @@ def scored_parts(scored: Sequence[ScoredSample], fusion: Fusion) -> tuple[Scored
 
 def _part(part: str, own: Mapping[str, ScoredSample], fusion: Fusion) -> ScoredPart:
     cells = {member: one.cells for member, one in own.items() if one.cells is not None}
-    fused = fuse(fusion.kind, fusion.scales, {member: one.score for member, one in own.items()}, cells)
+    scores = {member: one.score for member, one in own.items()}
+    fused = fuse(fusion.kind, fusion.scales, scores, cells, fusion.top_cells)
     missing = tuple(member for member in fusion.members if member not in own)
     p_value, decision = decide(fusion, fused.score, ", ".join(missing))
     defects = [one.sample.defect for one in own.values() if one.sample.is_anomalous]

@@ -99,7 +99,10 @@ def export(detector: Trained, output: str | Path, config: ExportConfig) -> tuple
             "images; take it away first: invad calibrate MODEL --min-area none"
         )
     if isinstance(detector, TiledPredictor) and config.layout == TRITON:
-        raise ConfigError("layout triton: Triton runs one graph of whole pictures, and this model cuts them")
+        raise ConfigError(
+            "layout triton: Triton runs one graph of whole pictures, and this model cuts them; 'invad serve "
+            "MODEL --stateless' speaks its protocol and cuts"
+        )
     if config.precision == "int8" and config.format == "torch":
         raise ConfigError("int8 is for onnx and openvino; export torch as fp32 or bf16")
     if config.precision == "int8" and config.calibration is None:

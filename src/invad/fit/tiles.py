@@ -20,9 +20,10 @@ from numpy.typing import NDArray
 from invad.backbones.base import Backbone
 from invad.data.ahead import read_ahead
 from invad.data.content import copies, copies_in_words, pixel_digest, short_digests
-from invad.data.images import read_image
+from invad.data.preprocess import levelled
 from invad.data.region import Region
-from invad.data.tiling import OVERVIEW, TILE, Cut, Tiling, overview, tile_for
+from invad.data.samples import read_sample, source_of
+from invad.data.tiling import OVERVIEW, TILE, Cut, Tiling, overview, place_of, tile_for
 from invad.errors import ConfigError, DataError
 from invad.fit.features import COMPARED_VALUES, Features, independent, require_pictures
 from invad.fit.fit import FEW_GROUPS, FOLDS, FitRecord, Job
@@ -52,11 +53,12 @@ RUN = Run()
 @dataclass(frozen=True, slots=True)
 class HeldPicture:
     """A held-out picture: its tiles, and the norm maps T x L x h x w of all of them and of the overview,
-    which comes last."""
+    which comes last. part: that it is a picture of; None where it stands for itself."""
 
     category: str
     cut: Cut
     maps_TLhw: torch.Tensor
+    part: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +178,15 @@ def read_pictures(
         if isinstance(pixels, DataError):
             raise pixels
         cut, maps_TLhw = read_tiles(pixels, tiling, model)
-        yield HeldPicture(sample.category, cut, maps_TLhw)
+        yield held_picture(sample, cut, maps_TLhw)
         observer.advance()
+
+
+def held_picture(sample: Sample, cut: Cut, maps_TLhw: torch.Tensor) -> HeldPicture:
+    """What was read of a picture, as that of its sample."""
+    if sample.member is None:
+        return HeldPicture(sample.category, cut, maps_TLhw)
+    return HeldPicture(sample.category, replace(cut, member=sample.member), maps_TLhw, sample.sample_id)
 
 
 def read_tiles(pixels: NDArray[Any], tiling: Tiling, model: Model) -> tuple[Cut, torch.Tensor]:
@@ -216,7 +225,7 @@ def cost(samples: Sequence[Sample], tiling: Tiling, settings: Preset, backbone: 
     extract = plan(samples[:1], settings, backbone, strict=False, tile_px=tiling.tile_px)
     cut = _cut(tiling, sample, pixels, extract.grid_hw)
     started = time.perf_counter()
-    read_image(sample.path)
+    read_sample(sample)
     decoding = time.perf_counter() - started
     some = [i % len(cut) for i in range(BATCH)]
     timed = []
@@ -302,7 +311,9 @@ def _learn(
     labelled = [
         (replace(sample, category=kind), f"{digest} {i}")
         for sample, digest, own in zip(pictures.samples, pictures.pixels, own_rows, strict=True)
-        for i, kind in enumerate([TILE] * (len(own) - 1) + [OVERVIEW] * bool(own))
+        for i, kind in enumerate(
+            place_of(sample.member or "", place) for place in [TILE] * (len(own) - 1) + [OVERVIEW] * bool(own)
+        )
     ]
     tiles = Features(
         z_RChw,
@@ -339,8 +350,11 @@ def _distinct(
 
 def _decoded(samples: Sequence[Sample]) -> Iterator[tuple[Sample, NDArray[Any] | DataError]]:
     """One picture is decoded while the networks are busy with the one before."""
-    ahead = read_ahead([sample.path for sample in samples], 1, 1, read_image)
-    return ((sample, pixels) for sample, (_, pixels) in zip(samples, ahead, strict=True))
+    ahead = read_ahead([source_of(sample) for sample in samples], 1, 1)
+    return (
+        (sample, pixels if isinstance(pixels, DataError) else levelled(pixels, sample.window))
+        for sample, (_, pixels) in zip(samples, ahead, strict=True)
+    )
 
 
 def _cut(tiling: Tiling, sample: Sample, pixels: NDArray[Any], grid_hw: Hw) -> Cut:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from invad.data.tiling import OVERVIEW, Blend, Cut, Tiling
+from invad.data.tiling import Blend, Cut, Tiling
 from invad.records import Hw
 from invad.runtime.smallest import counting, level_above
 from invad.scoring.calibration import Calibration
@@ -60,7 +60,7 @@ def picture_score(
     blend = Blend(cut)
     for tile, map_hw in zip(cut.tiles(), maps, strict=False):
         blend.add(tile, standardised(map_hw, tile.place))
-    whole = blend.map(standardised(maps[-1], OVERVIEW))
+    whole = blend.map(standardised(maps[-1], cut.overview))
     if min_area is not None:
         (rows, columns), (height, width) = cut.cells_hw, cut.picture_hw
         return level_above(whole, min_area * rows * columns / (height * width)), whole

@@ -87,6 +87,7 @@ def judge_part(
         fusion.scales,
         {member: one.score for member, one in judged.items()},
         {member: one.cells for member, one in judged.items() if one.cells is not None},
+        fusion.top_cells,
     )
     p_value, decision = decide(fusion, fused.score, reason)
     fused_map = None

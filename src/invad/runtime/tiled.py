@@ -16,13 +16,14 @@ from numpy.typing import NDArray
 from invad.data.images import ImageSource, pixel_limit, read_image
 from invad.data.preprocess import resize_map
 from invad.data.region import Region, inside_of
-from invad.data.tiling import OVERVIEW, Cut, overview
+from invad.data.tiling import Cut, overview
 from invad.errors import ConfigError, DataError
 from invad.records import Hw, Prediction
 from invad.runtime.detector import ExportedDetector
 from invad.runtime.fusing import Tiled, picture_score
 from invad.runtime.predictor import Pixels, Predictor
 from invad.scoring.calibration import Calibration, for_category
+from invad.scoring.fusion import Fusion
 from invad.scoring.sizes import Smallest
 
 BATCH = 8
@@ -46,9 +47,15 @@ class TiledPredictor(Predictor):
     """The same answers as any `Predictor`, of pictures that are cut into tiles."""
 
     def __init__(
-        self, inside: Reader, tiled: Tiled, *, content_hash: str | None = None, streams: int = 1
+        self,
+        inside: Reader,
+        tiled: Tiled,
+        *,
+        fusion: Fusion | None = None,
+        content_hash: str | None = None,
+        streams: int = 1,
     ) -> None:
-        self.inside, self.tiled = inside, tiled
+        self.inside, self.tiled, self.fusion = inside, tiled, fusion
         self.calibrations: Mapping[str, Calibration] = tiled.calibrations
         self.sizes = getattr(self.info, "sizes", None)
         self.content_hash, self.streams = content_hash, streams
@@ -92,9 +99,9 @@ class TiledPredictor(Predictor):
         """Rows and columns of the cells of a picture of this height and width."""
         return self.cut(size_hw).cells_hw
 
-    def cut(self, size_hw: Hw) -> Cut:
+    def cut(self, size_hw: Hw, member: str = "") -> Cut:
         """The tiles of a picture of this size. Raises DataError for one that this model cannot cut."""
-        return self.tiled.tiling.cut(size_hw, self.tiled.grid_hw)
+        return self.tiled.tiling.cut(size_hw, self.tiled.grid_hw, member)
 
     def decode(self, image: ImageSource) -> Pixels:
         """Pixels of one picture. Raises DataError, also for one that is too large or too small to be cut."""
@@ -123,8 +130,8 @@ class TiledPredictor(Predictor):
         """Predictions of decoded pictures, one after the other."""
         calibration = for_category(self.calibrations, category)
         predictions = []
-        for one in pixels:
-            score, map_hw = self.reading(one)
+        for one in self.levelled(pixels, category):
+            score, map_hw = self.reading(one, category)
             map_HW = resize_map(map_hw, (one.shape[0], one.shape[1]))
             if self.inside_HW is not None:
                 map_HW[~self.inside_HW] = map_hw.min()
@@ -136,13 +143,16 @@ class TiledPredictor(Predictor):
                     p_value=calibration.p_value(score),
                     decision=calibration.decide(score),
                     anomaly_map=map_HW,
+                    cells=map_hw,
                 )
             )
         return predictions
 
     def reading(self, pixels: Pixels, category: str | None = None) -> tuple[float, NDArray[np.float32]]:
-        """Score, and map on the cells of the whole picture. Pictures of all categories are read alike."""
-        cut = self.cut((pixels.shape[0], pixels.shape[1]))
+        """Score, and map on the cells of the whole picture. Pictures of all categories are read alike, but
+        those of a member of parts by the places of that."""
+        member = category if category and self.fusion and category in self.fusion.members else ""
+        cut = self.cut((pixels.shape[0], pixels.shape[1]), member)
         maps = cut_maps(self.inside, self.tiled.tiling.seen(pixels), cut)
         return picture_score(cut, maps, self.tiled.places, self.tiled.top_cells, self.tiled.min_area)
 
@@ -152,7 +162,7 @@ def cut_maps(inside: Reader, pixels: Pixels, cut: Cut) -> list[NDArray[np.float3
     size, maps, tiles = _batch(inside), [], cut.tiles()
     while batch := list(islice(tiles, size)):
         maps += inside.cell_maps([tile.of(pixels) for tile in batch], [tile.place for tile in batch])
-    return [*maps, *inside.cell_maps([overview(pixels)], [OVERVIEW])]
+    return [*maps, *inside.cell_maps([overview(pixels)], [cut.overview])]
 
 
 def _batch(inside: Reader) -> int:
@@ -167,5 +177,9 @@ def made_whole(detector: ExportedDetector) -> ExportedDetector | TiledPredictor:
     if detector.info.tiles is None:
         return detector
     return TiledPredictor(
-        detector, detector.info.tiles, content_hash=detector.content_hash, streams=detector.streams
+        detector,
+        detector.info.tiles,
+        fusion=detector.fusion,
+        content_hash=detector.content_hash,
+        streams=detector.streams,
     )

@@ -40,7 +40,8 @@ class Fusion:
     rule: how files become pictures of parts, as `--parts` says it. kind: see the top of the file. members:
     names of the pictures. windows: of 16-bit grey levels for each, see `Preprocess`. centres, spreads: mean
     and standard deviation of each member over held-out normals. calibration: fused scores of held-out parts,
-    and the peaks of their fused maps (of `scores`, which has no map, the scores again).
+    and the peaks of their fused maps (of `scores`, which has no map, the scores again). top_cells: that make
+    the score of a fused map, None for a share of all: as many of a large picture as of a small one.
     """
 
     rule: str
@@ -50,6 +51,7 @@ class Fusion:
     centres: tuple[float, ...]
     spreads: tuple[float, ...]
     calibration: Calibration
+    top_cells: int | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.members), len(self.windows), len(self.centres), len(self.spreads)}
@@ -97,10 +99,11 @@ def fuse(
     scales: Mapping[str, tuple[float, float]],
     scores: Mapping[str, float],
     cells: Mapping[str, NDArray[Any]],
+    top_cells: int | None = None,
 ) -> Fused:
     """The score of a part from the scores and the maps h x w of its pictures, by member; one at least.
 
-    scales: (centre, spread) by member. Raises DataError for cells of different shapes.
+    scales: (centre, spread) by member. top_cells: see Fusion. Raises DataError for cells of different shapes.
     """
     if kind == "scores":
         above = {m: (scores[m] - scales[m][0]) / scales[m][1] for m in scores}
@@ -109,12 +112,13 @@ def fuse(
         raise DataError("the pictures of the part have different shapes, so their cells cannot be compared")
     z = {m: (np.asarray(cells[m], np.float64) - scales[m][0]) / scales[m][1] for m in cells}
     map_hw = np.max(list(z.values()), axis=0)
-    return Fused(map_score(map_hw), {m: map_score(own) for m, own in z.items()}, map_hw)
+    above = {m: map_score(own, top_cells) for m, own in z.items()}
+    return Fused(map_score(map_hw, top_cells), above, map_hw)
 
 
-def map_score(map_hw: NDArray[Any]) -> float:
-    """Mean of the largest TOP_FRACTION of the cells, at least one, float64."""
-    return top_mean(map_hw, max(1, round(TOP_FRACTION * np.size(map_hw))))
+def map_score(map_hw: NDArray[Any], top_cells: int | None = None) -> float:
+    """Mean of so many of the largest cells, or of TOP_FRACTION of all, at least one, float64."""
+    return top_mean(map_hw, top_cells or max(1, round(TOP_FRACTION * np.size(map_hw))))
 
 
 def decide(fusion: Fusion, score: float | None, reason: str) -> tuple[float | None, Decision]:
@@ -127,7 +131,7 @@ def decide(fusion: Fusion, score: float | None, reason: str) -> tuple[float | No
 
 def fit_fusion(
     scores_NM: NDArray[Any],
-    cells_NMhw: NDArray[Any],
+    cells_NMhw: Sequence[Sequence[NDArray[Any]]] | NDArray[Any],
     groups: Sequence[int],
     *,
     rule: str,
@@ -135,6 +139,7 @@ def fit_fusion(
     members: Sequence[str],
     windows: Sequence[tuple[float, float]],
     rates: Rates,
+    top_cells: int | None = None,
 ) -> Fusion:
     """Scales and limits from N >= 2 held-out normal parts of which each has every one of M members.
 
@@ -143,13 +148,13 @@ def fit_fusion(
     """
     base_NM = np.asarray(scores_NM, np.float64)
     if kind == "cells":
-        base_NM = np.array([[map_score(cells_hw) for cells_hw in part] for part in cells_NMhw])
+        base_NM = np.array([[map_score(cells_hw, top_cells) for cells_hw in part] for part in cells_NMhw])
     fused: dict[int, Fused] = {}
     for rest, fold in folds(["part"] * len(base_NM), CROSS_FITS, 0, groups):
         scales = dict(zip(members, _scales(base_NM[rest]), strict=True))
         for n in fold:
             own = dict(zip(members, base_NM[n].tolist(), strict=True))
-            fused[int(n)] = fuse(kind, scales, own, dict(zip(members, cells_NMhw[n], strict=True)))
+            fused[int(n)] = fuse(kind, scales, own, dict(zip(members, cells_NMhw[n], strict=True)), top_cells)
     order = sorted(fused, key=lambda n: fused[n].score)
     whole = _scales(base_NM)
     maps = [fused[n].map_hw for n in order]
@@ -161,6 +166,7 @@ def fit_fusion(
         windows=tuple(windows),
         centres=tuple(centre for centre, _ in whole),
         spreads=tuple(spread for _, spread in whole),
+        top_cells=top_cells,
         calibration=Calibration(
             scores=tuple(fused[n].score for n in order),
             peaks=tuple(

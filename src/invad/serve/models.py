@@ -25,7 +25,7 @@ from invad.serve.store.files import Pictures
 from invad.system.files import is_folder, make_folder, writing
 
 if TYPE_CHECKING:
-    from invad.detector.detector import Detector
+    from invad.detector.opening import Trained
 
 LOG = logging.getLogger("invad.serve")
 GPU_BATCH = 8
@@ -154,7 +154,7 @@ class Models:
         """The folder of a model or bundle, ready to run, of which no copy is kept. Raises as `give`."""
         return open_alone(folder, folder.resolve().name or "model", self.options, self.opening)
 
-    def give_made(self, detector: "Detector", given: Loaded) -> Loaded:
+    def give_made(self, detector: "Trained", given: Loaded) -> Loaded:
         """Keep what was made of a model that was given. Raises ArtifactError, DataError."""
         folder = self.folder / f"{UNFINISHED_MODEL}made-{given.hash[:16]}"
         with writing(folder):
