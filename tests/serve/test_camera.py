@@ -385,7 +385,7 @@ def test_a_frame_of_another_size_is_judged_and_named(camera, station, caplog):
     assert re.fullmatch(
         r"since \S+ frames are 32 x 24 pixels, JPEG; before they were 64 x 48 pixels, JPEG", note
     )
-    assert note in caplog.text
+    waits(lambda: note in caplog.text)
     assert {(one.width, one.height) for one in rows(service)} == {(64, 48), (32, 24)}
     assert source.state().problem is None
 

@@ -11,7 +11,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import closing
-from dataclasses import dataclass, field
 from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,6 +20,7 @@ from invad.serve.ids import Ids
 from invad.serve.plant.feeds import Feed, Frame, NoFrame, SpoiledFrame, are_same, look_of
 from invad.serve.plant.lineup import Station
 from invad.serve.plant.sources import FeedSource, Source
+from invad.serve.plant.triggers import Asked, Shot, Triggers
 from invad.serve.records import Part, Refused, Result, SourceState
 from invad.serve.service import Service
 from invad.serve.store import results
@@ -44,26 +44,6 @@ CLOSING_SECONDS = 10.0
 NEVER = float("-inf")
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Asked:
-    """A trigger. since: when it came, on the clock that only rises."""
-
-    part_id: str | None
-    lot: str | None
-    request_id: str
-    since: float
-    answer: "Future[Result]" = field(default_factory=Future)
-
-
-@dataclass(frozen=True, slots=True)
-class _Shot:
-    """A frame that is to be judged, and who asked for it."""
-
-    frame: Frame
-    request_id: str
-    asked: _Asked | None = None
-
-
 class CameraWatch(Source):
     """Hands the frames of a camera to a service."""
 
@@ -76,9 +56,8 @@ class CameraWatch(Source):
         self._most = max(1, min(most, service.options.queue // 2))
         self._ids = Ids()
         self._changed = threading.Condition()
-        self._frames: deque[_Shot] = deque()
-        self._triggers: list[_Asked] = []  # without a frame
-        self._asked: dict[str, _Asked] = {}  # without an answer
+        self._frames: deque[Shot] = deque()
+        self._triggers = Triggers()
         self._under_way = self._skipped = 0
         self._counts = {"taken": 0, "failed": 0}
         self._problem: str | None = "not opened yet"
@@ -129,18 +108,12 @@ class CameraWatch(Source):
                 f"station {self.station.name}: its camera has policy = {self.source.policy!r}; a trigger "
                 "needs policy = 'trigger'"
             )
-        asked = _Asked(part_id, lot, request_id, time.monotonic())
-        asked.answer.set_running_or_notify_cancel()
-        with self._changed:
-            if (same := self._asked.get(request_id)) is not None:
-                return same.answer
-            self._asked[request_id] = asked
-            self._triggers.append(asked)
+        answer = self._triggers.add(Asked(part_id, lot, request_id, time.monotonic()))
         if self._stop.is_set():
             self._refuse_triggers("the station is stopping", "stopping")
         elif (problem := self._lost()) is not None:
             self._refuse_triggers(problem)
-        return asked.answer
+        return answer
 
     # ------------------------------------------------------------------ the thread that reads
 
@@ -204,7 +177,7 @@ class CameraWatch(Source):
         if last is not None and before is None and are_same(last, frame):
             return  # a camera that is opened again may begin with the frame that it sent last
         self._last = frame
-        shot = _Shot(frame, f"{self.source.kind}-{frame.name or self._ids.new()}")
+        shot = Shot(frame, f"{self.source.kind}-{frame.name or self._ids.new()}")
         with self._changed:
             if self.source.policy == "latest":
                 self._skip(len(self._frames))
@@ -218,9 +191,7 @@ class CameraWatch(Source):
     def _give(self, frame: Frame, exposed: float) -> None:
         """Let the triggers have a frame that came before it was exposed."""
         with self._changed:
-            due = [one for one in self._triggers if one.since <= exposed]
-            self._triggers = [one for one in self._triggers if one.since > exposed]
-            self._frames.extend(_Shot(frame, one.request_id, one) for one in due)
+            self._frames.extend(self._triggers.give(frame, exposed))
             self._changed.notify_all()
 
     # ------------------------------------------------------------------ the thread that hands over
@@ -232,7 +203,7 @@ class CameraWatch(Source):
             except Exception as error:  # such as pixels that a frame does not give
                 self._answered(shot, error)
 
-    def _next(self) -> _Shot | None:
+    def _next(self) -> Shot | None:
         """The oldest frame that waits, when there is room; None when all is done."""
         with self._changed:
             self._changed.wait_for(
@@ -248,7 +219,7 @@ class CameraWatch(Source):
             self._changed.notify_all()
             return shot
 
-    def _submit(self, shot: _Shot) -> None:
+    def _submit(self, shot: Shot) -> None:
         body = shot.frame.body
         part = Part(
             body=body if isinstance(body, bytes) else body(),
@@ -271,13 +242,13 @@ class CameraWatch(Source):
                 future.add_done_callback(partial(self._judged, shot, look_of(part.body)))
                 return
 
-    def _waits(self, shot: _Shot) -> bool:
+    def _waits(self, shot: Shot) -> bool:
         """Whether a frame is still wanted for which the line has no room now."""
         if shot.asked is not None:
             return time.monotonic() - shot.asked.since < self.source.timeout
         return self.source.policy == "every" and not self._stop.is_set()
 
-    def _answered(self, shot: _Shot, outcome: Result | BaseException) -> None:
+    def _answered(self, shot: Shot, outcome: Result | BaseException) -> None:
         is_full = isinstance(outcome, Refused) and outcome.status == 503
         with self._changed:
             self._under_way -= 1
@@ -294,9 +265,9 @@ class CameraWatch(Source):
         elif not is_full:
             self._cannot(in_one_line(outcome))
         if shot.asked is not None:
-            self._end(shot.asked, outcome)
+            self._triggers.end(shot.asked, outcome)
 
-    def _judged(self, shot: _Shot, look: str, done: "Future[Result]") -> None:
+    def _judged(self, shot: Shot, look: str, done: "Future[Result]") -> None:
         if (error := done.exception()) is None:
             self._see(done.result(), look)
         elif shot.asked is not None and isinstance(error, Refused) and error.status == 409:
@@ -324,18 +295,8 @@ class CameraWatch(Source):
 
     def _refuse_triggers(self, why: str, code: str = "source") -> None:
         """Nobody waits for a frame that shows another part, or none."""
-        with self._changed:
-            waiting, self._triggers = self._triggers, []
-        for one in waiting:
-            self._end(one, Refused(f"no frame: {why}", 503, 1, code))
-
-    def _end(self, asked: _Asked, outcome: Result | BaseException) -> None:
-        with self._changed:
-            self._asked.pop(asked.request_id, None)
-        if isinstance(outcome, BaseException):
-            asked.answer.set_exception(outcome)
-        else:
-            asked.answer.set_result(outcome)
+        for one in self._triggers.give_up():
+            self._triggers.end(one, Refused(f"no frame: {why}", 503, 1, code))
 
     def _skip(self, count: int) -> None:
         self._skipped += count
