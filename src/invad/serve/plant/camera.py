@@ -8,14 +8,17 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import closing
 from functools import partial
 
 from sqlalchemy.exc import SQLAlchemyError
 
+from invad.data.png import encode_png
 from invad.errors import ConfigError, InvadError, in_one_line
+from invad.runtime.predictor import Pixels
+from invad.serve.groups import packed
 from invad.serve.ids import Ids
 from invad.serve.plant.feeds import Feed, Frame, NoFrame, SpoiledFrame, are_same, look_of
 from invad.serve.plant.lineup import Station
@@ -57,7 +60,7 @@ class CameraWatch(Source):
         self._ids = Ids()
         self._changed = threading.Condition()
         self._frames: deque[Shot] = deque()
-        self._triggers = Triggers()
+        self._triggers = Triggers(max(1, len(source.members)))
         self._under_way = self._skipped = 0
         self._counts = {"taken": 0, "failed": 0}
         self._problem: str | None = "not opened yet"
@@ -78,6 +81,7 @@ class CameraWatch(Source):
 
     def close(self) -> None:
         """Take no more frames, and wait for the answers of those under way."""
+        self._refuse_triggers("the station is stopping", "stopping")
         with self._changed:
             self._stop.set()
             left = [one for one in self._frames if one.asked is None]
@@ -102,13 +106,15 @@ class CameraWatch(Source):
         )
 
     def take(self, part_id: str | None, lot: str | None, request_id: str) -> "Future[Result]":
-        """As `Source.take`: the next frame that was exposed after this call."""
+        """As `Source.take`: the next frame that was exposed after this call; for a part of several pictures
+        also those that follow it."""
         if self.source.policy != "trigger":
             raise ConfigError(
                 f"station {self.station.name}: its camera has policy = {self.source.policy!r}; a trigger "
                 "needs policy = 'trigger'"
             )
-        answer = self._triggers.add(Asked(part_id, lot, request_id, time.monotonic()))
+        answer, others = self._triggers.add(Asked(part_id, lot, request_id, time.monotonic()))
+        self._cut_off(others, "the next trigger came")
         if self._stop.is_set():
             self._refuse_triggers("the station is stopping", "stopping")
         elif (problem := self._lost()) is not None:
@@ -145,9 +151,13 @@ class CameraWatch(Source):
         except SpoiledFrame as error:
             self._trouble(None)
             self._cannot(in_one_line(error))
+            if self.source.members and self.source.lag is not None:  # it was one of the lights
+                self._give(None, time.monotonic() - self.source.lag)
             return True
         except NoFrame as error:
-            self._refuse_triggers(in_one_line(error))
+            # A trigger that has just come waits for as long as any other.
+            silent = self._triggers.give_up(time.monotonic() - self.source.timeout)
+            self._cut_off(silent, in_one_line(error))
             return True
         finally:
             self._reading_since = None
@@ -177,7 +187,7 @@ class CameraWatch(Source):
         if last is not None and before is None and are_same(last, frame):
             return  # a camera that is opened again may begin with the frame that it sent last
         self._last = frame
-        shot = Shot(frame, f"{self.source.kind}-{frame.name or self._ids.new()}")
+        shot = Shot((frame,), f"{self.source.kind}-{frame.name or self._ids.new()}")
         with self._changed:
             if self.source.policy == "latest":
                 self._skip(len(self._frames))
@@ -188,9 +198,11 @@ class CameraWatch(Source):
                 self._frames.append(shot)
                 self._changed.notify_all()
 
-    def _give(self, frame: Frame, exposed: float) -> None:
-        """Let the triggers have a frame that came before it was exposed."""
+    def _give(self, frame: Frame | None, exposed: float) -> None:
+        """Let the triggers have a frame that came before it was exposed; None for one that is of no use."""
         with self._changed:
+            if self._stop.is_set():
+                return
             self._frames.extend(self._triggers.give(frame, exposed))
             self._changed.notify_all()
 
@@ -220,9 +232,15 @@ class CameraWatch(Source):
             return shot
 
     def _submit(self, shot: Shot) -> None:
-        body = shot.frame.body
+        bodies = [None if one is None else _content(one) for one in shot.frames]
+        there = [one for one in bodies if one is not None]
+        if not there:
+            self._answered(shot, Refused("no frame after the trigger can be used", 503, 1, "source"))
+            return
+        members = self.source.members
         part = Part(
-            body=body if isinstance(body, bytes) else body(),
+            body=_together(members, bodies) if members else there[0],
+            several=bool(members),
             station=self.station.name,
             category=self.station.category,
             part_id=None if shot.asked is None else shot.asked.part_id,
@@ -239,7 +257,7 @@ class CameraWatch(Source):
                     return
                 self._stop.wait(min(error.retry_after or 1, LONGEST_WAIT))
             else:
-                future.add_done_callback(partial(self._judged, shot, look_of(part.body)))
+                future.add_done_callback(partial(self._judged, shot, look_of(there[0])))
                 return
 
     def _waits(self, shot: Shot) -> bool:
@@ -295,8 +313,22 @@ class CameraWatch(Source):
 
     def _refuse_triggers(self, why: str, code: str = "source") -> None:
         """Nobody waits for a frame that shows another part, or none."""
-        for one in self._triggers.give_up():
-            self._triggers.end(one, Refused(f"no frame: {why}", 503, 1, code))
+        self._cut_off(self._triggers.give_up(), why, code)
+
+    def _cut_off(self, left: Sequence[Asked], why: str, code: str = "source") -> None:
+        """No more frames for these: a part of several pictures is judged by those that came, and others are
+        refused."""
+        with self._changed:
+            # When the station stops nobody hands over any more.
+            begun = [one for one in left if any(one.frames) and not self._stop.is_set()]
+            self._frames.extend(Shot(tuple(one.frames), one.request_id, one) for one in begun)
+            self._changed.notify_all()
+        for one in begun:
+            came = f"{len(one.frames)} of {self._triggers.count} frames"
+            LOG.error("station %s judges part %s by %s: %s", self.station.name, one.part_id, came, why)
+        for one in left:
+            if one not in begun:
+                self._triggers.end(one, Refused(f"no frame: {why}", 503, 1, code))
 
     def _skip(self, count: int) -> None:
         self._skipped += count
@@ -335,3 +367,16 @@ class CameraWatch(Source):
         self.service.metrics.source_up.labels(self.station.name).set(problem is None)
         if problem is not None:
             self._refuse_triggers(problem)
+
+
+def _content(frame: Frame) -> bytes | Pixels:
+    return frame.body if isinstance(frame.body, bytes) else frame.body()
+
+
+def _together(members: Sequence[str], bodies: Sequence[bytes | Pixels | None]) -> bytes:
+    """The pictures of a part, those that came; pixels without losing a level."""
+    return packed(
+        (member, body if isinstance(body, bytes) else encode_png(body))
+        for member, body in zip(members, bodies, strict=False)
+        if body is not None
+    )

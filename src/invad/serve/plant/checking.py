@@ -127,6 +127,8 @@ def _of_model(station: Station, model: AnyDetector, seen: Callable[[str], None])
         )
         if fusion.rule in FOLDERS_OF_PARTS and not source.recursive:
             yield f"the model has a folder for each part ({fusion.rule}); give its source recursive = true"
+    elif source is not None:
+        seen(f"station {station.name}: a part is the frames after a trigger: {', '.join(source.members)}")
 
 
 def _of_opcua(lineup: Lineup) -> Iterator[str]:

@@ -69,12 +69,19 @@ class Station:
     def unfit(self, members: Sequence[str]) -> str | None:
         """Why its source cannot serve a model of parts, in words. members: their pictures; none of a model of
         single pictures."""
-        if not members or self.source is None or isinstance(self.source, FolderSource):
+        if self.source is None or isinstance(self.source, FolderSource):
             return None
-        return (
-            f"its model judges parts by several pictures, and its camera cannot know which of "
-            f"{', '.join(members)} a frame is; let a folder bring them as files, or send them over HTTP"
-        )
+        given = self.source.members
+        if members and not given:
+            return (
+                "its model judges parts by several pictures, and its camera cannot know which of "
+                f"{', '.join(members)} a frame is; where a trigger takes one frame of each, give members in "
+                "their order, else let a folder bring them as files, or send them over HTTP"
+            )
+        if set(given) != set(members):
+            has = f"has {', '.join(members)}" if members else "judges one picture of each part"
+            return f"its camera has members = {list(given)}, and its model {has}"
+        return None
 
     def _require_outputs_apart(self) -> None:
         names = [one.name for one in self.output]

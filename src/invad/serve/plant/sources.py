@@ -47,13 +47,26 @@ class FolderSource:
 Policy = Literal["every", "latest", "trigger"]
 """Which frames are judged: each; the newest when there is room, the others counted; those asked for."""
 
+
+def _require_members(members: tuple[str, ...], policy: Policy, lag: float | None) -> None:
+    """Raises ConfigError where frames cannot be told apart by their order after a trigger."""
+    if members and (policy != "trigger" or lag is None):
+        raise ConfigError(
+            f"members = {list(members)}: frames are told apart by their order after a trigger; give "
+            "policy = 'trigger', and lag, without which the first one would be left out"
+        )
+    if len(set(members)) < len(members) or not all(members):
+        raise ConfigError(f"members = {list(members)}: give each picture of a part once")
+
+
 SCHEMES = ("http", "https", "rtsp", "rtsps")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CameraSource:
     """A camera at an address, at a device such as /dev/video0, or a video file; see example.toml. Times in
-    seconds. login_variable: of the environment, holds user:password."""
+    seconds. members: of a part of several pictures, which one each frame after a trigger is. login_variable:
+    of the environment, holds user:password."""
 
     kind: Literal["camera"]
     url: str
@@ -61,12 +74,14 @@ class CameraSource:
     interval: float = 0.0
     lag: float | None = None
     timeout: float = 5.0
+    members: tuple[str, ...] = ()
     loop: bool = False
     login_variable: str | None = None
     options: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _require_times(self.interval, self.lag, self.timeout)
+        _require_members(self.members, self.policy, self.lag)
         if not self.url:
             raise ConfigError("url = '': give an address, a device such as /dev/video0 or a video file")
         if "://" in self.url:
@@ -131,9 +146,11 @@ class GenicamSource:
     interval: float = 0.0
     lag: float | None = None
     timeout: float = 5.0
+    members: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _require_times(self.interval, self.lag, self.timeout)
+        _require_members(self.members, self.policy, self.lag)
         for name, value in self.nodes.items():
             if not isinstance(value, bool | int | float | str):
                 raise ConfigError(f"nodes.{name} = {value!r}: give a number, a text, true or false")

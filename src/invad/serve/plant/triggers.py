@@ -10,20 +10,28 @@ from invad.serve.records import Result
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Asked:
-    """A trigger. since: when it came, on the clock that only rises."""
+    """A trigger. since: when it came, on the clock that only rises. frames: what it got so far; None for one
+    that could not be used."""
 
     part_id: str | None
     lot: str | None
     request_id: str
     since: float
+    frames: list[Frame | None] = field(default_factory=list)
     answer: "Future[Result]" = field(default_factory=Future)
+
+    @property
+    def last(self) -> float:
+        """When it came, or the last of its frames."""
+        return max([self.since, *(one.arrived for one in self.frames if one is not None)])
 
 
 @dataclass(frozen=True, slots=True)
 class Shot:
-    """A frame that is to be judged, and who asked for it."""
+    """Frames that are to be judged as one part, in their order, and who asked for them. There is one at
+    least, and None stands for one that could not be used."""
 
-    frame: Frame
+    frames: tuple[Frame | None, ...]
     request_id: str
     asked: Asked | None = None
 
@@ -31,33 +39,41 @@ class Shot:
 class Triggers:
     """Those of a camera that were not answered. All methods may be called from any thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, count: int):
+        """count: frames that each takes, one after the other."""
+        self.count = count
         self._lock = threading.Lock()
-        self._waiting: list[Asked] = []  # without a frame
+        self._waiting: list[Asked] = []  # without all of their frames
         self._open: dict[str, Asked] = {}  # without an answer
 
-    def add(self, asked: Asked) -> "Future[Result]":
-        """What answers it: of one that is under way already, the same."""
+    def add(self, asked: Asked) -> "tuple[Future[Result], list[Asked]]":
+        """What answers it: of one that is under way already, the same. And those that get no more frames,
+        because of a part of several frames the next ones show another part."""
         with self._lock:
             if (same := self._open.get(asked.request_id)) is not None:
-                return same.answer
+                return same.answer, []
             asked.answer.set_running_or_notify_cancel()  # who stops waiting does not stop the part
             self._open[asked.request_id] = asked
-            self._waiting.append(asked)
-            return asked.answer
+            before, others = ([], self._waiting) if self.count > 1 else (self._waiting, [])
+            self._waiting = [*before, asked]
+            return asked.answer, others
 
-    def give(self, frame: Frame, exposed: float) -> list[Shot]:
-        """What is to be judged by a frame that was exposed then."""
+    def give(self, frame: Frame | None, exposed: float) -> list[Shot]:
+        """What is to be judged, now that there is a frame that was exposed then; None: it cannot be used."""
         with self._lock:
-            due = [one for one in self._waiting if one.since <= exposed]
-            self._waiting = [one for one in self._waiting if one.since > exposed]
-        return [Shot(frame, one.request_id, one) for one in due]
+            for one in self._waiting:
+                if one.since <= exposed:
+                    one.frames.append(frame)
+            whole = [one for one in self._waiting if len(one.frames) >= self.count]
+            self._waiting = [one for one in self._waiting if len(one.frames) < self.count]
+        return [Shot(tuple(one.frames), one.request_id, one) for one in whole]
 
-    def give_up(self) -> list[Asked]:
-        """Those that have waited for a frame until now."""
+    def give_up(self, until: float = float("inf")) -> list[Asked]:
+        """Those that wait for a frame since then or earlier, which now do not any more."""
         with self._lock:
-            waiting, self._waiting = self._waiting, []
-        return waiting
+            left = [one for one in self._waiting if one.last <= until]
+            self._waiting = [one for one in self._waiting if one.last > until]
+        return left
 
     def end(self, asked: Asked, outcome: Result | BaseException) -> None:
         """Answer it."""
