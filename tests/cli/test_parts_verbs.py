@@ -207,6 +207,25 @@ def test_info_and_calibrate_speak_of_parts(run, trained, data, tmp_path):
     assert Detector.load(model).fusion.calibration.n == 12
 
 
+def test_a_smallest_area_is_tried_and_kept(run, trained, data, tmp_path):
+    model = shutil.copytree(trained[0], tmp_path / "model")
+    options = ["--min-area", "200", "--json", "-"]
+    tried = json.loads(run("predict", model, data / "spot", *options).stdout)["parts"]
+    shutil.copytree(data / "spot", tmp_path / "set/spot")
+    write(tmp_path / "set/good", range(400, 404))
+    measured = run(
+        "evaluate", model, tmp_path / "set", "--layout", "folder", *options, "--csv", tmp_path / "e.csv"
+    )
+    assert measured.exit_code == 0, measured.stderr
+    assert run("calibrate", model, "--min-area", "200").exit_code == 0
+    kept = json.loads(run("predict", model, data / "spot", "--json", "-").stdout)["parts"]
+    assert [row["score"] for row in kept] == [row["score"] for row in tried]
+    assert {row["decision"] for row in kept} == {"bad"}
+    with (tmp_path / "e.csv").open(newline="") as file:
+        rows = {row["path"]: float(row["score"]) for row in csv.DictReader(file)}
+    assert rows["spot/part100"] == pytest.approx(kept[0]["score"], rel=1e-6)
+
+
 def test_a_runtime_that_keeps_nothing_takes_no_parts(run, trained):
     result = run("serve", trained[0], "--stateless", "--no-auth", "--port", "0")
     assert result.exit_code != 0

@@ -8,9 +8,11 @@ import tifffile
 from PIL import Image
 
 from invad.data.members import Rule, member_samples
+from invad.data.preprocess import resize_map
 from invad.errors import ConfigError, DataError
 from invad.records import Sample
 from invad.scoring.fusion import fuse
+from invad.scoring.sizes import level_of
 
 MEMBERS = ("light1", "light2")
 
@@ -155,6 +157,51 @@ def test_a_bundle_says_the_same(of_parts, tmp_path):
     assert one.score == pytest.approx(fuse(fusion.kind, fusion.scales, scores, cells).score, abs=1e-6)
     with pytest.raises(ConfigError, match="layout triton takes one image"):
         export(of_parts, tmp_path / "triton", ExportConfig(layout="triton", batch=8))
+
+
+def test_a_smallest_area_of_defects_has_limits_of_whole_parts(of_parts, tmp_path):
+    from invad.detector.detector import Detector
+
+    of_parts.save(tmp_path / "model")
+    detector = Detector.load(tmp_path / "model", device="cpu")
+    bad, good = members(101, defect=True), members(100)
+    detector.calibrate(min_area=300)
+    assert detector.fusion.calibration.n == 24
+    small = detector.predict_part(bad)
+    assert (small.decision, small.seen_by) == ("bad", "light2")
+    # By hand: the level of each map above which a part of 300 pixels stands, against that of good parts.
+    maps = {name: one.cells for name, one in small.members.items()}
+    if detector.fusion.kind == "cells":
+        z = {
+            n: (m - c) / s
+            for (n, m), (c, s) in zip(maps.items(), detector.fusion.scales.values(), strict=True)
+        }
+        levels = {"all": np.max(list(z.values()), axis=0)}
+    else:
+        levels = maps
+    found = {n: level_of(resize_map(m.astype(np.float32), (16, 16)), 300 / 16) for n, m in levels.items()}
+    if detector.fusion.kind == "scores":
+        found = {
+            n: (v - detector.fusion.scales[n][0]) / detector.fusion.scales[n][1] for n, v in found.items()
+        }
+    assert small.score == pytest.approx(max(found.values()), rel=1e-5)
+    other = Detector.load(tmp_path / "model", device="cpu")
+    other.calibrate(min_area=1000)
+    assert other.predict_part(good).decision == "good"
+    large = other.predict_part(bad)
+    assert large.members["light2"].score < small.members["light2"].score
+    detector.save(tmp_path / "sized")
+    alike(Detector.load(tmp_path / "sized", device="cpu").predict_part(bad), small)
+    if detector.fusion.kind == "scores":
+        export = pytest.importorskip("invad.export")
+        pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
+        from invad import runtime
+
+        export.export(detector, tmp_path / "bundle", export.ExportConfig())
+        alike(runtime.load(tmp_path / "bundle").predict_part(bad), small, within=1e-3)
+    detector.calibrate(min_area="none")
+    back, limits = detector.fusion.calibration.score_limits(), of_parts.fusion.calibration.score_limits()
+    assert back == pytest.approx(limits, rel=0.01)  # from maps that are kept as float16
 
 
 def test_rates_are_changed_without_pictures(of_parts, tmp_path):

@@ -1,13 +1,13 @@
 """Limits of parts from their held-out pictures, beside the limits of pictures in `calibrating`."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, as_tensor, float32
 
 from invad.data.layouts.base import Dataset
 from invad.data.members import (
@@ -26,7 +26,7 @@ from invad.observer import Observer
 from invad.records import Sample
 from invad.scoring.calibration import numbered
 from invad.scoring.crossfit import cross_fit
-from invad.scoring.fusion import KINDS, Fusion, Kind, fit_fusion
+from invad.scoring.fusion import KINDS, Fusion, Kind, ScoreOf, fit_fusion
 from invad.scoring.rates import Rates
 from invad.scoring.typicality import ScoreRule
 
@@ -134,7 +134,8 @@ def fit_parts(maps_NLhw: Tensor, kept: Kept, *, plan: PartPlan, rule: ScoreRule,
             part = kept.parts[i]
             scores[part, member], cells[part, member] = score, cells_hw
             group_of[part] = kept.groups[i]
-    return fused_of(scores, cells, group_of, plan=plan, rates=rates)
+    score_of = None if rule.of_map is None else _score_by(rule.of_map)
+    return fused_of(scores, cells, group_of, plan=plan, rates=rates, score_of=score_of)
 
 
 def fit_tiled_parts(
@@ -171,8 +172,10 @@ def fused_of(
     plan: PartPlan,
     rates: Rates,
     top_cells: int | None = None,
+    score_of: ScoreOf | None = None,
 ) -> Fusion:
-    """From the scores and maps of pictures, by part and member, and the group of each part."""
+    """From the scores and maps of pictures, by part and member, and the group of each part. top_cells,
+    score_of: see `fuse`."""
     members = plan.members
     parts = [part for part in group_of if all((part, member) in scores for member in members)]
     if len({group_of[part] for part in parts}) < 2:
@@ -190,4 +193,9 @@ def fused_of(
         windows=[plan.windows[member] for member in members],
         rates=rates,
         top_cells=top_cells if plan.kind == "cells" else None,
+        score_of=score_of,
     )
+
+
+def _score_by(of_map: Callable[[Tensor], Tensor]) -> ScoreOf:
+    return lambda map_hw: float(of_map(as_tensor(map_hw, dtype=float32)[None])[0])

@@ -45,7 +45,7 @@ def renewed(
         whole = Preprocess(info.input_hw, info.window, info.other_hw)
         model, means = looking_at(model, whole, info.region, means, samples or ())
     if min_area is not None:
-        info = replace(info, smallest=smallest_of(min_area, means, info.region, plan is not None, model))
+        info = replace(info, smallest=smallest_of(min_area, means, info.region, model))
     inspected = model.extract.inspected
     rule = sized(info.settings.score_rule, info.smallest, inspected)
     so_far, kept, given = calibrating.Limits(before.stats, before.calibrations), before.kept, None

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from invad.data.region import Region
 from invad.detector.kept import GIVE_PICTURES
-from invad.errors import ConfigError, DataError
+from invad.errors import DataError
 from invad.model.inspected import Inspected
 from invad.model.reading import Model
 from invad.records import Hw
@@ -22,19 +22,15 @@ def smallest_of(
     area: float | Literal["none"],
     means: Mapping[Hw, Tensor],
     region: Region | None,
-    of_parts: bool,
     model: Model,
 ) -> Smallest | None:
     """The smallest area of a defect in pixels of the good pictures; None for "none".
 
-    of_parts: whether several pictures of a part become one decision. Raises ConfigError for these and for an
-    area that the model cannot tell, and DataError where the size of the pictures is not known, or they have
-    several.
+    Raises ConfigError for an area that the model cannot tell, and DataError where the size of the pictures is
+    not known, or they have several.
     """
     if area == "none":
         return None
-    if of_parts:
-        raise ConfigError("min_area goes with models of single pictures, and this one calls parts of several")
     sizes = [region.size_hw] if region is not None else [*means]
     if len(sizes) != 1:
         several = " or ".join(f"{w} x {h}" for h, w in sizes)

@@ -185,7 +185,7 @@ def evaluate(
         metrics["warnings"] += filter(None, [ignored_in_words(ignored, without)])
     parts: tuple[ScoredPart, ...] = ()
     if detector.fusion is not None and protocol == "calibrated" and not pooled:
-        parts = scored_parts(scored, detector.fusion)
+        parts = scored_parts(scored, detector.fusion, detector.smallest)
         metrics["parts"] = part_metrics(parts, detector.fusion)
     found = [_defects(detector, t, pooled, scale) for t in tested] if protocol == "calibrated" else []
     return Evaluation(

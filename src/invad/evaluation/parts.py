@@ -12,7 +12,9 @@ from invad.detector.fusing import as_members
 from invad.evaluation.false_alarms import false_alarms, realised_rate
 from invad.metrics.exact import image_metrics
 from invad.records import GOOD, Decision, Sample, ScoredSample
-from invad.scoring.fusion import Fusion, decide, fuse
+from invad.runtime.smallest import map_score_of
+from invad.scoring.fusion import Fusion, ScoreOf, decide, fuse
+from invad.scoring.sizes import Smallest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,19 +43,22 @@ def members_of(samples: Sequence[Sample], fusion: Fusion) -> tuple[Sample, ...]:
     return with_windows(as_members(samples, fusion.rule, None), fusion.by_member)
 
 
-def scored_parts(scored: Sequence[ScoredSample], fusion: Fusion) -> tuple[ScoredPart, ...]:
-    """The parts of scored pictures, in the order of their first ones."""
+def scored_parts(
+    scored: Sequence[ScoredSample], fusion: Fusion, smallest: Smallest | None = None
+) -> tuple[ScoredPart, ...]:
+    """The parts of scored pictures, in the order of their first ones. smallest: area of a defect."""
     parts: dict[str, dict[str, ScoredSample]] = {}
     for one in scored:
         if one.sample.member in fusion.members:
             parts.setdefault(one.sample.sample_id or "", {})[one.sample.member] = one
-    return tuple(_part(part, own, fusion) for part, own in parts.items())
+    score_of = map_score_of(smallest)
+    return tuple(_part(part, own, fusion, score_of) for part, own in parts.items())
 
 
-def _part(part: str, own: Mapping[str, ScoredSample], fusion: Fusion) -> ScoredPart:
+def _part(part: str, own: Mapping[str, ScoredSample], fusion: Fusion, score_of: ScoreOf | None) -> ScoredPart:
     cells = {member: one.cells for member, one in own.items() if one.cells is not None}
     scores = {member: one.score for member, one in own.items()}
-    fused = fuse(fusion.kind, fusion.scales, scores, cells, fusion.top_cells)
+    fused = fuse(fusion.kind, fusion.scales, scores, cells, fusion.top_cells, score_of)
     missing = tuple(member for member in fusion.members if member not in own)
     p_value, decision = decide(fusion, fused.score, ", ".join(missing))
     defects = [one.sample.defect for one in own.values() if one.sample.is_anomalous]

@@ -14,7 +14,9 @@ from invad.data.pages import Page
 from invad.data.preprocess import resize_map
 from invad.errors import ConfigError, DataError
 from invad.records import PartPrediction, Prediction
+from invad.runtime.smallest import map_score_of
 from invad.scoring.fusion import Fusion, decide, fuse
+from invad.scoring.sizes import Smallest
 
 Pixels = NDArray[Any]
 
@@ -56,8 +58,12 @@ def judge_part(
     pixels: Decoded,
     fusion: Fusion,
     judge: Callable[[Sequence[Pixels], str | None], list[Prediction]],
+    smallest: Smallest | None = None,
 ) -> PartPrediction:
-    """What is said of a part. Whatever is wrong with its pictures is in `reason`, and it is then not good."""
+    """What is said of a part. Whatever is wrong with its pictures is in `reason`, and it is then not good.
+
+    smallest: area of a defect, by which `judge` scores, too.
+    """
     sources = _members(part)
     problems = [f"no {member}" for member in fusion.members if member not in pixels]
     judged: dict[str, Prediction] = {}
@@ -88,6 +94,7 @@ def judge_part(
         {member: one.score for member, one in judged.items()},
         {member: one.cells for member, one in judged.items() if one.cells is not None},
         fusion.top_cells,
+        map_score_of(smallest),
     )
     p_value, decision = decide(fusion, fused.score, reason)
     fused_map = None

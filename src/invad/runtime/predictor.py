@@ -192,7 +192,9 @@ class Predictor(ABC):
             return part, decoded(part, self.decode)
 
         ahead = _in_order(read, parts_in(parts, fusion.rule), max(1, workers))
-        return ((pixels, judge_part(part, pixels, fusion, self.judge)) for part, pixels in ahead)
+        return (
+            (pixels, judge_part(part, pixels, fusion, self.judge, self.smallest)) for part, pixels in ahead
+        )
 
     def levelled(self, pixels: Sequence[Pixels], category: str | None) -> list[Pixels]:
         """Pixels of a member of a part by its own 16-bit window, any others as they are."""

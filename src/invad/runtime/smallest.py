@@ -5,6 +5,7 @@ from numpy.typing import NDArray
 
 from invad.data.preprocess import resize_map
 from invad.data.region import Region, inside_of
+from invad.scoring.fusion import ScoreOf
 from invad.scoring.sizes import Smallest, level_of
 
 FINER = 4
@@ -15,6 +16,13 @@ def sized_score(map_hw: NDArray[np.float32], smallest: Smallest) -> float:
     """Of a map h x w on the model's grid."""
     h, w = map_hw.shape
     return level_above(map_hw, smallest.cells((h, w)))
+
+
+def map_score_of(smallest: Smallest | None) -> ScoreOf | None:
+    """How a map that fuses the pictures of a part is scored; None where there is no smallest area."""
+    if smallest is None:
+        return None
+    return lambda map_hw: sized_score(np.asarray(map_hw, np.float32), smallest)
 
 
 def level_above(map_hw: NDArray[np.float32], cells: float) -> float:

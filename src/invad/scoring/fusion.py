@@ -8,12 +8,16 @@ member is first brought to one scale, in spreads above the mean of its own held-
     cells    the same of the member's map, cell by cell the largest; the part's score is the mean of its top
              cells. For pictures of one frame: each light may show a defect at the same place.
 
+With a smallest area of defects the score of a picture is the highest level above which there is such a part
+of its map, and that of a part fused by cells the same of the fused map.
+
 numpy alone, so that a bundle fuses as the model does.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +28,7 @@ from invad.scoring.calibration import Calibration, folds, numbered
 from invad.scoring.rates import Rates
 from invad.scoring.spread import shrunk_variance, top_mean
 
+ScoreOf: TypeAlias = Callable[[NDArray[Any]], float]
 Kind = Literal["scores", "cells"]
 KINDS: tuple[Kind, ...] = ("scores", "cells")
 
@@ -100,11 +105,14 @@ def fuse(
     scores: Mapping[str, float],
     cells: Mapping[str, NDArray[Any]],
     top_cells: int | None = None,
+    score_of: ScoreOf | None = None,
 ) -> Fused:
     """The score of a part from the scores and the maps h x w of its pictures, by member; one at least.
 
-    scales: (centre, spread) by member. top_cells: see Fusion. Raises DataError for cells of different shapes.
+    scales: (centre, spread) by member. top_cells: see Fusion. score_of: of a map h x w, in place of the mean
+    of these. Raises DataError for cells of different shapes.
     """
+    score_of = score_of or partial(map_score, top_cells=top_cells)
     if kind == "scores":
         above = {m: (scores[m] - scales[m][0]) / scales[m][1] for m in scores}
         return Fused(max(above.values()), above, None)
@@ -112,8 +120,7 @@ def fuse(
         raise DataError("the pictures of the part have different shapes, so their cells cannot be compared")
     z = {m: (np.asarray(cells[m], np.float64) - scales[m][0]) / scales[m][1] for m in cells}
     map_hw = np.max(list(z.values()), axis=0)
-    above = {m: map_score(own, top_cells) for m, own in z.items()}
-    return Fused(map_score(map_hw, top_cells), above, map_hw)
+    return Fused(score_of(map_hw), {m: score_of(own) for m, own in z.items()}, map_hw)
 
 
 def map_score(map_hw: NDArray[Any], top_cells: int | None = None) -> float:
@@ -140,21 +147,25 @@ def fit_fusion(
     windows: Sequence[tuple[float, float]],
     rates: Rates,
     top_cells: int | None = None,
+    score_of: ScoreOf | None = None,
 ) -> Fusion:
     """Scales and limits from N >= 2 held-out normal parts of which each has every one of M members.
 
     scores_NM, cells_NMhw: of their pictures, each judged by statistics that the part did not help to fit.
     groups: of each part the number of its group, such as a lot; parts of one are held out together here, too.
+    top_cells, score_of: see `fuse`.
     """
+    score_of = score_of or partial(map_score, top_cells=top_cells)
     base_NM = np.asarray(scores_NM, np.float64)
     if kind == "cells":
-        base_NM = np.array([[map_score(cells_hw, top_cells) for cells_hw in part] for part in cells_NMhw])
+        base_NM = np.array([[score_of(cells_hw) for cells_hw in part] for part in cells_NMhw])
     fused: dict[int, Fused] = {}
     for rest, fold in folds(["part"] * len(base_NM), CROSS_FITS, 0, groups):
         scales = dict(zip(members, _scales(base_NM[rest]), strict=True))
         for n in fold:
             own = dict(zip(members, base_NM[n].tolist(), strict=True))
-            fused[int(n)] = fuse(kind, scales, own, dict(zip(members, cells_NMhw[n], strict=True)), top_cells)
+            cells = dict(zip(members, cells_NMhw[n], strict=True))
+            fused[int(n)] = fuse(kind, scales, own, cells, top_cells, score_of)
     order = sorted(fused, key=lambda n: fused[n].score)
     whole = _scales(base_NM)
     maps = [fused[n].map_hw for n in order]

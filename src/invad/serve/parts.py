@@ -183,7 +183,8 @@ def judged(
 def judged_part(detector: Predictor, members: "Decoded", metrics: RunMetrics) -> PartPrediction | Exception:
     """What a detector says of a part by its pictures, of which one at least is needed."""
     try:
-        found = judge_part(members, members, require_fusion(detector.fusion), detector.judge)
+        fusion = require_fusion(detector.fusion)
+        found = judge_part(members, members, fusion, detector.judge, detector.smallest)
         if found.score is None:
             raise Refused(f"no picture of the part can be judged: {found.reason}", 400, code="image")
         wrong = [one for one in map(_finite, found.members.values()) if isinstance(one, Exception)]
