@@ -10,7 +10,7 @@ from PIL import Image
 from invad.data.images import read_image
 from invad.detector.calibrating import controls, fit_limits, passing, read_controls, require_unlike
 from invad.detector.detector import Detector
-from invad.errors import DataError
+from invad.errors import ConfigError, DataError
 from invad.observer import Silent
 from invad.records import Sample
 from invad.scoring.crossfit import cross_fit
@@ -83,6 +83,13 @@ def test_a_calibration_that_would_pass_anything_is_refused(own, save, draw, name
         own.calibrate(save(given(name, draw), ("png", "bmp", "tiff")))
     assert "\n" not in str(refused.value)
     assert [p.score for p in own.predict([BLACK, NOISE, draw(200)])] == [p.score for p in before]
+
+
+def test_paths_in_place_of_samples_are_refused_in_one_line(detector, tiny_preset):
+    said = r"^'a\.png' is a str, no Sample; give a folder, or Sample\(path=\.\.\., category=\.\.\.\) for each"
+    for call in (detector.calibrate, lambda given: Detector.fit(given, preset=tiny_preset)):
+        with pytest.raises(ConfigError, match=said):
+            call(["a.png"])
 
 
 def test_normals_that_show_next_to_nothing_pass_no_control(own, save, draw):

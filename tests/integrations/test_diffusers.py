@@ -182,6 +182,9 @@ def test_the_scheduler_refuses_in_one_line():
         InversionScheduler(rescale_betas_zero_snr=True).set_timesteps(3)
     with pytest.raises(ConfigError, match="flow matching"):
         InversionScheduler(prediction_type="flow_prediction")
+    for other in (diffusers.FlowMatchEulerDiscreteScheduler(), diffusers.EDMEulerScheduler()):
+        with pytest.raises(ConfigError, match=r"holds no noise levels .*, as none of flow matching or EDM"):
+            InversionScheduler.from_config(other.config)
 
 
 # From what a network says to noise
@@ -327,7 +330,7 @@ def test_a_network_of_half_precision_is_walked_in_float32(good_parts, draw, tmp_
 
 def test_a_model_of_another_kind_is_not_taken_for_a_pipeline(tmp_path, short_detector):
     short_detector.save(tmp_path / "model")
-    with pytest.raises(ArtifactError, match="unknown key"):
+    with pytest.raises(ArtifactError, match="is a trained model, no saved pipeline"):
         load(tmp_path / "model")
     with pytest.raises(ArtifactError, match="no such model folder"):
         load(tmp_path / "nothing")
@@ -502,6 +505,9 @@ def test_levels_that_the_model_lacks_are_refused(good_parts):
 def test_nothing_but_a_pipeline_is_taken(good_parts):
     with pytest.raises(ConfigError, match="str is no pipeline of diffusers"):
         from_pipeline("runwayml/some-model", good_parts[:4])
+    parts = {"unet": tiny_unet(), "scheduler": diffusers.DDPMScheduler()}
+    with pytest.raises(ConfigError, match=r"'a\.png' is a str, no Sample; give a folder, or Sample\(path="):
+        from_pipeline(SimpleNamespace(components=parts, **parts), ["a.png"])
 
 
 def test_sampling_and_inversion_meet(gaussian):

@@ -199,6 +199,9 @@ def test_a_model_there_is_replaced_only_by_a_whole_one(model, bundle, tmp_path):
         broken.save_pretrained(saved)
     with pytest.raises(DataError, match="have no figures by category"):
         HubModel(model).save_pretrained(saved, model_card_kwargs={"results": {}})
+    odd = {"categories": {"gasket": {"image_auroc": "high"}}}
+    with pytest.raises(DataError, match="hold a figure that is no number"):
+        HubModel(model).save_pretrained(saved, model_card_kwargs={"results": odd})
     with pytest.raises(ArtifactError, match=r"holds config\.json, so it is not one to replace"):
         HubModel(bundle).save_pretrained(saved)
     with pytest.raises(ArtifactError, match="lies there already"):

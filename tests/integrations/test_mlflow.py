@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from invad import __version__, runtime
-from invad.errors import ArtifactError
+from invad.errors import ArtifactError, ConfigError
 from invad.fit.tracking import tracking
 
 mlflow = pytest.importorskip("mlflow", reason="needs invad[mlflow]")
@@ -110,3 +110,25 @@ def test_a_damaged_bundle_is_not_logged(own_bundle, store):
     with pytest.raises(ArtifactError, match="altered or truncated"):
         log_model(own_bundle)
     assert not (store / "mlruns").exists() or not list((store / "mlruns").rglob("MLmodel"))
+
+
+def test_what_cannot_be_logged_is_one_line(bundle, store, monkeypatch):
+    """An engine that cannot run it, and a server that is not there."""
+    from invad.integrations.mlflow import log_model
+
+    with pytest.raises(ConfigError, match="engine 'abacus' is unknown; choose one of auto, onnxruntime"):
+        log_model(bundle, engine="abacus")
+    with pytest.raises(ConfigError, match="engine torch does not run the onnx bundle"):
+        log_model(bundle, engine="torch")
+    mlflow.set_tracking_uri("http://127.0.0.1:9")
+    with pytest.raises(
+        ConfigError, match=r"server http://127\.0\.0\.1:9 cannot be reached; check MLFLOW_TRACKING"
+    ):
+        log_model(bundle)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr("invad.fit.tracking.is_reachable", lambda address: True)  # and is lost a moment later
+    with pytest.raises(
+        ArtifactError, match=r"MLflow does not take it \(.*; check MLFLOW_TRACKING_URI$"
+    ) as raised:
+        log_model(bundle)
+    assert "\n" not in str(raised.value)

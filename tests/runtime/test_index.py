@@ -141,6 +141,8 @@ def test_what_cannot_be_is_one_line(shelf, address, tmp_path):
         read_index("http://127.0.0.1:9/index.json")
     with pytest.raises(DataError, match="No such file"):
         read_index(str(tmp_path / "none.json"))
+    with pytest.raises(DataError, match=r"^hf://plant/gasket: is read under http and https; of a Hugging"):
+        read_index("hf://plant/gasket")
     (tmp_path / "odd.json").write_text('{"format": 2, "models": {}, "more": 1}')
     with pytest.raises(DataError, match="format 2 is newer"):
         read_index(str(tmp_path / "odd.json"))

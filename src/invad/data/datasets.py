@@ -4,9 +4,10 @@
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from invad.data.formats import IMAGE_SUFFIXES
 from invad.data.layouts import bmad, folder, kolektor, manifest, meta, mvtec, real_iad, visa
@@ -100,6 +101,15 @@ def _elsewhere(dataset: Dataset, images: Iterable[Path]) -> list[Path]:
 def normal_images(path: str | Path, *, layout: str = "auto", split: str | None = None) -> tuple[Sample, ...]:
     """The training images of `normal_set`."""
     return normal_set(path, layout=layout, split=split).train
+
+
+def all_samples(given: Sequence[Any]) -> Sequence[Sample]:
+    """What was given in place of a folder. Raises ConfigError where one is no Sample, such as a path."""
+    for one in given:
+        if not isinstance(one, Sample):
+            said = f"{str(one)[:100]!r} is a {type(one).__name__}, no Sample"
+            raise ConfigError(f"{said}; give a folder, or Sample(path=..., category=...) for each image")
+    return given
 
 
 def normal_set(path: str | Path, *, layout: str = "auto", split: str | None = None) -> Dataset:

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from invad.backbones.base import Backbone
-from invad.data.datasets import load_dataset
+from invad.data.datasets import all_samples, load_dataset
 from invad.data.images import ImageSource
 from invad.data.preprocess import resize_map
 from invad.data.region import Region, cut
@@ -202,7 +202,7 @@ class Detector(Predictor):
         Raises DataError, ConfigError, WeightsError, TrainingError with one line that says what to do.
         """
         sleep_beside_the_user()
-        samples = normals_of(load_dataset(data), parts) if isinstance(data, str | Path) else data
+        samples = normals_of(load_dataset(data), parts) if isinstance(data, str | Path) else all_samples(data)
         samples, plan = plan_parts(samples, parts, fusion, root_of(data), region, run.observer)
         settings = preset_named(preset) if isinstance(preset, str) else preset
         name = backbone.info.name if isinstance(backbone, Backbone) else backbone

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from invad.data.datasets import normal_set
+from invad.data.datasets import all_samples, normal_set
 from invad.data.preprocess import Preprocess
 from invad.data.region import Region
 from invad.data.samples import read_sample
@@ -36,6 +36,8 @@ def renewed(
     plan = None if before.fusion is None else PartPlan.of(before.fusion, region)
     parts = None if plan is None else plan.rule
     samples = normals_of(normal_set(normals), parts) if isinstance(normals, str | Path) else normals
+    if samples is not None:
+        all_samples(samples)
     if plan is not None and samples is not None:
         samples = planned(samples, plan, root_of(normals), observer)
     model, info = before.model, before.info

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from invad.errors import ConfigError, InvadError, TrainingError, in_one_line
 from invad.system.files import replacing, writing
+from invad.system.network import is_reachable
 from invad.system.packages import importing
 
 PROJECT = "invad"
@@ -91,6 +92,10 @@ class MLflow:
     def __init__(self, name: str, config: Mapping[str, Any]):
         import mlflow
 
+        server = str(mlflow.get_tracking_uri())
+        if server.startswith(("http://", "https://")) and not is_reachable(server):
+            # Its client would try again for minutes.
+            raise ConfigError(f"MLflow's server {server} cannot be reached; check MLFLOW_TRACKING_URI")
         self.mlflow = mlflow
         mlflow.set_experiment(PROJECT)
         mlflow.start_run(run_name=name)

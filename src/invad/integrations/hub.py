@@ -301,6 +301,11 @@ def _eval_results(found: Mapping[str, Any], dataset: str | None) -> list[EvalRes
         isinstance(row, Mapping) for row in categories.values()
     ):
         raise DataError("results: have no figures by category; give what 'invad evaluate --json FILE' wrote")
+    figures = [row.get(key) for row in categories.values() for key in METRICS]
+    if not all(figure is None or isinstance(figure, int | float) for figure in figures):
+        raise DataError(
+            "results: hold a figure that is no number; give what 'invad evaluate --json FILE' wrote"
+        )
     of = dataset or Path(str(found.get("data") or "own images")).name
     return [
         EvalResult(

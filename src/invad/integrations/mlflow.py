@@ -5,15 +5,17 @@ The model is code that MLflow runs again ("models from code") and the folder of 
 
 import base64
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from invad._version import __version__
-from invad.errors import DataError
+from invad.errors import ArtifactError, DataError, in_one_line
 from invad.fit.tracking import MLflow
 from invad.runtime import load
 from invad.runtime.bundle import read_bundle
+from invad.runtime.engines import fitting_engines
 from invad.system.packages import importing, using
 
 HOST = ("mlflow-skinny", "pandas")
@@ -21,6 +23,7 @@ HOST = ("mlflow-skinny", "pandas")
 with importing(HOST, "mlflow", __name__):
     import pandas as pd
     from mlflow import active_run, pyfunc
+    from mlflow.exceptions import MlflowException
     from mlflow.models import ModelSignature
     from mlflow.pyfunc import PythonModel  # type: ignore[attr-defined,unused-ignore]
     from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schema
@@ -98,23 +101,21 @@ def log_model(
     The bundle is checked first. It goes to the active run or, without one, to a run of its own in the
     experiment `invad`, beside those of `invad train --track mlflow`. engine: what `load_model` will run it
     with. requirements: packages to serve it with, by default invad-runtime of this version with the engine of
-    the bundle, never PyTorch. Raises ArtifactError for a folder that is no whole bundle, ConfigError where
-    MLflow has changed.
+    the bundle, never PyTorch. Raises ArtifactError for a folder that is no whole bundle and where MLflow
+    takes nothing, ConfigError for an engine that cannot run it and where MLflow has changed.
     """
     folder = Path(bundle)
     info, content = read_bundle(folder)
+    fitting_engines(engine, info.format, folder)
     extra = ENGINES[info.format]
     default = [f"invad-runtime{extra and f'[{extra}]'}=={__version__}", *([] if extra else ["torch"])]
-    run = None
-    if active_run() is None:
-        facts = {"content_hash": content, "format": info.format, "precision": info.precision}
-        run = MLflow(folder.name, {**facts, "preset": info.preset, "backbone": info.backbone})
-    failed = True
-    try:
-        with tempfile.TemporaryDirectory() as place, using(HOST, __name__):
-            code = Path(place) / "invad_model.py"
-            code.write_text(CODE, encoding="utf-8")
-            logged = pyfunc.log_model(
+    facts = {"content_hash": content, "format": info.format, "precision": info.precision}
+    facts |= {"preset": info.preset, "backbone": info.backbone}
+    with _taken(folder), _in_a_run(folder.name, facts), tempfile.TemporaryDirectory() as place:
+        code = Path(place) / "invad_model.py"
+        code.write_text(CODE, encoding="utf-8")
+        with using(HOST, __name__):
+            return pyfunc.log_model(
                 name=name,
                 python_model=str(code),
                 artifacts={"bundle": str(folder.absolute())},
@@ -124,8 +125,30 @@ def log_model(
                 metadata={"invad_content_hash": content},
                 registered_model_name=registered_model_name,
             )
+
+
+@contextmanager
+def _taken(folder: Path) -> Iterator[None]:
+    """What MLflow refuses, or a server that is not there, as one line."""
+    try:
+        yield
+    except MlflowException as error:
+        said = in_one_line(error, most=300)
+        raise ArtifactError(
+            f"{folder}: MLflow does not take it ({said}); check MLFLOW_TRACKING_URI"
+        ) from error
+
+
+@contextmanager
+def _in_a_run(name: str, facts: dict[str, str]) -> Iterator[None]:
+    """The active run, or one of its own, which ends as failed where something fails."""
+    if active_run() is not None:
+        yield
+        return
+    run = MLflow(name, facts)
+    failed = True
+    try:
+        yield
         failed = False
     finally:
-        if run is not None:
-            run.close(failed)
-    return logged
+        run.close(failed)

@@ -100,19 +100,13 @@ def open_engine(name: str, format: str, graph: Path, options: Options) -> Engine
     Raises ConfigError when there is no such engine, when it is not installed, too old or broken, or cannot
     run the format.
     """
-    fitting = [engine for engine, kind in ENGINES.items() if format in kind.formats]
+    fitting = fitting_engines(name, format, graph.parent)
     if name == AUTO:
         installed = [engine for engine in fitting if find_spec(ENGINES[engine].package)]
         if not installed:
             hints = " or ".join(ENGINES[engine].hint() for engine in fitting)
             raise ConfigError(f"no engine for an {format} bundle is installed; {hints}")
         name = installed[0]
-    if name not in ENGINES:
-        raise ConfigError(f"engine {name!r} is unknown; choose one of {', '.join((AUTO, *ENGINES))}")
-    if name not in fitting:
-        raise ConfigError(
-            f"engine {name} does not run the {format} bundle {graph.parent}; choose {' or '.join(fitting)}"
-        )
     kind = ENGINES[name]
     if not find_spec(kind.package):
         raise ConfigError(f"engine {name} is not installed; {kind.hint()}")
@@ -122,3 +116,15 @@ def open_engine(name: str, format: str, graph: Path, options: Options) -> Engine
         module = import_module(f"invad.runtime.{kind.module}")
     open_graph: Callable[[Path, Options], Engine] = module.open_graph
     return open_graph(graph, options)
+
+
+def fitting_engines(name: str, format: str, bundle: Path) -> list[str]:
+    """Those that run this format of graph. Raises ConfigError when `name` is not `auto` and none of them."""
+    fitting = [engine for engine, kind in ENGINES.items() if format in kind.formats]
+    if name not in (AUTO, *ENGINES):
+        raise ConfigError(f"engine {name!r} is unknown; choose one of {', '.join((AUTO, *ENGINES))}")
+    if name not in (AUTO, *fitting):
+        raise ConfigError(
+            f"engine {name} does not run the {format} bundle {bundle}; choose {' or '.join(fitting)}"
+        )
+    return fitting

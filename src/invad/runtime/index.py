@@ -93,6 +93,11 @@ def read_index(place: str) -> Index:
     Raises DataError of one line when it is not there, cannot be fetched or is no index.
     """
     advice = "give an index that 'invad models index' wrote"
+    if "://" in place and not _is_address(place):
+        raise DataError(
+            f"{place}: is read under http and https; of a Hugging Face repository give "
+            f"https://huggingface.co/OWNER/NAME/resolve/main/{INDEX}"
+        )
     if _is_address(place):
         where = place + INDEX if place.endswith("/") else place
         with _opened(where) as stream:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from invad._version import __version__
-from invad.data.datasets import normal_images
+from invad.data.datasets import all_samples, normal_images
 from invad.data.images import read_image
 from invad.data.preprocess import Preprocess, choose_window, resize_map
 from invad.detector import calibrating
@@ -152,7 +152,7 @@ class PipelineDetector(Predictor):
 
         As `Detector.calibrate`, but what the pipeline was trained on nobody knows here: do not give it.
         """
-        samples = normal_images(normals) if isinstance(normals, str | Path) else normals
+        samples = normal_images(normals) if isinstance(normals, str | Path) else all_samples(normals)
         before = calibrating.Limits(self.stats, self.calibrations)
         controls = [(name, self.read(pixels)) for name, pixels in calibrating.controls(self.preprocess)]
         after = calibrating.recalibrated(
@@ -242,7 +242,7 @@ def from_pipeline(
     )
     if cell < 1 or rows % cell or columns % cell:
         raise ConfigError(f"cell = {cell}: give a divisor of {rows} and {columns}, or leave it out")
-    samples = normal_images(normals) if isinstance(normals, str | Path) else normals
+    samples = normal_images(normals) if isinstance(normals, str | Path) else all_samples(normals)
     info = PipelineInfo(
         pipeline=type(pipe).__name__,
         dtype=str(model.dtype).removeprefix("torch."),
@@ -272,6 +272,8 @@ def load(folder: str | Path, *, device: str | None = None) -> PipelineDetector:
     """
     folder = Path(folder)
     bundle = read_bundle(folder)
+    if "pipeline_files" not in bundle.config:
+        raise ArtifactError(f"{folder}: is a trained model, no saved pipeline; Detector.load reads it")
     info = from_plain(PipelineInfo, bundle.config, str(folder / CONFIG), ArtifactError, AGAIN)
     told = from_plain(_Calibrations, bundle.calibration, str(folder / CALIBRATION), ArtifactError, AGAIN)
     for name, digest in info.pipeline_files.items():

@@ -81,7 +81,9 @@ def noise_model(pipe: Any, prompt_embeds: Tensor | None = None) -> NoiseModel:
     elif isinstance(network, DiTTransformer2DModel):
         encode, ask = _latents(pipe, network, vae), _unlabelled(network)
     else:
-        raise _unknown(pipe, f"a {type(network).__name__}" if network is not None else "neither")
+        raise _unknown(
+            pipe, f"a {type(network).__name__}" if network is not None else "neither unet nor transformer"
+        )
     factor = 2 ** (len(vae.config.block_out_channels) - 1) if vae is not None else 1
     size = _size(network.config.sample_size, factor)
     return NoiseModel(encode, ask, prediction, schedule, size, network.device, network.dtype)

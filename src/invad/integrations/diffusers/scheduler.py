@@ -1,8 +1,8 @@
 """The DDIM inversion of `invad.diffusion.ddim` in the manners of a scheduler of diffusers."""
 
 import math
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -67,6 +67,16 @@ class InversionScheduler(SchedulerMixin, ConfigMixin):  # type: ignore[misc]
         self.schedule = schedule_of(self)
         self.num_inference_steps: int | None = None
         self.timesteps = torch.arange(num_train_timesteps)
+
+    @classmethod
+    def from_config(cls, config: Any = None, return_unused_kwargs: bool = False, **kwargs: Any) -> Any:
+        """As of every scheduler. Raises ConfigError for one without noise levels, which would be made up."""
+        if isinstance(config, Mapping) and not {"beta_start", "trained_betas"} & set(config):
+            raise ConfigError(
+                "config: holds no noise levels (beta_start), as none of flow matching or EDM does; take that "
+                "of a scheduler of DDPM's kind"
+            )
+        return super().from_config(config, return_unused_kwargs, **kwargs)
 
     def set_timesteps(
         self,
