@@ -306,6 +306,20 @@ def test_a_name_that_is_no_text_has_a_row_that_leads_to_it(model, images, tmp_pa
     assert [row["path"].rpartition("/")[2] for row in rows if row["error"]] == ["cut%FF.png"]
 
 
+def test_a_worker_cuts_into_tiles(tiled_detector, cloth, tmp_path):
+    tiled_detector.save(tmp_path / "model")
+    paths = sorted(str(path) for path in (cloth / "test/spot").iterdir())
+    output = tmp_path / "out"
+    (output / PARTS).mkdir(parents=True)
+    (output / ATTEMPTS).mkdir()
+    Worker(str(tmp_path / "model"), output, None, None)({"paths": [paths]})
+    rows = {row["path"]: row for row in rows_of(output)}
+    for path in paths:
+        found = tiled_detector.predict(path)
+        assert rows[path]["score"] == pytest.approx(found.score)
+        assert (rows[path]["decision"], len(rows[path]["boxes"]) > 0) == ("bad", True)
+
+
 @pytest.fixture
 def scored(model, images, tmp_path):
     """scored(files): a worker, and the paths of copies of these images, in one block that is scored."""

@@ -294,3 +294,14 @@ def test_a_request_that_is_alone_may_have_more_images_than_the_queue():
     made.close()
     with pytest.raises(Refused, match="stopping"):
         made.submit([png(1)], None)
+
+
+def test_what_triton_cannot_cut_the_protocol_of_triton_takes_whole(tiled_detector, draw_cloth):
+    picture = draw_cloth(300, spot=(40, 100))
+    expected = tiled_detector.predict(picture)
+    with answering(tiled_detector) as (client, _):
+        named = [InferRequestedOutput(name) for name in ("score", "decision_name", "anomaly_map")]
+        found = client.infer("greys", [tensor(picture[None], "UINT8")], outputs=named)
+        assert found.as_numpy("score").tolist() == [np.float32(expected.score)]
+        assert found.as_numpy("decision_name").tolist() == [b"bad"]
+        assert np.array_equal(found.as_numpy("anomaly_map")[0], expected.anomaly_map)

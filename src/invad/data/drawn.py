@@ -12,7 +12,8 @@ LONGEST_SIDE = 1024
 """Pixels; larger pictures are averaged down first, as a network's input is."""
 
 SMALLEST, LARGEST = 0.75, 8.0
-"""Cells: lengths that are drawn; none is longer than half of the shorter side of the picture."""
+"""Cells: lengths that are drawn unless another is given; none is longer than half of the shorter side of the
+picture."""
 
 THINNEST = 0.3
 """Cells: the least width, and at least 2 pixels."""
@@ -50,10 +51,10 @@ class Drawing:
         return self.length * self.width * (np.pi / 4 if self.round else 1.0)
 
 
-def draw_size(rng: np.random.Generator, size_hw: Hw, cell: float) -> Drawing:
-    """A defect that lies inside a picture of this size. cell: pixels of a cell of the model."""
+def draw_size(rng: np.random.Generator, size_hw: Hw, cell: float, largest: float = LARGEST) -> Drawing:
+    """A defect that lies inside a picture of this size. cell: of the model, in pixels. largest: in cells."""
     height, width = size_hw
-    longest = max(min(LARGEST * cell, min(size_hw) / 2), 4.0)
+    longest = max(min(largest * cell, min(size_hw) / 2), 4.0)
     shortest = min(max(SMALLEST * cell, 3.0), longest)
     length = float(np.exp(rng.uniform(np.log(shortest), np.log(longest))))
     # A third are as wide as long: of those that are not there is no end.

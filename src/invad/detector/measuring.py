@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from invad.data.datasets import normal_images
-from invad.data.drawn import Drawing, draw_size, drawn_on, reduced
+from invad.data.drawn import LARGEST, Drawing, draw_size, drawn_on, reduced
 from invad.data.preprocess import grey_range
 from invad.detector.detector import Detector
 from invad.errors import DataError
@@ -29,6 +29,9 @@ DRAWINGS = 80
 
 MOST_PICTURES = 24
 """Good pictures that are drawn on, one after the other."""
+
+LARGEST_IN_TILES = 16.0
+"""Cells: of a picture in tiles, which has many, a defect may cover more than of a whole one."""
 
 MOST_PIXELS = 100_000_000
 """Of them together, which are held at once: large ones are not made smaller for a model of tiles."""
@@ -75,6 +78,7 @@ def learn_sizes(
     observer, rng = observer or Silent(), np.random.default_rng(seed)
     holder: Any = detector.inside if isinstance(detector, TiledPredictor) else detector
     reader: Predictor = detector
+    largest = LARGEST_IN_TILES if isinstance(detector, TiledPredictor) else LARGEST
     if isinstance(detector, TiledPredictor):
         reader = TiledPredictor(_Remembering(detector.inside), detector.tiled)
     grounds = _grounds(detector, samples, rng)
@@ -87,7 +91,7 @@ def learn_sizes(
         ground = grounds[number % len(grounds)]
         size_hw = ground.shape[0], ground.shape[1]
         cell = cell_px(size_hw, detector.grid_for(size_hw))
-        one = draw_size(rng, size_hw, cell)
+        one = draw_size(rng, size_hw, cell, largest)
         levels = grey_range(ground.dtype, holder.info.window)
         place = place_of(reader, drawn_on(ground, one, levels), one, cell)
         if place is not None:
