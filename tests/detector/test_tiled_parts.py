@@ -45,11 +45,16 @@ def test_a_part_is_judged_by_the_light_that_shows_the_spot(tiled_parts, draw_lig
     assert found[0].x <= SPOT[1] + 4 <= found[0].x + found[0].width
 
 
-def test_each_light_has_places_and_limits_of_its_own(tiled_parts):
+def test_each_light_has_places_and_limits_of_its_own(tiled_parts, draw_lights):
     places = {f"{light} {place}" for light in ("light1", "light2") for place in (TILE, OVERVIEW)}
     assert set(tiled_parts.tiled.places) == places
     assert set(tiled_parts.inside.stats) == {POOLED, *places}
     assert set(tiled_parts.calibrations) == {POOLED, "light1", "light2"}
+    one = draw_lights(100)["light1"]
+    own = {light: tiled_parts.reading(one, light)[0] for light in ("light1", "light2")}
+    assert own["light1"] != own["light2"]
+    found = tiled_parts.predict_part(draw_lights(100)).members["light1"]
+    assert found.score == own["light1"]
 
 
 def test_a_part_that_lacks_a_light_is_not_good(tiled_parts, draw_lights):

@@ -7,7 +7,7 @@ from invad.errors import DataError
 from invad.scoring.defects import defects
 from invad.scoring.lengths import KEPT, Extent, Place, fit_sizes, half_peak
 from invad.scoring.scale import Scale
-from invad.scoring.shapes import parts_above
+from invad.scoring.shapes import extents, hull_of, parts_above
 
 
 def drawn(n, seed, spread=0.1):
@@ -95,6 +95,31 @@ def test_a_place_that_runs_into_a_higher_one_or_has_no_end_is_not_measured():
     assert half_peak(flat, part, 9, cell=10.0) is None
     # To the edges of the picture it is a place like others.
     assert half_peak(flat, part, 9, cell=50.0).length == pytest.approx(np.hypot(60, 300) / 50)
+
+
+def test_a_scratch_that_is_clear_at_both_ends_is_measured_from_end_to_end():
+    ends = np.maximum(cone(50, 50, 20.0), cone(150, 50, 18.0))
+    ends[48:52, 50:150] = np.maximum(ends[48:52, 50:150], 6)
+    (part,) = parts_above(ends, np.float32(5))
+    place = half_peak(ends, part, 5, cell=10.0)
+    assert place.length == pytest.approx((100 + 10 + 8) / 10, abs=0.2)
+    assert place.width == pytest.approx(2, abs=0.2)
+    # What lies above half of the peak beside it, but is no part of it, is none of its.
+    alone = np.maximum(ends, cone(100, 90, 12.0))
+    first, *_ = parts_above(alone, np.float32(5))
+    assert half_peak(alone, first, 5, cell=10.0) == place
+
+
+def test_a_hull_of_points_holds_what_one_of_pixels_does():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        mask = np.zeros((40, 60), np.float32)
+        y, x = rng.integers(5, 30, 2)
+        mask[y : y + rng.integers(1, 9), x : x + rng.integers(1, 20)] = 1
+        mask += cone(x, y, float(rng.uniform(1, 9)), size=(40, 60))
+        (part,) = parts_above(mask, np.float32(0.5))
+        hull = part.hull()
+        assert extents(hull_of(rng.permutation(hull))) == pytest.approx(extents(hull))
 
 
 def test_a_defect_has_the_size_that_was_learned_and_says_so():

@@ -2,7 +2,8 @@
 
 A model sees the surroundings of each cell, so a defect blurs into a place that is larger by several cells,
 the more the clearer it is. The place above half of its own peak does not grow with clearness: it is too large
-by about as much whatever the contrast. What is left is told by defects of known size, drawn on good pictures
+by about as much whatever the contrast. Along a scratch the map may fall below half in between; what lies in
+one place above the limit is then one. What is left is told by defects of known size, drawn on good pictures
 and judged by the model itself: a polynomial of second degree in the length and the width of that place, by
 least squares, and beside it the bound that 95 % of drawings keep. For the bound each drawing is measured by
 the polynomial that is fitted without it (the residual over one less its leverage). Errors grow with size on
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from invad.errors import DataError
-from invad.scoring.shapes import Part, extents, parts_above
+from invad.scoring.shapes import Part, extents, hull_of, parts_above
 
 SHARE = 0.5
 """Of the peak of a place, above which its size is taken."""
@@ -105,8 +106,9 @@ class SizeModel:
 def half_peak(map_HW: NDArray[np.float32], part: Part, limit: float, cell: float) -> Place | None:
     """The place of a part above half of its own peak, in cells of `cell` pixels.
 
-    limit: the part lies above it. None where it runs into the place of a higher peak, or further than REACH
-    cells from the part.
+    limit: the part lies above it. Where the map falls below half in between, as along a scratch, all that
+    lies in the part is taken together. None where it runs into the place of a higher peak, or further than
+    REACH cells from the part.
     """
     margin = int(np.ceil(REACH * cell))
     top, left = max(0, int(part.rows_R.min()) - margin), max(0, int(part.starts_R.min()) - margin)
@@ -115,18 +117,31 @@ def half_peak(map_HW: NDArray[np.float32], part: Part, limit: float, cell: float
     highest = int(np.argmax([map_HW[r, a:b].max() for r, a, b in _runs(part)]))
     row, start, end = _runs(part)[highest]
     peak_at = row - top, start + int(map_HW[row, start:end].argmax()) - left
+    inside = np.zeros(window.shape, np.bool_)
+    for r, a, b in _runs(part):
+        inside[r - top, a - left : b - left] = True
+    peak = np.zeros(window.shape, np.bool_)
+    peak[peak_at] = True
+    own = []
     for found in parts_above(window, SHARE * part.peak):
-        x, y, own = found.box()
-        if not (0 <= peak_at[0] - y < own.shape[0] and 0 <= peak_at[1] - x < own.shape[1]):
-            continue
-        if not own[peak_at[0] - y, peak_at[1] - x]:
+        is_highest = _meets(found, peak)
+        if not is_highest and not _meets(found, inside):
             continue
         if found.peak > part.peak or _cut(found, window.shape, (top, left), map_HW.shape):
-            return None
-        length, width = extents(found.hull())
-        faint = min(1.0, max(0.0, limit) / part.peak) if part.peak > 0 else 1.0
-        return Place(length=length / cell, width=width / cell, root=found.area**0.5 / cell, faint=faint)
-    return None
+            if is_highest:
+                return None
+            continue
+        own.append(found)
+    if not own:
+        return None
+    length, width = extents(hull_of(np.concatenate([found.hull() for found in own])))
+    faint = min(1.0, max(0.0, limit) / part.peak) if part.peak > 0 else 1.0
+    area = sum(found.area for found in own)
+    return Place(length=length / cell, width=width / cell, root=area**0.5 / cell, faint=faint)
+
+
+def _meets(part: Part, mask: NDArray[np.bool_]) -> bool:
+    return any(mask[r, a:b].any() for r, a, b in _runs(part))
 
 
 def _runs(part: Part) -> list[tuple[int, int, int]]:

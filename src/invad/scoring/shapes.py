@@ -5,6 +5,7 @@ a pixel covers x to x + 1, and its centre lies half a pixel inside.
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,9 +59,12 @@ class Part:
         return np.array(down + up, np.float64)
 
 
-def _chain(points: list[tuple[int, int]]) -> list[tuple[int, int]]:
+Point = TypeVar("Point", bound="tuple[float, float]")
+
+
+def _chain(points: list[Point]) -> list[Point]:
     """Those of the points, which go along one side, that turn one way alone."""
-    kept: list[tuple[int, int]] = []
+    kept: list[Point] = []
     for point in points:
         x, y = point
         while len(kept) > 1:
@@ -71,6 +75,13 @@ def _chain(points: list[tuple[int, int]]) -> list[tuple[int, int]]:
             kept.pop()
         kept.append(point)
     return kept
+
+
+def hull_of(points_N2: Floats) -> Floats:
+    """V x 2: the corners of the convex hull of points (x, y), in order around it."""
+    rising = sorted({(float(x), float(y)) for x, y in points_N2}, key=lambda point: (point[1], point[0]))
+    sides = _chain(rising) + _chain(rising[::-1])
+    return np.array(list(dict.fromkeys(sides)), np.float64)
 
 
 def extents(hull_V2: Floats) -> tuple[float, float]:
