@@ -11,9 +11,11 @@ from cameras import Camera, jpeg, picture
 from greys import GreyParts, Greys, png
 from invad.errors import ConfigError, DataError
 from invad.serve import Options, Refused, Service
+from invad.serve.plant import making
 from invad.serve.plant.camera import CameraWatch
 from invad.serve.plant.feeds import Feed, Frame, NoFrame, SpoiledFrame
 from invad.serve.plant.lineup import Station, read_lineup
+from invad.serve.plant.making import made_source
 from invad.serve.plant.plant import Plant
 from invad.serve.plant.sources import CameraSource, FolderSource
 from invad.serve.store.results import Query
@@ -247,63 +249,63 @@ def test_a_trigger_that_has_just_come_is_not_given_up_with_a_camera_that_was_sil
         assert asked.result(60).decision == "good"
 
 
-class OnTrigger(Camera):
-    """Takes a frame for each light when it is told to, and sends nothing in between."""
-
-    def __init__(self, *greys):
-        self.greys, self.coming = greys, []
-        super().__init__(frame=self._next)
-        self.begun.clear()
-
-    def _next(self, number):
-        grey, self.coming = self.coming[0], self.coming[1:]
-        if not self.coming:
-            self.begun.clear()
-        return jpeg(picture(grey))
-
-    def expose(self, count):
-        self.coming = list(self.greys[:count])
-        self.begun.set()
+def test_frames_of_a_real_stream_are_those_that_follow_the_trigger_byte_by_byte(tmp_path):
+    pytest.importorskip("av", reason="needs invad[camera]")
+    camera = Camera(lambda number: jpeg(picture(number % 256)))
+    keys = {"policy": "trigger", "lag": 0.0, "members": LIGHTS}
+    settings = CameraSource(kind="camera", url=camera.url, **keys)
+    place = Station(name="default", model="m", source=settings)
+    with Service(GreyParts(*LIGHTS), tmp_path / "line", options=Options(reserve=0)) as service:
+        source = made_source(service, place, settings)
+        source.start()
+        waits(lambda: source.state().problem is None)
+        found = source.take("P-1", "L", "a").result(60)
+        seen = [round(score) for score in scores(found).values()]
+        first = seen[0]
+        assert seen == [(first + i) % 256 for i in range(3)]
+        for number, grey in enumerate(seen):
+            assert service.picture(service.result(found.id), "image", number) == jpeg(picture(grey))
+        source.close()
+    camera.close()
 
 
 def test_a_controller_gets_ok_for_a_part_by_all_its_lights_alone(tmp_path, monkeypatch):
-    """Over Modbus and MJPEG; where a light does not come it is NG in time, and the result is kept."""
-    pytest.importorskip("av", reason="needs invad[camera]")
+    """Over Modbus; a part that lacks a light is NG, and its result is kept."""
     pytest.importorskip("pymodbus", reason="needs invad[line]")
     import plc
 
+    script = Script()
+    monkeypatch.setattr(making, "opened_feed", lambda source: script)
     monkeypatch.setattr(Service, "take_models", lambda service, models: None)
-    camera, port = OnTrigger(5, 9), plc.free_port()
-    text = f'[[station]]\nname = "a"\nmodel = "m"\ndeadline = 1.5\n[station.source]\nurl = "{camera.url}"\n'
-    text += 'kind = "camera"\npolicy = "trigger"\nlag = 0\ntimeout = 60\nmembers = ["light1", "light2"]\n'
+    port = plc.free_port()
+    text = f'{CAMERA}policy = "trigger"\nlag = 0\nmembers = ["light1", "light2"]\n'
+    text = text.replace("[station.source]", "deadline = 60\n[station.source]")
     (tmp_path / "line.toml").write_text(f'{text}[station.controller]\nkind = "modbus"\nport = {port}\n')
     detector = GreyParts("light1", "light2")
     with Service({"a": detector}, tmp_path / "line", options=Options(reserve=0)) as service:
         plant = Plant(service, tmp_path / "line.toml")
         plant.start()
+        script.send(1)  # it is there
         controller = plc.Plc(port)
-        # A stream is open once it has sent some pictures.
-        waits(lambda: controller.status() == plc.READY or (not camera.coming and camera.expose(2)))
-        waits(lambda: not camera.coming)
 
-        def answered(part, count):
+        def answered(part, *frames):
             waits(lambda: controller.status() == plc.READY)
             controller.command(1, part, "L")
-            waits(lambda: controller.status() & (plc.BUSY | plc.RESULTS))
-            camera.expose(count)
+            waits(lambda: controller.status() & plc.BUSY)
+            script.send(*frames)
             registers = controller.answer()
             controller.acknowledge()
             return registers[1] & ~plc.RESULTS, registers[2]
 
-        assert waits(lambda: answered("P-1", 2) == (plc.OK, 0))
-        assert answered("P-2", 1) == (plc.NG | plc.ERROR, 1)
-        assert waits(lambda: answered("P-3", 2) == (plc.OK, 0))
-        waits(lambda: [one.part_id for one in stored(service)].count("P-2") == 1)
-        for one in stored(service):
-            whole = {"light1": 5, "light2": 9}
-            assert scores(one) == pytest.approx(whole if one.part_id != "P-2" else {"light1": 5})
-        (late,) = [one for one in stored(service) if one.part_id == "P-2"]
-        assert (late.decision, late.reason, late.late) == ("review", "no light2", True)
+        assert answered("P-1", 5, 9) == (plc.OK, 0)
+        assert answered("P-2", 5, SpoiledFrame("a frame is incomplete")) == (plc.NG, 0)
+        script.send(1)
+        assert answered("P-3", 5, 60) == (plc.NG, 0)
+        assert sorted((one.part_id, one.lot, one.decision, one.reason) for one in stored(service)) == [
+            ("P-1", "L", "good", None),
+            ("P-2", "L", "review", "no light2"),
+            ("P-3", "L", "bad", None),
+        ]
         controller.close()
+        script.closed = True
         plant.close()
-    camera.close()

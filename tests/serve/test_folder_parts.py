@@ -116,8 +116,8 @@ def test_a_part_waits_until_each_of_its_files_is_whole(stand):
 
 
 def test_a_part_that_lacks_a_picture_is_reviewed_and_what_comes_later_is_told(stand, caplog):
+    stand.put("p1", 1, 3)
     with stand.running(missing_after=0.3) as (service, watch):
-        stand.put("p1", 1, 3)
         waits(lambda: there(stand.done) == stand.names(1, 3))
         assert parts(service) == [("p1", "review", 2, "no light2")]
         (line,) = [one for one in caplog.messages if "without light2" in one]
@@ -129,8 +129,9 @@ def test_a_part_that_lacks_a_picture_is_reviewed_and_what_comes_later_is_told(st
         assert len(parts(service)) == 1
         assert watch.state().note == "pictures that came too late: 1, the last one p1_light2.png"
         assert (watch.state().taken, watch.state().failed) == (2, 1)
+    with stand.running() as (service, watch):
         stand.put("p1", 1, 2, 3, level=20)  # the name is used again, for another part
-        waits(lambda: watch.state().taken == 5)
+        waits(lambda: watch.state().taken == 3)
         assert parts(service)[1:] == [("p1", "good", 3, None)]
 
 
