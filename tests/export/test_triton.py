@@ -1,7 +1,15 @@
-"""A folder of Triton's model repository, read by Triton's own definition and run by ONNX Runtime."""
+"""A folder of Triton's model repository, read by its definition, run by ONNX Runtime, served by Triton."""
 
 import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,10 +22,45 @@ from invad.cli.app import app
 from invad.errors import ArtifactError, ConfigError, DataError
 from invad.export import ExportConfig, export
 from invad.runtime.detector import DECISIONS
+from waiting import waits
 
 onnx = pytest.importorskip("onnx", reason="exporting needs invad[onnx]")
 ort = pytest.importorskip("onnxruntime", reason="exporting needs invad[onnx]")
 pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
+
+APART = Path(sys.prefix) / "apart"
+"""Where .ci/run puts nvidia-pytriton, which holds a server; it asks for an old numpy, so it is apart."""
+
+IN_PLACE_OF_ONNX_RUNTIME = """
+import sys, time
+sys.path[:0] = PLACES
+import numpy as np
+import onnxruntime
+import triton_python_backend_utils as triton
+
+class TritonPythonModel:
+    def initialize(self, arguments):
+        place = f"{arguments['model_repository']}/{arguments['model_version']}/model.onnx"
+        self.session = onnxruntime.InferenceSession(place, providers=["CPUExecutionProvider"])
+        self.outputs = [one.name for one in self.session.get_outputs()]
+
+    def execute(self, requests):
+        time.sleep(0.1)  # more come meanwhile
+        given = {
+            name: np.concatenate(
+                [np.from_dlpack(triton.get_input_tensor_by_name(one, name)) for one in requests]
+            )
+            for name in ("image", "category")
+        }
+        found = self.session.run(self.outputs, given)
+        # Kept until the next run: the tensors of the answers lie where they are.
+        self.parts = [[one[i : i + 1].copy() for one in found] for i in range(len(requests))]
+        return [
+            triton.InferenceResponse(list(map(triton.Tensor.from_dlpack, self.outputs, part)))
+            for part in self.parts
+        ]
+"""
+"""The package has no other backend than that of Python."""
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +138,90 @@ def test_a_batch_has_the_scores_of_the_detector(name, times, count, repository, 
     assert np.abs(found[3] - [one.anomaly_map for one in expected]).max() <= 2e-3 * (1 + peak)
     assert found[3].shape == (count, 60, 90)
     assert found[4].shape == (count, *short_detector.info.grid_hw)
+
+
+@pytest.fixture(scope="module")
+def server(repository, tmp_path_factory):
+    """The address of a Triton server with both models."""
+    parts, python = APART / "pytriton" / "tritonserver", sysconfig.get_config_var("LIBDIR")
+    stub = parts / "python_backend_stubs" / "{}.{}".format(*sys.version_info) / "triton_python_backend_stub"
+    if not stub.exists() or not (Path(python) / sysconfig.get_config_var("INSTSONAME")).exists():
+        pytest.skip(f"needs pip install --no-deps --target {APART} nvidia-pytriton, and a shared libpython")
+    pytest.importorskip("tritonclient.http", reason="needs tritonclient[http]")
+    place = tmp_path_factory.mktemp("triton")
+    shutil.copytree(parts / "backends" / "python", place / "backends" / "python")
+    shutil.copy(stub, place / "backends" / "python")
+    for name in ("eight", "sixteen"):
+        made = place / "models" / name
+        shutil.copytree(repository / name, made)
+        config = (made / "config.pbtxt").read_text()
+        (made / "config.pbtxt").write_text(config.replace('backend: "onnxruntime"', 'backend: "python"'))
+        program = IN_PLACE_OF_ONNX_RUNTIME.replace("PLACES", repr([one for one in sys.path if one]))
+        (made / "1" / "model.py").write_text(program)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [parts / "bin" / "tritonserver", "--model-repository", place / "models"]
+    words += ["--backend-directory", place / "backends", "--http-address", "127.0.0.1", "--http-port", port]
+    words += ["--allow-grpc", "false", "--allow-metrics", "false", "--exit-timeout-secs", "5"]
+    libraries = {"LD_LIBRARY_PATH": f"{APART / 'nvidia_pytriton.libs'}:{python}"}
+    with (place / "log").open("w") as log:
+        process = subprocess.Popen(
+            list(map(str, words)), env={**os.environ, **libraries}, stdout=log, stderr=subprocess.STDOUT
+        )
+    try:
+        waits(lambda: process.poll() is not None or is_ready(port), 60)
+        assert process.poll() is None, (place / "log").read_text()
+        yield f"127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def is_ready(port):
+    from tritonclient.http import InferenceServerClient
+
+    try:
+        return InferenceServerClient(f"127.0.0.1:{port}").is_server_ready()
+    except OSError:
+        return False
+
+
+def asked(server, name, image, category):
+    """What Triton answers to one image."""
+    from tritonclient.http import InferenceServerClient, InferInput
+
+    given = {"image": image[None], "category": np.array([[category]])}
+    inputs = []
+    for key, value in given.items():
+        inputs.append(InferInput(key, value.shape, str(value.dtype).upper()))
+        inputs[-1].set_data_from_numpy(value)
+    with InferenceServerClient(server, network_timeout=60) as client:
+        found = client.infer(name, inputs)
+    return {one["name"]: found.as_numpy(one["name"]) for one in found.get_response()["outputs"]}
+
+
+@pytest.mark.parametrize(("name", "times"), [("eight", 1), ("sixteen", 257)])
+def test_a_triton_server_takes_the_configuration_and_gathers_images(name, times, server, repository, draw):
+    from tritonclient.http import InferenceServerClient
+
+    session = ort.InferenceSession(repository / name / "1" / "model.onnx", providers=["CPUExecutionProvider"])
+    dtype = np.uint8 if times == 1 else np.uint16
+    sizes = [(90, 60), (90, 60), (64, 64)] if name == "eight" else [(90, 60)]
+    images = [draw(i, size=sizes[i % len(sizes)]).astype(dtype) * times for i in range(9)]
+    with ThreadPoolExecutor(len(images)) as several:
+        answers = list(several.map(lambda i: asked(server, name, images[i], i % 2), range(len(images))))
+    for i, (image, answer) in enumerate(zip(images, answers, strict=True)):
+        alone = session.run(None, {"image": image[None], "category": np.array([i % 2])})
+        for output, expected in zip(session.get_outputs(), alone, strict=True):
+            shape = expected.shape if expected.ndim > 1 else (1, 1)
+            assert answer[output.name].shape == shape
+            assert answer[output.name].ravel() == pytest.approx(expected.ravel(), rel=1e-4, abs=1e-5)
+    with InferenceServerClient(server) as client:
+        (told,) = client.get_inference_statistics(name)["model_stats"]
+    runs = [one["batch_size"] for one in told["batch_stats"]]
+    assert told["inference_count"] == len(images)
+    assert 1 < max(runs) <= 4
 
 
 def test_it_has_a_certificate_and_can_be_verified_and_used(repository, draw, tmp_path):

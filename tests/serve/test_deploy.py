@@ -1,5 +1,6 @@
 """What lies in deploy/, held against schemas, and its commands run as processes; no daemon and no cluster."""
 
+import ast
 import json
 import os
 import re
@@ -173,6 +174,57 @@ def test_a_service_in_a_cluster_is_one_process_on_one_volume():
         container[name]["httpGet"]["path"] for name in ("startupProbe", "livenessProbe", "readinessProbe")
     ]
     assert probes == ["/healthz", "/healthz", "/readyz"]
+
+
+def keys_of_kserve():
+    """{class: {key: type}} of what KServe's Python package can send to a cluster."""
+    places = Path(sys.prefix) / "apart" / "kserve" / "models"
+    if not places.is_dir():
+        pytest.skip(f"needs pip install --no-deps --target {places.parents[1]} kserve")
+    found = {}
+    for path in places.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                of = {
+                    one.targets[0].id: ast.literal_eval(one.value)
+                    for one in node.body
+                    if isinstance(one, ast.Assign) and one.targets[0].id in ("openapi_types", "attribute_map")
+                }
+                if len(of) == 2:
+                    types = of["openapi_types"].items()
+                    found[node.name] = {of["attribute_map"][name]: kind for name, kind in types}
+    return found
+
+
+def strangers(content, kind, known, where):
+    """Keys that a type does not have, and values of another type."""
+    if kind.startswith("list["):
+        return [one for value in content for one in strangers(value, kind[5:-1], known, where)]
+    if kind in known:
+        return [
+            one
+            for key, value in content.items()
+            for one in (
+                strangers(value, known[kind][key], known, f"{where}.{key}")
+                if key in known[kind]
+                else [f"{where}.{key}"]
+            )
+        ]
+    plain = {"str": str, "bool": bool, "int": int}.get(kind)
+    return [] if plain is None or isinstance(content, plain) else [f"{where}: {content!r}"]
+
+
+def test_kserve_knows_every_key_of_its_manifests():
+    known, found = keys_of_kserve(), documents("kserve.yaml")
+    kinds = {"ServingRuntime": "V1alpha1ServingRuntime", "InferenceService": "V1beta1InferenceService"}
+    assert set(found) == set(kinds)
+    for name, kind in kinds.items():
+        assert strangers(found[name], kind, known, name) == []
+    found["ServingRuntime"]["spec"]["supportedModelFormats"][0] |= {"autoselect": True, "version": 1}
+    assert strangers(found["ServingRuntime"], kinds["ServingRuntime"], known, "runtime") == [
+        "runtime.spec.supportedModelFormats.version: 1",
+        "runtime.spec.supportedModelFormats.autoselect",
+    ]
 
 
 def test_the_runtime_of_kserve_starts_with_its_arguments(bundle):
