@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from invad.serve import Client, Options, Refused, Service
+from invad.serve.store import shadows
 from invad.serve.store.results import Query
 from waiting import waits
 
@@ -286,13 +287,33 @@ def test_versions_of_one_picture_and_of_several_do_not_mix(of_parts, bundle, tmp
     with Service({"one": bundle, "two": of_parts}, tmp_path / "line", options=Options(reserve=0)) as service:
         single, several = service.active("one"), service.active("two")
         for station, other in (("one", several), ("two", single)):
-            with pytest.raises(Refused, match="neither has nor is a shadow"):
+            with pytest.raises(Refused, match=r"one picture.*; a shadow is shown the same pictures"):
                 put_shadow(service, station, other.name, other.hash, "test")
             with pytest.raises(Refused, match="start the service with the model that is to judge"):
                 activate(service, station, other.name, other.hash, "test", "because")
         with pytest.raises(Refused, match="judges one picture of each part"):
             service.inspect(part(166), station="one")
         assert service.inspect(part(166), station="two").decision == "good"
+
+
+def test_a_shadow_scores_parts_by_all_their_pictures(of_parts, fitted, tmp_path):
+    from invad.serve.versions import compare, put_shadow
+
+    detector = fitted("cells")
+    detector.save(tmp_path / "cells")
+    stations = {"one": of_parts, "two": detector}
+    with Service(stations, tmp_path / "line", options=Options(reserve=0)) as service:
+        other = service.active("two")
+        put_shadow(service, "one", other.name, other.hash, "test")
+        judged = [part(180), part(181, defect=True), {"light2": picture(182, 2)}]
+        for pictures in judged:
+            service.inspect(pictures, station="one")
+        waits(lambda: compare(service, "one", 5).parts == 3)
+        with service.database.read() as connection:
+            found = shadows.pairs(connection, "one", service.active("one").hash, other.hash, 9)[::-1]
+        assert [one.shadow_decision for one in found] == ["good", "bad", "review"]
+        expected = [detector.predict_part(pictures).score for pictures in judged]
+        assert [one.shadow_score for one in found] == pytest.approx(expected)
 
 
 def test_pictures_of_one_frame_have_one_map(fitted, tmp_path):

@@ -40,10 +40,12 @@ class Limits:
             n=limits.n,
         )
 
-    def judge(self, score: float) -> tuple[float, Decision]:
-        """(p-value, decision) of a score, as `Calibration.p_value` and `decide` say."""
+    def judge(self, score: float, against: str = "") -> tuple[float, Decision]:
+        """(p-value, decision) of a score, as `Calibration.p_value` and `decide` say. against: what was wrong
+        with the pictures of a part, which then is not good."""
         at_least = float(self.weights[self.scores >= score].sum())
-        return (1 + at_least) / (self.n + 1), decision_between(score, *self.score)
+        decision = decision_between(score, *self.score)
+        return (1 + at_least) / (self.n + 1), "review" if against and decision == "good" else decision
 
 
 class InForce:

@@ -33,9 +33,8 @@ def row_of(
     part, prediction = job.part, job.prediction
     assert prediction is not None
     assert job.pixels is not None
-    p_value, decision = limits.judge(prediction.score)
-    if job.of_part is not None and job.of_part.reason and decision == "good":
-        decision = "review"
+    wrong = "" if job.of_part is None else job.of_part.reason
+    p_value, decision = limits.judge(prediction.score, wrong)
     map_limits = map_limits_of(job) or limits.map
     detector, size_hw = job.model.detector, prediction.anomaly_map.shape[:2]
     found = (

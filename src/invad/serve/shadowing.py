@@ -16,12 +16,13 @@ from dataclasses import dataclass
 from sqlalchemy.exc import SQLAlchemyError
 
 from invad.errors import DataError, InvadError
+from invad.runtime.parts import judge_part, require_fusion
 from invad.runtime.predictor import Pixels
 from invad.serve.limits import InForce
 from invad.serve.line import Line
 from invad.serve.metrics import Metrics
-from invad.serve.models import Models
-from invad.serve.parts import Job, since
+from invad.serve.models import Loaded, Models
+from invad.serve.parts import Job, decoded_members, since
 from invad.serve.records import Result
 from invad.serve.store import shadows
 from invad.serve.store.database import Database, said
@@ -75,11 +76,10 @@ class Shadow:
         """Let parts that were answered wait for the shadow of their station, where there is one and room."""
         for job in jobs:
             part = job.part
-            if job.stored is None or self.models.shadow(part.station) is None:
+            shadow = self.models.shadow(part.station)
+            if job.stored is None or shadow is None:
                 continue
-            if (
-                part.several
-            ):  # a start gave the station a model of parts, and a shadow of one picture was there
+            if part.several != bool(shadow.members):  # a start gave the station a model of the other kind
                 self.metrics.shadow_dropped.labels(part.station, "failed").inc()
                 continue
             with self._changed:
@@ -138,10 +138,8 @@ class Shadow:
         if model is None or model.hash == record.model_version:
             return None
         limits = self.in_force.limits(record.station, record.category or "", model.hash)
-        pixels = model.detector.decode(one.body)
-        started = time.monotonic()
-        (prediction,) = model.detector.judge([pixels], record.category)
-        p_value, decision = limits.judge(prediction.score)
+        said = _said_of_part(model, one.body) if model.members else _said_of(model, one)
+        p_value, decision = limits.judge(said.score, said.wrong)
         change = "same" if decision == record.decision else f"{record.decision} > {decision}"
         self.metrics.shadow.labels(record.station, model.hash, change).inc()
         return Shadowed(
@@ -149,10 +147,10 @@ class Shadow:
             model_version=model.hash,
             station=record.station,
             calibration=limits.revision,
-            score=prediction.score,
+            score=said.score,
             p_value=p_value,
             decision=decision,
-            ms_infer=since(started),
+            ms_infer=said.ms,
         )
 
     def _store(self) -> None:
@@ -165,6 +163,33 @@ class Shadow:
             self.metrics.errors.labels("shadow").inc()
             LOG.error("what a shadow said was not stored: %s", said(error))
         self._said = []
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a shadow says. wrong: with the pictures of a part. ms: of its run."""
+
+    score: float
+    wrong: str
+    ms: float
+
+
+def _said_of(model: Loaded, one: _Waiting) -> _Said:
+    pixels = model.detector.decode(one.body)
+    started = time.monotonic()
+    (prediction,) = model.detector.judge([pixels], one.record.category)
+    return _Said(prediction.score, "", since(started))
+
+
+def _said_of_part(model: Loaded, body: bytes | Pixels) -> _Said:
+    """Raises DataError where no picture can be judged."""
+    assert isinstance(body, bytes)
+    members = decoded_members(model.detector, body)
+    started = time.monotonic()
+    found = judge_part(members, members, require_fusion(model.detector.fusion), model.detector.judge)
+    if found.score is None:
+        raise DataError(found.reason)
+    return _Said(found.score, found.reason, since(started))
 
 
 def _step_back() -> None:

@@ -69,8 +69,14 @@ def put_shadow(service: Service, station: str, name: str, hash: str, who: str) -
     model = _open(service, name, hash, shadowing=True)
     if service.active(station).hash == hash:
         raise Refused(f"version {hash[:12]} judges at station {station} already", 409)
-    if model.detector.fusion is not None or service.active(station).detector.fusion is not None:
-        raise Refused("a version that judges parts by several pictures neither has nor is a shadow", 409)
+    before = service.active(station)
+    if set(model.members) != set(before.members):
+        own, active = (", ".join(one.members) or "one picture" for one in (model, before))
+        raise Refused(
+            f"version {hash[:12]} judges parts by {own}, the active one by {active}; a shadow is shown the "
+            "same pictures",
+            409,
+        )
 
     def change(connection: Connection) -> None:
         _require_usable(connection, name, hash)
