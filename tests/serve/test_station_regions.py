@@ -13,16 +13,18 @@ from typer.testing import CliRunner
 
 from bundles import altered
 from invad.cli.app import app
-from invad.data.region import digest_of, read_region
+from invad.data.region import Region, digest_of, read_region
 from invad.detector.detector import Detector
 from invad.errors import ConfigError, DataError
-from invad.serve import Options, Service
+from invad.serve import Options, Service, versions
 from invad.serve.given import Looking
 from invad.serve.pictures import statistics
 from invad.serve.plant.lineup import read_lineup
 from invad.serve.plant.plant import Plant
+from invad.serve.records import Refused
 from invad.serve.store import stations
 from invad.serve.store.results import Query
+from invad.system.plain import from_plain
 from waiting import waits
 
 CORNER = {"frame": [64, 64], "ignore": [[[32, 32], [64, 32], [64, 64], [32, 64]]]}
@@ -200,21 +202,18 @@ def test_check_says_what_counts_and_sees_pictures_of_another_size(place, draw):
 
 
 def test_a_bundle_that_has_the_region_is_judged_as_it_is(place, bundle, draw):
-    ignoring = altered(bundle, place / "ignoring", lambda plain: plain.update(region=whole(CORNER)))
+    ignoring = altered(bundle, place / "ignoring", lambda plain: plain.update(region=whole_of(CORNER)))
     with Service({"a": Looking(ignoring, place / "roi.json")}, place / "line") as service:
         assert service.active("a").detector.region == read_region(place / "roi.json")
 
 
-def whole(plain):
+def whole_of(plain):
     """With all keys of a region."""
     return {"include": [], "min_cover": 0.5, **plain}
 
 
 def test_a_version_without_the_region_needs_a_reason(place, model, bundle):
     with running(place) as (service, _):
-        from invad.serve import versions
-        from invad.serve.records import Refused
-
         given = service.active("whole")
         with pytest.raises(Refused, match="its region of interest is not that of the version that judges"):
             versions.activate(service, "corner", given.name, given.hash, "ada")
@@ -229,3 +228,66 @@ def test_pictures_are_described_by_what_counts():
     pixels[~inside] = np.random.default_rng(0).integers(0, 256, (1600, 3))
     grey, clipped, sharpness = statistics(pixels, inside)
     assert (grey, clipped, sharpness) == (pytest.approx(100 / 255), 0, 0)
+
+
+@pytest.fixture(scope="module")
+def of_category(two_categories, tmp_path_factory):
+    """The folder of a model of which the category `part` does not look at the corner."""
+    detector = copy(two_categories)
+    detector.calibrate(regions={"part": from_plain(Region, CORNER, "")})
+    folder = tmp_path_factory.mktemp("two") / "model"
+    detector.save(folder)
+    return folder
+
+
+def test_a_part_is_judged_by_the_region_of_its_category(of_category, place, draw, served):
+    plain, coded = draw(340), draw(340)
+    coded[36:60, 36:60] = np.random.default_rng(0).integers(0, 256, (24, 24, 1))
+    with Service(of_category, place / "line", options=Options(reserve=0)) as service:
+        one, other = (service.inspect(pixels, category="part") for pixels in (plain, coded))
+        assert other.score == pytest.approx(one.score, abs=1e-5)
+        assert other.picture == one.picture
+        whole = service.inspect(coded)
+        assert whole.decision == "bad"
+        assert service.inspect(draw(341, size=(96, 64)), category="wide").decision
+        with pytest.raises(Refused, match="the region of interest is drawn on pictures of 64 x 64"):
+            service.inspect(draw(341, size=(96, 64)), category="part")
+        with served(service, without_keys=True) as url, httpx.Client(base_url=url, trust_env=False) as http:
+            (station,) = http.get("/api/v1/stations").json()["stations"]
+            assert (station["region"], station["regions"]["part"]["inspected"]) == (None, 0.75)
+            region = http.get("/api/v1/stations/default/region", params={"category": "part"}).json()
+            assert region == whole_of(CORNER)
+            assert http.get("/api/v1/stations/default/region").status_code == 404
+            assert http.get("/api/v1/stations/default/region?category=none").status_code == 404
+            assert http.get(f"/parts/{other.id}/ignored").status_code == 200
+            assert http.get(f"/parts/{whole.id}/ignored").status_code == 404
+            assert "Of parts of the category part it looks at 75 %" in http.get("/models").text
+            drawing = http.get("/region", params={"part": other.id}).text
+            assert "--roi part=region.json" in drawing
+            assert "[32.0, 32.0]" in drawing
+
+
+def test_the_region_of_a_station_is_that_of_all_its_categories(of_category, place, draw):
+    (place / "roi.json").write_text(json.dumps(LEFT))
+    looking = Looking(of_category, place / "roi.json")
+    with Service({"a": looking, "b": of_category}, place / "line", options=Options(reserve=0)) as service:
+        detector = service.active("a").detector
+        assert (detector.region, detector.regions) == (read_region(place / "roi.json"), {})
+        assert list(service.active("b").detector.regions) == ["part"]
+        coded = draw(340)
+        coded[:, :28] = np.random.default_rng(0).integers(0, 256, (64, 28, 1))
+        scores = [
+            service.inspect(pixels, station="a", category="part").score for pixels in (draw(340), coded)
+        ]
+        assert scores[1] == pytest.approx(scores[0], abs=1e-5)
+
+
+def test_a_model_of_tiles_looks_at_the_region_of_a_station(tiled_detector, place, draw_cloth):
+    copy(tiled_detector).save(place / "tiles")
+    left = {"frame": [160, 120], "ignore": [[[0, 0], [60, 0], [60, 120], [0, 120]]]}
+    (place / "roi.json").write_text(json.dumps(left))
+    looking = Looking(place / "tiles", place / "roi.json")
+    with Service({"a": looking}, place / "line", options=Options(reserve=0)) as service:
+        assert service.active("a").detector.region == read_region(place / "roi.json")
+        here, there = (service.inspect(draw_cloth(900, at), station="a") for at in ((50, 20), (50, 110)))
+        assert there.score > here.score

@@ -19,12 +19,12 @@ from invad.cli.options import (
     StrictOption,
 )
 from invad.cli.progress import observing
+from invad.cli.regions import HELP, asked_regions
 from invad.cli.voice import Voice
 from invad.errors import ConfigError
 from invad.scoring.rates import Rates
 
 if TYPE_CHECKING:
-    from invad.data.region import Region
     from invad.records import Sample
 
 
@@ -45,11 +45,10 @@ def calibrate(
         float | None, typer.Option(help=f"{REVIEW_HELP} Default: as the model has it (0.05 when trained).")
     ] = None,
     roi: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            metavar="FILE",
-            help="Part of the pictures that counts: polygons (JSON, see 'invad roi draw') or a mask picture, "
-            "white where it does; none for all of it. Default: as the model has it.",
+            metavar="FILE|CATEGORY=FILE",
+            help=f"{HELP} none takes a region away. Default: as the model has it.",
         ),
     ] = None,
     min_area: Annotated[
@@ -73,7 +72,7 @@ def calibrate(
     The networks stay; the model folder is rewritten once everything is known. Bundles that were exported
     before stay as they are: export again.
     """
-    if normals is None and (roi, min_area, false_alarm_rate, review_rate) == (None, None, None, None):
+    if normals is None and (roi or None, min_area, false_alarm_rate, review_rate) == (None, None, None, None):
         raise ConfigError(
             "nothing to change: give NORMALS, a folder of good images, or --roi, --min-area or a rate"
         )
@@ -82,10 +81,10 @@ def calibrate(
     with observing(voice.err) as observer:
         from invad.data.datasets import normal_set, not_taken
         from invad.data.groups import grouped
-        from invad.data.region import read_region
         from invad.detector.fusing import normals_of
         from invad.detector.opening import open_model
         from invad.detector.promise import promise
+        from invad.detector.tiled import TiledDetector
         from invad.runtime.parts import rule_of
         from invad.scoring.rates import POOLED
         from invad.system.plain import to_plain
@@ -104,11 +103,20 @@ def calibrate(
                 observer.note(line)
             of_members = normals_of(good, rule_of(fusion, parts))
             samples = of_members if group_by is None else grouped(of_members, group_by, normals)
-        region: Region | Literal["none"] | None = None
-        if roi is not None:
-            region = "none" if roi == "none" else read_region(roi)
+        region, regions = asked_regions(roi)
+        of_categories: dict[str, Any] = {"regions": regions} if regions else {}
+        if of_categories and isinstance(detector, TiledDetector):
+            raise ConfigError(
+                "a region of one category goes with models of whole pictures, and this one cuts tiles"
+            )
         changed = detector.calibrate(
-            samples, rates=rates, region=region, min_area=least, strict=strict, observer=observer
+            samples,
+            rates=rates,
+            region=region,
+            min_area=least,
+            strict=strict,
+            observer=observer,
+            **of_categories,
         )
         warnings = list(changed)
         lost = sorted(set(before) - set(detector.calibrations))
@@ -139,6 +147,7 @@ def calibrate(
         "limits": to_plain(promise(detector.calibrations, fusion)),
         "min_area": None if detector.smallest is None else detector.smallest.area,
         "region": None if detector.region is None else to_plain(detector.region),
+        "regions": {name: to_plain(one) for name, one in detector.regions.items()},
         "warnings": warnings,
         "content_hash": content_hash,
     }

@@ -38,6 +38,7 @@ from invad.cli.options import (
     split_names,
 )
 from invad.cli.progress import ending_when_interrupted, observing
+from invad.cli.regions import HELP, given_regions
 from invad.cli.tiling import (
     PositionsOption,
     SmallestDefectOption,
@@ -90,13 +91,8 @@ def train(
     split: SplitOption = None,
     group_by: GroupByOption = None,
     roi: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            rich_help_panel=IMAGES,
-            help="Part of the pictures that counts: polygons (JSON, see 'invad roi draw') or a mask "
-            "picture, white where it does.",
-        ),
+        list[str] | None,
+        typer.Option(metavar="FILE|CATEGORY=FILE", rich_help_panel=IMAGES, help=HELP),
     ] = None,
     parts: PartsOption = None,
     fusion: FusionOption = "scores",
@@ -175,7 +171,7 @@ def train(
     options = {
         **{"data": str(data), "preset": preset, "backbone": backbone, "steps": steps, "batch": batch},
         **{"seed": seed, "accumulate": accumulate, "precision": precision, "checkpointing": checkpointing},
-        "roi": None if roi is None else str(roi),
+        "roi": ", ".join(roi) if roi else None,
     }
     if deterministic:
         _make_deterministic()
@@ -196,7 +192,6 @@ def train(
         from invad.data.datasets import not_taken, read_dataset, selected
         from invad.data.groups import grouped
         from invad.data.members import Rule, split_by_part, with_windows
-        from invad.data.region import read_region
         from invad.detector.detector import Detector
         from invad.detector.promise import promise
         from invad.detector.tiled import TiledDetector
@@ -213,12 +208,16 @@ def train(
         for line in (*not_taken(whole), *_untrained(dataset)):
             observer.note(line)
         settings, tiling = preset_named(preset), None
-        region = None if roi is None else read_region(roi)
+        region, regions = given_regions(roi)
+        if regions and wanted is not None:
+            raise ConfigError(
+                "a region of one category goes with whole pictures, and not with tiles; give one for all"
+            )
         net = settings.load_backbone(backbone, weights) if weights or wanted else backbone
         if wanted is not None and not isinstance(net, str | None):
             tiling = chosen(wanted, samples, region, settings, net, observer)
         fit = (
-            partial(Detector.fit, region=region, parts=parts, fusion=fusion)
+            partial(Detector.fit, region=region, regions=regions, parts=parts, fusion=fusion)
             if tiling is None
             else partial(TiledDetector.fit, tiling=tiling, parts=parts, fusion=fusion)
         )

@@ -74,7 +74,7 @@ def _training_rows(info: DetectorInfo) -> dict[str, str]:
         "copies, counted once": str(len(fit.copies)),
         "input": f"{_size(info.input_hw)} pixels (height x width), grid {_size(info.grid_hw)}",
         **_tile_rows(info),
-        **counting(info.region, info.smallest),
+        **counting(info.region, info.smallest, info.regions),
         "16-bit window": f"{info.window[0]:.4f} to {info.window[1]:.4f} of full scale",
         "training": trained,
         "backbone": f"{settings.backbone} ({info.backbone_source}), licence: {info.backbone_licence}",

@@ -23,7 +23,8 @@ from invad.detector.compiling import compiled
 from invad.detector.fusing import normals_of, plan_parts, root_of
 from invad.detector.kept import Kept, doubts_of, keep
 from invad.detector.parts import DetectorInfo, Parts, described, load_parts, save_parts
-from invad.detector.renewing import renewed, rule_of
+from invad.detector.renewing import rule_of
+from invad.detector.views import Regions, calibrated, doubts_of_views, require_regions
 from invad.errors import ArtifactError, NotCalibratedError
 from invad.fit.fit import fit
 from invad.fit.run import Run
@@ -65,6 +66,9 @@ class Detector(Predictor):
         self.calibrations: dict[str, Calibration] = dict(calibrations)
         self.kept = kept
         self.means = dict(means or {})
+        self._means_of: Mapping[str, Mapping[Hw, torch.Tensor]] = {}
+        self._views: Mapping[str, Parts] = {}
+        self._looking: dict[str, Detector] = {}
         self._doubts: tuple[str, ...] = ()
 
     # ------------------------------------------------------------------ using one
@@ -72,6 +76,8 @@ class Detector(Predictor):
     def judge(self, pixels: Sequence[Pixels], category: str | None = None) -> list[Prediction]:
         """Predictions of decoded images of one input size, which pass the networks together."""
         self._require_calibrated()
+        if (judge := self.looking_at(category)) is not self:
+            return judge.judge(pixels, category)
         maps_BLhw = self.read_many(self.levelled(pixels, category))
         return self.predictions(maps_BLhw, [(one.shape[0], one.shape[1]) for one in pixels], category)
 
@@ -87,7 +93,7 @@ class Detector(Predictor):
     ) -> list[Prediction]:
         """Predictions from norm maps of images of these sizes."""
         calibration = for_category(self.calibrations, category)
-        inside = self.inside_HW
+        inside = self.inside_for(category)
         predictions = []
         for maps_Lhw, size_hw in zip(maps_BLhw, sizes_hw, strict=True):
             score, map_hw = self.score(maps_Lhw, category)
@@ -104,9 +110,19 @@ class Detector(Predictor):
             )
         return predictions
 
-    def decode(self, image: ImageSource) -> Pixels:
+    def decode(self, image: ImageSource, category: str | None = None) -> Pixels:
         """Pixels of one image. Raises DataError when it cannot be read, or has not the size of the region."""
-        return self.model.extract.decode(image)
+        return self.looking_at(category).model.extract.decode(image)
+
+    def looking_at(self, category: str | None) -> "Detector":
+        """What judges the images of a category: this one, or one of the same networks that looks at the
+        region of the category."""
+        return self._looking.get(known_category(self.calibrations, category), self) if self._looking else self
+
+    @property
+    def regions(self) -> Mapping[str, Region]:
+        """Of categories that look at a part of the pictures of their own."""
+        return self.info.regions
 
     @property
     def region(self) -> Region | None:
@@ -131,6 +147,8 @@ class Detector(Predictor):
 
     def cell_maps(self, pixels: Sequence[Pixels], categories: Sequence[str]) -> list[NDArray[np.float32]]:
         """Anomaly maps h x w on the grid, each by the statistics of a category, all in one run."""
+        if self._looking:
+            return [self.reading(one, own)[1] for one, own in zip(pixels, categories, strict=True)]
         maps_BLhw = self.read_many(pixels)
         return [self.score(maps_Lhw, own)[1] for maps_Lhw, own in zip(maps_BLhw, categories, strict=True)]
 
@@ -143,16 +161,23 @@ class Detector(Predictor):
         """The input size, which an image's aspect ratio chooses."""
         return self.model.extract.preprocess.size_for((pixels.shape[0], pixels.shape[1]))
 
-    def read(self, pixels: NDArray[Any]) -> torch.Tensor:
-        """Norm maps L x h x w of one image's pixels, before any comparison; see `Model.read_batch`."""
-        return self.model.read(self.model.extract(pixels))
+    def read(self, pixels: NDArray[Any], category: str | None = None) -> torch.Tensor:
+        """Norm maps L x h x w of one image's pixels, before any comparison; see `Model.read_batch`.
+
+        category: whose region is looked at, if it has one.
+        """
+        model = self.looking_at(category).model
+        return model.read(model.extract(pixels))
 
     def score(self, maps_Lhw: torch.Tensor, category: str | None = None) -> tuple[float, NDArray[np.float32]]:
-        """Image score and h x w map of z-scores on the feature grid, from norm maps as `read` gives them.
+        """Image score and h x w map of z-scores on the feature grid, from norm maps as `read` gives them for
+        the category.
 
         With a region of interest the map is 0 in cells that do not count.
         """
         self._require_calibrated()
+        if (judge := self.looking_at(category)) is not self:
+            return judge.score(maps_Lhw, category)
         stats = self.stats[known_category(self.calibrations, category)]
         score, map_hw = calibrating.score_maps(maps_Lhw, stats, self.rule)
         inspected = self.model.extract.inspected
@@ -162,7 +187,7 @@ class Detector(Predictor):
 
     def reading(self, pixels: Pixels, category: str | None = None) -> tuple[float, NDArray[np.float32]]:
         """Score of an image's pixels, and its map on the grid."""
-        return self.score(self.read(pixels), category)
+        return self.score(self.read(pixels, category), category)
 
     def frame_for(self, size_hw: Hw) -> Hw:
         """Height and width in which maps and masks of an image are compared: the model's input."""
@@ -182,6 +207,7 @@ class Detector(Predictor):
         seed: int | None = None,
         rates: Rates = DEFAULT_RATES,
         region: Region | None = None,
+        regions: Mapping[str, Region] | None = None,
         parts: str | None = None,
         fusion: str = "scores",
         strict: bool = False,
@@ -193,9 +219,11 @@ class Detector(Predictor):
         data: a folder (see `load_dataset`; only its normal training images are used) or samples.
         backbone, steps, batch, seed override the preset; `Preset.load_backbone` makes a backbone with weights
         from a file. rates: false-alarm rates of the limits. region: the part of the pictures that counts, see
-        `read_region`; pictures of another size than its frame are passed over. parts: how several pictures
-        are of one part, as `invad train --parts` says it: an expression with the groups part and member,
-        names, views or pages. fusion: scores, or cells for pictures of one frame (`invad.scoring.fusion`).
+        `read_region`; pictures of another size than its frame are passed over. regions: of categories that
+        look at a part of their own in place of that, by limits of the same held-out images. parts: how
+        several pictures are of one part, as `invad train --parts` says it: an expression with the groups part
+        and member, names, views or pages. fusion: scores, or cells for pictures of one frame
+        (`invad.scoring.fusion`).
         strict: fail on an unreadable image. device: a torch device, by default a CUDA GPU if there is one.
         run: folders for checkpoints and features, processes, precision, and who is told; of several processes
         one should save the detector.
@@ -203,6 +231,7 @@ class Detector(Predictor):
         """
         sleep_beside_the_user()
         samples = normals_of(load_dataset(data), parts) if isinstance(data, str | Path) else all_samples(data)
+        require_regions(regions or {}, samples, parts)
         samples, plan = plan_parts(samples, parts, fusion, root_of(data), region, run.observer)
         settings = preset_named(preset) if isinstance(preset, str) else preset
         name = backbone.info.name if isinstance(backbone, Backbone) else backbone
@@ -228,6 +257,9 @@ class Detector(Predictor):
         detector._doubts = tuple(calibrating.passing(limits, read, detector.rule).values())
         if fitted.record.copies:
             calibrating.require_unlike(detector._doubts, samples)
+        detector._means_of = fitted.means_of
+        if regions:
+            detector.calibrate(regions=regions, observer=run.observer)
         for warning in detector.warnings():
             run.observer.note(warning)
         return detector
@@ -248,8 +280,8 @@ class Detector(Predictor):
         """From the parts of a model folder. Raises ArtifactError for one of tiles."""
         if parts.info.tiles is not None:
             raise ArtifactError(f"{folder}: holds a detector of tiles; read it with TiledDetector.load")
-        detector = cls(parts.model, parts.info, parts.stats, parts.calibrations, parts.kept, parts.means)
-        detector.fusion = parts.fusion
+        detector = cls(parts.model, parts.info, {}, {})
+        detector._become(parts)
         detector.content_hash = content_hash
         return detector
 
@@ -285,6 +317,7 @@ class Detector(Predictor):
         *,
         rates: Rates | None = None,
         region: Region | Literal["none"] | None = None,
+        regions: Regions | None = None,
         min_area: float | Literal["none"] | None = None,
         strict: bool = False,
         observer: Observer | None = None,
@@ -297,25 +330,27 @@ class Detector(Predictor):
         needs whole ones. None: of the good images that the limits were made of before, from the norm maps
         that the model keeps of them; with another region these were read with what it ignores in sight, so
         near its border they are an approximation. rates: as before unless given. region: the part of the
-        pictures that counts, "none" for all of it; as before unless given. min_area: pixels of a picture,
+        pictures that counts, "none" for all of it; as before unless given. regions: the same of single
+        categories, in place of that, "none" for that of all; their images are read, and limits made, by it.
+        min_area: pixels of a picture,
         "none" for no such rule; as before unless given. With it a defect is a part of the map of at least
         that area, and an image is called where one stands above the limit. Raises DataError when fewer than
         two distinct images can be read, when the kept maps do not show what the region counts, and when a
         black picture or one of noise, bad so far, would not be bad any more, ConfigError for an area below
         one cell.
         """
-        changed, doubts = renewed(
+        changed, doubts = calibrated(
             self._parts,
+            self._doubts,
             normals,
             rates=rates or self.rates,
             region=region,
+            regions=regions,
             min_area=min_area,
             strict=strict,
             observer=observer or Silent(),
         )
-        self.model, self.info, self.kept = changed.model, changed.info, changed.kept
-        self.means = dict(changed.means)
-        self.stats, self.calibrations, self.fusion = changed.stats, changed.calibrations, changed.fusion
+        self._become(changed)
         self.content_hash, self._doubts = None, doubts
         return self.warnings()
 
@@ -333,11 +368,23 @@ class Detector(Predictor):
             *calibrating.warnings_of(self.calibrations),
             *self._doubts,
             *doubts_of(self.kept, self.region),
+            *doubts_of_views(self._views),
         )
 
     @property
     def _parts(self) -> Parts:
-        return Parts(self.info, self.model, self.stats, self.calibrations, self.kept, self.means, self.fusion)
+        limits = {name: one for name, one in self.calibrations.items() if name not in self._views}
+        own = (self.kept, self.means, self.fusion, None, self._means_of, self._views)
+        return Parts(self.info, self.model, self.stats, limits, *own)
+
+    def _become(self, parts: Parts) -> None:
+        self.model, self.info, self.kept, self.means = parts.model, parts.info, parts.kept, dict(parts.means)
+        self.stats, self.calibrations, self.fusion = parts.stats, parts.all_calibrations, parts.fusion
+        self._means_of, self._views, self.sizes = parts.means_of, parts.views, parts.info.sizes
+        self._looking = {}
+        for name, view in parts.views.items():
+            self._looking[name] = Detector(view.model, view.info, {}, {})
+            self._looking[name]._become(view)
 
     def _require_calibrated(self) -> None:
         if POOLED not in self.calibrations:

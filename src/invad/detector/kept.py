@@ -72,6 +72,19 @@ def keep(
     )
 
 
+def of_category(kept: Kept, category: str) -> Kept:
+    """What is kept of the images of one category."""
+    own = [i for i, one in enumerate(kept.categories) if one == category]
+    return replace(
+        kept,
+        offsets_NLhw=kept.offsets_NLhw[own],
+        categories=(category,) * len(own),
+        groups=tuple(kept.groups[i] for i in own),
+        pictures=tuple(kept.pictures[i] for i in own),
+        parts=tuple(kept.parts[i] for i in own) if kept.parts else (),
+    )
+
+
 def maps_of(kept: Kept | None, inspected: Inspected | None, grid_hw: Hw) -> Tensor:
     """The kept maps of the cells that count, N x L x h x w or N x L x 1 x n float32.
 

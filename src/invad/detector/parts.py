@@ -1,7 +1,7 @@
 """What a saved detector consists of, to the model folder and back."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from invad.backbones.registry import load_backbone
 from invad.data.preprocess import Preprocess
 from invad.data.region import Region
 from invad.detector.folder import AGAIN, CALIBRATION, CONFIG, read_bundle, write_bundle
-from invad.detector.kept import Kept
+from invad.detector.kept import Kept, looking_at, of_category
 from invad.detector.kept_tiles import KeptTiles
 from invad.diffusion.denoiser import build_denoiser
 from invad.diffusion.empirical import EmpiricalDenoiser
@@ -26,7 +26,6 @@ from invad.model.reading import FeatureExtractor, FineReader, Model
 from invad.model.settings import Preset
 from invad.model.space import FeatureSpace
 from invad.records import Hw
-from invad.runtime.bundle import ExportInfo
 from invad.runtime.fusing import Tiled
 from invad.scoring.calibration import Calibration
 from invad.scoring.fusion import Fusion
@@ -37,7 +36,8 @@ from invad.scoring.typicality import PositionStats, ScoreStats
 from invad.system.plain import from_plain, to_plain
 
 MEAN, HELD, HELD_TILES = "mean.", "held.", "held_tiles."
-"""What the names of mean pictures and of kept maps begin with among the tensors."""
+MEAN_OF, HELD_OF = "mean_of.", "held_of."
+"""What the names of mean pictures and of kept maps begin with among the tensors; those of one category."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class DetectorInfo:
     of the training. backbone_shape: see BackboneInfo. region: the part of the pictures that counts, None
     where all of it does. smallest: of defects, None without one. tiles: of a model of tiles, which is no
     model of whole pictures. sizes: what drawings taught of the sizes of defects, None where
-    nothing was drawn.
+    nothing was drawn. regions: of categories that look at a part of the pictures of their own.
     """
 
     preset: str
@@ -69,6 +69,7 @@ class DetectorInfo:
     smallest: Smallest | None = None
     tiles: Tiled | None = None
     sizes: SizeModel | None = None
+    regions: dict[str, Region] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,9 @@ class Parts:
 
     kept: norm maps of held-out images, None of a model from before they were kept. means: see
     `mean_pictures`. fusion: how several pictures of a part become one decision, None for a model of single
-    images. kept_tiles: in place of `kept`, of a model of tiles.
+    images. kept_tiles: in place of `kept`, of a model of tiles. means_of: as means, of each of several
+    categories. views: what judges the categories that have a region of their own, each with its limits under
+    POOLED, too; the limits of these are not among those here.
     """
 
     info: DetectorInfo
@@ -88,6 +91,13 @@ class Parts:
     means: Mapping[Hw, Tensor] = field(default_factory=dict)
     fusion: Fusion | None = None
     kept_tiles: KeptTiles | None = None
+    means_of: Mapping[str, Mapping[Hw, Tensor]] = field(default_factory=dict)
+    views: Mapping[str, "Parts"] = field(default_factory=dict)
+
+    @property
+    def all_calibrations(self) -> dict[str, Calibration]:
+        """With those of the views."""
+        return {**self.calibrations, **{name: view.calibrations[name] for name, view in self.views.items()}}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +133,7 @@ class _HeldTiles:
 class _Categories:
     categories: dict[str, _Category]
     held: _Held | None = None
+    held_of: dict[str, _Held] = field(default_factory=dict)
     held_tiles: _HeldTiles | None = None
     parts: Fusion | None = None
 
@@ -140,24 +151,23 @@ def save_parts(folder: Path, parts: Parts, card: str) -> str:
         tensors |= {f"fine.space.{k}": v for k, v in model.fine.space.tensors().items()}
         tensors |= {f"fine.empirical.{k}": v for k, v in model.fine.empirical.state_dict().items()}
     told: dict[str, _Category] = {}
-    for number, (category, stats) in enumerate(sorted(parts.stats.items())):
+    all_stats = {**parts.stats, **{name: view.stats[name] for name, view in parts.views.items()}}
+    for number, (category, stats) in enumerate(sorted(all_stats.items())):
         tensors[f"calibration.{number}.median"] = stats.median_Lhw
         tensors[f"calibration.{number}.scale"] = stats.scale_Lhw
         if stats.scores is not None:
             tensors[f"calibration.{number}.score_mean"] = stats.scores.mean_P
             tensors[f"calibration.{number}.score_std"] = stats.scores.std_P
-        told[category] = _Category(tensors=number, **asdict(parts.calibrations[category]))
+        told[category] = _Category(tensors=number, **asdict(parts.all_calibrations[category]))
     tensors |= {f"{MEAN}{h}x{w}": mean for (h, w), mean in parts.means.items()}
-    held = None
-    if (kept := parts.kept) is not None:
-        tensors |= {f"{HELD}middle": kept.middle_Lhw, f"{HELD}offsets": kept.offsets_NLhw}
-        held = _Held(
-            categories=kept.categories,
-            groups=kept.groups,
-            pictures=kept.pictures,
-            region=kept.region,
-            parts=kept.parts,
-        )
+    for name, means in parts.means_of.items():
+        tensors |= {f"{MEAN_OF}{h}x{w}.{name}": mean for (h, w), mean in means.items()}
+    held = None if parts.kept is None else _hold(parts.kept, HELD, tensors)
+    held_of = {
+        name: _hold(view.kept, f"{HELD_OF}{name}.", tensors)
+        for name, view in parts.views.items()
+        if view.kept is not None and was_read_alone(view, parts)
+    }
     held_tiles = None
     if (tiles := parts.kept_tiles) is not None:
         tensors |= {HELD_TILES + "middles": tiles.middles_PLhw, HELD_TILES + "offsets": tiles.offsets_TLhw}
@@ -168,8 +178,31 @@ def save_parts(folder: Path, parts: Parts, card: str) -> str:
             region=tiles.region,
             parts=tiles.parts,
         )
-    plain = to_plain(_Categories(categories=told, held=held, held_tiles=held_tiles, parts=parts.fusion))
+    plain = to_plain(
+        _Categories(categories=told, held=held, held_of=held_of, held_tiles=held_tiles, parts=parts.fusion)
+    )
     return write_bundle(folder, tensors, to_plain(parts.info), plain, card)
+
+
+def was_read_alone(view: Parts, whole: Parts) -> bool:
+    """Whether the maps that a view keeps are of another reading than those of all."""
+    return view.kept is not None and (whole.kept is None or view.kept.region != whole.kept.region)
+
+
+def _hold(kept: Kept, prefix: str, tensors: dict[str, Tensor]) -> _Held:
+    tensors |= {f"{prefix}middle": kept.middle_Lhw, f"{prefix}offsets": kept.offsets_NLhw}
+    return _Held(
+        categories=kept.categories,
+        groups=kept.groups,
+        pictures=kept.pictures,
+        region=kept.region,
+        parts=kept.parts,
+    )
+
+
+def _kept(held: _Held, prefix: str, tensors: Mapping[str, Tensor]) -> Kept:
+    middle, offsets = (tensors[prefix + name] for name in ("middle", "offsets"))
+    return Kept(middle, offsets, held.categories, held.groups, held.pictures, held.region, held.parts)
 
 
 def load_parts(folder: Path, device: torch.device, backbone: Backbone | None = None) -> tuple[Parts, str]:
@@ -188,26 +221,61 @@ def load_parts(folder: Path, device: torch.device, backbone: Backbone | None = N
         means = _means(bundle.tensors)
         model = _model(info, bundle.tensors, device, backbone, means)
         stats, calibrations = _calibration(info.settings, bundle.tensors, told.categories)
-        kept = None
-        if (held := told.held) is not None:
-            middle, offsets = (bundle.tensors[HELD + name] for name in ("middle", "offsets"))
-            kept = Kept(middle, offsets, held.categories, held.groups, held.pictures, held.region, held.parts)
+        kept = None if told.held is None else _kept(told.held, HELD, bundle.tensors)
+        alone = {n: _kept(held, f"{HELD_OF}{n}.", bundle.tensors) for n, held in told.held_of.items()}
         tiles = None
         if (own := told.held_tiles) is not None:
             middles, offsets = (bundle.tensors[HELD_TILES + name] for name in ("middles", "offsets"))
             tiles = KeptTiles(middles, offsets, own.sizes, own.categories, own.groups, own.region, own.parts)
+        parts = Parts(info, model, stats, calibrations, kept, means, told.parts, tiles)
+        parts = _with_views(parts, _means_of(bundle.tensors), alone)
     except (InvadError, KeyError, RuntimeError, ValueError) as error:
         line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise ArtifactError(
             f"{folder}: the parts of the model do not fit together ({line}); copy or train it again"
         ) from None
-    parts = Parts(info, model, stats, calibrations, kept, means, told.parts, tiles)
     return parts, bundle.content_hash
+
+
+def _with_views(
+    parts: Parts, means_of: Mapping[str, Mapping[Hw, Tensor]], alone: Mapping[str, Kept]
+) -> Parts:
+    """With what judges categories that have a region of their own. alone: the maps of readings of theirs."""
+    info, views = parts.info, {}
+    whole = Preprocess(info.input_hw, info.window, info.other_hw)
+    for name, region in info.regions.items():
+        model, means = looking_at(parts.model, whole, region, means_of.get(name, parts.means), ())
+        kept = None if parts.kept is None else of_category(parts.kept, name)
+        views[name] = Parts(
+            replace(info, region=region, regions={}),
+            model,
+            {POOLED: parts.stats[name], name: parts.stats[name]},
+            {POOLED: parts.calibrations[name], name: parts.calibrations[name]},
+            alone.get(name, kept),
+            means,
+        )
+    return replace(
+        parts,
+        stats={name: stats for name, stats in parts.stats.items() if name not in views},
+        calibrations={name: one for name, one in parts.calibrations.items() if name not in views},
+        means_of=means_of,
+        views=views,
+    )
 
 
 def _means(tensors: Mapping[str, Tensor]) -> dict[Hw, Tensor]:
     sizes = {name: name.removeprefix(MEAN).split("x") for name in tensors if name.startswith(MEAN)}
     return {(int(h), int(w)): tensors[name] for name, (h, w) in sizes.items()}
+
+
+def _means_of(tensors: Mapping[str, Tensor]) -> dict[str, dict[Hw, Tensor]]:
+    found: dict[str, dict[Hw, Tensor]] = {}
+    for name in tensors:
+        if name.startswith(MEAN_OF):
+            size, _, category = name.removeprefix(MEAN_OF).partition(".")
+            h, w = size.split("x")
+            found.setdefault(category, {})[int(h), int(w)] = tensors[name]
+    return found
 
 
 def _model(
@@ -302,42 +370,6 @@ def described(model: Model, preset: str, record: FitRecord) -> DetectorInfo:
         fit=record,
         created=now(),
         invad_version=__version__,
-    )
-
-
-def exported_info(
-    info: DetectorInfo,
-    preprocess: Preprocess,
-    *,
-    precision: str,
-    size_hw: Hw | None,
-    parameters: int,
-    model_hash: str | None,
-    calibrations: dict[str, Calibration],
-    fusion: Fusion | None,
-) -> ExportInfo:
-    """What is said of a graph of this process, made of a model; see ExportInfo."""
-    return ExportInfo(
-        format="torch",
-        graph="",
-        precision=precision,
-        size_hw=size_hw,
-        batch=None,
-        window=preprocess.window,
-        preset=info.preset,
-        backbone=info.settings.backbone,
-        backbone_licence=info.backbone_licence,
-        input_hw=preprocess.input_hw,
-        grid_hw=info.grid_hw,
-        parameters=parameters,
-        model_hash=model_hash,
-        created=now(),
-        invad_version=__version__,
-        calibrations=calibrations,
-        region=info.region,
-        smallest=info.smallest,
-        sizes=info.sizes,
-        parts=fusion,
     )
 
 

@@ -1,5 +1,7 @@
 """A model that looks at another part of the pictures, as one of its stations may ask."""
 
+from copy import copy
+
 from invad.data.region import Region
 from invad.detector.opening import AnyDetector, Trained
 from invad.errors import ConfigError
@@ -8,7 +10,7 @@ from invad.runtime.tiled import TiledPredictor
 
 
 def with_region(model: AnyDetector, region: Region) -> Trained:
-    """A detector of the same networks for which another part of the pictures counts.
+    """A detector of the same networks for which another part of the pictures counts, of all categories.
 
     Its limits are made anew of the held-out maps that the model keeps, and the model stays as it is. Raises
     ConfigError for a bundle, DataError as `calibrate` does without normals.
@@ -19,18 +21,18 @@ def with_region(model: AnyDetector, region: Region) -> Trained:
             "this region: invad calibrate MODEL --roi FILE, then invad export MODEL --output BUNDLE"
         )
     from invad.detector.detector import Detector
-    from invad.detector.tiled import TiledDetector
 
-    other: Trained
-    if isinstance(model, TiledDetector):
-        other = TiledDetector(model.inside, model.tiled, model.kept, model.fusion)
-        other.calibrate(region=region)
-        return other
-    assert isinstance(model, Detector)
-    other = Detector(model.model, model.info, model.stats, model.calibrations, model.kept, model.means)
-    other.fusion = model.fusion
-    other.calibrate(region=region)
-    return other
+    made: Trained = copy(model)  # type: ignore[assignment]
+    if isinstance(made, Detector) and made.regions:
+        made.calibrate(region=region, regions=dict.fromkeys(made.regions, "none"))
+    else:
+        made.calibrate(region=region)
+    return made
+
+
+def looks_at(model: AnyDetector, region: Region) -> bool:
+    """Whether this is what of the pictures counts already, of all categories."""
+    return model.region == region and not model.regions
 
 
 def doubts_of(made: Trained) -> tuple[str, ...]:

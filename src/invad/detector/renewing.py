@@ -1,9 +1,9 @@
 """Limits of a trained detector made anew: from good images, or from the maps that it keeps."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
@@ -21,6 +21,8 @@ from invad.records import Hw, Sample
 from invad.scoring.rates import Rates
 from invad.scoring.typicality import ScoreRule
 
+Value = TypeVar("Value")
+
 
 def renewed(
     before: Parts,
@@ -31,8 +33,12 @@ def renewed(
     min_area: float | Literal["none"] | None,
     strict: bool,
     observer: Observer,
+    without: Collection[str] = (),
 ) -> tuple[Parts, tuple[str, ...]]:
-    """What `Detector.calibrate` makes of a detector, and the controls that then pass, in words."""
+    """What `Detector.calibrate` makes of a detector, and the controls that then pass, in words.
+
+    without: categories that get limits elsewhere.
+    """
     plan = None if before.fusion is None else PartPlan.of(before.fusion, region)
     parts = None if plan is None else plan.rule
     samples = normals_of(normal_set(normals), parts) if isinstance(normals, str | Path) else normals
@@ -70,6 +76,9 @@ def renewed(
         kept = keep(maps_NLhw, given.samples, groups, given.pixels, inspected)
     assert kept is not None
     after = calibrating.limits_of(maps_NLhw, kept, rule, rates, plan)
+    after = replace(
+        after, stats=others(after.stats, without), calibrations=others(after.calibrations, without)
+    )
     read = calibrating.read_controls(model)
     if so_far.calibrations:
         read_before = read if region is None else calibrating.read_controls(before.model)
@@ -87,6 +96,11 @@ def renewed(
         fusion=after.fusion,
     )
     return changed, tuple(calibrating.passing(after, read, rule).values())
+
+
+def others(every: Mapping[str, Value], names: Collection[str]) -> dict[str, Value]:
+    """What there is of the categories that are not among these names."""
+    return {name: one for name, one in every.items() if name not in names}
 
 
 def rule_of(parts: Parts) -> ScoreRule:

@@ -17,17 +17,18 @@ import torch
 from numpy.typing import NDArray
 
 from invad.data.datasets import load_dataset
+from invad.data.images import read_image
 from invad.data.labelled import Unreadable, judge_labelled
 from invad.data.layouts.base import Dataset
-from invad.data.preprocess import resize_map, resize_mask
-from invad.data.region import cut
+from invad.data.preprocess import resize_map
+from invad.data.region import cut, require_frame
 from invad.detector.detector import Detector
 from invad.detector.opening import Trained
 from invad.detector.promise import normals_in_words, promise
 from invad.diffusion.schedule import timesteps
 from invad.errors import ConfigError, DataError
 from invad.evaluation.false_alarms import false_alarms, realised_rate
-from invad.evaluation.inspected import ignored_in_words, left_of
+from invad.evaluation.inspected import counted, ignored_in_words, left_of
 from invad.evaluation.parts import ScoredPart, members_of, part_metrics, scored_parts, split_of
 from invad.metrics.exact import (
     PIXEL_METRICS,
@@ -134,7 +135,9 @@ def evaluate(
     unreadable, read = Unreadable(), PROTOCOLS[protocol]
 
     def judge(sample: Sample, pixels: NDArray[Any]) -> _Reading:
-        return read(detector, pixels, judged_by(detector, sample, pooled))
+        category = judged_by(detector, sample, pooled)
+        require_frame(detector.region_for(category), (pixels.shape[0], pixels.shape[1]), sample.path)
+        return read(detector, pixels, category)
 
     judged = judge_labelled(
         samples,
@@ -143,11 +146,12 @@ def evaluate(
         stage="evaluation",
         observer=observer,
         strict=strict,
-        decode=detector.decode,
+        decode=read_image if detector.regions else detector.decode,
     )
-    inside_HW, ignored, without = detector.inside_HW, 0, []
+    ignored, without = 0, []
     tested = []
     for one in judged:
+        inside_HW = detector.inside_for(judged_by(detector, one.sample, pooled))
         left = left_of(one, inside_HW, detector.frame_for(one.size_hw))
         ignored += left.ignored
         if left.counts:
@@ -168,7 +172,7 @@ def evaluate(
     judges = Counter(judged_by(detector, s.sample, pooled) for s in normals)
     counted = [(m, for_category(detector.calibrations, judge).n) for judge, m in judges.items()]
     metrics = {
-        **_summary(scored, [t.mask for t in tested], _counted(detector)),
+        **_summary(scored, [t.mask for t in tested], detector, pooled),
         "false_alarm_rate": realised_rate(of_normals),
         "false_alarms": false_alarms(of_normals, asdict(detector.rates), counted),
         "calibration_n": detector.calibrations[POOLED].n,
@@ -180,7 +184,7 @@ def evaluate(
         "masks_skipped": [str(path) for path in unreadable.masks],
         "warnings": [*detector.warnings(), *unreadable.doubts()],
     }
-    if inside_HW is not None:
+    if detector.region is not None or detector.regions:
         metrics |= {"defects_ignored": ignored, "images_ignored": [str(path) for path in without]}
         metrics["warnings"] += filter(None, [ignored_in_words(ignored, without)])
     parts: tuple[ScoredPart, ...] = ()
@@ -204,7 +208,7 @@ def _defects(detector: Trained, tested: _Tested, pooled: bool, scale: Scale | No
     map_hw = tested.reading.map_hw
     if map_hw.max() <= review:
         return ()  # a map that is made larger has no larger values
-    map_HW = cut(resize_map(map_hw, tested.size_hw), detector.inside_HW)
+    map_HW = cut(resize_map(map_hw, tested.size_hw), detector.inside_for(category))
     least = detector.least_pixels(tested.size_hw)
     return defects(
         map_HW, review, detector.grid_for(tested.size_hw), scale, least=least, sizes=detector.sizes
@@ -301,6 +305,7 @@ def _calibrated(detector: Trained, pixels: NDArray[Any], category: str | None) -
 def _paper(detector: Trained, pixels: NDArray[Any], category: str | None) -> _Reading:
     if not isinstance(detector, Detector):
         raise ConfigError("the paper's protocol knows no tiles; use the protocol calibrated")
+    detector = detector.looking_at(category)
     features = detector.model.extract(pixels)
     deciding, _ = detector.score(detector.model.read(features), category)
     map_hw, terms = paper_reading(detector, features)
@@ -337,28 +342,22 @@ def _scored(
         score=reading.score,
         p_value=calibration.p_value(reading.deciding),
         decision=calibration.decide(reading.deciding),
-        anomaly_map=cut(resize_map(reading.map_hw, frame_hw), _counted(detector)),
+        anomaly_map=cut(resize_map(reading.map_hw, frame_hw), counted(detector, category)),
         score_limits=calibration.score_limits() if protocol == "calibrated" else NO_LIMITS,
         cells=None if detector.fusion is None else reading.map_hw,
     )
 
 
-def _counted(detector: Trained) -> NDArray[np.bool_] | None:
-    """The pixels that count in the one frame that maps and masks then have; None for all."""
-    if (inside_HW := detector.inside_HW) is None:
-        return None
-    height, width = inside_HW.shape
-    return resize_mask(inside_HW, detector.frame_for((height, width)))
-
-
 def _summary(
     scored: Sequence[ScoredSample],
     masks: Sequence[NDArray[np.bool_] | None],
-    inside_HW: NDArray[np.bool_] | None,
+    detector: Trained,
+    pooled: bool,
 ) -> dict[str, Any]:
     rows: dict[str, dict[str, Any]] = {}
     for category in sorted({s.sample.category for s in scored}):
         own = [(s, m) for s, m in zip(scored, masks, strict=True) if s.sample.category == category]
+        inside_HW = counted(detector, judged_by(detector, own[0][0].sample, pooled))
         rows[category] = _category_row([s for s, _ in own], [m for _, m in own], inside_HW)
     mean = mean_over_categories([{k: row[k] for k in SEVEN_METRICS} for row in rows.values()])
     counts = {key: sum(row[key] for row in rows.values()) for key in ("n_normal", "n_anomalous")}

@@ -11,6 +11,7 @@ from scipy.ndimage import label
 
 from invad.data.labelled import Labelled
 from invad.data.preprocess import resize_mask
+from invad.detector.opening import Trained
 from invad.records import Hw
 
 NAMED = 3
@@ -40,6 +41,15 @@ def left_of(one: Labelled[Any], inside_HW: NDArray[np.bool_] | None, input_hw: H
     seen = len(np.unique(parts[inside_HW & defective]))
     mask = resize_mask(defective & inside_HW, input_hw)
     return Left(mask, ignored=count - seen, counts=seen > 0 or count == 0)
+
+
+def counted(detector: Trained, category: str | None) -> NDArray[np.bool_] | None:
+    """The pixels of a category's images that count, in the one frame that maps and masks then have; None for
+    all."""
+    if (inside_HW := detector.inside_for(category)) is None:
+        return None
+    height, width = inside_HW.shape
+    return resize_mask(inside_HW, detector.frame_for((height, width)))
 
 
 def ignored_in_words(ignored: int, without: Sequence[Path]) -> str:

@@ -26,7 +26,7 @@ from invad.fit.features import (
     moments,
     require_pictures,
 )
-from invad.fit.plan import mean_pictures, plan
+from invad.fit.plan import mean_pictures, means_by_category, plan
 from invad.fit.run import Run
 from invad.fit.training import Checkpoint, fingerprint, train_denoiser
 from invad.model.inspected import inspect
@@ -76,7 +76,7 @@ class Fitted:
     """A trained model, and norm maps L x h x w of held-out normals, read by a model that never saw them.
 
     held_samples: what was held out. held_pixels: the digests of their pixels. held_groups: the number of the
-    group of each. means: see `mean_pictures`.
+    group of each. means: see `mean_pictures`; means_of: of each of several categories.
     """
 
     model: Model
@@ -86,6 +86,7 @@ class Fitted:
     held_groups: tuple[int, ...]
     record: FitRecord
     means: Mapping[Hw, torch.Tensor]
+    means_of: Mapping[str, Mapping[Hw, torch.Tensor]] = field(default_factory=dict)
 
     @property
     def held_categories(self) -> tuple[str, ...]:
@@ -145,7 +146,9 @@ def fit(
         groups=_count([features.samples[i].category for i in sorted(set(together))]),
         trained=short_digests(features.pixels if few else {*features.pixels}.difference(pixels)),
     )
-    return Fitted(model, maps, out, pixels, tuple(together[i] for i in held), record, means)
+    means_of = means_by_category(samples, extract.preprocess)
+    own_groups = tuple(together[i] for i in held)
+    return Fitted(model, maps, out, pixels, own_groups, record, means, means_of)
 
 
 def train_apart(

@@ -34,6 +34,9 @@ PROBED_IMAGES = 64
 AVERAGED_IMAGES, AVERAGED_SIZES = 32, 4
 """Of which the mean normal picture is made, and sizes of images of which there is one at most."""
 
+AVERAGED_OF_CATEGORY = 12
+"""Images of each of several categories."""
+
 ALIKE = 1.5
 """Largest ratio between the aspect ratios of categories that share an input size."""
 
@@ -85,16 +88,30 @@ def plan(
     )
 
 
+def means_by_category(samples: Sequence[Sample], preprocess: Preprocess) -> dict[str, dict[Hw, torch.Tensor]]:
+    """As `mean_pictures`, of each of several categories; nothing of a single one."""
+    categories = sorted({sample.category for sample in samples})
+    if len(categories) < 2:
+        return {}
+    own = {name: [one for one in samples if one.category == name] for name in categories}
+    return {name: mean_pictures(each, preprocess, images=AVERAGED_OF_CATEGORY) for name, each in own.items()}
+
+
 def mean_pictures(
-    samples: Sequence[Sample], preprocess: Preprocess, region: Region | None = None
+    samples: Sequence[Sample],
+    preprocess: Preprocess,
+    region: Region | None = None,
+    *,
+    images: int = AVERAGED_IMAGES,
 ) -> dict[Hw, torch.Tensor]:
     """By height and width of images, the mean of a spread of them as the network sees one: 3 x H' x W' uint8.
 
-    Of the few sizes that most of them have. region: only images of its frame count.
+    Of the few sizes that most of them have. region: only images of its frame count. images: that
+    are read at most.
     """
     spread = _spread(samples)
     sums: dict[Hw, list[torch.Tensor]] = {}
-    for i in np.linspace(0, len(spread) - 1, min(len(spread), AVERAGED_IMAGES)).round().astype(int):
+    for i in np.linspace(0, len(spread) - 1, min(len(spread), images)).round().astype(int):
         with suppress(DataError):
             pixels = read_sample(spread[i])
             require_frame(region, (pixels.shape[0], pixels.shape[1]), spread[i].path)

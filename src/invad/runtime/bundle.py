@@ -8,7 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -49,7 +49,8 @@ class ExportInfo:
     graph; None without one. preset, backbone, backbone_licence, input_hw, grid_hw, parameters, model_hash: of
     the model it was made from (model_hash None when that was never saved). tiles: of a model of tiles, whose
     calibrations of pictures are in it; the graph then takes tiles. parts: how several pictures of a part
-    become one decision, None for a model of single images. sizes: as of the model.
+    become one decision, None for a model of single images. sizes: as of the model. regions: of categories
+    that look at a part of the pictures of their own, which the graph has in it.
     """
 
     format: str
@@ -74,6 +75,7 @@ class ExportInfo:
     tiles: Tiled | None = None
     parts: Fusion | None = None
     sizes: SizeModel | None = None
+    regions: dict[str, Region] = field(default_factory=dict)
 
 
 def is_bundle(folder: str | Path) -> bool:

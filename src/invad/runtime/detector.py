@@ -1,6 +1,6 @@
 """An exported detector: the same predictions as `invad.Detector`, by any engine."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ class ExportedDetector(Predictor):
         self.streams = streams
         self.numbers = {name: number for number, name in enumerate(info.calibrations)}
 
-    def decode(self, image: ImageSource) -> Pixels:
+    def decode(self, image: ImageSource, category: str | None = None) -> Pixels:
         """Pixels of one image. Raises DataError, also for one that has not the one size or type that the
         bundle takes."""
         pixels, size, kind = read_image(image), self.info.size_hw, self.info.pixels
@@ -51,7 +51,7 @@ class ExportedDetector(Predictor):
                 f"{name}: {pixels.dtype} pixels, this graph takes {kind} alone; export it with other --bits, "
                 "or as a bundle for pixels of any type"
             )
-        require_frame(self.info.region, (pixels.shape[0], pixels.shape[1]), name)
+        require_frame(self.region_for(category), (pixels.shape[0], pixels.shape[1]), name)
         if size is not None and pixels.shape[:2] != size:
             raise DataError(
                 f"{name}: {pixels.shape[1]} x {pixels.shape[0]} pixels, the bundle takes "
@@ -63,6 +63,11 @@ class ExportedDetector(Predictor):
     def region(self) -> Region | None:
         """The part of the pictures that counts, that of the model which the bundle was made from."""
         return self.info.region
+
+    @property
+    def regions(self) -> Mapping[str, Region]:
+        """Of categories, those of the model which the bundle was made from."""
+        return self.info.regions
 
     @cached_property
     def inside_HW(self) -> NDArray[np.bool_] | None:

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -17,7 +18,7 @@ from invad.data.images import ImageSource, is_bytes_like, read_image
 from invad.data.members import PartFiles
 from invad.data.pages import Page
 from invad.data.preprocess import levelled
-from invad.data.region import Region
+from invad.data.region import Region, inside_of
 from invad.data.video import Frame, Seconds, read_video
 from invad.errors import ConfigError, DataError
 from invad.records import Hw, PartPrediction, Prediction
@@ -99,8 +100,23 @@ class Predictor(ABC):
     def kind(self, pixels: Pixels) -> Hashable:
         """What images of one run have in common."""
 
-    def decode(self, image: ImageSource) -> Pixels:
-        """Pixels of one image. Raises DataError when it cannot be read or cannot be judged."""
+    @property
+    def regions(self) -> Mapping[str, Region]:
+        """Of categories that look at a part of the pictures of their own."""
+        return {}
+
+    def region_for(self, category: str | None) -> Region | None:
+        """The part of the pictures of a category that counts; None where all of it does."""
+        own = self.regions.get(known_category(self.calibrations, category)) if self.regions else None
+        return self.region if own is None else own
+
+    def inside_for(self, category: str | None) -> NDArray[np.bool_] | None:
+        """The pixels of pictures of a category that count; None where all do."""
+        own = self.region_for(category)
+        return self.inside_HW if own is self.region or own is None else inside_of(own)
+
+    def decode(self, image: ImageSource, category: str | None = None) -> Pixels:
+        """Pixels of one image of a category. Raises DataError when it cannot be read or cannot be judged."""
         return read_image(image)
 
     def group_size(self, batch: int) -> int:
@@ -278,7 +294,8 @@ class Predictor(ABC):
                 for source, found in group
             ]
 
-        ahead = read_ahead(images, workers, size * self.streams + workers, self.decode)
+        decode = partial(self.decode, category=category)
+        ahead = read_ahead(images, workers, size * self.streams + workers, decode)
         for group in _in_order(run, _groups(ahead, size, self.kind), self.streams):
             yield from group
 

@@ -103,7 +103,7 @@ class TiledPredictor(Predictor):
         """The tiles of a picture of this size. Raises DataError for one that this model cannot cut."""
         return self.tiled.tiling.cut(size_hw, self.tiled.grid_hw, member)
 
-    def decode(self, image: ImageSource) -> Pixels:
+    def decode(self, image: ImageSource, category: str | None = None) -> Pixels:
         """Pixels of one picture. Raises DataError, also for one that is too large or too small to be cut."""
         limit = pixel_limit(LARGEST)
         pixels = read_image(image, max_pixels=limit)

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlalchemy import Connection
 
 from invad.data.region import Region, digest_of, read_region
-from invad.detector.regional import doubts_of, with_region
+from invad.detector.regional import doubts_of, looks_at, with_region
 from invad.errors import ArtifactError, ConfigError, DataError
 from invad.runtime.predictor import Predictor
 from invad.serve.models import Loaded, Models, told_of
@@ -86,7 +86,7 @@ def _looking(models: Models, wanted: Looking, database: Database) -> Loaded:
     """A version of its own: what judges names its region, and its limits are its own, too."""
     region = read_region(wanted.region)
     given = models.try_out(wanted.model)
-    if given.detector.region == region:
+    if looks_at(given.detector, region):  # type: ignore[arg-type]
         return models.give(wanted.model)
     known = _made_before(models, given, region, database)
     if known is not None:

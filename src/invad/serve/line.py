@@ -239,7 +239,7 @@ class Line:
         detector, body = job.model.detector, job.part.body
         require_pictures(job.model, several=job.part.several)
         if not job.part.several or detector.fusion is None or isinstance(body, np.ndarray):
-            return decoded(detector, body, self.metrics)
+            return decoded(detector, body, self.metrics, job.key or None)
         job.members = decoded_members(detector, body)
         known = {name: one for name, one in job.members.items() if name in detector.fusion.members}
         if pixels := _there(known):

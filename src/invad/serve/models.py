@@ -302,6 +302,8 @@ def told_of(model: Loaded) -> dict[str, Any]:
     told = {name: getattr(info, name) for name in TOLD if getattr(info, name, None) is not None}
     region = model.detector.region
     told |= {} if region is None else {"region": digest_of(region)}
+    regions = {name: digest_of(one) for name, one in model.detector.regions.items()}
+    told |= {"regions": regions} if regions else {}
     told |= {} if model.made_of is None else {"made_of": model.made_of}
     return {
         "engine": model.engine,

@@ -139,10 +139,12 @@ class Queue(Generic[Waiting]):
             self._changed.notify_all()
 
 
-def decoded(detector: Predictor, image: ImageSource, metrics: RunMetrics) -> Pixels:
-    """The pixels of a part. Raises Refused (400) when it cannot be read or judged."""
+def decoded(
+    detector: Predictor, image: ImageSource, metrics: RunMetrics, category: str | None = None
+) -> Pixels:
+    """The pixels of a part of a category. Raises Refused (400) when it cannot be read or judged."""
     try:
-        return detector.decode(image)
+        return detector.decode(image, category)
     except DataError as error:
         metrics.rejected.labels("image").inc()
         raise Refused(re.sub("^<(bytes|array)>", "the image", str(error)), 400, code="image") from None

@@ -175,7 +175,7 @@ class _Said:
 
 
 def _said_of(model: Loaded, one: _Waiting) -> _Said:
-    pixels = model.detector.decode(one.body)
+    pixels = model.detector.decode(one.body, one.record.category)
     started = time.monotonic()
     (prediction,) = model.detector.judge([pixels], one.record.category)
     return _Said(prediction.score, "", since(started))

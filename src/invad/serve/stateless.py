@@ -138,7 +138,7 @@ class Runtime(oip.Judge):
         """Decode the image and put it in the queue."""
         try:
             detector, started = self.model.detector, time.monotonic()
-            pixels = decoded(detector, job.image, self.metrics)
+            pixels = decoded(detector, job.image, self.metrics, job.key or None)
             self.metrics.stage.labels("decode").observe(since(started) / 1000)
             # The map, float32, will be held as long as they are.
             job.held = pixels.nbytes + 4 * pixels.shape[0] * pixels.shape[1]

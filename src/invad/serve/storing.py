@@ -191,7 +191,7 @@ class Committer:
         return row_of(job, limits, peak, map_sha256, self.audit_share)
 
     def _look_at_image(self, job: Job, pixels: Pixels, has_room: bool) -> bool:
-        inside = job.model.detector.inside_HW
+        inside = job.model.detector.inside_for(job.key or None)
         is_framed = inside is not None and inside.shape == pixels.shape[:2]
         job.picture = statistics(pixels, inside if is_framed else None)
         body = job.part.body

@@ -9,6 +9,7 @@ from statistics import median
 
 from sqlalchemy import Connection
 
+from invad.data.region import Region
 from invad.errors import InvadError, in_one_line
 from invad.records import Decision
 from invad.serve.models import Loaded
@@ -244,9 +245,15 @@ def _objections(service: Service, station: str, before: Loaded, model: Loaded) -
     missing = sorted(set(before.calibrations) - set(model.calibrations))
     if missing:
         lines.append(f"it has no limits for category {', '.join(missing)}")
-    if before.detector.region is not None and model.detector.region != before.detector.region:
+    if looked_at(before) and looked_at(model) != looked_at(before):
         lines.append("its region of interest is not that of the version that judges there")
     return lines
+
+
+def looked_at(model: Loaded) -> dict[str, Region]:
+    """Its regions of interest by category, "" for that of all."""
+    of_all = {} if model.detector.region is None else {"": model.detector.region}
+    return {**of_all, **model.detector.regions}
 
 
 def _open(service: Service, name: str, hash: str, *, shadowing: bool = False) -> Loaded:

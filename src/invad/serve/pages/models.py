@@ -12,7 +12,7 @@ from invad.serve.pages.frame import Frame
 from invad.serve.pages.region import with_pictures
 from invad.serve.records import Refused
 from invad.serve.store import stations
-from invad.serve.web.administration import region_record
+from invad.serve.web.administration import region_record, region_records
 from invad.serve.web.auth import Caller
 from invad.serve.web.versions import version_records
 
@@ -44,6 +44,7 @@ def router(frame: Frame) -> APIRouter:
             may_change=caller.may("admin"),
             most_megabytes=frame.service.options.max_model >> 20,
             region=region_record(frame.service, chosen),
+            regions=region_records(frame.service, chosen),
             picture=next(iter(with_pictures(frame, chosen, 1)), None),
             **_compared(frame, chosen),
         )

@@ -97,7 +97,7 @@ def router(frame: Frame) -> APIRouter:
 def _inside(frame: Frame, part: Result) -> NDArray[np.bool_] | None:
     """The pixels that counted; None where all did, and where the version that judged is in use no more."""
     judge = frame.service.models.all_active().get(part.model_version)
-    return None if judge is None else judge.detector.inside_HW
+    return None if judge is None else judge.detector.inside_for(part.category)
 
 
 def _painted(said: list[Review]) -> Sequence[int] | None:

@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
 import invad.report
-from invad.data.region import Region
+from invad.runtime.predictor import Predictor
 from invad.serve.models import Loaded
 from invad.serve.pages.frame import Frame
 from invad.serve.pictures import draw_ignored
@@ -62,16 +62,18 @@ def router(frame: Frame) -> APIRouter:
             name=(drawn_on.part_id or drawn_on.id) if drawn_on else "",
             width=drawn_on.width if drawn_on else 0,
             height=drawn_on.height if drawn_on else 0,
-            region=_start(judge.detector.region, drawn_on) if drawn_on else {},
+            region=_start(judge.detector, drawn_on) if drawn_on else {},
+            category=drawn_on.category if drawn_on and drawn_on.category in judge.detector.regions else None,
             model=judge.name,
             made_from=_trained(frame, judge),
         )
 
     @api.get("/region/ignored")
-    def ignored(caller: allowed, station: str) -> Response:
+    def ignored(caller: allowed, station: str, category: str | None = None) -> Response:
         """What the version that judges there ignores, to be laid over a picture."""
-        inside = frame.service.active(frame.one_station(caller, station)).detector.inside_HW
-        if inside is None:
+        detector = frame.service.active(frame.one_station(caller, station)).detector
+        known = category if category in detector.regions else None
+        if (inside := detector.inside_for(known)) is None:
             raise Refused(f"at station {station!r} all of a picture counts", 404)
         return Response(draw_ignored(inside), media_type="image/png", headers={"Cache-Control": "no-store"})
 
@@ -101,8 +103,9 @@ def _trained(frame: Frame, judge: Loaded) -> str | None:
     return made_of or getattr(getattr(judge.detector, "info", None), "model_hash", judge.hash)
 
 
-def _start(region: Region | None, part: Result) -> dict[str, Any]:
-    """What the page begins with: the region of the model, where it is of pictures of this size."""
+def _start(detector: Predictor, part: Result) -> dict[str, Any]:
+    """What the page begins with: the region of the part's category, where it is of pictures of this size."""
+    region = detector.regions.get(part.category or "", detector.region)
     if region is not None and region.frame == (part.width, part.height):
         return asdict(region)
     return {"frame": [part.width, part.height], "include": [], "ignore": [], "min_cover": 0.5}

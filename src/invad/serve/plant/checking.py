@@ -9,7 +9,7 @@ from pathlib import Path
 from invad.data.images import image_size
 from invad.data.region import Region, inside_of, read_region, require_frame
 from invad.detector.opening import AUTO, AnyDetector, open_detector
-from invad.detector.regional import with_region
+from invad.detector.regional import looks_at, with_region
 from invad.errors import DataError, InvadError, reason
 from invad.scoring.calibration import known_category
 from invad.serve.plant import modbus
@@ -104,7 +104,7 @@ def problems(lineup: Lineup, seen: Callable[[str], None] = lambda line: None) ->
 
 def _looking(model: AnyDetector, region: Region) -> AnyDetector:
     """What judges at a station with a region of its own. Raises ConfigError, DataError."""
-    return model if model.region == region else with_region(model, region)
+    return model if looks_at(model, region) else with_region(model, region)
 
 
 def _of_model(station: Station, model: AnyDetector, seen: Callable[[str], None]) -> Iterator[str]:

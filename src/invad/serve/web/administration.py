@@ -1,12 +1,14 @@
 """What decides, and who may ask: stations, calibrations, keys."""
 
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Body, Depends
+from fastapi import APIRouter, Body, Depends, Query
 from starlette.responses import Response
 
-from invad.data.region import digest_of
+from invad.data.region import Region, digest_of, inside_of
+from invad.errors import ConfigError
 from invad.serve.records import Refused, SinkState, SourceState, utc
 from invad.serve.service import Service
 from invad.serve.store import keys, stations
@@ -37,16 +39,18 @@ class PartsRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StationRecord:
-    """active: content hash of the version that judges there. region: what of a picture counts for it, None
-    where all does. parts: None where a part is one picture. shadow: of one that scores parts, too. source:
-    what brings parts by itself, None where they come over HTTP alone. outputs: who is told of its results, by
-    name; one that is told of the results of all stations is not among them."""
+    """active: content hash of the version that judges there. region: what of a picture counts for it,
+    None where all does; regions: of categories that have their own. parts: None where a part is one
+    picture. shadow: of one that scores parts, too. source: what brings parts by itself, None where they
+    come over HTTP alone. outputs: who is told of its results, by name; one that is told of the results of
+    all stations is not among them."""
 
     name: str
     created: str
     active: str
     region: RegionRecord | None
     parts: PartsRecord | None
+    regions: dict[str, RegionRecord]
     shadow: str | None
     source: SourceState | None
     outputs: dict[str, SinkState]
@@ -111,16 +115,7 @@ def router(service: Service, gate: Gate) -> APIRouter:
         sources = service.sources()
         outputs = service.deliveries.states
         return {
-            "stations": [
-                _station(
-                    one,
-                    region_record(service, one.name),
-                    parts_record(service, one.name),
-                    sources.get(one.name),
-                    outputs(one.name),
-                )
-                for one in mine
-            ]
+            "stations": [_station(one, service, sources.get(one.name), outputs(one.name)) for one in mine]
         }
 
     @api.post(
@@ -136,17 +131,24 @@ def router(service: Service, gate: Gate) -> APIRouter:
         """Its limits are those of the model at first, and its own from then on."""
         caller.require(name)
         made = service.add_station(name, caller.name)
-        return _station(made, region_record(service, name), parts_record(service, name), None, {})
+        return _station(made, service, None, {})
 
     @api.get(
         "/stations/{station}/region",
         summary="What of a picture counts at a station.",
         responses=NOT_THERE,
     )
-    def region(caller: reading, station: StationName) -> dict[str, Any]:
+    def region(
+        caller: reading,
+        station: StationName,
+        category: Annotated[str | None, Query(description="Of its parts; default: of those without.")] = None,
+    ) -> dict[str, Any]:
         """As the file that `invad calibrate --roi` takes; 404 where all of a picture counts."""
         caller.require(station)
-        found = service.active(station).detector.region
+        try:
+            found = service.active(station).detector.region_for(category)
+        except ConfigError as error:
+            raise Refused(str(error), 404) from None
         if found is None:
             raise Refused(f"at station {station!r} all of a picture counts", 404)
         return asdict(found)
@@ -199,8 +201,7 @@ def router(service: Service, gate: Gate) -> APIRouter:
 
 def _station(
     one: stations.Station,
-    region: RegionRecord | None,
-    parts: PartsRecord | None,
+    service: Service,
     source: SourceState | None,
     outputs: dict[str, SinkState],
 ) -> StationRecord:
@@ -208,8 +209,9 @@ def _station(
         name=one.name,
         created=utc(one.created),
         active=one.active,
-        region=region,
-        parts=parts,
+        region=region_record(service, one.name),
+        regions=region_records(service, one.name),
+        parts=parts_record(service, one.name),
         shadow=one.shadow,
         source=source,
         outputs=outputs,
@@ -220,14 +222,21 @@ def region_record(service: Service, station: str) -> RegionRecord | None:
     """What is said of the region of interest of the version that judges at a station."""
     if not service.models.judges_at(station):
         return None
-    detector = service.active(station).detector
-    if detector.region is None or detector.inside_HW is None:
-        return None
-    return RegionRecord(
-        frame=detector.region.frame,
-        inspected=float(detector.inside_HW.mean()),
-        sha256=digest_of(detector.region),
-    )
+    region = service.active(station).detector.region
+    return None if region is None else _region_record(region)
+
+
+def region_records(service: Service, station: str) -> dict[str, RegionRecord]:
+    """The same by category, of those that have a region of their own."""
+    if not service.models.judges_at(station):
+        return {}
+    return {name: _region_record(one) for name, one in service.active(station).detector.regions.items()}
+
+
+@lru_cache(maxsize=256)
+def _region_record(region: Region) -> RegionRecord:
+    share = float(inside_of(region).mean())
+    return RegionRecord(frame=region.frame, inspected=share, sha256=digest_of(region))
 
 
 def parts_record(service: Service, station: str) -> PartsRecord | None:
