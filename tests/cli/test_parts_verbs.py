@@ -113,6 +113,42 @@ def test_the_report_of_a_lot_shows_which_picture_decided(run, trained, data, tmp
     assert f"<strong>{flagged}</strong><span>places that stand out" in html
 
 
+def test_the_table_of_defects_has_a_row_for_each_picture(run, trained, data, tmp_path):
+    pytest.importorskip("pyarrow", reason="Parquet needs invad[tables]")
+    from pyarrow import parquet
+
+    model, _ = trained
+    lot = shutil.copytree(data / "spot", tmp_path / "in")
+    (lot / "part101_light1.png").unlink()
+    picture(0, 1).save(lot / "notes.png")
+    told = {}
+    for ending in ("csv", "json", "parquet", "html"):
+        table = tmp_path / f"d.{ending}"
+        options = ["--defects", table, "--scale", "0.1mm", "--json", tmp_path / "p.json"]
+        result = run("predict", model, lot, *options)
+        assert result.exit_code == 0, result.stderr
+        told[ending] = table
+    rows = {row["part"]: row for row in json.loads((tmp_path / "p.json").read_text())["parts"]}
+    with told["csv"].open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["error"] != "" for row in table if row["part"].endswith("notes.png")] == [True]
+    pictures = {(row["part"], row["member"]) for row in table if row["member"]}
+    assert pictures == {(f"part{n}", f"light{i}") for n in (100, 101, 102) for i in (1, 2)} - {
+        ("part101", "light1")
+    }
+    own = [row for row in table if (row["part"], row["member"]) == ("part100", "light2")]
+    found = rows["part100"]["members"]["light2"]["defects"]
+    assert len(own) == max(1, len(found)) > 0
+    assert (own[0]["decision"], own[0]["path"]) == ("bad", str(lot / "part100_light2.png"))
+    assert float(own[0]["length_mm"]) == found[0]["length_mm"]
+    assert json.loads(told["json"].read_text())["parts"][1]["members"]["light2"]["defects"] == found
+    columns = parquet.read_table(told["parquet"])
+    assert columns["member"].to_pylist() == [row["member"] or None for row in table]
+    html = told["html"].read_text(encoding="utf-8")
+    assert "part100_light2.png" in html
+    assert "data:image" in html
+
+
 def test_a_part_that_lacks_a_picture_fails_where_review_does(run, trained, data, tmp_path):
     model, _ = trained
     alone = tmp_path / "alone"
@@ -168,7 +204,7 @@ def test_an_archive_is_scored_by_pictures_alone(run, trained, data, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("options", [["--batch", "2"], ["--defects", "d.csv"]])
+@pytest.mark.parametrize("options", [["--batch", "2"]])
 def test_what_parts_are_not_judged_with_is_one_line(run, trained, data, options, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     model, _ = trained

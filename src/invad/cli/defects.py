@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from invad.scoring.scale import Scale
 
 ENDINGS = (".csv", ".json", ".parquet", ".html")
-TEXTS = ("path", "decision", "size_of", "error")
+TEXTS = ("part", "member", "path", "decision", "size_of", "error")
 COUNTS = ("frame", "defects", "defect", "x", "y", "width", "height")
 
 
@@ -55,15 +55,25 @@ def take_min_area(detector: "AnyDetector", area: float | None) -> None:
 class DefectTable:
     """The file of --defects and what is measured for it."""
 
-    def __init__(self, path: Path, scale: "Scale | None", head: Mapping[str, Any], videos: bool):
-        """head: of the JSON, and the facts of the page. videos: rows have frame and time, too. Raises
-        ConfigError for an ending that is not known or needs a package that is missing."""
+    def __init__(
+        self,
+        path: Path,
+        scale: "Scale | None",
+        head: Mapping[str, Any],
+        videos: bool,
+        of_parts: bool = False,
+    ):
+        """head: of the JSON, and the facts of the page. videos: rows have frame and time, too. of_parts: they
+        are of parts of several pictures. Raises ConfigError for an ending that is not known or needs a
+        package that is missing."""
         ending = path.suffix.lower()
         if ending not in ENDINGS:
             raise ConfigError(f"--defects {path}: end the name in .csv, .json, .parquet or .html")
         self.path, self.ending, self.scale, self.head = path, ending, scale, head
         self.pictures: dict[int, Any] = {}  # by the id of a list of defects, which `Gathered` keeps
+        self.of_parts = of_parts
         where = ("path", "frame", "time") if videos else ("path",)
+        where = ("part", "member", *where) if of_parts else where
         from invad.scoring.defects import IN_MM, IN_PIXELS
 
         self.sizes = IN_PIXELS if scale is None else (*IN_PIXELS, *IN_MM)
@@ -93,13 +103,15 @@ class DefectTable:
         if self.ending == ".csv":
             return RowFile(str(self.path), self._csv())
         if self.ending == ".json":
-            return RowFile(str(self.path), json_form(self.head))
+            return RowFile(str(self.path), json_form(self.head, rows="parts" if self.of_parts else "images"))
         return Gathered(self)
 
     def _csv(self) -> Form:
         return Form(
             row=lambda row: "".join(
-                csv_line([line.get(name) for name in self.columns]) for line in lines(row)
+                csv_line([line.get(name) for name in self.columns])
+                for picture in pictures_of(row)
+                for line in lines(picture)
             ),
             start=csv_line(self.columns),
             end=lambda whole: "",
@@ -107,6 +119,7 @@ class DefectTable:
 
     def content(self, rows: Sequence[Row], whole: bool) -> bytes:
         """All of the file at once, of Parquet or HTML."""
+        rows = [picture for row in rows for picture in pictures_of(row)]
         if self.ending == ".parquet":
             return self._parquet(rows)
         from invad.report.defects import defects_page
@@ -157,6 +170,18 @@ class Gathered(RowFile):
     def close(self, whole: bool) -> None:
         if self.rows:
             write_atomically(self.table.path, self.table.content(self.kept, whole))
+
+
+def pictures_of(row: Row) -> Iterator[Row]:
+    """The row of an image, or of a part of several pictures one for each, with the decision on the part."""
+    if "part" not in row:
+        yield row
+        return
+    named = {"part": row["part"], "path": row["part"], "decision": row["decision"]}
+    for member, one in row.get("members", {}).items():
+        yield {**named, "member": member, "path": one["path"], "defects": one["defects"]}
+    if not row.get("members"):
+        yield {**named, "error": row.get("error") or row["reason"]}
 
 
 def lines(row: Row) -> Iterator[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -178,15 +179,23 @@ class Measured:
         """What the row of a part says of the defects in each of its pictures, by member. Raises DataError."""
         if self.report is not None:
             self.report.see_part(pixels, found)
-        return {
-            member: {"defects": [asdict(defect) for defect in detector.defects(one, self.scale)]}
-            for member, one in found.members.items()
-        }
+        measured = {}
+        for member, one in found.members.items():
+            own, defects = pixels[member], detector.defects(one, self.scale)
+            if self.table is None or isinstance(own, DataError):
+                measured[member] = {"defects": [asdict(defect) for defect in defects]}
+            else:
+                measured[member] = self.table.row(defects, partial(_as_it_is, own))
+        return measured
 
     def files(self) -> list[RowFile]:
         """Where the rows go, too. Raises DataError."""
         made: list[RowFile] = [] if self.table is None else [self.table.file()]
         return made if self.report is None else [*made, self.report]
+
+
+def _as_it_is(pixels: "Pixels") -> "Pixels":
+    return pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,7 +239,9 @@ class Wanted:
         """What gathers them, if one was asked for. paths: as they were named. Raises ConfigError."""
         if self.defects is None and self.report is None:
             return None
-        table = None if self.defects is None else DefectTable(self.defects, scale, head, videos)
+        table, of_parts = None, detector.fusion is not None and category is None
+        if self.defects is not None:
+            table = DefectTable(self.defects, scale, head, videos, of_parts)
         page = None
         if self.report is not None:
             name = Path(paths[0]).absolute().name

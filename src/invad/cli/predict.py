@@ -251,7 +251,7 @@ def predict(
                 return footage.rows(detector, files, save, category, batch, strict, say, measured)
 
             if detector.fusion is not None and category is None:
-                require_plain(defects=defects, batch=batch != 1, every=every, events=events)
+                require_plain(batch=batch != 1, every=every, events=events)
                 rule, members = parts or detector.fusion.rule, detector.fusion.members
                 in_parts, kind = PartRows(images, rule, members), "part"
                 made = in_parts.rows(detector, save, decoders, strict, measured)
