@@ -3,9 +3,9 @@
     python benchmarks/trigger.py IMAGES NAME=BUNDLE ... --output benchmarks/results/trigger.json
 
 IMAGES: a folder, whose images a camera of the benchmark's own gives, one for each trigger, as encoded files
-in memory. The controller is another process that sets its trigger and reads its registers every millisecond
-until results are ready, or (opcua_subscribed) is told of changes every millisecond; from before the trigger
-is sent until then it is measured. Runs of the engine alone,
+in memory, no two of them the same. The controller is another process that sets its trigger and reads its
+registers every millisecond until results are ready, or (opcua_subscribed) is told of changes every
+millisecond; from before the trigger is sent until then it is measured. Runs of the engine alone,
 decoding and judging the same bytes with one thread in the process of the controller, take turns with
 triggered parts, so that other load meets both. steps: medians in milliseconds: of what the record of each
 part says; commit, the rest of what passes inside the service from the trigger to the registers; protocol,
@@ -67,7 +67,9 @@ def serve(protocol: str, bundle: Path, folder: Path, port: int, images: Path, ou
 
         def take(part_id: str | None, lot: str | None, request_id: str) -> "Future[Result]":
             began.append(time.perf_counter())
-            body = bodies[int(part_id or 0) % len(bodies)]
+            number = int(part_id or 0)
+            # Another file for each part, as from a camera, so that each is written; what follows is no pixel.
+            body = bodies[number % len(bodies)] + number.to_bytes(8, "big")
             words = {"part_id": part_id, "lot": lot, "request_id": request_id}
             part = Part(body=body, station="a", source="camera", **words)
             return service.submit(part)

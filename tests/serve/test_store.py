@@ -403,6 +403,16 @@ def test_a_picture_that_comes_again_while_it_expires_is_written_anew(database, t
     assert listed(database) == []
 
 
+def test_a_new_place_has_all_its_folders_and_one_that_is_gone_is_made_again(tmp_path):
+    files = Files(tmp_path / "files")
+    folders = {path.name for path in (tmp_path / "files" / "image").iterdir()}
+    assert folders == {f"{number:02x}" for number in range(256)}
+    digest = sha256(b"picture").hexdigest()
+    files.path("image", digest).parent.rmdir()
+    assert files.put("image", b"picture") == digest
+    assert Files(tmp_path / "files").get("image", digest) == b"picture"
+
+
 def test_a_picture_that_is_named_again_before_it_was_deleted_stays(database, tmp_path, monkeypatch):
     files = Files(tmp_path / "files")
     digest = files.put("image", b"a")

@@ -93,7 +93,10 @@ class Files(Pictures):
         self.where = str(folder)
         self.unfinished = folder / UNFINISHED
         for name in (*KINDS, UNFINISHED):
+            is_new = not (folder / name).exists()
             make_folder(folder / name)
+            if is_new and name in KINDS:
+                _make_places(folder / name)
         self._own, self._numbers = secrets.token_hex(4), count()
 
     def path(self, kind: str, digest: str) -> Path:
@@ -193,3 +196,12 @@ class Files(Pictures):
     def _partial(self) -> Path:
         """A name that nobody else uses, on whichever machine."""
         return self.unfinished / f"{self._own}-{next(self._numbers)}"
+
+
+def _make_places(folder: Path) -> None:
+    """All folders of a kind at once: to make one and have it outlive a power cut takes as long as a file, and
+    nearly each of the first hundred parts would wait for it. Raises DataError."""
+    with writing(folder):
+        for number in range(256):
+            (folder / f"{number:02x}").mkdir(exist_ok=True)
+    sync_folder(folder)
