@@ -76,8 +76,22 @@ def test_it_is_kept_and_calibrated_without_pictures(own, tiled_parts, draw_light
     own.calibrate(region=Region(frame=(160, 120), ignore=(((60, 20), (160, 20), (160, 100), (60, 100)),)))
     assert own.fusion.calibration.n == 14
     assert own.predict_part(picture).score < tiled_parts.predict_part(picture).score / 2
-    with pytest.raises(ConfigError, match="min_area goes with models of single pictures"):
-        own.calibrate(min_area=400)
+
+
+def test_a_smallest_area_counts_in_each_picture(own, draw_lights):
+    own.calibrate(min_area=400)
+    assert own.fusion.calibration.n == 14
+    large = draw_lights(102)
+    large["light2"][30:80, 60:110] = np.random.default_rng(0).integers(0, 256, (50, 50, 1))
+    found = own.predict_part(large)
+    assert (found.decision, found.seen_by) == ("bad", "light2")
+    one = found.members["light2"]
+    assert one.score == own.reading(large["light2"], "light2")[0]
+    assert one.score < one.cells.max()  # of the highest part of that area, which is more than a cell
+    assert all(defect.area_px >= 400 for defect in own.defects(one))
+    own.fusion = replace(own.fusion, kind="cells")
+    with pytest.raises(ConfigError, match="goes with parts in tiles whose scores are fused"):
+        own.calibrate(min_area=500)
 
 
 def test_other_parts_calibrate(own, draw_lights, tmp_path):

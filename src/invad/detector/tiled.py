@@ -289,10 +289,11 @@ class TiledDetector(TiledPredictor):
 
     def _known_area(self, area: float) -> float:
         """Raises ConfigError for an area below one cell, which the model cannot tell, for a tile's, and for
-        parts of several pictures."""
-        if self.fusion is not None:
+        parts whose cells are fused."""
+        if self.fusion is not None and self.fusion.kind == "cells":
             raise ConfigError(
-                "min_area goes with models of single pictures, and this one calls parts of several"
+                "min_area goes with parts in tiles whose scores are fused, and this model fuses cells; train "
+                "with --fusion scores"
             )
         side, (rows, columns) = self.tiled.tiling.tile_px, self.grid_hw
         cell = side**2 / (rows * columns)
