@@ -235,6 +235,14 @@ def test_views_lie_in_folders(stand):
         assert there(stand.done)[0] == "tray/S0001/nut_S0001_C1_x.png"
 
 
+def test_files_may_be_named_otherwise_than_those_of_the_training(stand):
+    with stand.running(parts=r"(?P<member>light\d)-(?P<part>\w+)") as (service, watch):
+        for light in LIGHTS:
+            put(stand.place / f"{light}-A17.png", png(3))
+        waits(lambda: watch.state().taken == 3)
+        assert parts(service) == [("A17", "good", 3, None)]
+
+
 def stack(path, *pages):
     partial = path.with_name("." + path.name)
     imwrite(partial, np.stack(pages), photometric="minisblack")
@@ -295,6 +303,14 @@ def test_a_file_of_stations_says_how_long_a_part_is_waited_for(tmp_path):
     path.write_text(f"{text}missing_after = -1\n")
     with pytest.raises(ConfigError, match="missing_after = -1: give 0 to 3600 seconds"):
         read_lineup(path)
+    path.write_text(f"{text}parts = 'light'\n")
+    with pytest.raises(ConfigError, match="names no group part and no group member; give") as caught:
+        read_lineup(path)
+    assert "\n" not in str(caught.value)
+    path.write_text(f"{text}parts = 'pages'\n")
+    (station,) = read_lineup(path).station
+    assert station.unfit(LIGHTS) is None
+    assert "has parts = 'pages', and its model judges one picture of each part" in station.unfit(())
 
 
 def test_a_camera_that_cannot_know_its_lights_is_refused(tmp_path):

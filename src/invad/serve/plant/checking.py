@@ -121,12 +121,13 @@ def _of_model(station: Station, model: AnyDetector, seen: Callable[[str], None])
     if (why := station.unfit(fusion.members)) is not None:
         yield why
     elif isinstance(source, FolderSource):
+        rule = source.parts or fusion.rule
         seen(
-            f"station {station.name}: a part is {', '.join(fusion.members)} by {fusion.rule!r}; one that "
+            f"station {station.name}: a part is {', '.join(fusion.members)} by {rule!r}; one that "
             f"lacks a picture goes to review after {source.missing_after:g} s"
         )
-        if fusion.rule in FOLDERS_OF_PARTS and not source.recursive:
-            yield f"the model has a folder for each part ({fusion.rule}); give its source recursive = true"
+        if rule in FOLDERS_OF_PARTS and not source.recursive:
+            yield f"the model has a folder for each part ({rule}); give its source recursive = true"
     elif source is not None:
         seen(f"station {station.name}: a part is the frames after a trigger: {', '.join(source.members)}")
 

@@ -186,7 +186,7 @@ class FolderWatch(Source):
         if fusion is None:
             return [Gathered(one.file.key, (one.file,)) for one in new if one.is_settled]
         if self._gatherer is None or self._gatherer.fusion is not fusion:
-            self._gatherer = Gatherer(self.folder, fusion, self.source.missing_after)
+            self._gatherer = Gatherer(self.source, fusion)
         ready, misfits = self._gatherer.gather(new, now)
         for file, why in misfits:
             # A name stays what it is, and what is in a file may still be written.

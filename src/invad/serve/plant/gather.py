@@ -15,6 +15,7 @@ from invad.data.png import encode_png
 from invad.errors import DataError
 from invad.scoring.fusion import Fusion
 from invad.serve.plant.found import File, content_of, mark_of
+from invad.serve.plant.sources import FolderSource
 from invad.serve.records import Result
 from invad.serve.store import taken
 
@@ -59,13 +60,13 @@ class Gathered:
 
 
 class Gatherer:
-    """Puts files together by the rule of a model. One thread uses it."""
+    """Puts files together by the rule of a source or of its model. One thread uses it."""
 
-    def __init__(self, folder: Path, fusion: Fusion, seconds: float):
-        """folder: below which the rule looks at paths. seconds: without a further picture, after which a part
-        is judged without those that it lacks. Raises ConfigError for what is no rule."""
+    def __init__(self, source: FolderSource, fusion: Fusion):
+        """Raises ConfigError for what is no rule."""
         self.fusion = fusion
-        self._folder, self._seconds, self._rule = folder, seconds, Rule.parse(fusion.rule)
+        self._folder, self._seconds = Path(source.path), source.missing_after
+        self._rule = Rule.parse(source.parts or fusion.rule)
         self._shows: dict[str, tuple[taken.Mark, tuple[Picture, ...] | DataError]] = {}
 
     @property

@@ -69,8 +69,13 @@ class Station:
     def unfit(self, members: Sequence[str]) -> str | None:
         """Why its source cannot serve a model of parts, in words. members: their pictures; none of a model of
         single pictures."""
-        if self.source is None or isinstance(self.source, FolderSource):
+        if self.source is None:
             return None
+        if isinstance(self.source, FolderSource):
+            rule = self.source.parts
+            if rule is None or members:
+                return None
+            return f"its source has parts = {rule!r}, and its model judges one picture of each part"
         given = self.source.members
         if members and not given:
             return (

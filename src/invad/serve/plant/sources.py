@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, urlsplit
 
+from invad.data.members import Rule
 from invad.errors import ConfigError
 from invad.serve.records import Result, SourceState
 
@@ -17,11 +18,13 @@ MOST_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FolderSource:
-    """Images that appear in a folder; see example.toml. Times in seconds."""
+    """Images that appear in a folder; see example.toml. Times in seconds. parts: how files become pictures of
+    parts, where they are named otherwise than those that the model was trained on."""
 
     kind: Literal["folder"]
     path: str
     pattern: str = "*"
+    parts: str | None = None
     recursive: bool = False
     settle: float = 0.5
     rescan: float = 2.0
@@ -35,6 +38,8 @@ class FolderSource:
                 raise ConfigError(
                     f"{name} = {getattr(self, name):g}: give {low:g} to {MOST_SECONDS:g} seconds"
                 )
+        if self.parts is not None:
+            Rule.parse(self.parts)
         if not self.pattern or "/" in self.pattern:
             raise ConfigError(f"pattern = {self.pattern!r}: give one of file names, such as '*.png'")
 
