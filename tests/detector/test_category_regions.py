@@ -1,6 +1,7 @@
 """Categories of one model that look at parts of the pictures of their own."""
 
 from copy import copy
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -185,3 +186,19 @@ def test_evaluation_leaves_out_what_the_category_ignores(both, draw, tmp_path):
     maps = {one.sample.category: one.anomaly_map for one in found.scored}
     assert (maps["a"][:, 44:] == 0).all()
     assert (maps["b"][:, :20] == 0).all()
+
+
+def test_a_region_of_all_leaves_each_category_its_own_look(both):
+    """A picture gets the mean of its category in place of what is ignored, and not that of all."""
+    model = copy(both)
+    model.calibrate(region=RIGHT, regions={"b": "none"})
+    assert (model.region, model.regions) == (RIGHT, {"a": RIGHT, "b": RIGHT})
+    fills = [model.looking_at(name).model.extract.inspected.fill_3HW for name in ("a", "b", None)]
+    assert not any((one == other).all() for one, other in pairwise(fills))
+    assert sum("in sight" in line for line in model.warnings()) == 1
+    assert sum("mean of all categories" in line for line in model.warnings()) == 1
+    model.calibrate(regions={"a": LEFT})
+    assert model.regions == {"a": LEFT, "b": RIGHT}
+    model.calibrate(region="none")
+    assert (model.region, model.regions) == (None, {"a": LEFT})
+    assert not any("mean of all categories" in line for line in model.warnings())

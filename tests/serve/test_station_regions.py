@@ -272,7 +272,8 @@ def test_the_region_of_a_station_is_that_of_all_its_categories(of_category, plac
     looking = Looking(of_category, place / "roi.json")
     with Service({"a": looking, "b": of_category}, place / "line", options=Options(reserve=0)) as service:
         detector = service.active("a").detector
-        assert (detector.region, detector.regions) == (read_region(place / "roi.json"), {})
+        region = read_region(place / "roi.json")
+        assert (detector.region, detector.regions) == (region, {"part": region})
         assert list(service.active("b").detector.regions) == ["part"]
         coded = draw(340)
         coded[:, :28] = np.random.default_rng(0).integers(0, 256, (64, 28, 1))

@@ -368,7 +368,7 @@ class Detector(Predictor):
             *calibrating.warnings_of(self.calibrations),
             *self._doubts,
             *doubts_of(self.kept, self.region),
-            *doubts_of_views(self._views),
+            *doubts_of_views(self._parts),
         )
 
     @property

@@ -32,7 +32,7 @@ def with_region(model: AnyDetector, region: Region) -> Trained:
 
 def looks_at(model: AnyDetector, region: Region) -> bool:
     """Whether this is what of the pictures counts already, of all categories."""
-    return model.region == region and not model.regions
+    return model.region == region and all(own == region for own in model.regions.values())
 
 
 def doubts_of(made: Trained) -> tuple[str, ...]:

@@ -57,7 +57,7 @@ def calibrated(
     asked = regions or {}
     if isinstance(normals, str | Path) and (before.views or asked):
         normals = normals_of(normal_set(normals), None)
-    wanted = _wanted(before, asked)
+    wanted = _wanted(before, asked, region, from_kept=normals is None)
     more = (normals, region, min_area) != (None, None, None) or rates != _rates_of(before)
     # A region of one category leaves the limits of the others alone; one that goes gives it those of all.
     anew = regions is None or more or "none" in asked.values()
@@ -95,17 +95,30 @@ def calibrated(
     return changed, doubts
 
 
-def _wanted(before: Parts, asked: Regions) -> dict[str, Region]:
+def _wanted(
+    before: Parts, asked: Regions, region: Region | Literal["none"] | None, *, from_kept: bool
+) -> dict[str, Region]:
     """The regions of categories that are to be. Raises ConfigError for a category that is not known, and for
-    a model of parts."""
+    a model of parts.
+
+    Maps that were kept before a region of all was there are of pictures that show what it ignores. Then each
+    category gets it as its own, with the mean picture of its own in that place: that of all categories looks
+    like none of them, and would be found in each picture. from_kept: whether limits come of kept maps.
+    """
     if asked and before.fusion is not None:
         raise ConfigError(OF_PARTS)
-    regions, known = dict(before.info.regions), before.all_calibrations
-    for category, region in asked.items():
+    of_all = before.info.region if region is None else None if region == "none" else region
+    regions = {name: one for name, one in before.info.regions.items() if one != before.info.region}
+    known = before.all_calibrations
+    for category, own in asked.items():
         name = known_category(known, category)
         regions.pop(name, None)
-        if region != "none":
-            regions[name] = region
+        if own != "none":
+            regions[name] = own
+    if of_all is not None and from_kept and before.kept is not None and before.kept.region is None:
+        for name, means in before.means_of.items():
+            if name in known and of_all.size_hw in means and before.fusion is None:
+                regions.setdefault(name, of_all)
     return dict(sorted(regions.items()))
 
 
@@ -114,12 +127,21 @@ def _rates_of(parts: Parts) -> Rates | None:
     return None if known is None else known.rates
 
 
-def doubts_of_views(views: Mapping[str, Parts]) -> tuple[str, ...]:
+def doubts_of_views(parts: Parts) -> tuple[str, ...]:
     """What limits from kept maps do not know of the regions of categories, a line each."""
-    return tuple(
+    region = parts.info.region
+    own = tuple(
         f"category {name}: {line}"
-        for name, view in views.items()
+        for name, view in parts.views.items()
+        if view.info.region != region
         for line in doubts_of(view.kept, view.info.region)
+    )
+    if region is None or not parts.means_of or parts.fusion is not None or not doubts_of(parts.kept, region):
+        return own
+    return (
+        *own,
+        "what is ignored of a picture without a category is replaced by the mean of all categories, which "
+        "looks like none of them and may be found; name the category, or give good images",
     )
 
 

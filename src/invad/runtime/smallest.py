@@ -42,7 +42,7 @@ def counting(
     rows = {}
     if region is not None:
         rows["region of interest"] = _share(region)
-    for name, one in regions.items():
+    for name, one in ((name, one) for name, one in regions.items() if one != region):
         rows[f"region of {name}"] = _share(one)
     if smallest is not None:
         width, height = smallest.frame

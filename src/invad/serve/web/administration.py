@@ -230,7 +230,8 @@ def region_records(service: Service, station: str) -> dict[str, RegionRecord]:
     """The same by category, of those that have a region of their own."""
     if not service.models.judges_at(station):
         return {}
-    return {name: _region_record(one) for name, one in service.active(station).detector.regions.items()}
+    detector = service.active(station).detector
+    return {name: _region_record(one) for name, one in detector.regions.items() if one != detector.region}
 
 
 @lru_cache(maxsize=256)
