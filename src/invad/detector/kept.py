@@ -114,7 +114,7 @@ def doubts_of(kept: Kept | None, region: Region | None) -> tuple[str, ...]:
         return ()
     return (
         "the good images that set the limits were read with what the region ignores in sight, so beside it "
-        "limits are approximate and false alarms more than asked; 'invad calibrate MODEL NORMALS' mends it",
+        "maps of new ones lie higher and p-values are too low; 'invad calibrate MODEL NORMALS' mends it",
     )
 
 
