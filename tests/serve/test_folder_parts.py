@@ -327,3 +327,43 @@ def test_a_camera_that_cannot_know_its_lights_is_refused(tmp_path):
         pytest.raises(ConfigError, match="station a: its model judges parts by several pictures"),
     ):
         Plant(service, path)
+
+
+def test_a_controller_is_answered_by_the_next_whole_part(stand, tmp_path, monkeypatch):
+    """From a folder and over HTTP; a part that lacks a picture is NG."""
+    pytest.importorskip("pymodbus", reason="needs invad[line]")
+    import plc
+
+    monkeypatch.setattr(Service, "take_models", lambda service, models: None)
+    port = plc.free_port()
+    path = tmp_path / "line.toml"
+    path.write_text(
+        '[[station]]\nname = "a"\nmodel = "m"\ndeadline = 60\n[station.source]\nkind = "folder"\n'
+        'path = "in"\nsettle = 0.02\nrescan = 0.05\nmissing_after = 0.5\n'
+        f'[station.controller]\nkind = "modbus"\nport = {port}\n'
+    )
+    with Service({"a": GreyParts(*LIGHTS)}, tmp_path / "line", options=Options(reserve=0)) as service:
+        plant = Plant(service, path)
+        plant.start()
+        controller = plc.Plc(port)
+
+        def answered(part, bring):
+            waits(lambda: controller.status() == plc.READY)
+            controller.command(1, part, "L")
+            waits(lambda: controller.status() & plc.BUSY)
+            bring()
+            registers = controller.answer()
+            controller.acknowledge()
+            return registers[1] & ~plc.RESULTS, registers[2]
+
+        whole = {light: png(3) for light in LIGHTS}
+        assert answered("P-1", lambda: service.inspect(whole, station="a")) == (plc.OK, 0)
+        assert answered("P-2", lambda: stand.put("x", 2)) == (plc.NG, 0)
+        assert answered("P-3", lambda: service.inspect(whole, station="a")) == (plc.OK, 0)
+        assert parts(service) == [
+            ("P-1", "good", 3, None),
+            ("P-2", "review", 1, "no light1; no light3"),
+            ("P-3", "good", 3, None),
+        ]
+        controller.close()
+        plant.close()
