@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -113,7 +113,7 @@ class Predictor(ABC):
     def inside_for(self, category: str | None) -> NDArray[np.bool_] | None:
         """The pixels of pictures of a category that count; None where all do."""
         own = self.region_for(category)
-        return self.inside_HW if own is self.region or own is None else inside_of(own)
+        return self.inside_HW if own is None or own == self.region else _inside_of(own)
 
     def decode(self, image: ImageSource, category: str | None = None) -> Pixels:
         """Pixels of one image of a category. Raises DataError when it cannot be read or cannot be judged."""
@@ -298,6 +298,10 @@ class Predictor(ABC):
         ahead = read_ahead(images, workers, size * self.streams + workers, decode)
         for group in _in_order(run, _groups(ahead, size, self.kind), self.streams):
             yield from group
+
+
+_inside_of = lru_cache(maxsize=16)(inside_of)
+"""Each part of a line is asked for it, and painting polygons takes long on large pictures."""
 
 
 def is_one_image(x: Any) -> bool:
