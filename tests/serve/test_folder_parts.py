@@ -39,7 +39,7 @@ class Stand:
 
     def __init__(self, tmp_path):
         self.place, self.done, self.failed = (tmp_path / name for name in ("in", "done", "failed"))
-        self.data = tmp_path / "line"
+        self.data, self.database = tmp_path / "line", None
         self.place.mkdir()
 
     @contextmanager
@@ -49,7 +49,8 @@ class Stand:
         settings = FolderSource(kind="folder", path=str(self.place), **keys)
         one = Station(name="press-1", model="-", source=settings)
         detector = detector or GreyParts(*LIGHTS)
-        with Watched({"press-1": detector}, self.data, options=Options(reserve=0)) as service:
+        options = Options(reserve=0)
+        with Watched({"press-1": detector}, self.data, database=self.database, options=options) as service:
             watch = FolderWatch(service, one, settings)
             watch.start()
             try:
@@ -163,8 +164,9 @@ def test_files_that_stay_are_judged_once_whatever_is_touched(stand):
         assert (len(parts(service)), watch.state().failed) == (3, 0)
 
 
-def test_what_a_killed_service_had_judged_is_put_away_and_not_judged_again(stand, caplog):
+def test_what_a_killed_service_had_judged_is_put_away_and_not_judged_again(stand, database_url, caplog):
     """Killed between the result and the moves, in the middle of them, and with a late picture in between."""
+    stand.database = database_url
     for part in ("p1", "p2", "p3", "p4"):
         stand.put(part, *((1, 2) if part in ("p3", "p4") else (1, 2, 3)), level=ord(part[1]) - 48)
     with stand.running(moves=False, missing_after=0.2) as (service, watch):
