@@ -9,8 +9,9 @@
 
 bsdata, drawn: image AUROC and false alarms of the preset `fast` with and without tiles, on BSData (ball
 screws, 1130 x 460, pits of a median 0.03 % of the picture; CC BY-SA 4.0, https://github.com/2Obe/BSData) and
-on drawn sheets of 2048 x 2048 pixels with defects of 10 to 20 pixels; how far scores move when a drawn
-picture moves by half a tile; and a defect on a seam beside the same one in a core. speed: a picture of
+on drawn sheets of 2048 x 2048 pixels with defects of 10 to 20 pixels; how far scores of normal ones move with
+the picture by half a tile, as they are and on what both windows show from within; and a defect on a seam
+beside the same one in a core. speed: a picture of
 4096 x 3000 pixels at half scale in OpenVINO: seconds, memory, and the share of the engine's throughput that
 tiles keep.
 """
@@ -20,6 +21,7 @@ import json
 import os
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,17 +31,21 @@ from child import alone, peak_memory_mb
 from numpy.typing import NDArray
 from PIL import Image
 
+from invad.data.images import read_image
 from invad.data.tiling import TILE, Tiling
 from invad.evaluation.machine import facts
-from invad.records import Sample
+from invad.fit.tiles import choose_tiling
+from invad.model.settings import preset_named
+from invad.records import Hw, Sample
 from invad.runtime.tiled import TiledPredictor
 from invad.scoring.rates import POOLED
+from invad.scoring.spread import top_mean
 from invad.system.files import write_atomically
 
 if TYPE_CHECKING:
     from invad import Detector, TiledDetector
 
-SIDE, MARGIN = 2048, 160
+SIDE, MARGIN = 2048, 256
 """Pixels of a drawn sheet, and more of them on each side, into which a window can be moved."""
 
 PITCH, HOLE = 128, 30
@@ -47,6 +53,9 @@ PITCH, HOLE = 128, 30
 
 NORMALS, TESTED = 60, 20
 """Drawn sheets to learn from, so that a fifth is held out, and of each kind to test."""
+
+MOVED = 8
+"""Drawn sheets of each kind whose scores are compared with those of the same half a tile further on."""
 
 PITS, SPOTS = 16, 20
 """The smallest defect that is asked for, in pixels: of BSData and of drawn sheets."""
@@ -114,9 +123,23 @@ def bsdata(root: Path, how: str) -> dict[str, Any]:
     if how == "whole":
         return row(Detector.fit(train, preset="fast", device="cpu"), test)
     size = Image.open(train[0].path).size
-    each = {"positions": "each", "picture_hw": (size[1], size[0])} if how == "each" else {}
-    tiling = Tiling(tile_px=12 * PITS, **each)  # type: ignore[arg-type]
-    return row(TiledDetector.fit(train, tiling=tiling, preset="fast", device="cpu"), test)
+    tiling = tiling_for((size[1], size[0]), PITS, each=how == "each")
+    tiled = TiledDetector.fit(train, tiling=tiling, preset="fast", device="cpu")
+    found = row(tiled, test)
+    if how == "shared":
+        half = tiling.tile_px // 2
+        good = [read_image(sample.path) for sample in test if not sample.is_anomalous]
+        pairs = [(pixels[:, half:], pixels[:, :-half]) for pixels in good]
+        found["shift"] = {"pixels": half, "good": shift(tiled, pairs, (0, half))}
+    return found
+
+
+def tiling_for(size_hw: Hw, defect: int, each: bool = False) -> Tiling:
+    """As `invad train --preset fast --smallest-defect` chooses it."""
+    settings = preset_named("fast")
+    tiling = choose_tiling(size_hw, settings, settings.load_backbone(), smallest_defect=defect, each=each)
+    assert tiling is not None
+    return tiling
 
 
 def drawn(folder: Path) -> dict[str, Any]:
@@ -135,27 +158,54 @@ def drawn(folder: Path) -> dict[str, Any]:
             Image.fromarray(window(picture)[..., 0]).save(path, compress_level=1)
             defect = "spot" if kind == "spot" else "good"
             samples.setdefault(kind, []).append(Sample(path=path, category="sheet", defect=defect))
-    tiling = Tiling(tile_px=12 * SPOTS)
+    tiling = tiling_for((SIDE, SIDE), SPOTS)
     test = samples["good"] + samples["spot"]
     tiled = TiledDetector.fit(samples["train"], tiling=tiling, preset="fast", device="cpu")
     rows: dict[str, Any] = {"tiled": row(tiled, test)}
     half = tiling.tile_px // 2
-    spread = float(np.std(tiled.calibrations[POOLED].scores))
-    moved = {
-        kind: [
-            abs(tiled.reading(window(p))[0] - tiled.reading(window(p, half))[0]) for p in pictures[kind][:2]
-        ]
-        for kind in ("good", "spot")
-    }
     rows["shift"] = {
         "pixels": half,
-        "spread_of_normals": round(spread, 3),
-        **{f"mean_change_{kind}": round(float(np.mean(own)), 3) for kind, own in moved.items()},
-        **{f"largest_change_{kind}": round(float(np.max(own)), 3) for kind, own in moved.items()},
+        "spread_of_held_out": round(float(np.std(tiled.calibrations[POOLED].scores)), 3),
+        **{
+            kind: shift(tiled, [(window(p), window(p, half)) for p in pictures[kind][:MOVED]], (half, half))
+            for kind in ("good", "spot")
+        },
     }
     rows["seam"] = seam(tiled, window(pictures["good"][0]))
     rows["whole"] = row(Detector.fit(samples["train"], preset="fast", device="cpu"), test)
     return rows
+
+
+def shift(
+    tiled: "TiledDetector", pairs: Sequence[tuple[NDArray[Any], NDArray[Any]]], pixels: Hw
+) -> dict[str, float]:
+    """How far scores move with the window, beside their spread. pairs: the second window begins as many
+    pixels before the first, down and along.
+
+    inside: of the cells alone that neither window has near its border, so that both have the same content.
+    """
+    whole: list[list[float]] = []
+    inside: list[list[float]] = []
+    for pair in pairs:
+        read = [tiled.reading(one) for one in pair]
+        whole.append([score for score, _ in read])
+        (first, second), cut = (map_hw for _, map_hw in read), tiled.cut(pair[0].shape[:2])
+        y, x = (
+            round(by * n / side) for by, n, side in zip(pixels, cut.cells_hw, cut.picture_hw, strict=True)
+        )
+        (h, w), e = cut.cells_hw, cut.edge
+        kept = first[e : h - y - e, e : w - x - e], second[y + e : h - e, x + e : w - e]
+        inside.append([top_mean(cells, tiled.tiled.top_cells) for cells in kept])
+    found = {}
+    for name, scores in (("whole", np.array(whole)), ("inside", np.array(inside))):
+        changes, spread = np.abs(np.diff(scores)), float(scores.std(ddof=1))
+        found |= {
+            f"{name}_mean_change": round(float(changes.mean()), 3),
+            f"{name}_largest_change": round(float(changes.max()), 3),
+            f"{name}_spread": round(spread, 3),
+            f"{name}_share_of_spread": round(float(changes.mean()) / spread, 3),
+        }
+    return found
 
 
 def seam(tiled: "TiledDetector", picture: NDArray[np.uint8]) -> dict[str, Any]:
@@ -186,7 +236,7 @@ def opened(bundle: str) -> TiledPredictor:
 
     detector = runtime.load(bundle, "openvino", threads=2, prove=False)
     assert isinstance(detector, TiledPredictor)
-    tiling = replace(detector.tiled.tiling, tile_px=384, positions="shared", picture_hw=None)
+    tiling = replace(detector.tiled.tiling, tile_px=768, positions="shared", picture_hw=None)
     detector.tiled = replace(detector.tiled, tiling=tiling)
     return detector
 

@@ -35,7 +35,7 @@ def model(run, cloth, small_tiles, tmp_path_factory):
 
 def test_the_whole_way(run, model, cloth, tmp_path):
     told = run("info", model)
-    assert "64 pixels, cells of 16, overlapping by 25%, positions shared" in told.stdout
+    assert "64 pixels, cells of 16, overlapping by 38%, positions shared" in told.stdout
     table, report = tmp_path / "defects.csv", tmp_path / "report.html"
     spots = cloth / "test/spot"
     found = run("predict", model, spots, "--defects", table, "--output", tmp_path / "shown")

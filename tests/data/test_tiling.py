@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from invad.data.tiling import OVERVIEW, TILE, Blend, Tiling, origins, overview, tile_for
 from invad.errors import ConfigError, DataError
 
-TILING = Tiling(tile_px=64)
+TILING = Tiling(tile_px=64, overlap=0.25)
 
 
 @given(st.integers(1, 400), st.integers(4, 40), st.integers(1, 30))

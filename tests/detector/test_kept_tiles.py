@@ -43,9 +43,13 @@ def test_a_smallest_area_comes_and_goes_without_pictures(own, tiled_detector, dr
     assert again.smallest.area == AREA
     assert "smallest defect | 400 pixels" in (tmp_path / "model/README.md").read_text()
     assert again.predict(draw_cloth(300)).score == own.predict(draw_cloth(300)).score
-    with pytest.raises(DataError, match=r"a grey picture would be good .* the model stays as it was"):
-        again.calibrate(min_area="none")
-    assert again.smallest == own.smallest
+
+
+def test_limits_that_let_a_grey_picture_pass_are_refused(own):
+    own.calibrate(min_area=AREA)
+    with pytest.raises(DataError, match=r"a black picture would be review .* the model stays as it was"):
+        own.calibrate(min_area="none", rates=Rates(review=0.05, bad=1e-300))
+    assert own.smallest.area == AREA
 
 
 def test_limits_of_what_was_kept_are_those_of_the_training(own, tiled_detector):

@@ -13,7 +13,7 @@ from invad.detector.opening import open_model
 from invad.detector.tile_limits import _one_usual, fit_tile_limits
 from invad.errors import ArtifactError, ConfigError, DataError
 from invad.fit.run import Run
-from invad.fit.tiles import choose_tiling, fit_tiles
+from invad.fit.tiles import choose_tiling, fit_tiles, tile_settings
 from invad.observer import Silent
 from invad.scoring.rates import POOLED, Rates
 
@@ -128,11 +128,11 @@ def test_positions_of_their_own_find_what_is_usual_elsewhere(cloth, tile_preset,
 
 
 @pytest.fixture(scope="module")
-def regional(cloth, tile_preset, make_backbone):
+def regional(cloth, tile_preset):
     """The lower right is ignored, tiles of it too."""
     region = Region(frame=(160, 120), ignore=(((90, 50), (160, 50), (160, 120), (90, 120)),))
     tiling = Tiling(tile_px=64, region=region)
-    return TiledDetector.fit(cloth, tiling=tiling, preset=tile_preset, backbone=make_backbone(), device="cpu")
+    return TiledDetector.fit(cloth, tiling=tiling, preset=tile_preset, device="cpu")
 
 
 def test_what_is_ignored_changes_no_score(regional, draw_cloth):
@@ -226,11 +226,13 @@ def test_the_tile_is_chosen_by_the_smallest_defect(tile_preset, make_backbone):
     def chosen(**asked):
         return choose_tiling((900, 1200), settings, backbone, **asked)
 
-    assert chosen(smallest_defect=12).tile_px == 64  # 4 x 4 cells of the input's 16 pixels
-    assert chosen(smallest_defect=50).tile_px == 200
+    assert chosen(smallest_defect=12).tile_px == 128  # twice the 4 x 4 cells of the input's 16 pixels
+    assert chosen(smallest_defect=50).tile_px == 400
     assert chosen(smallest_defect=250).tile_px == 900
     assert chosen(smallest_defect=300) is None  # a cell of the whole picture
-    assert chosen(tile=300, each=True) == Tiling(tile_px=300, positions="each", picture_hw=(900, 1200))
+    assert chosen(smallest_defect=12, each=True).tile_px == 64
+    places = Tiling(tile_px=300, overlap=0.25, positions="each", picture_hw=(900, 1200))
+    assert chosen(tile=300, each=True) == places
     with pytest.raises(ConfigError, match="tile = 901: larger than the picture of 1200 x 900"):
         chosen(tile=901)
     for wrong in ({}, {"tile": 64, "smallest_defect": 3}, {"smallest_defect": 0}):
@@ -242,3 +244,18 @@ def test_normal_tiles_that_lie_far_out_widen_the_spread_of_their_place():
     usual = _one_usual([4.0] * 95 + [24.0] * 5)
     assert usual.median == 4.0
     assert usual.spread == pytest.approx(((100 * 20.0 + 5 * 1.0) / 105) ** 0.5)
+
+
+def test_tiles_that_share_statistics_are_read_so_that_their_borders_do_not_show(tile_preset, make_backbone):
+    own = tile_settings(tile_preset, make_backbone(), 200, "shared")
+    assert (own.scales, own.floor, own.area_side) == ((1.0,), 0.0, 128)
+    assert own.top_fraction == tile_preset.top_fraction / 4  # of four times the cells
+    assert tile_settings(tile_preset, make_backbone(), 100, "shared").area_side == 64  # no pixels for more
+    assert tile_settings(tile_preset, make_backbone(), 200, "each") == tile_preset
+
+
+def test_shared_statistics_are_those_of_all_cells_but_near_a_border(tiled_detector):
+    stats = tiled_detector.inside.stats
+    assert stats[TILE].median_Lhw[:, 1:-1, 1:-1].unique().numel() == 1
+    assert stats[TILE].median_Lhw.unique().numel() == 13
+    assert stats[OVERVIEW].median_Lhw.unique().numel() == 16

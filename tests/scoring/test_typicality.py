@@ -55,6 +55,21 @@ def test_position_stats_cell_by_cell(n):
     assert stats.median_Lhw.dtype == stats.scale_Lhw.dtype == torch.float32
 
 
+def test_cells_of_one_kind_share_their_statistics_and_those_at_the_edge_have_their_own():
+    generator = torch.Generator().manual_seed(1)
+    maps = torch.randn(2000, 1, 6, 7, generator=generator)
+    maps[:, :, 0] += 5
+    stats, own = fit_position_stats(maps, edge=1), fit_position_stats(maps)
+    assert (
+        stats.median_Lhw[0, 1:-1, 1:-1].unique().numel()
+        == stats.scale_Lhw[0, 1:-1, 1:-1].unique().numel()
+        == 1
+    )
+    assert own.median_Lhw[0, 1:-1, 1:-1].unique().numel() == 20
+    torch.testing.assert_close(stats.median_Lhw[0, 0], own.median_Lhw[0, 0])
+    assert abs(float(stats.scale_Lhw[0, 2, 2]) - 1) < 0.05
+
+
 def test_with_many_images_a_cell_has_its_own_statistics():
     generator = torch.Generator().manual_seed(1)
     level, spread = torch.linspace(5, 15, 64).view(8, 8), torch.linspace(1, 3, 64).view(8, 8)

@@ -53,7 +53,7 @@ class Tiling:
     """
 
     tile_px: int
-    overlap: float = 0.25
+    overlap: float = 0.375
     positions: Literal["shared", "each"] = "shared"
     picture_hw: Hw | None = None
     region: Region | None = None
@@ -216,6 +216,11 @@ class Cut:
     def cells_hw(self) -> Hw:
         """Rows and columns of the cells of the whole picture."""
         return self.down.cells, self.along.cells
+
+    @property
+    def edge(self) -> int:
+        """Cells along a tile's border that count less than half of a map, but where it is the picture's."""
+        return min(self.down.overlap, self.along.overlap, *(side - 1 for side in self.grid_hw)) // 2
 
     @property
     def rows_columns(self) -> tuple[int, int]:

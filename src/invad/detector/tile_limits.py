@@ -91,7 +91,10 @@ def fit_tile_limits(
 
 
 def _stats(held: Sequence[HeldPicture]) -> dict[str, PositionStats]:
-    """Of the cells of the tiles of each place; where they have a place each, also of all together."""
+    """Of the cells of the tiles of each place; where they have a place each, also of all together.
+
+    Tiles that share theirs begin anywhere, so a cell's place in one says how near its border is and no more.
+    """
     by_place: dict[str, list[torch.Tensor]] = {}
     for one in held:
         for place, maps_Lhw in zip(one.cut.places(), one.maps_TLhw, strict=True):
@@ -99,7 +102,11 @@ def _stats(held: Sequence[HeldPicture]) -> dict[str, PositionStats]:
     overviews = {one.cut.overview for one in held}
     tiles = [own for place, own in by_place.items() if place not in overviews]
     by_place[POOLED] = [maps_Lhw for own in tiles for maps_Lhw in own]
-    return {place: fit_position_stats(_some(own)) for place, own in by_place.items()}
+    edge = min(one.cut.edge for one in held) if held[0].cut.positions == "shared" else None
+    return {
+        place: fit_position_stats(_some(own), None if place in overviews else edge)
+        for place, own in by_place.items()
+    }
 
 
 def _some(maps: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -25,7 +25,14 @@ from invad.detector.tile_limits import TileLimits, fit_tile_limits, top_cells
 from invad.errors import ArtifactError, ConfigError, DataError
 from invad.fit.fit import FitRecord
 from invad.fit.run import Run
-from invad.fit.tiles import HeldPicture, choose_tiling, fit_tiles, held_picture, read_tiles
+from invad.fit.tiles import (
+    HeldPicture,
+    choose_tiling,
+    fit_tiles,
+    held_picture,
+    read_tiles,
+    tile_settings,
+)
 from invad.model.reading import Model
 from invad.model.settings import Preset, preset_named
 from invad.observer import Observer, Silent
@@ -101,14 +108,13 @@ class TiledDetector(TiledPredictor):
         name = backbone.info.name if isinstance(backbone, Backbone) else backbone
         settings = preset_named(preset) if isinstance(preset, str) else preset
         settings = settings.override(backbone=name, steps=steps, batch=batch, seed=seed)
-        # A tile has a map, of which pictures are judged, and needs no score combined from several.
-        settings = replace(settings, top_fractions=None)
         net = backbone if isinstance(backbone, Backbone) else settings.load_backbone()
         net = net.freeze().to(run.workers.device or choose_device(device))
         if tiling is None:
             tiling = choose_tiling(first_size(samples), settings, net, smallest_defect=smallest_defect)
         if tiling is None:
             raise ConfigError("the whole picture shows such a defect already; use Detector.fit")
+        settings = tile_settings(settings, net, tiling.tile_px, tiling.positions)
         fitted = fit_tiles(samples, tiling, settings, net, strict=strict, run=run)
         limits = fit_tile_limits(fitted.held, fitted.groups, settings.score_rule, rates)
         named = preset if isinstance(preset, str) else "custom"

@@ -35,6 +35,11 @@ from invad.observer import Observer
 from invad.records import Hw, Sample
 from invad.scoring.calibration import folds, hold_out
 
+TILE_CELLS = 24
+"""Cells along a tile at most, where it has the pixels: the more, the fewer lie beside its border."""
+
+OVERLAP_EACH = 0.25  # of tiles whose borders lie in the same place in every picture
+
 TRAINED_TILES = 400
 """Tiles that the networks learn from, or one of each picture where these are more."""
 
@@ -71,6 +76,26 @@ class FittedTiles:
     record: FitRecord
 
 
+def tile_settings(settings: Preset, backbone: Backbone, tile_px: int, positions: str) -> Preset:
+    """The settings by which tiles of this side are read. settings: of whole pictures.
+
+    Where tiles share their statistics, what a cell shows must not depend on where a tile ends. So smaller
+    scales are left away, in which every cell lies beside a border, and so is the floor, which one tile has
+    and its neighbour has not; and a tile with the pixels for it has twice the cells of a whole picture along
+    its side, up to TILE_CELLS, with a score of as many of them as before.
+    """
+    # A tile has a map, of which pictures are judged, and needs no score combined from several.
+    settings = replace(settings, top_fractions=None)
+    if positions == "each":
+        return settings
+    side = settings.area_side or backbone.info.side
+    wide = min(2 * side, TILE_CELLS * settings.grid_stride)
+    if side < wide <= tile_px:
+        top = settings.top_fraction * (side / wide) ** 2
+        settings = replace(settings, area_side=wide, top_fraction=top)
+    return replace(settings, scales=(1.0,), floor=0.0)
+
+
 def choose_tiling(
     size_hw: Hw,
     settings: Preset,
@@ -85,8 +110,7 @@ def choose_tiling(
 
     smallest_defect, tile: in pixels; the tile is chosen so that the defect is about one cell, but no smaller
     than the network's input and no larger than the picture. each: statistics for each place. region: the
-    part of pictures that counts. Raises ConfigError unless one of the two is given
-    and above 0, and for a tile larger than the picture.
+    part that counts. Raises ConfigError unless one of the two is given and above 0, and for too large a tile.
     """
     if (smallest_defect is None) == (tile is None):
         raise ConfigError("give either the smallest defect or the side of a tile, in pixels")
@@ -99,10 +123,14 @@ def choose_tiling(
         (input_hw, grid_hw) = input_and_grid([(short, short)], settings, backbone)
         if max(size_hw) <= max(max(input_hw), smallest_defect * max(grid_hw)):
             return None
+        settings = tile_settings(settings, backbone, short, "each" if each else "shared")
+        input_hw, grid_hw = input_and_grid([(short, short)], settings, backbone)
         tile = min(tile_for(smallest_defect, input_hw, grid_hw), short)
     elif tile > short:
         raise ConfigError(f"tile = {tile}: larger than the picture of {width} x {height} pixels; give less")
-    return Tiling(tile_px=tile, positions="each" if each else "shared", picture_hw=size_hw if each else None)
+    if each:
+        return Tiling(tile_px=tile, overlap=OVERLAP_EACH, positions="each", picture_hw=size_hw)
+    return Tiling(tile_px=tile)
 
 
 def fit_tiles(
@@ -218,7 +246,11 @@ class Cost:
 
 
 def cost(samples: Sequence[Sample], tiling: Tiling, settings: Preset, backbone: Backbone) -> Cost:
-    """Measured on a few tiles of the first picture that can be read. Raises DataError where there is none."""
+    """Measured on a few tiles of the first picture that can be read. Raises DataError where there is none.
+
+    settings: of whole pictures.
+    """
+    settings = tile_settings(settings, backbone, tiling.tile_px, tiling.positions)
     sample, pixels = next(
         (sample, found) for sample, found in _decoded(samples) if not isinstance(found, DataError)
     )

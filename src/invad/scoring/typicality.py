@@ -73,8 +73,11 @@ class PositionStats:
     scores: ScoreStats | None = None
 
 
-def fit_position_stats(maps_NLhw: Tensor) -> PositionStats:
+def fit_position_stats(maps_NLhw: Tensor, edge: int | None = None) -> PositionStats:
     """Median and 1.4826 MAD over the images, per level and cell; N >= 1.
+
+    edge: cells further from the border of the map than that are of one kind and have those of all of them;
+    None where every place is of its own.
 
     With few images a cell's own statistics are noisy, so both are drawn towards those of their level's
     cells together, with the weight of SHRINKAGE images (of squares, for the scale): a cell has to earn its
@@ -89,7 +92,13 @@ def fit_position_stats(maps_NLhw: Tensor) -> PositionStats:
         middle = np.median(median, axis=(1, 2), keepdims=True)
         scale = np.broadcast_to(
             1.4826 * np.median(np.abs(median - middle), axis=(1, 2), keepdims=True), median.shape
-        )
+        ).copy()
+    if edge is not None:
+        inner = np.s_[:, edge : maps.shape[2] - edge, edge : maps.shape[3] - edge]
+        alike = maps[(slice(None), *inner)]
+        common = np.median(alike, axis=(0, 2, 3))[:, None, None]
+        median[inner] = common
+        scale[inner] = 1.4826 * np.median(np.abs(alike - common), axis=(0, 2, 3))[:, None, None]
     own = len(maps) / (len(maps) + SHRINKAGE)
     middle = np.median(maps, axis=(0, 2, 3), keepdims=False)[:, None, None]
     typical = np.square(scale).mean(axis=(1, 2), keepdims=True)
