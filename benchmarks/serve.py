@@ -437,7 +437,7 @@ def history(options: argparse.Namespace) -> dict[str, Any]:
     finally:
         shutil.rmtree(folder)
     year = 365 * 24 * 3600
-    per_row, picture, its_map = size / options.rows, 48_000, 30_000
+    per_row, picture, its_map = size / options.rows, 48_000, 24_000
     flagged = 0.02
     kept = 7 * 24 * 3600 * (1 - flagged) + year * flagged
     return {
@@ -451,7 +451,7 @@ def history(options: argparse.Namespace) -> dict[str, Any]:
             "rows_gb": year * per_row / 1e9,
             "pictures_kept": round(kept),
             "pictures_gb": kept * (picture + its_map) / 1e9,
-            "of": "JPEG of 48 kB and map of 30 kB (480 x 640), 2 % flagged, default retention",
+            "of": "JPEG of 48 kB, map of 24 kB (480 x 640, drawn gaskets), 2 % flagged, default retention",
         },
     }
 
