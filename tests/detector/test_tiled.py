@@ -9,6 +9,7 @@ import pytest
 from invad import Detector, Sample, TiledDetector, Tiling, evaluate
 from invad.data.region import Region
 from invad.data.tiling import OVERVIEW, TILE
+from invad.detector.measuring import learn_sizes
 from invad.detector.opening import open_model
 from invad.detector.tile_limits import _one_usual, fit_tile_limits
 from invad.errors import ArtifactError, ConfigError, DataError
@@ -202,6 +203,18 @@ def test_other_pictures_calibrate(tiled_detector, draw_cloth, cloth, tmp_path):
     assert TiledDetector.load(tmp_path / "model").info.recalibrated is not None
     with pytest.raises(DataError, match="have the pixels of images that the model was trained on"):
         detector.calibrate(cloth / "train/good")
+
+
+def test_paths_in_place_of_samples_are_refused_in_one_line(tiled_detector, tile_preset):
+    tiling = Tiling(tile_px=96)
+    for call in (
+        tiled_detector.calibrate,
+        lambda given: TiledDetector.fit(given, preset=tile_preset, tiling=tiling),
+        lambda given: learn_sizes(tiled_detector, given),
+        lambda given: evaluate(tiled_detector, given),
+    ):
+        with pytest.raises(ConfigError, match=r"'a\.png' is a str, no Sample; give a folder"):
+            call(["a.png"])
 
 
 def test_copies_and_small_pictures_are_named(cloth, tile_preset, make_backbone, tmp_path):

@@ -13,14 +13,14 @@ import torch
 from numpy.typing import NDArray
 
 from invad.backbones.base import Backbone
-from invad.data.datasets import all_samples, load_dataset
+from invad.data.datasets import load_dataset
 from invad.data.images import ImageSource
 from invad.data.preprocess import resize_map
 from invad.data.region import Region, cut
 from invad.detector import calibrating
 from invad.detector.card import model_card
 from invad.detector.compiling import compiled
-from invad.detector.fusing import normals_of, plan_parts, root_of
+from invad.detector.fusing import plan_parts, root_of, samples_of
 from invad.detector.kept import Kept, doubts_of, keep
 from invad.detector.parts import DetectorInfo, Parts, described, load_parts, save_parts
 from invad.detector.renewing import rule_of
@@ -230,7 +230,7 @@ class Detector(Predictor):
         Raises DataError, ConfigError, WeightsError, TrainingError with one line that says what to do.
         """
         sleep_beside_the_user()
-        samples = normals_of(load_dataset(data), parts) if isinstance(data, str | Path) else all_samples(data)
+        samples: Sequence[Sample] = samples_of(data, parts, load_dataset)
         require_regions(regions or {}, samples, parts)
         samples, plan = plan_parts(samples, parts, fusion, root_of(data), region, run.observer)
         settings = preset_named(preset) if isinstance(preset, str) else preset

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, as_tensor, float32
 
+from invad.data.datasets import all_samples
 from invad.data.layouts.base import Dataset
 from invad.data.members import (
     Rule,
@@ -60,6 +61,18 @@ def root_of(data: str | Path | Sequence[Sample] | None) -> Path | None:
 def normals_of(dataset: Dataset, rule: str | None) -> tuple[Sample, ...]:
     """The normal training samples of a set, of parts those of their members."""
     return dataset.train if rule is None else split_by_part(dataset, Rule.parse(rule)).train
+
+
+def samples_of(
+    given: str | Path | Sequence[Sample], rule: str | None, read: Callable[[str | Path], Dataset]
+) -> tuple[Sample, ...]:
+    """Samples as they are given, or the normal training samples of a place, of parts those of their members.
+
+    read: makes a set of a place. Raises DataError as that does, ConfigError for what are no samples.
+    """
+    if not isinstance(given, str | Path):
+        return tuple(all_samples(given))
+    return normals_of(read(given), rule)
 
 
 def plan_parts(

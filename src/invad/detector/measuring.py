@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from invad.data.datasets import normal_images
+from invad.data.datasets import all_samples, normal_images
 from invad.data.drawn import LARGEST, Drawing, draw_size, drawn_on, reduced
 from invad.data.preprocess import grey_range
 from invad.detector.detector import Detector
@@ -73,7 +73,7 @@ def learn_sizes(
     in the model folder and in exports. Raises DataError when no image can be read or fewer than 40 of the
     drawings are found.
     """
-    samples = normal_images(normals) if isinstance(normals, str | Path) else normals
+    samples = normal_images(normals) if isinstance(normals, str | Path) else all_samples(normals)
     drawings = DRAWINGS if drawings is None else drawings
     observer, rng = observer or Silent(), np.random.default_rng(seed)
     holder: Any = detector.inside if isinstance(detector, TiledPredictor) else detector

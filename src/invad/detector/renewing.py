@@ -7,12 +7,12 @@ from typing import Literal, TypeVar
 
 import torch
 
-from invad.data.datasets import all_samples, normal_set
+from invad.data.datasets import normal_set
 from invad.data.preprocess import Preprocess
 from invad.data.region import Region
 from invad.data.samples import read_sample
 from invad.detector import calibrating
-from invad.detector.fusing import PartPlan, normals_of, planned, root_of
+from invad.detector.fusing import PartPlan, planned, root_of, samples_of
 from invad.detector.kept import keep, looking_at, maps_of
 from invad.detector.parts import Parts, now
 from invad.detector.sizing import sized, smallest_of
@@ -41,11 +41,11 @@ def renewed(
     """
     plan = None if before.fusion is None else PartPlan.of(before.fusion, region)
     parts = None if plan is None else plan.rule
-    samples = normals_of(normal_set(normals), parts) if isinstance(normals, str | Path) else normals
-    if samples is not None:
-        all_samples(samples)
-    if plan is not None and samples is not None:
-        samples = planned(samples, plan, root_of(normals), observer)
+    samples: Sequence[Sample] | None = None
+    if normals is not None:
+        samples = samples_of(normals, parts, normal_set)
+        if plan is not None:
+            samples = planned(samples, plan, root_of(normals), observer)
     model, info = before.model, before.info
     means: Mapping[Hw, torch.Tensor] = before.means
     if region is not None:

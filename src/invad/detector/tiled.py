@@ -18,7 +18,7 @@ from invad.data.tiling import OVERVIEW, Tiling, place_of
 from invad.detector import calibrating
 from invad.detector.card import model_card
 from invad.detector.detector import Detector
-from invad.detector.fusing import PartPlan, fit_tiled_parts, normals_of, plan_parts, planned, root_of
+from invad.detector.fusing import PartPlan, fit_tiled_parts, plan_parts, planned, root_of, samples_of
 from invad.detector.kept_tiles import IN_SIGHT, MOST_BYTES, KeptTiles, held_of, keep_tiles, seeing
 from invad.detector.parts import Parts, described, load_parts, now, save_parts
 from invad.detector.tile_limits import TileLimits, fit_tile_limits, top_cells
@@ -102,7 +102,7 @@ class TiledDetector(TiledPredictor):
         already.
         """
         sleep_beside_the_user()
-        samples = normals_of(load_dataset(data), parts) if isinstance(data, str | Path) else data
+        samples: Sequence[Sample] = samples_of(data, parts, load_dataset)
         region = None if tiling is None else tiling.region
         samples, plan = plan_parts(samples, parts, fusion, root_of(data), region, run.observer)
         name = backbone.info.name if isinstance(backbone, Backbone) else backbone
@@ -269,7 +269,7 @@ class TiledDetector(TiledPredictor):
             groups = () if kept is None else kept.groups
         else:
             rule = None if plan is None else plan.rule
-            samples = normals_of(normal_set(normals), rule) if isinstance(normals, str | Path) else normals
+            samples: Sequence[Sample] = samples_of(normals, rule, normal_set)
             if plan is not None:
                 samples = planned(samples, plan, root_of(normals), observer)
             held, groups = self._read(samples, tiled.tiling, strict, observer)

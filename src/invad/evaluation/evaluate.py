@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from invad.data.datasets import load_dataset
+from invad.data.datasets import all_samples, load_dataset
 from invad.data.images import read_image
 from invad.data.labelled import Unreadable, judge_labelled
 from invad.data.layouts.base import Dataset
@@ -126,7 +126,7 @@ def evaluate(
         data = load_dataset(data, categories=categories)
     if detector.fusion is not None and isinstance(data, Dataset):
         data = split_of(data, detector.fusion)
-    samples = data.sound_test() if isinstance(data, Dataset) else tuple(data)
+    samples = data.sound_test() if isinstance(data, Dataset) else tuple(all_samples(data))
     if not samples:
         where = data.root if isinstance(data, Dataset) else "the samples"
         raise DataError(f"{where}: no test images; give a folder with test/good and test/<defect>")
