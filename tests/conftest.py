@@ -293,11 +293,11 @@ def lit_cloth(draw_lights, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def tiled_parts(lit_cloth, tile_preset, make_backbone):
+def tiled_parts(lit_cloth, tile_preset):
     """Of parts of two pictures in tiles of 64 pixels, fitted on `lit_cloth`. Not to be calibrated."""
     from invad import TiledDetector, Tiling
 
-    options = {"preset": tile_preset, "backbone": make_backbone(), "device": "cpu"}
+    options = {"preset": tile_preset, "device": "cpu"}
     return TiledDetector.fit(lit_cloth, tiling=Tiling(tile_px=64), parts="names", **options)
 
 
