@@ -18,6 +18,7 @@ tiles keep.
 
 import argparse
 import json
+import math
 import os
 import tempfile
 import time
@@ -245,8 +246,8 @@ def judged(bundle: str, batch: int) -> dict[str, Any]:
     """In a process of its own: seconds a picture, its peak memory, and the engine alone on as many tiles."""
     import invad.runtime.tiled
 
-    invad.runtime.tiled.BATCH = batch
     detector = opened(bundle)
+    invad.runtime.tiled.BATCH_CELLS = batch * math.prod(detector.tiled.grid_hw)
     pixels = np.random.default_rng(0).integers(90, 150, (3000, 4096, 3), np.uint8)
     judging, cpu = [], []
     for _ in range(2):
@@ -314,7 +315,7 @@ def main() -> None:
         elif given.what == "drawn":
             made |= drawn(Path(folder))
         else:
-            made["rows"] = [alone(judged, str(given.data), batch) for batch in (1, 8)]
+            made["rows"] = [alone(judged, str(given.data), batch) for batch in (1, 2)]
             made["sixty_megapixels"] = alone(sixty_megapixels, str(given.data))
     print(json.dumps(made, indent=1))
     before = json.loads(given.output.read_text()) if given.output.exists() else {}

@@ -8,7 +8,7 @@ import pytest
 from invad.data.tiling import OVERVIEW, TILE, Tiling
 from invad.errors import ConfigError, DataError
 from invad.runtime.fusing import Tiled, Usual
-from invad.runtime.tiled import BATCH, TiledPredictor
+from invad.runtime.tiled import BATCH, TiledPredictor, _batch
 from invad.scoring.calibration import Calibration
 from invad.scoring.rates import POOLED
 from invad.scoring.spread import top_mean
@@ -105,6 +105,10 @@ def test_tiles_share_runs_and_a_score_does_not_depend_on_what_else_is_scored():
     many = detector.predict([picture(), picture(spot=(10, 10)), picture((64, 64))])
     assert many[1].score == one.score
     assert max(detector.inside.runs) == BATCH
+
+
+def test_fewer_large_tiles_share_a_run():
+    assert [_batch(Means(), (side, side)) for side in (12, 16, 24, 64)] == [8, 4, 2, 1]
 
 
 def test_pictures_that_cannot_be_cut_are_refused_in_one_line(tmp_path, monkeypatch):

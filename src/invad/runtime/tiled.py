@@ -26,8 +26,9 @@ from invad.scoring.calibration import Calibration, for_category
 from invad.scoring.fusion import Fusion
 from invad.scoring.sizes import Smallest
 
-BATCH = 8
-"""Tiles of a run, where the model inside takes any number; always the same, so that a score is, too."""
+BATCH, BATCH_CELLS = 8, 1152
+"""Tiles of a run at most, and their cells, for memory, where the model inside takes any number; always the
+same for a model, so that a score is, too."""
 
 LARGEST = 100_000_000
 """Pixels of a picture that is cut, unless the environment says otherwise: its map takes 4 bytes each."""
@@ -159,15 +160,15 @@ class TiledPredictor(Predictor):
 
 def cut_maps(inside: Reader, pixels: Pixels, cut: Cut) -> list[NDArray[np.float32]]:
     """Maps of all tiles of a picture in their order, then that of the overview."""
-    size, maps, tiles = _batch(inside), [], cut.tiles()
+    size, maps, tiles = _batch(inside, cut.grid_hw), [], cut.tiles()
     while batch := list(islice(tiles, size)):
         maps += inside.cell_maps([tile.of(pixels) for tile in batch], [tile.place for tile in batch])
     return [*maps, *inside.cell_maps([overview(pixels)], [cut.overview])]
 
 
-def _batch(inside: Reader) -> int:
+def _batch(inside: Reader, grid_hw: Hw) -> int:
     try:
-        return inside.group_size(BATCH)
+        return inside.group_size(min(BATCH, max(1, BATCH_CELLS // (grid_hw[0] * grid_hw[1]))))
     except ConfigError:  # of a bundle that runs another number
         return inside.group_size(1)
 
