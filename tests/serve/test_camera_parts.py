@@ -300,6 +300,8 @@ def test_a_controller_gets_ok_for_a_part_by_all_its_lights_alone(tmp_path, monke
         assert answered("P-1", 5, 9) == (plc.OK, 0)
         assert answered("P-2", 5, SpoiledFrame("a frame is incomplete")) == (plc.NG, 0)
         script.send(1)
+        waits(script.coming.empty)  # before the next trigger, whose frame it would be
+        time.sleep(0.1)
         assert answered("P-3", 5, 60) == (plc.NG, 0)
         assert sorted((one.part_id, one.lot, one.decision, one.reason) for one in stored(service)) == [
             ("P-1", "L", "good", None),
