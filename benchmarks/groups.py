@@ -10,23 +10,20 @@ as independent. A small, hardly trained `fast`: the rule is compared, not the de
 
 import argparse
 import json
-import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from draws import run_draws
 from numpy.typing import NDArray
 from PIL import Image
 
 from invad.data.groups import grouped
 from invad.data.synthetic import draw
 from invad.detector.detector import Detector
-from invad.evaluation.machine import facts
 from invad.fit.run import Run
 from invad.model.settings import preset_named
 from invad.records import Sample
@@ -120,29 +117,25 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--rules", default=",".join(RULES), help="others keep the rows of the output")
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    started, rules = time.perf_counter(), args.rules.split(",")
+    rules = args.rules.split(",")
     kept = json.loads(args.output.read_text())["rows"] if args.output.exists() else []
-    rows = []
-    for number in range(args.draws):
+
+    def one(number: int) -> dict[str, Any]:
         before = next((row for row in kept if row["draw"] == number), {})
-        rows.append({**before, **one_draw(number, args.steps, rules)})
-        print(rows[-1], flush=True)
-    made = {
-        "what": __doc__.split("\n")[0],
-        "command": " ".join(["python", *sys.argv]),
-        "machine": facts(),
-        "parts": PARTS,
-        "shots": SHOTS,
-        "new_parts": NEW_PARTS,
-        "shots_of_new_parts": NEW_SHOTS,
-        "rate": RATE,
-        "seconds": round(time.perf_counter() - started, 1),
-        "summary": summary(rows),
-        "rows": rows,
-    }
-    args.output.write_text(json.dumps(made, indent=1) + "\n")
-    print(json.dumps(made["summary"], indent=1))
+        return {**before, **one_draw(number, args.steps, rules)}
+
+    run_draws(
+        __doc__,
+        one,
+        range(args.draws),
+        summary,
+        args.output,
+        parts=PARTS,
+        shots=SHOTS,
+        new_parts=NEW_PARTS,
+        shots_of_new_parts=NEW_SHOTS,
+        rate=RATE,
+    )
 
 
 if __name__ == "__main__":

@@ -9,16 +9,13 @@ of one light in the model of all three. Image AUROC over parts, of all defects a
 """
 
 import argparse
-import json
-import sys
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from draws import run_draws
 from PIL import Image
 
 from invad.data.synthetic import write_lights
@@ -26,7 +23,6 @@ from invad.data.synthetic.lights import DEFECTS, LIGHTS
 from invad.detector.detector import Detector
 from invad.detector.fusing import PartPlan, fit_parts
 from invad.evaluation.evaluate import evaluate
-from invad.evaluation.machine import facts
 from invad.evaluation.parts import scored_parts
 from invad.metrics.exact import image_metrics
 
@@ -112,22 +108,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--seeds", type=int, default=3)
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    started, rows = time.perf_counter(), []
-    for seed in range(args.seeds):
-        rows.append(one_seed(seed))
-        print(json.dumps(rows[-1]), flush=True)
-    made = {
-        "what": __doc__.split("\n")[0],
-        "command": " ".join(["python", *sys.argv]),
-        "machine": facts(),
-        "plates": {"train": TRAIN, "test good": TEST_GOOD, "each defect": PER_DEFECT, "pixels": SIZE},
-        "seconds": round(time.perf_counter() - started, 1),
-        "summary": summary(rows),
-        "rows": rows,
-    }
-    args.output.write_text(json.dumps(made, indent=1) + "\n")
-    print(json.dumps(made["summary"], indent=1))
+    plates = {"train": TRAIN, "test good": TEST_GOOD, "each defect": PER_DEFECT, "pixels": SIZE}
+    run_draws(__doc__, one_seed, range(args.seeds), summary, args.output, plates=plates)
 
 
 if __name__ == "__main__":

@@ -13,10 +13,7 @@ If limits are only noisy, the flagged ones of a draw are beta-binomial (n of the
 """
 
 import argparse
-import json
-import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
@@ -25,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from draws import run_draws
 from regions import NORMALS, RATE, REGION, SIDE, parts, written
 from scipy.ndimage import distance_transform_cdt
 from scipy.stats import betabinom
@@ -32,7 +30,6 @@ from scipy.stats import betabinom
 from invad.data.region import cells_of
 from invad.detector import kept as keeping
 from invad.detector.detector import Detector
-from invad.evaluation.machine import facts
 from invad.model.inspected import Inspected
 from invad.model.settings import preset_named
 from invad.scoring.rates import POOLED, Rates
@@ -136,24 +133,8 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=12)
     parser.add_argument("--first", type=int, default=0)
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    started, rows = time.perf_counter(), []
-    for number in range(args.first, args.first + args.draws):
-        rows.append(one_draw(number))
-        print(json.dumps(rows[-1]), flush=True)
-    made = {
-        "what": __doc__.split("\n")[0],
-        "command": " ".join(["python", *sys.argv]),
-        "machine": facts(),
-        "normals": NORMALS,
-        "new": NEW,
-        "rate": RATE,
-        "seconds": round(time.perf_counter() - started, 1),
-        "summary": summary(rows),
-        "rows": rows,
-    }
-    args.output.write_text(json.dumps(made, indent=1) + "\n")
-    print(json.dumps(made["summary"], indent=1))
+    numbers = range(args.first, args.first + args.draws)
+    run_draws(__doc__, one_draw, numbers, summary, args.output, normals=NORMALS, new=NEW, rate=RATE)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ becomes noise.
 """
 
 import argparse
-import json
-import sys
 import tempfile
 import time
 from copy import copy
@@ -20,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from draws import run_draws
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageDraw import Draw
@@ -30,7 +28,6 @@ from invad.data.region import Region, inside_of
 from invad.data.synthetic import draw
 from invad.data.synthetic.categories import defects_of
 from invad.detector.detector import Detector
-from invad.evaluation.machine import facts
 from invad.metrics.exact import image_metrics
 from invad.model.settings import preset_named
 from invad.records import Sample
@@ -151,25 +148,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--draws", type=int, default=2)
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    started = time.perf_counter()
-    rows = []
-    for number in range(args.draws):
-        rows.append(one_draw(number))
-        print(rows[-1], flush=True)
-    made = {
-        "what": __doc__.split("\n")[0],
-        "command": " ".join(["python", *sys.argv]),
-        "machine": facts(),
-        "normals": NORMALS,
-        "new": NEW,
-        "rate": RATE,
-        "seconds": round(time.perf_counter() - started, 1),
-        "summary": summary(rows),
-        "rows": rows,
-    }
-    args.output.write_text(json.dumps(made, indent=1) + "\n")
-    print(json.dumps(made["summary"], indent=1))
+    run_draws(__doc__, one_draw, range(args.draws), summary, args.output, normals=NORMALS, new=NEW, rate=RATE)
 
 
 if __name__ == "__main__":
