@@ -2,14 +2,18 @@
 
 Among independent images the nearest neighbours of an image lie as in a Poisson process: with the distance
 d_k to its k-th neighbour and the intrinsic dimension D, the nearest is closer than r d_k with the probability
-1 - (1 - r^D)^(k-1) (the other k - 1 are uniform in that ball). D comes from the distances of the k-th to the
-2k-th neighbours (Levina and Bickel 2004, NIPS), which lie beyond a group of at most k images. A pair closer
-than chance explains is of one group.
+1 - (1 - r^D)^(k-1) (the other k - 1 are uniform in that ball). A pair closer than chance explains is of one
+group. D comes from ratios of distances (Levina and Bickel 2004, NIPS), but of which? Those of the k-th to the
+2k-th neighbours lie beyond a group of at most k images. In most sets, however, images so far apart are hardly
+alike, all nearly at one distance, which looks like a space of many dimensions, in which every neighbour that
+is somewhat near is a surprise. So at first D is at most that of random mixtures of the images, from the first
+to the k-th neighbour: these have the mean and the covariance of the images, and are independent.
 
 Shots of one part may still lie further apart than two parts do: a shift by one pixel moves an image more than
 another part does, in directions that all parts share. So where many images were joined, the directions in
 which images of one group differ are taken away from all (nuisance attribute projection: Solomonoff, Campbell
-and Boardman 2005, ICASSP), and neighbours are looked for again, until none are found.
+and Boardman 2005, ICASSP), and neighbours are looked for again, until none are found. There are groups then,
+and to miss some costs more than to join too many: D is that of the k-th to the 2k-th neighbours alone.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,11 +32,14 @@ LEAST = 3 * NEIGHBOURS
 
 CHANCE = 0.05
 """Probability of any false pair in a Poisson process (each image has its share of it). Real independent
-images are only nearly one: of 60 simulated ones 1 or 2 were joined, which makes limits a little cautious."""
+images are only nearly one: of 59 usually none to 2 are joined, which makes limits a little cautious."""
 
-MANY = 0.25
+MANY = 0.1
 """Share of the images that were joined to others from which on the differences within groups are believed:
 where the few pairs were joined by chance, their differences are those of different parts."""
+
+MIXTURES = 300
+"""Random mixtures whose neighbours are looked for at least."""
 
 NUISANCE = 0.9
 """Share of the squared differences within groups that is taken away; 0.8 to 1 find nearly the same."""
@@ -118,29 +125,57 @@ def likely_groups(x_NK: NDArray[np.floating]) -> NDArray[np.intp]:
     x = x - x.mean(axis=0)
     x = x - x.mean(axis=1, keepdims=True)
     x /= np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
-    seen = x
+    near = _nearest(x, 2 * NEIGHBOURS)
+    _join(labels, *near, min(_dimension(near[0]), _dimension_of_mixtures(x)))
+    if (labels != np.arange(n)).sum() < MANY * n:
+        return labels
     for _ in range(PASSES):
         before = labels.copy()
-        _join(labels, seen)
-        if (labels == before).all() or (labels != np.arange(n)).sum() < MANY * n:
+        near = _nearest(_without_nuisance(x, labels), 2 * NEIGHBOURS)
+        _join(labels, *near, _dimension(near[0]))
+        if (labels == before).all():
             break
-        seen = _without_nuisance(x, labels)
     return labels
 
 
-def _join(labels: NDArray[np.intp], x_NK: NDArray[np.float32]) -> None:
+def _join(
+    labels: NDArray[np.intp],
+    distance_NJ: NDArray[np.float64],
+    neighbour_NJ: NDArray[np.intp],
+    dimension: float,
+) -> None:
     """Give images that are nearer than chance explains one label, the smallest of theirs, in place."""
-    n, k = len(x_NK), NEIGHBOURS
-    distance, neighbour = _nearest(x_NK, 2 * k)
-    kth = np.maximum(distance[:, k - 1], 1e-12)
-    ratios = np.log(distance[:, -1:] / np.maximum(distance[:, k - 1 : -1], 1e-12)).mean(axis=1)
-    dimension = 1 / max(float(np.median(ratios)), 1e-12)
+    n, k = len(labels), NEIGHBOURS
+    kth = np.maximum(distance_NJ[:, k - 1], 1e-12)
     closest = (1 - (1 - CHANCE / n) ** (1 / (k - 1))) ** (1 / dimension)
     for i in range(n):
-        for j in neighbour[i, distance[i] < closest * kth[i]]:
+        for j in neighbour_NJ[i, distance_NJ[i] < closest * kth[i]]:
             one, other = sorted((labels[i], labels[j]))
             if one != other:
                 labels[labels == other] = one
+
+
+def _dimension(distance_NJ: NDArray[np.float64]) -> float:
+    """From the k-th to the 2k-th neighbours, in the median of the images."""
+    distance = np.maximum(distance_NJ[:, NEIGHBOURS - 1 :], 1e-12)
+    ratios = np.log(distance[:, -1:] / distance[:, :-1]).mean(axis=1)
+    return 1 / max(float(np.median(ratios)), 1e-12)
+
+
+def _dimension_of_mixtures(x_NK: NDArray[np.float32]) -> float:
+    """From the first to the k-th neighbours among as many sums of the images, with random weights."""
+    n, k = len(x_NK), NEIGHBOURS
+    rng = np.random.default_rng(0)
+    ratios = []
+    for _ in range(-(-MIXTURES // n)):
+        y_NK = np.empty_like(x_NK)
+        for first in range(0, n, BLOCK):
+            rows = min(BLOCK, n - first)
+            y_NK[first : first + rows] = rng.standard_normal((rows, n), dtype=np.float32) @ x_NK
+        y_NK /= np.maximum(np.linalg.norm(y_NK, axis=1, keepdims=True), 1e-12)
+        distance = np.maximum(_nearest(y_NK, k, MIXTURES)[0], 1e-12)
+        ratios.append(np.log(distance[:, -1:] / distance[:, :-1]).mean())
+    return 1 / max(float(np.mean(ratios)), 1e-12)
 
 
 def _without_nuisance(x_NK: NDArray[np.float32], labels: NDArray[np.intp]) -> NDArray[np.float32]:
@@ -161,11 +196,17 @@ def _without_nuisance(x_NK: NDArray[np.float32], labels: NDArray[np.intp]) -> ND
     return unit
 
 
-def _nearest(x_NK: NDArray[np.float32], count: int) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
-    """Distances to the `count` nearest others, rising, and which they are: N x count each."""
+def _nearest(
+    x_NK: NDArray[np.float32], count: int, images: int | None = None
+) -> tuple[NDArray[np.float64], NDArray[np.intp]]:
+    """Distances to the `count` nearest others, rising, and which they are: N x count each.
+
+    images: of so many from the first on; None for all.
+    """
     distances, index = [], []
-    for first in range(0, len(x_NK), BLOCK):
-        part = x_NK[first : first + BLOCK]
+    end = len(x_NK) if images is None else min(images, len(x_NK))
+    for first in range(0, end, BLOCK):
+        part = x_NK[first : min(first + BLOCK, end)]
         squares = np.maximum(2 - 2 * (part @ x_NK.T).astype(np.float64), 0)
         rows = np.arange(len(part))
         squares[rows, first + rows] = np.inf
