@@ -167,3 +167,23 @@ def test_a_bundle_calls_by_the_smallest_area(own, draw_cloth, tmp_path):
         assert there.score == pytest.approx(here.score, abs=1e-3 * (1 + abs(here.score)))
         assert (there.decision, there.p_value) == (here.decision, here.p_value)
         assert len(bundle.defects(there)) == len(own.defects(here))
+
+
+def test_controls_that_their_overview_shows_are_not_read_tile_by_tile(own, monkeypatch):
+    from invad.detector.tile_controls import controls, least_score
+
+    pictures = [pixels for _, pixels in controls(own.tiled.tiling)]
+    pictures.append(np.tile(pictures[-1], (2, 3, 1)))
+    for area in ("none", AREA):
+        own.calibrate(min_area=area)
+        for pixels in pictures:
+            assert least_score(own, pixels) <= own.reading(pixels)[0]
+    read, passed = [], own.inside.model.read_batch
+
+    def counted(z_BChw):
+        read.append(len(z_BChw))
+        return passed(z_BChw)
+
+    monkeypatch.setattr(type(own.inside.model), "read_batch", lambda self, z_BChw: counted(z_BChw))
+    own.calibrate(region=CORNER)
+    assert sum(read) == len(pictures) - 1

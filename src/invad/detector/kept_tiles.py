@@ -97,7 +97,11 @@ def held_of(kept: KeptTiles | None, tiling: Tiling, grid_hw: Hw) -> tuple[HeldPi
     if _counts_more(tiling.region, kept.region):
         raise _unread()
     members = kept.categories if kept.parts else [""] * len(kept.sizes)
-    cuts = [before.cut(size_hw, grid_hw, member) for size_hw, member in zip(kept.sizes, members, strict=True)]
+    frames = [*zip(kept.sizes, members, strict=True)]
+    # Once for each size: where cells of a region lie is worked out on all pixels.
+    cut_of = {frame: before.cut(frame[0], grid_hw, frame[1]) for frame in dict.fromkeys(frames)}
+    again = {frame: _cut_again(cut, tiling) for frame, cut in cut_of.items()}
+    cuts = [cut_of[frame] for frame in frames]
     names, of_T = np.unique([place for cut in cuts for place in cut.places()], return_inverse=True)
     if len(names) != len(kept.middles_PLhw) or len(of_T) != len(kept.offsets_TLhw):
         raise DataError(
@@ -107,12 +111,14 @@ def held_of(kept: KeptTiles | None, tiling: Tiling, grid_hw: Hw) -> tuple[HeldPi
     read = (torch.stack(list(islice(maps, len(cut) + 1))) for cut in cuts)
     parts = [str(part) for part in kept.parts] if kept.parts else [None] * len(cuts)
     return tuple(
-        HeldPicture(category, *_cut_again(cut, tiling, maps_TLhw), part)
-        for cut, category, maps_TLhw, part in zip(cuts, kept.categories, read, parts, strict=True)
+        HeldPicture(category, again[frame][0], maps_TLhw[again[frame][1]], part)
+        for frame, category, maps_TLhw, part in zip(frames, kept.categories, read, parts, strict=True)
     )
 
 
-def _cut_again(had: Cut, tiling: Tiling, maps_TLhw: Tensor) -> tuple[Cut, Tensor]:
+def _cut_again(had: Cut, tiling: Tiling) -> tuple[Cut, list[int]]:
+    """As this tiling cuts such a picture, and the numbers of those tiles, and of the overview, among those
+    that it had."""
     try:
         cut = tiling.cut(had.picture_hw, had.grid_hw, had.member)
     except DataError as error:
@@ -122,7 +128,7 @@ def _cut_again(had: Cut, tiling: Tiling, maps_TLhw: Tensor) -> tuple[Cut, Tensor
     found = [n for n in wanted if n is not None]
     if len(found) < len(wanted):
         raise _unread()
-    return cut, maps_TLhw[[*found, len(number)]]
+    return cut, [*found, len(number)]
 
 
 def _counts_more(region: Region | None, before: Region | None) -> bool:

@@ -1,11 +1,10 @@
 """A trained detector of large pictures, which it cuts into tiles: made, calibrated, saved and exported."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -21,6 +20,7 @@ from invad.detector.detector import Detector
 from invad.detector.fusing import PartPlan, fit_tiled_parts, plan_parts, planned, root_of, samples_of
 from invad.detector.kept_tiles import IN_SIGHT, MOST_BYTES, KeptTiles, held_of, keep_tiles, seeing
 from invad.detector.parts import Parts, described, load_parts, now, save_parts
+from invad.detector.tile_controls import passing
 from invad.detector.tile_limits import TileLimits, fit_tile_limits, top_cells
 from invad.errors import ArtifactError, ConfigError, DataError
 from invad.fit.fit import FitRecord
@@ -145,7 +145,7 @@ class TiledDetector(TiledPredictor):
             calibrations=limits.pictures,
         )
         detector = cls(Detector(model, info, limits.stats, limits.calibrations), tiled, fusion=fusion)
-        detector._doubts = tuple(detector._passing().values())
+        detector._doubts = tuple(passing(detector).values())
         return detector
 
     @classmethod
@@ -274,7 +274,7 @@ class TiledDetector(TiledPredictor):
                 samples = planned(samples, plan, root_of(normals), observer)
             held, groups = self._read(samples, tiled.tiling, strict, observer)
             kept, recalibrated = _kept(held, groups, tiled.tiling.region, observer), now()
-        inside, before = self.inside, self._passing()
+        inside = self.inside
         settings = inside.info.settings
         limits = fit_tile_limits(held, groups, settings.score_rule, rates, tiled.min_area)
         fused = None if plan is None else _fused(held, groups, limits, plan, rates, settings)
@@ -282,7 +282,8 @@ class TiledDetector(TiledPredictor):
         changed = Detector(
             inside.model, replace(inside.info, recalibrated=recalibrated), limits.stats, limits.calibrations
         )
-        after = TiledDetector(changed, tiled, fusion=fused)._passing()
+        after = passing(TiledDetector(changed, tiled, fusion=fused))
+        before = passing(self) if after else {}
         if new := [words for key, words in after.items() if key not in before]:
             raise DataError(
                 f"with limits learned from these {len(held)} pictures {new[0]}; the model stays as it was. "
@@ -338,29 +339,6 @@ class TiledDetector(TiledPredictor):
             held_picture(sample, read[mark].cut, read[mark].maps_TLhw)
             for sample, mark in zip(used.samples, used.pixels, strict=True)
         ], groups
-
-    def _passing(self) -> dict[str, str]:
-        """The controls that are not bad, in words, by name, those of members by that, too."""
-        passed = {}
-        for member in (POOLED,) if self.fusion is None else self.fusion.members:
-            calibration = self.calibrations[member]
-            for name, pixels in self._controls():
-                score, _ = self.reading(pixels, member or None)
-                decision = calibration.decide(score)
-                if decision != "bad":
-                    limit, of = calibration.score_limits()[1], member and f"{member}: "
-                    said = f"{of}{name} would be {decision} (score {score:.3g}, bad above {limit:.3g})"
-                    passed[place_of(member, name)] = said
-        return passed
-
-    def _controls(self) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-        """Pictures that are no good part anywhere: of one colour, and of noise."""
-        side = self.tiled.tiling.tile_px
-        framed = self.region.size_hw if self.region is not None else None
-        h, w = self.tiled.tiling.picture_hw or framed or (side, side)
-        for name, level in calibrating.PLAIN.items():
-            yield name, np.full((h, w, 3), level, np.uint8)
-        yield "a picture of noise", np.random.default_rng(0).integers(0, 256, (h, w, 3), np.uint8)
 
 
 def _fused(

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 
 import numpy as np
-from scipy.stats import beta, betabinom, binom
+from numpy.typing import NDArray
+from scipy.special import betaincinv, betaln, xlog1py, xlogy
 
 MOST_NORMALS = 10**6
 """More than these nobody is asked for."""
@@ -33,8 +34,7 @@ def count_interval(
     for m, n in judged:
         if m < 0:
             raise ValueError(f"need m >= 0 images; got {m}")
-        law = binom(m, rate) if n is None else betabinom(m, *_realised_law(n, rate))
-        chances = np.convolve(chances, law.pmf(np.arange(m + 1)))
+        chances = np.convolve(chances, _chances(m, None if n is None else _realised_law(n, rate), rate))
     at_most, tail = np.cumsum(chances), (1 - confidence) / 2
     ends = np.searchsorted(at_most, [tail, 1 - tail])
     return int(ends[0]), min(int(ends[1]), len(chances) - 1)
@@ -54,7 +54,7 @@ def realised_interval(n: int, rate: float, confidence: float = 0.95) -> tuple[fl
     if not 0 < rate < 1 or not 0 < confidence < 1:
         raise ValueError(f"need rate and confidence in (0, 1); got {rate=}, {confidence=}")
     tail = (1 - confidence) / 2
-    low, high = beta.ppf([tail, 1 - tail], *_realised_law(n, rate))
+    low, high = betaincinv(*_realised_law(n, rate), [tail, 1 - tail])
     return float(low), float(high)
 
 
@@ -64,6 +64,19 @@ def _realised_law(n: int, rate: float) -> tuple[float, float]:
         raise ValueError(f"need n >= 1 calibration normals; got {n}")
     k = min(int(np.floor(rate * (n + 1) + 1e-9)), n)  # with the slack of the limit itself
     return (k, n + 1 - k) if k >= 1 else (rate * (n + 1), (1 - rate) * (n + 1))
+
+
+def _chances(m: int, law: tuple[float, float] | None, rate: float) -> NDArray[np.float64]:
+    """Of 0 to m false alarms among m images, m + 1: BetaBinomial by the parameters `law`, else Binomial."""
+    # Of scipy.special: importing scipy.stats takes longer than all else that calibrating a model takes.
+    k = np.arange(m + 1)
+    ways = -np.log1p(m) - betaln(k + 1, m - k + 1)
+    if law is None:
+        shares = xlogy(k, rate) + xlog1py(m - k, -rate)
+    else:
+        shares = betaln(k + law[0], m - k + law[1]) - betaln(*law)
+    chances: NDArray[np.float64] = np.exp(ways + shares)
+    return chances
 
 
 def normals_to_halve(n: int, rate: float) -> int | None:
@@ -76,7 +89,7 @@ def normals_to_halve(n: int, rate: float) -> int | None:
     tails = [0.025, 0.975]
 
     def wide(more: int) -> bool:
-        ends = beta.ppf(tails, rate * (more + 1), (1 - rate) * (more + 1))
+        ends = betaincinv(rate * (more + 1), (1 - rate) * (more + 1), tails)
         return bool(ends[1] - ends[0] > (high - low) / 2)
 
     if wide(MOST_NORMALS):
