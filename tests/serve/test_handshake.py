@@ -90,6 +90,17 @@ def test_triggers_are_answered_in_turn(stand):
         assert stand.count("invad_untold_total") == 0
 
 
+def test_what_only_follows_from_an_answer_begins_after_a_controller_was_told(stand):
+    with stand.running() as made:
+        committer, times = stand.service.line.committer, {}
+        woken = committer.woken
+        committer.woken = lambda sinks: times.setdefault("woken", time.monotonic()) and woken(sinks)
+        made.listen(lambda now: now.results_ready and times.setdefault("shown", time.monotonic()))
+        made.trigger("a")
+        waits(lambda: "woken" in times)
+        assert times["woken"] - times["shown"] >= storing.HEAD_START / 2
+
+
 def test_what_was_acknowledged_at_the_very_end_is_not_told_again(stand):
     with stand.running(triggered=False) as made:
         stand.post().result(60)

@@ -35,6 +35,10 @@ AT_MOST = 64
 KEEPERS = 4
 """Threads that encode and write files; they mostly wait for the disk."""
 
+HEAD_START = 0.006
+"""Seconds after an answer to a controller that whoever tells it has the processor for itself: the bit waited
+1 to 5 ms for what only follows from the answer."""
+
 STAGES = ("queue", "decode", "infer", "store")
 
 
@@ -82,7 +86,6 @@ class Committer:
 
     def close(self) -> None:
         """Store what there is, and end."""
-        self._keepers.shutdown()
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -146,6 +149,7 @@ class Committer:
         while not self._comes():
             self._name_maps()
         if self._closed and not self._ready:
+            self._keepers.shutdown()  # by whom maps of the last parts were added
             self._name_maps()
         with self._changed:
             return [self._ready.popleft() for _ in range(min(AT_MOST, len(self._ready)))]
@@ -238,7 +242,7 @@ class Committer:
                     return
                 time.sleep(0.2)
         self.metrics.stage.labels("commit").observe(time.monotonic() - started)
-        stored = [job for job, answer in zip(jobs, answers, strict=True) if answer is None]
+        stored, maps_later = [job for job, answer in zip(jobs, answers, strict=True) if answer is None], []
         for job, answer in zip(jobs, answers, strict=True):
             assert job.stored is not None
             if answer is not None:
@@ -252,16 +256,22 @@ class Committer:
             self.metrics.p_value.labels(record.station).observe(record.p_value)
             if record.late and job.awaited is None:
                 self.metrics.late.labels(record.station).inc()
-            map_later = job.map_later
-            if map_later is not None:
+            if job.map_later is not None:
                 self.maps.expect(record.id)
+                maps_later.append((record.id, job.map_later))
             self.finish(job, record)
-            if map_later is not None:  # after the answer, which a controller waits for
-                self.maps.add(record.id, map_later)
+        if any(job.awaited is not None for job in jobs):
+            self._rest_unless_busy()
+        for id, map_HW in maps_later:
+            self.maps.add(id, map_HW)
         rows = [job.stored.result for job in stored if job.stored is not None]
         if told := {sink for record in rows for sink in self.sinks(record)}:
             self.woken(told)
         self.watched(stored)
+
+    def _rest_unless_busy(self) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or self._closed, HEAD_START)
 
     def _insert(self, connection: Connection, jobs: Sequence[Job]) -> list[Result | Refused | None]:
         """Store what is not there yet; of each part None, or what another process has made of its request."""
