@@ -125,6 +125,10 @@ def test_masks_are_matched_by_stem_never_by_order(tmp_path):
             r"b1\.png: no mask of bad fits an image; name it a1",
         ),
         (
+            ["test/bad/1.png", "ground_truth/bad/1/0.png", "ground_truth/bad/1/1.png"],
+            r"bad/1: a folder of masks of one image; merge them into 1_mask\.png",
+        ),
+        (
             ["test/bad/1.png", "ground_truth/bad/1.bmp", "ground_truth/bad/1.png"],
             r"1\.png: a second mask beside 1\.bmp",
         ),
@@ -223,7 +227,7 @@ def test_mvtec_without_test_or_ground_truth(tmp_path):
             "scratch: training takes normal images only; move it to",
         ),
         (["train/0.png"], "train: has no folder good"),
-        (["train/good/0.txt"], "good: no images in it"),
+        (["train/good/0.txt"], "good: no images directly in it"),
         (["train/good/0.png", "train/1.png"], r"1\.png: is it normal"),
         (["train/good/0.png", "train/ok/0.png"], "has both good and ok"),
     ],

@@ -109,7 +109,7 @@ def test_layout_is_recognised_and_read_without_writing(name, minis):
     assert seconds < (5 if name == "manifest_parquet" else 1)  # pyarrow may be imported for the first time
     assert all(not s.is_anomalous for s in dataset.train)
     assert load_dataset(root, layout=dataset.layout) == dataset
-    assert not_taken(dataset) == ()
+    assert not_taken(dataset) == dataset.notes
     if root.is_dir():
         assert normal_images(root) == dataset.train
 
@@ -203,6 +203,9 @@ def test_items_of_kolektor_sdd_are_not_torn_apart(minis):
 def test_other_splits_of_a_table(minis):
     dataset = load_dataset(minis("manifest_csv"), split="val")
     assert [s.path.name for s in dataset.test] == ["3.png"]
+    assert "4 rows are of the split test and not taken" in dataset.notes[0]
+    (note,) = not_taken(load_dataset(minis("manifest_csv")))
+    assert "1 row is of the split val and not taken" in note
     assert "choose from test, train, val" in message(minis("manifest_csv"), ConfigError, split="dev")
     views = [s.sample_id for s in load_dataset(minis("manifest_csv") / "manifest.csv").test]
     assert views == ["object2", "object2", "object3", "object3"]
@@ -215,6 +218,10 @@ def test_other_splits_of_a_table(minis):
         ("file,label\na.png,good\n", "no column image_path; its columns are file, label"),
         ("image_path,label\n,good\n", "line 2 has no image_path"),
         ("image_path,mask_above\na.png,half\n", "line 2 has mask_above 'half'"),
+        ("image_path,label_index\na.png,-1\n", "line 2 has label_index '-1'; give 0"),
+        ("image_path,label,label_index\na.png,good,1\n", "line 2 has label 'good' and label_index 1"),
+        ("image_path,split\na.png,train\nb.png,\nc.png,test\n", "line 3 has no split"),
+        ("image_path,split\na.png,training\nb.png,testing\n", "no row is of the split train or test"),
         ("image_path\nabsent.png\n", "1 files that its list names do not exist, the first"),
         ("", "no column image_path"),
         ("image_path\n", "no images"),
@@ -224,6 +231,37 @@ def test_other_splits_of_a_table(minis):
 def test_bad_tables(text, words, tmp_path):
     (tmp_path / "list.csv").write_bytes(text.encode("latin-1"))
     assert words in message(tmp_path / "list.csv")
+
+
+@pytest.mark.parametrize(
+    ("column", "good", "bad"),
+    [
+        ("label_index", "0.0", "1.0"),
+        ("label_index", "False", "True"),
+        ("label", "0.0", "1.0"),
+        ("label", "false", "x"),
+    ],
+)
+def test_truths_and_decimals_say_which_images_are_good(column, good, bad, tmp_path):
+    miniatures.images(tmp_path / "a", 3)
+    rows = [["a/000.png", "train", good], ["a/001.png", "test", good], ["a/002.png", "test", bad]]
+    miniatures.write_csv(tmp_path / "t.csv", ["image_path", "split", column], rows)
+    dataset = load_dataset(tmp_path / "t.csv")
+    assert len(dataset.train) == 1
+    assert [s.defect for s in dataset.test] == ["good", "x" if bad == "x" else "defect"]
+
+
+def test_a_mask_of_a_good_image_is_to_mark_nothing(tmp_path):
+    miniatures.images(tmp_path / "a", 3)
+    miniatures.mask(tmp_path / "empty.png", empty=True)
+    miniatures.mask(tmp_path / "drawn.png")
+    rows = [["a/000.png", "empty.png"], ["a/001.png", "drawn.png"], ["a/002.png", ""]]
+    miniatures.write_csv(tmp_path / "t.csv", ["image_path", "mask_path"], rows)
+    found = check_dataset(tmp_path / "t.csv")
+    (problem,) = found.problems
+    assert "drawn.png: marks 10.0%" in problem
+    assert "001.png, which is said to be good" in problem
+    assert [own["masks"] for own in found.counts.values()] == [0]
 
 
 def test_table_without_a_split_holds_good_images_out(tmp_path):
@@ -325,6 +363,7 @@ def test_absent_files_of_the_test_part_stop_those_who_test(name, gone, words, ow
         ("visa", "split_csv/1cls.csv", "test,anomaly", "test,odd", "has split 'test' and label 'odd'"),
         ("manifest_csv", "manifest.csv", "", ",test,cut,,,\n", "line 10 has no image_path"),
         ("meta", "meta.json", '"anomaly": 1', '"other": 1', "is no list with train and test"),
+        ("meta", "meta.json", '"anomaly": 1', '"anomaly": "1"', "anomaly is '1', not 0 or 1"),
         (
             "real_iad",
             "realiad_jsons/realiad_jsons/toy_brick.json",

@@ -49,9 +49,9 @@ def check_dataset(
     """Read a whole set, see `load_dataset`, and say what is wrong with it; `stage` and `advance` watch.
 
     Problems: what is wrong with the test part, files that cannot be read or are absent, masks of another size
-    than their image or without a defective pixel, masks with levels whose meaning nobody stated, defective
-    images without a mask in a category that has masks, equal pixels within or across train and test. Raises
-    as `load_dataset` when nothing is there.
+    than their image or without a defective pixel, masks that mark a good image, masks with levels whose
+    meaning nobody stated, defective images without a mask in a category that has masks, equal pixels within
+    or across train and test. Raises as `load_dataset` when nothing is there.
     """
     dataset = read_dataset(root, layout=layout, split=split)
     samples = (*dataset.train, *dataset.test, *dataset.left_out)
@@ -121,7 +121,7 @@ def count(dataset: Dataset) -> dict[str, dict[str, int]]:
         counts[sample.category]["left_out"] += 1
     for sample in dataset.test:
         counts[sample.category]["test_defective" if sample.is_anomalous else "test_good"] += 1
-        counts[sample.category]["masks"] += sample.mask_path is not None
+        counts[sample.category]["masks"] += sample.is_anomalous and sample.mask_path is not None
     return counts
 
 
@@ -158,6 +158,12 @@ class _Seen:
         values = np.unique(levels)
         known = sample.mask_above is not None
         above = float(sample.mask_above) if sample.mask_above is not None else mask_split(levels, path)
+        if not sample.is_anomalous:
+            if share := float((levels > above).mean()):
+                self.problems.append(
+                    f"{path}: marks {share:.1%} of {sample.path}, which is said to be good; see which is true"
+                )
+            return
         if not (levels > above).any():
             self.problems.append(f"{path}: no pixel is above {above:g}, so no defect is marked; draw it")
         elif why := doubt(levels > above):

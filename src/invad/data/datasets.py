@@ -62,27 +62,28 @@ def read_dataset(root: str | Path, *, layout: str = "auto", split: str | None = 
     if is_file(root) and layout not in ("manifest", "meta"):
         raise DataError(f"{root}: is a list, no folder of layout {layout}; leave the layout away")
     _require_split(layout, split)
-    train, test, left_out, problems = DATASETS[layout].read(root, split)
+    train, test, left_out, problems, notes = DATASETS[layout].read(root, split)
     if not train and not test:
         said = f"no images; give a folder with {', '.join(IMAGE_SUFFIXES)} files"
         raise DataError(problems[0].line if problems else f"{root}: {said}")
-    return Dataset(root, layout, train, test, left_out, problems)
+    return Dataset(root, layout, train, test, left_out, problems, notes)
 
 
 def not_taken(dataset: Dataset) -> tuple[str, ...]:
     """What lies below the root of a set that was read and is in no part of it, one line for each reason.
 
-    Files that are no images of a known format, and images where the layout reads none.
+    Files that are no images of a known format, images where the layout reads none, and what a list names and
+    was not taken.
     """
     if not is_folder(dataset.root):
-        return ()
+        return dataset.notes
     try:
         others = survey(dataset.root)
     except DataError as error:  # a folder that nobody may open need not be one that is read
-        return (str(error),)
+        return (*dataset.notes, str(error))
     images = _elsewhere(dataset, others.images) if DATASETS[dataset.layout].whole else []
     if not images:
-        return others.in_words()
+        return (*dataset.notes, *others.in_words())
     number = "1 image was" if len(images) == 1 else f"{len(images)} images were"
     line = f"{number} not taken, the first {images[0]}: layout {dataset.layout} reads none there; move it"
     return (*others.in_words(), line)

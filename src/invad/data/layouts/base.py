@@ -30,13 +30,14 @@ class Problem(NamedTuple):
 class Split(NamedTuple):
     """train: normal samples. test: normal and defective ones. left_out: defective ones of a training part.
 
-    problems: of the test part, which never stop a training.
+    problems: of the test part, which never stop a training. notes: what was not taken on purpose.
     """
 
     train: tuple[Sample, ...]
     test: tuple[Sample, ...]
     left_out: tuple[Sample, ...] = ()
     problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Dataset:
 
     layout: key of DATASETS that read it. train: normal images only. test: normal and defective ones,
     perhaps none. left_out: defective images of a training part, which nobody trains on. No file is in two.
-    problems: what is wrong with the test part; whoever needs that part takes `sound_test`.
+    problems: what is wrong with the test part; whoever needs that part takes `sound_test`. notes: what a list
+    names and was not taken.
     """
 
     root: Path
@@ -54,6 +56,7 @@ class Dataset:
     test: tuple[Sample, ...]
     left_out: tuple[Sample, ...] = ()
     problems: tuple[Problem, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def sound_test(self) -> tuple[Sample, ...]:
         """The test samples. Raises DataError when something is wrong with that part of the set."""
@@ -159,9 +162,13 @@ def defects(
     own = next((path for name, path in masks.items() if name.startswith(f"{_name(Path(kind.name))}/")), None)
     if own is not None and images and not any(drawn.values()):
         first = next(iter(images))
-        line = (
-            f"{own}: no mask of {kind.name} fits an image; name it {stem(first)}_mask.png after {first.name}"
-        )
+        if own.parent.name in {stem(path) for path in images}:
+            line = f"{own.parent}: a folder of masks of one image; merge them into {own.parent.name}_mask.png"
+        else:
+            line = (
+                f"{own}: no mask of {kind.name} fits an image; name it {stem(first)}_mask.png after "
+                f"{first.name}"
+            )
         problems.append(Problem(category, line))
     return [
         Sample(path=path, category=category, defect=kind.name, mask_path=mask) for path, mask in drawn.items()

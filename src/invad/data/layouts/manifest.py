@@ -4,7 +4,7 @@
 |---|---|
 | image_path | absolute, or relative to the folder of the table; the only column that must be there |
 | split | train, test or another name that can be chosen with `split`; without the column, see `manifest` |
-| label | good (or normal, ok, 0, empty) or the kind of defect; `label_index` with 0 and 1 will do, too |
+| label | good (or normal, ok, 0, false, empty) or the kind of defect; or `label_index` with 0 and 1 |
 | mask_path | as image_path; empty when there is none |
 | category | default: the name of the folder of the table |
 | sample_id | the object of which this is one view; empty when each image is an object |
@@ -14,7 +14,8 @@
 import csv
 import difflib
 import io
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -28,14 +29,16 @@ TEST = "test"
 COLUMNS = ("image_path", "split", "label", "mask_path", "category", "sample_id", "mask_above")
 SUFFIXES = (".csv", ".parquet")
 NAMES = tuple(f"manifest{suffix}" for suffix in SUFFIXES)
-GOOD_LABELS = frozenset({"", "0", *GOOD_NAMES})
+FLAGS = {"0": False, "0.0": False, "false": False, "1": True, "1.0": True, "true": True}
+"""Whether an image is defective: a column with an empty cell has become one of decimals, or is of truths."""
 DEFECT = "defect"
 
 
 def manifest(root: Path, split: str | None = None) -> Split:
     """A table, or a folder with manifest.csv or manifest.parquet; rows keep their order.
 
-    split: the name of the rows to test on. Rows of other names than this and "train" are not read.
+    split: the name of the rows to test on. Rows of other names than this and "train" are not read, which is
+    noted. Raises DataError where some rows have a split and others have none.
     Without the column, a fifth of the good images is held out for testing if there are defects, by their
     hashed paths; else all are for training. Columns of other names are not read.
     """
@@ -44,11 +47,13 @@ def manifest(root: Path, split: str | None = None) -> Split:
         raise DataError(f"{root}: has no {' or '.join(NAMES)}; give the table itself")
     default, files = category_name(path.parent), Named(path.parent)
     listed: list[tuple[str, Sample | DataError]] = []
+    without = 0
     with closing(
         table_rows(path, lambda columns: _wanted(path, columns))
     ) as rows:  # closed when a row is refused
         for line, row in rows:
             part = row["split"].strip().casefold() if "split" in row else ""
+            without = without or (0 if part else line)
             try:
                 listed.append((part, _sample(row, files, default)))
             except DataError as error:
@@ -60,7 +65,19 @@ def manifest(root: Path, split: str | None = None) -> Split:
         raise ConfigError(f"{path}: has no split {split}; choose from {splits}")
     if parts == {""}:
         return sorted_out(_split([sample for _, sample in listed], path.parent), wanted)
-    return sorted_out(listed, wanted)
+    if "" in parts:
+        raise DataError(f"{path}: line {without} has no split, as others do; give train, {TEST} or another")
+    others = Counter(part for part, _ in listed if part not in ("train", wanted))
+    if listed and others.total() == len(listed):
+        splits = ", ".join(others)
+        raise DataError(f"{path}: no row is of the split train or {wanted}, all are {splits}; rename them")
+    return sorted_out(listed, wanted)._replace(notes=tuple(_unread(path, others)))
+
+
+def _unread(path: Path, others: Mapping[str, int]) -> Iterator[str]:
+    for part, number in others.items():
+        rows = "1 row is" if number == 1 else f"{number} rows are"
+        yield f"{path}: {rows} of the split {part} and not taken; '--split {part}' tests on them"
 
 
 def _split(listed: list[Sample | DataError], base: Path) -> list[tuple[str, Sample | DataError]]:
@@ -163,7 +180,11 @@ def _sample(row: Row, files: Named, default: str) -> Sample:
 
 
 def _defect(row: Row) -> str:
-    if "label" not in row and "label_index" in row:
-        return GOOD if row["label_index"].strip() in ("", "0") else DEFECT
-    label = row.get("label", "").strip()
-    return GOOD if label.casefold() in GOOD_LABELS else DEFECT if label == "1" else label
+    label, index = row.get("label", "").strip(), row.get("label_index", "").strip()
+    flag = FLAGS.get(index.casefold())
+    if index and flag is None:
+        raise DataError(f"has label_index {index!r}; give 0 for good or 1 for defective")
+    said = FLAGS.get(label.casefold(), label.casefold() not in GOOD_NAMES) if label else flag
+    if label and flag not in (None, said):
+        raise DataError(f"has label {label!r} and label_index {index}; make them agree")
+    return GOOD if not said else DEFECT if label.casefold() in ("", *FLAGS) else label

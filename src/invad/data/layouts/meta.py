@@ -85,6 +85,8 @@ def _grouped(samples: Iterable[Sample], base: Path) -> dict[str, list[dict[str, 
 
 def _sample(row: dict[str, Any], files: Named, category: str) -> Sample:
     kind = str(row.get("specie_name") or DEFECT)
+    if row["anomaly"] not in (0, 1):
+        raise TypeError(f"anomaly is {row['anomaly']!r}, not 0 or 1")
     mask = row.get("mask_path")
     return Sample(
         path=files.path(row["img_path"]),

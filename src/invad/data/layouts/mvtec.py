@@ -101,7 +101,7 @@ def _category(root: Path, leave_defects_out: bool) -> Split:
     refuse_stray_images(train)
     normal = list_images(good, recursive=False)
     if not normal:
-        raise DataError(f"{good}: no images in it; put the normal training images there")
+        raise DataError(f"{good}: no images directly in it; put the normal training images there")
     test, problems = _tests(root, category)
     return Split(normal_samples(normal, category), test, tuple(left_out), problems)
 
