@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import re
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -158,6 +159,25 @@ def test_a_part_with_something_wrong_is_never_good(http, change, reason):
     ]
     assert sorted(kept) == sorted(content for _, content in sent)
     assert reason in http.get(f"/parts/{found['id']}").text
+
+
+def test_pages_fit_a_telephone_and_tell_which_picture_of_a_part_is_shown(http, browser):
+    found = http.post(
+        INSPECT, files=form(part(115, defect=True)), data={"part_id": 3 * "HOUSING-7742-"}
+    ).json()
+    context = browser.new_context(base_url=str(http.base_url), viewport={"width": 390, "height": 800})
+    page = context.new_page()
+    page.goto(f"/parts/{found['id']}")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    wide = (
+        "[...document.querySelectorAll('.scroll')].filter((one) => one.scrollWidth > one.clientWidth).length"
+    )
+    assert page.evaluate("document.querySelectorAll('.scroll').length") == 2
+    assert page.evaluate(wide) == 0
+    page.goto("/review")
+    page.locator("#facts a").get_by_text(re.compile(r"^light\d, of \d$")).click()
+    page.get_by_role("heading", name="Pictures").wait_for()
+    context.close()
 
 
 def test_a_part_with_a_defect_stays_bad_without_the_other_picture(http):

@@ -9,6 +9,7 @@ const station = form.dataset.station;
 const HEIGHT = 220;
 const MOST_ROWS = 50;
 const POINTS = 2000;
+const MARGIN = 1800; // seconds around a single point
 
 const plots = new Map();
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
@@ -40,7 +41,7 @@ function chart(id, times, series, write, range) {
       width: place.clientWidth,
       height: HEIGHT,
       cursor: { drag: { x: true, y: false } },
-      scales: { y: { range: range ?? ((_, least, most) => spread(least, most)) } },
+      scales: { x: { range: (_, first, last) => (times.length > 1 ? [first, last] : [times[0] - MARGIN, times[0] + MARGIN]) }, y: { range: range ?? ((_, least, most) => spread(least, most)) } },
       axes: [{ ...axis, space: 90 }, { ...axis, size: 64, values: (_, ticks) => ticks.map(write) }],
       bands: low && high ? [{ series: [high, low], fill: colour("--raised") }] : [],
       series: [

@@ -73,6 +73,14 @@ function fact(name, value) {
   return [term, text];
 }
 
+/** Which of a part's pictures is shown, and the way to the others. */
+function pictures(part) {
+  const link = document.createElement("a");
+  link.href = `${prefix}/parts/${part.id}`;
+  link.textContent = `${part.seen_by ?? "none"}, of ${part.members.length}`;
+  return link;
+}
+
 function clock(text) {
   const time = document.createElement("time");
   time.dateTime = time.textContent = text;
@@ -115,6 +123,8 @@ function show(part, mask = null) {
   const facts = [
     ["score", `${figure(part.score)} (review above ${figure(part.review_limit)}, bad above ${figure(part.bad_limit)})`],
     ["p-value", figure(part.p_value)],
+    ["reason", part.reason ?? null],
+    ["picture", part.members?.length ? pictures(part) : null],
     ["station", part.station],
     ["lot", part.lot],
     ["category", part.category],
