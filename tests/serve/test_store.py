@@ -12,7 +12,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, event, func, select, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 
 from invad.errors import ArtifactError, ConfigError, DataError
 from invad.scoring.calibration import Calibration
@@ -121,7 +121,7 @@ def test_a_result_comes_back_to_the_bit(database):
 def test_of_a_transaction_all_is_stored_or_nothing(database):
     first = row()
     add(database, first)
-    with pytest.raises(Exception, match=r"(?i)unique"):
+    with pytest.raises(IntegrityError, match=r"(?i)unique"):
         add(database, row(), row(id=first.result.id))
     with database.read() as connection:
         assert connection.scalar(select(func.count()).select_from(result)) == 1

@@ -13,6 +13,7 @@ from invad.records import Decision
 from invad.scoring.regions import Region, share_of_limit
 from invad.serve.ids import smallest_id
 from invad.serve.records import SCHEMA, Member, Milliseconds, Picture, Result, Verdict, milliseconds, utc
+from invad.serve.store.prepared import Prepared
 from invad.serve.store.schema import outbox, region, result
 
 NEAREST = 1000
@@ -23,8 +24,7 @@ LOOKED_AT = 50_000
 OF_ONE_PART = 20
 """Results of parts of one name: pictures that are met again are those of the last ones."""
 
-# Made once, because making them costs more than running them, and a controller waits meanwhile.
-_RESULTS, _REGIONS, _OUTBOX = result.insert(), region.insert(), outbox.insert()
+_RESULTS, _REGIONS, _OUTBOX = (Prepared(table.insert()) for table in (result, region, outbox))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +65,14 @@ def insert(
     connection: Connection, stored: Sequence[Stored], sinks: Callable[[Result], Sequence[str]]
 ) -> None:
     """Add results, their regions, and a row of the outbox for each and each of its sinks."""
-    connection.execute(_RESULTS, [_columns(one) for one in stored])
+    _RESULTS.run(connection, [_columns(one) for one in stored])
     found = [
         {"result": one.result.id, "number": number, **_region_columns(place)}
         for one in stored
         for number, place in enumerate(one.result.regions)
     ]
     if found:
-        connection.execute(_REGIONS, found)
+        _REGIONS.run(connection, found)
     waiting = [
         {
             "result": one.result.id,
@@ -84,7 +84,7 @@ def insert(
         for sink in sinks(one.result)
     ]
     if waiting:
-        connection.execute(_OUTBOX, waiting)
+        _OUTBOX.run(connection, waiting)
 
 
 def known(connection: Connection, ids: Sequence[str]) -> set[str]:

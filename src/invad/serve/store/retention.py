@@ -9,6 +9,7 @@ from invad.errors import DataError
 from invad.serve.options import DAY_MS, Retention
 from invad.serve.store.database import Database, now_ms
 from invad.serve.store.files import Pictures
+from invad.serve.store.prepared import Prepared
 from invad.serve.store.schema import expired_file, outbox, region, result
 
 REMOVED_MS = 3_600_000
@@ -17,8 +18,9 @@ REMOVED_MS = 3_600_000
 AT_A_TIME = 500
 """Rows of one transaction: parts must not wait long for it."""
 
-_OF_DIGESTS = expired_file.c.sha256.in_(bindparam("digests", expanding=True))
-_LISTED = select(expired_file.c.kind, expired_file.c.sha256).where(_OF_DIGESTS)
+_LISTED = select(expired_file.c.kind, expired_file.c.sha256)
+_OF_ONE = Prepared(_LISTED.where(expired_file.c.sha256 == bindparam("digest")))
+_OF_SEVERAL = _LISTED.where(expired_file.c.sha256.in_(bindparam("digests", expanding=True)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,9 +81,12 @@ def remove_expired(database: Database, files: Pictures, stopping: Callable[[], b
 def want(connection: Connection, names: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
     """Files that a row is about to name do not expire; returns those that may be gone already, or never come,
     so that they are to be written anew before the transaction ends."""
-    digests = {digest for _, digest in names}
-    found = {(row.kind, row.sha256) for row in connection.execute(_LISTED, {"digests": list(digests)})}
-    found &= set(names)
+    digests = list({digest for _, digest in names})
+    if len(digests) == 1:
+        listed = _OF_ONE.run(connection, [{"digest": digests[0]}])
+    else:
+        listed = list(connection.execute(_OF_SEVERAL, {"digests": digests}))
+    found = {(kind, digest) for kind, digest in listed} & set(names)
     for kind, digest in found:
         of_file = (expired_file.c.kind == kind, expired_file.c.sha256 == digest)
         connection.execute(delete(expired_file).where(*of_file))
