@@ -350,7 +350,7 @@ def test_a_picture_that_is_not_kept_any_more_holds_up_nothing(service, tmp_path,
                 model="m",
                 output=tuple(CsvOutput(kind="csv", path="x", name=name) for name in ("b", "c")),
             ),
-            "station a: two outputs of kind csv write to x",
+            "two outputs of kind csv write to x",
         ),
     ],
 )

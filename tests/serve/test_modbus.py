@@ -358,13 +358,13 @@ def test_check_tries_ports_and_registers(tmp_path, bundle):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (one(5020, station=""), "station a: its controller triggers, so it needs a deadline"),
-        (one(5020, station="deadline = 0"), "station a: deadline = 0: give 0.001 to 3600 seconds"),
+        (one(5020, station=""), "station.a: its controller triggers, so it needs a deadline"),
+        (one(5020, station="deadline = 0"), "station.a: deadline = 0: give 0.001 to 3600 seconds"),
         (one(0), "port = 0: give 1 to 65535"),
         (one(5020, "base = -1"), "base = -1: give 0 to 65000"),
         (one(5020, "hold = 0"), "hold = 0: give 0.01 to 3600 seconds"),
         (one(5020, "review = 'maybe'"), "review = 'maybe': expected one of ng, ok, review"),
-        (one(5020, "baud = 1"), "unknown key 'station.0.controller.baud'"),
+        (one(5020, "baud = 1"), "unknown key 'station.a.controller.baud'"),
         (
             one(5020)
             + STATION.format(name="b", more="deadline = 1")
@@ -373,7 +373,7 @@ def test_check_tries_ports_and_registers(tmp_path, bundle):
         ),
         (
             one(5020) + '[[station.output]]\nkind = "webhook"\nurl = "http://h/"\nname = "controller"\n',
-            "station a: an output cannot be called controller beside one",
+            "station.a: an output cannot be called controller beside one",
         ),
     ],
 )

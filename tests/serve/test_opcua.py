@@ -663,7 +663,7 @@ STATION = '[[station]]\nname = "a"\nmodel = "m"\n[[station.output]]\nkind = "opc
     ("text", "words"),
     [
         ('taken = "read"\n', "taken = 'read': expected one of received, acknowledged, shown"),
-        ('decisions = ["bad"]\n', "unknown key 'station.0.output.0.decisions'"),
+        ('decisions = ["bad"]\n', "unknown key 'station.a.output.0.decisions'"),
         ('[opcua]\nendpoint = "http://h:1/"\n', "endpoint = 'http://h:1/': give one such as 'opc.tcp:"),
         ('[opcua]\nendpoint = "opc.tcp://h/invad"\n', "endpoint = 'opc.tcp://h/invad': give one such as"),
         ('[opcua]\nendpoint = "opc.tcp://0.0.0.0:4840/"\n', "can be reached from other machines: give cert"),

@@ -251,7 +251,7 @@ NEEDED = "\n".join(
         ("watchdog = 1", NEEDED, "watchdog needs nodes.alive, which the controller changes"),
         ("poll = 0", NEEDED, "poll = 0: give 0.005 to 60 seconds"),
         ('user = "a"', NEEDED, "give both user and password_variable, or neither"),
-        ("", NEEDED + '\ncolour = "x"', "unknown key 'station.0.controller.nodes.colour'"),
+        ("", NEEDED + '\ncolour = "x"', "unknown key 'station.a.controller.nodes.colour'"),
     ],
 )
 def test_what_a_file_cannot_say_of_a_controller_is_named(tmp_path, more, nodes, words):

@@ -35,7 +35,7 @@ from waiting import waits
 def read(tmp_path, text):
     path = tmp_path / "line.toml"
     path.write_text(text)
-    return read_lineup(path)
+    return read_lineup(path, tmp_path / "line")
 
 
 def test_the_examples_say_what_they_mean(tmp_path):
@@ -72,6 +72,8 @@ SOURCE = '[station.source]\nkind = "folder"\npath = "in"\n'
 OUTPUT = '[[station.output]]\nkind = "webhook"\nurl = "http://127.0.0.1:1/"\n'
 CAMERA = f'{STATION}[station.source]\nkind = "camera"\n'
 GENICAM = f'{STATION}[station.source]\nkind = "genicam"\nproducer = "a.cti"\n'
+WRITTEN = '[[station.output]]\nkind = "folder"\npath = "in/out"\n'
+DATA = "station b: the data folder .*line lies in its source .*line; the images that it keeps would be judged"
 OTHER = '[[station]]\nname = "b"\nmodel = "m"\n'
 
 
@@ -81,11 +83,11 @@ OTHER = '[[station]]\nname = "b"\nmodel = "m"\n'
         ("[[station]\n", "line.toml: "),
         ("", "line.toml: key 'station' is missing"),
         ("station = []\n", "no \\[\\[station\\]\\]; see 'invad serve init'"),
-        (f"{STATION}colour = 1\n", "unknown key 'station.0.colour'; known keys are category, controller"),
-        ('[[station]]\nname = "a"\n', "key 'station.0.model' is missing"),
+        (f"{STATION}colour = 1\n", "unknown key 'station.a.colour'; known keys are category, controller"),
+        ('[[station]]\nname = "a"\n', "key 'station.a.model' is missing"),
         ('[[station]]\nname = "A b"\nmodel = "m"\n', "station 'A b': give up to 64 small letters"),
         (STATION + STATION, "station a is there 2 times"),
-        (f'{STATION}[station.source]\nkind = "lamp"\npath = "in"\n', "station.0.source.kind = 'lamp'"),
+        (f'{STATION}[station.source]\nkind = "lamp"\npath = "in"\n', "station.a.source.kind = 'lamp'"),
         (f'{CAMERA}url = ""\n', "url = '': give an address, a device such as /dev/video0 or a video file"),
         (f'{CAMERA}url = "ftp://a/b"\n', "url = 'ftp://a/b': give one that begins with http, https, rtsp"),
         (f'{CAMERA}url = "rtsp:///b"\n', "url = 'rtsp:///b': give one that begins with"),
@@ -103,26 +105,47 @@ OTHER = '[[station]]\nname = "b"\nmodel = "m"\n'
         ),
         (f"{GENICAM}nodes = {{ Gain = [1] }}\n", r"nodes.Gain = \[1\]: give a number, a text, true or false"),
         (f"{GENICAM}lag = 1e9\n", "lag = 1e\\+09: give 0 to 3600 seconds"),
-        (f"{STATION}{SOURCE}settle = -1\n", "settle = -1: give 0 to 3600 seconds"),
+        (f"{STATION}{SOURCE}settle = -1\n", "station.a.source: settle = -1: give 0 to 3600 seconds"),
         (f"{STATION}{SOURCE}rescan = 0\n", "rescan = 0: give 0.05 to 3600 seconds"),
         (f'{STATION}{SOURCE}pattern = "a/*.png"\n', "pattern = 'a/\\*.png'"),
-        (f'{STATION}[station.source]\npath = "in"\n', "key 'station.0.source.kind' is missing"),
+        (f'{STATION}[station.source]\npath = "in"\n', "key 'station.a.source.kind' is missing"),
         (
             f'{STATION}[[station.output]]\nkind = "fax"\nurl = "http://"\n',
             "output.0.kind = 'fax': expected one of",
         ),
-        (f"{STATION}{OUTPUT}{OUTPUT}", "station a: 2 outputs are called webhook; give each a name"),
+        (f"{STATION}{OUTPUT}{OUTPUT}", "station.a: 2 outputs are called webhook; give each a name"),
         (f'{STATION}[[station.output]]\nkind = "webhook"\nurl = "x"\n', "url = 'x': give one that begins"),
-        (f"{STATION}{OUTPUT}secret = 1\n", "unknown key 'station.0.output.0.secret'"),
+        (f"{STATION}{OUTPUT}secret = 1\n", "unknown key 'station.a.output.0.secret'"),
         (f"{STATION}{SOURCE}{OTHER}{SOURCE}", "stations a and b would both take the images of .*in"),
         (f'{STATION}{SOURCE}done = "in"\n', "station a: done = .*in lies in its source"),
         (f'{STATION}{SOURCE}recursive = true\nfailed = "in/bad"\n', "failed = .*in/bad lies in its source"),
+        (f"{STATION}{SOURCE}recursive = true\n{WRITTEN}", "a, output folder: .*in/out lies in the source of"),
+        (
+            f"{STATION}{WRITTEN}{OTHER}{SOURCE}recursive = true\n",
+            "a, output folder: .* the source of station b",
+        ),
+        (f'{STATION}{SOURCE}done = "line"\n{OTHER}[station.source]\nkind = "folder"\npath = "line"\n', DATA),
+        (
+            f"{STATION}{OUTPUT}decisions = []\n",
+            r"station.a: output webhook: decisions = \[\]: it would be told",
+        ),
     ],
 )
 def test_what_a_file_of_stations_cannot_say_is_named(tmp_path, text, words):
     with pytest.raises(ConfigError, match=words) as caught:
         read(tmp_path, text)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("before", ["\ufeff", "# Prüfung\r\n"])
+def test_a_file_from_an_editor_of_windows_is_read(tmp_path, before):
+    (tmp_path / "line.toml").write_bytes((before + SMALLEST.replace("\n", "\r\n")).encode())
+    assert read_lineup(tmp_path / "line.toml").station[0].name == "press-1"
+
+
+def test_plain_images_may_go_on_to_another_station(tmp_path):
+    passed_on = f'{STATION}{WRITTEN}picture = "image"\n{OTHER}{SOURCE}recursive = true\n'
+    assert len(read(tmp_path, passed_on).station) == 2
 
 
 def test_a_file_that_is_not_there_or_no_text_is_named(tmp_path):

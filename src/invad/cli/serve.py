@@ -237,7 +237,7 @@ def run(
         webhook=webhook,
         webhook_secret=os.environ.get(SECRET_VARIABLE, ""),
     )
-    lineup = read_lineup(model) if is_lineup(model) else None
+    lineup = read_lineup(model, data) if is_lineup(model) else None
     judging = model if lineup is None else lineup.models
     with Service(
         judging,
@@ -336,7 +336,7 @@ def check(
         from invad.serve.plant.checking import problems
         from invad.serve.plant.lineup import read_lineup
 
-        read = read_lineup(lineup)
+        read = read_lineup(lineup, data)
         wrong = list(problems(read, voice.say))
         for line in wrong:
             voice.say(line)

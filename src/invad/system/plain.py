@@ -39,7 +39,7 @@ def from_plain(
     """
     try:
         made: T = _read(cls, plain, "")
-    except (_Refused, InvadError, ValueError) as refused:  # a dataclass may check its own values
+    except _Refused as refused:
         said = " ".join(str(refused).split())
         raise error(f"{where}: {said}{advice and '; '}{advice}") from None
     return made
@@ -111,7 +111,11 @@ def _read_fields(cls: Any, plain: Any, at: str) -> Any:
         if name not in plain and field.default is MISSING and field.default_factory is MISSING:
             raise _Refused(f"key {_below(at, name)!r} is missing")
     hints = _hints(cls)
-    return cls(**{key: _read(hints[key], value, _below(at, key)) for key, value in plain.items()})
+    read = {key: _read(hints[key], value, _below(at, key)) for key, value in plain.items()}
+    try:
+        return cls(**read)
+    except (InvadError, ValueError) as refused:  # a dataclass may check its own values, and not know where
+        raise _Refused(f"{at}{at and ': '}{refused}") from None
 
 
 @cache
@@ -126,7 +130,7 @@ def _read_items(hints: tuple[Any, ...], plain: Any, at: str) -> tuple[Any, ...]:
     if len(plain) != len(hints):
         raise _refused(at, plain, f"{len(hints)} items")
     items = zip(hints, plain, strict=True)
-    return tuple(_read(hint, item, _below(at, i)) for i, (hint, item) in enumerate(items))
+    return tuple(_read(hint, item, _below(at, _called(item, i))) for i, (hint, item) in enumerate(items))
 
 
 def _read_key(hint: Any, key: str, at: str) -> Any:
@@ -153,6 +157,12 @@ def _require(kind: type, plain: Any, at: str, words: str) -> None:
 
 def _refused(at: str, plain: Any, words: str) -> _Refused:
     return _Refused(f"{at}{at and ' = '}{_shown(plain)}: expected {words}")
+
+
+def _called(item: Any, number: int) -> str:
+    """An item of a list as people find it again: by its name, or by its number from 0 on."""
+    name = item.get("name") if isinstance(item, dict) else None
+    return name if isinstance(name, str) and name else str(number)
 
 
 def _below(at: str, key: object) -> str:

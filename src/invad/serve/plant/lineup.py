@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +56,11 @@ class Station:
     def __post_init__(self) -> None:
         station_name(self.name)
         if not self.model:
-            raise ConfigError(f"station {self.name}: model = '': give a folder")
+            raise ConfigError("model = '': give a folder")
         if self.region == "":
-            raise ConfigError(f"station {self.name}: region = '': give a file, or leave it out")
+            raise ConfigError("region = '': give a file, or leave it out")
         if self.deadline is not None and not 0.001 <= self.deadline <= 3600:
-            raise ConfigError(
-                f"station {self.name}: deadline = {self.deadline:g}: give 0.001 to 3600 seconds"
-            )
+            raise ConfigError(f"deadline = {self.deadline:g}: give 0.001 to 3600 seconds")
         if self.controller is not None:
             self._require_controller(self.controller)
         self._require_outputs_apart()
@@ -93,13 +92,16 @@ class Station:
         for name in names:
             station_name(name, "output")
             if names.count(name) > 1:
+                raise ConfigError(f"{names.count(name)} outputs are called {name}; give each a name")
+        for one in self.output:
+            if not one.decisions and not getattr(one, "events", ()):
                 raise ConfigError(
-                    f"station {self.name}: {names.count(name)} outputs are called {name}; give each a name"
+                    f"output {one.name}: decisions = []: it would be told of nothing; leave the key out"
                 )
         written = [(one.kind, one.path) for one in self.output if isinstance(one, _WRITING)]
         for kind, path in written:
             if written.count((kind, path)) > 1:
-                raise ConfigError(f"station {self.name}: two outputs of kind {kind} write to {path}")
+                raise ConfigError(f"two outputs of kind {kind} write to {path}")
 
     @property
     def takes(self) -> bool:
@@ -108,21 +110,19 @@ class Station:
 
     def _require_controller(self, controller: AnyController) -> None:
         if controller.trigger and self.deadline is None:
-            raise ConfigError(
-                f"station {self.name}: its controller triggers, so it needs a deadline; give one in seconds"
-            )
+            raise ConfigError("its controller triggers, so it needs a deadline; give one in seconds")
         if controller.trigger and not self.takes and hasattr(self.source, "policy"):
             raise ConfigError(
-                f"station {self.name}: its camera judges frames by itself and its controller triggers; give "
+                "its camera judges frames by itself and its controller triggers; give "
                 "the camera policy = 'trigger' or the controller trigger = false"
             )
         if self.takes and not controller.trigger:
             raise ConfigError(
-                f"station {self.name}: its camera waits for triggers and its controller gives none; give the "
+                "its camera waits for triggers and its controller gives none; give the "
                 "controller trigger = true or the camera another policy"
             )
         if any(one.name == CONTROLLER for one in self.output):
-            raise ConfigError(f"station {self.name}: an output cannot be called {CONTROLLER} beside one")
+            raise ConfigError(f"an output cannot be called {CONTROLLER} beside one")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,15 +160,16 @@ def is_lineup(path: Path) -> bool:
     return path.suffix.lower() == ".toml"
 
 
-def read_lineup(path: str | Path) -> Lineup:
-    """Read a `line.toml`. Raises ConfigError of one line: what is wrong, and where."""
+def read_lineup(path: str | Path, data: Path | None = None) -> Lineup:
+    """Read a `line.toml`. data: folder of the service that has it, which no station may watch. Raises
+    ConfigError of one line: what is wrong, and where."""
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark of its encoding
     except OSError as error:
         raise ConfigError(f"{path}: {reason(error, writing=False)}") from None
     except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is no text in UTF-8") from None
+        raise ConfigError(f"{path}: is no text in UTF-8; save it in that encoding") from None
     try:
         plain: dict[str, Any] = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -177,7 +178,7 @@ def read_lineup(path: str | Path) -> Lineup:
     if not lineup.station:
         raise ConfigError(f"{path}: no [[station]]; see 'invad serve init'")
     stations = tuple(_whole(one, path.absolute().parent) for one in lineup.station)
-    for line in _clashes(stations):
+    for line in chain(_clashes(stations), _of_what_is_written(stations, data)):
         raise ConfigError(f"{path}: {line}")
     return Lineup(station=stations, opcua=lineup.opcua.below(path.absolute().parent))
 
@@ -221,12 +222,39 @@ def _clashes(stations: tuple[Station, ...]) -> Iterator[str]:
                 yield f"stations {other_name} and {name} would both take the images of {source.path}"
             elif source.recursive and here in there.parents:
                 yield f"stations {name} and {other_name} would both take the images of {other.path}"
+
+
+def _of_what_is_written(stations: tuple[Station, ...], data: Path | None) -> Iterator[str]:
+    """Pictures that are written into a watched folder would be taken for parts, and theirs again."""
+    pictures = [
+        (one.name, output) for one in stations for output in one.output if isinstance(output, FolderOutput)
+    ]
+    for one in stations:
+        if not isinstance(one.source, FolderSource):
+            continue
         for key in ("done", "failed"):
-            if getattr(source, key) is None:
-                continue
-            target = Path(getattr(source, key)).resolve()
-            if target == here or (source.recursive and here in target.parents):
-                yield f"station {name}: {key} = {target} lies in its source; images would come back"
+            target = getattr(one.source, key)
+            if target is not None and _is_watched(one.source, target):
+                yield f"station {one.name}: {key} = {target} lies in its source; images would come back"
+        for name, output in pictures:
+            # Plain images of one station may be what a second one is there for.
+            is_meant = name != one.name and output.picture == "image"
+            if not is_meant and _is_watched(one.source, Path(output.path, "day")):
+                yield (
+                    f"station {name}, output {output.name}: {output.path} lies in the source of station "
+                    f"{one.name}; what is written there would be judged as parts"
+                )
+        if data is not None and _is_watched(one.source, data):
+            yield (
+                f"station {one.name}: the data folder {data} lies in its source {one.source.path}; the "
+                "images that it keeps would be judged as parts; choose another one"
+            )
+
+
+def _is_watched(source: FolderSource, folder: str | Path) -> bool:
+    """Whether images in that folder are taken."""
+    here, there = Path(source.path).resolve(), Path(folder).resolve()
+    return there == here or (source.recursive and here in there.parents)
 
 
 def _shared_cameras(stations: tuple[Station, ...]) -> Iterator[str]:

@@ -36,7 +36,7 @@ class Plant:
         """Raises ConfigError for a file that cannot be, a category that a model does not know, or a secret
         that is not there."""
         self.service, self.path = service, Path(path)
-        self.lineup = read_lineup(path)
+        self.lineup = read_lineup(path, service.folder)
         _require_models(service, self.lineup)
         self._sources: dict[str, Source] = {}
         self._outputs: dict[Route, AnyOutput] = {}
@@ -81,7 +81,7 @@ class Plant:
 
         Raises ConfigError, ArtifactError or DataError, and then everything stays as it was.
         """
-        lineup = read_lineup(self.path)
+        lineup = read_lineup(self.path, self.service.folder)
         with self._changing:
             require_controllers(lineup.station)
             password, sinks = opcua_password(lineup), self._made_sinks(lineup)
