@@ -97,17 +97,8 @@ class Detector(Predictor):
         predictions = []
         for maps_Lhw, size_hw in zip(maps_BLhw, sizes_hw, strict=True):
             score, map_hw = self.score(maps_Lhw, category)
-            predictions.append(
-                Prediction(
-                    path=None,
-                    category=category,
-                    score=score,
-                    p_value=calibration.p_value(score),
-                    decision=calibration.decide(score),
-                    anomaly_map=cut(resize_map(map_hw, size_hw), inside),
-                    cells=map_hw,
-                )
-            )
+            map_HW = cut(resize_map(map_hw, size_hw), inside)
+            predictions.append(calibration.prediction(score, category, map_HW, map_hw))
         return predictions
 
     def decode(self, image: ImageSource, category: str | None = None) -> Pixels:

@@ -6,10 +6,7 @@ content; it is written last, so a folder that has it is complete. The README is 
 
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +18,7 @@ from torch import Tensor
 from invad.data.formats import IMAGE_SUFFIXES
 from invad.errors import ArtifactError, in_one_line, reason
 from invad.runtime.bundle import content_hash, is_bundle, sha256
-from invad.system.files import is_file, is_folder, is_there, take_place, writing
+from invad.system.files import is_file, is_folder, is_there, staged, take_place
 from invad.system.plain import read_json
 from invad.system.tensors import save_tensors
 
@@ -51,28 +48,17 @@ def write_bundle(
 
     Raises ArtifactError when the folder cannot be written (rights, disk full); nothing half-written stays.
     """
-    staging: Path | None = None
-    new = not is_there(folder)
-    try:
-        with writing(folder, ArtifactError):
-            folder.mkdir(parents=True, exist_ok=True)
-            staging = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder))
-            (staging / CALIBRATION).write_text(_dump(calibration), encoding="utf-8")
-            (staging / CARD).write_text(card, encoding="utf-8")
-            save_tensors(staging / TENSORS, tensors)
-            files = {name: sha256(staging / name) for name in (TENSORS, CALIBRATION)}
-            content = content_hash(config, files)
-            whole = {"format": FORMAT, **config, "files": files, "content_hash": content}
-            (staging / CONFIG).write_text(_dump(whole), encoding="utf-8")
-            (folder / CONFIG).unlink(missing_ok=True)
-            for name in (TENSORS, CALIBRATION, CARD, CONFIG):
-                take_place(staging / name, folder / name)
-    finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
-        if new:
-            with suppress(OSError):  # what holds a model stays
-                folder.rmdir()
+    with staged(folder, ArtifactError) as staging:
+        (staging / CALIBRATION).write_text(_dump(calibration), encoding="utf-8")
+        (staging / CARD).write_text(card, encoding="utf-8")
+        save_tensors(staging / TENSORS, tensors)
+        files = {name: sha256(staging / name) for name in (TENSORS, CALIBRATION)}
+        content = content_hash(config, files)
+        whole = {"format": FORMAT, **config, "files": files, "content_hash": content}
+        (staging / CONFIG).write_text(_dump(whole), encoding="utf-8")
+        (folder / CONFIG).unlink(missing_ok=True)
+        for name in (TENSORS, CALIBRATION, CARD, CONFIG):
+            take_place(staging / name, folder / name)
     return content
 
 

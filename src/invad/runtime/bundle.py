@@ -4,10 +4,7 @@
 """
 
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Collection, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -22,7 +19,7 @@ from invad.scoring.lengths import SizeModel
 from invad.scoring.rates import POOLED
 from invad.scoring.sizes import Smallest
 from invad.system.digests import file_sha256, plain_sha256
-from invad.system.files import is_file, is_folder, is_there, writing
+from invad.system.files import PARTIAL, is_file, is_folder, is_there, staged
 from invad.system.plain import from_plain, read_json, to_plain
 
 FORMAT = 2
@@ -30,8 +27,6 @@ OLDEST = 1
 """Format that is still read: it lacks sections that change what a bundle says."""
 BUNDLE = "bundle.json"
 CERTIFICATE = "certificate.json"
-PARTIAL = ".partial-"
-"""Begins the name of what an export that was killed may leave."""
 
 AGAIN = "copy the bundle again or repeat 'invad export'"
 
@@ -93,31 +88,21 @@ def write_bundle(
     Whatever goes wrong in `fill`, nothing stays behind. Raises ArtifactError when the folder is not empty
     or cannot be written.
     """
-    new = not is_there(folder)
-    if not new and (not is_folder(folder) or not all(p.name.startswith(PARTIAL) for p in folder.iterdir())):
+    if is_there(folder) and (
+        not is_folder(folder) or not all(p.name.startswith(PARTIAL) for p in folder.iterdir())
+    ):
         raise ArtifactError(f"{folder}: exists and is not empty; give --output a new folder")
-    staging: Path | None = None
-    try:
-        with writing(folder, ArtifactError):
-            # Filled where it will stay: an empty folder may be a link or a mount point, which stays.
-            folder.mkdir(parents=True, exist_ok=True)
-            staging = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=folder))
-            fill(staging)
-            files = {name: sha256(staging / name) for name in _names(staging) if name not in changeable}
-            plain = {"format_version": FORMAT, **to_plain(info)}
-            content = content_hash(plain, files)
-            whole = {**plain, "files": files, "content_hash": content}
-            text = json.dumps(whole, indent=1, allow_nan=False) + "\n"
-            (staging / BUNDLE).write_text(text, encoding="utf-8")
-            open_to_all(staging)
-            for made in sorted(staging.iterdir(), key=lambda made: made.name == BUNDLE):
-                made.replace(folder / made.name)
-    finally:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
-        if new:
-            with suppress(OSError):  # what holds a bundle stays
-                folder.rmdir()
+    with staged(folder, ArtifactError) as staging:
+        fill(staging)
+        files = {name: sha256(staging / name) for name in _names(staging) if name not in changeable}
+        plain = {"format_version": FORMAT, **to_plain(info)}
+        content = content_hash(plain, files)
+        whole = {**plain, "files": files, "content_hash": content}
+        text = json.dumps(whole, indent=1, allow_nan=False) + "\n"
+        (staging / BUNDLE).write_text(text, encoding="utf-8")
+        open_to_all(staging)
+        for made in sorted(staging.iterdir(), key=lambda made: made.name == BUNDLE):
+            made.replace(folder / made.name)
     return content
 
 

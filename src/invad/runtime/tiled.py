@@ -136,17 +136,7 @@ class TiledPredictor(Predictor):
             map_HW = resize_map(map_hw, (one.shape[0], one.shape[1]))
             if self.inside_HW is not None:
                 map_HW[~self.inside_HW] = map_hw.min()
-            predictions.append(
-                Prediction(
-                    path=None,
-                    category=category,
-                    score=score,
-                    p_value=calibration.p_value(score),
-                    decision=calibration.decide(score),
-                    anomaly_map=map_HW,
-                    cells=map_hw,
-                )
-            )
+            predictions.append(calibration.prediction(score, category, map_HW, map_hw))
         return predictions
 
     def reading(self, pixels: Pixels, category: str | None = None) -> tuple[float, NDArray[np.float32]]:

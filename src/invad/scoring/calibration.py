@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from invad.errors import ConfigError, NotCalibratedError
-from invad.records import Decision
+from invad.records import Decision, Prediction
 from invad.scoring.rates import POOLED, Rates
 
 
@@ -93,6 +93,24 @@ class Calibration:
     def decide(self, score: float) -> Decision:
         """`bad` above the bad limit, `review` above the review limit, else `good`."""
         return decision_between(score, *self.score_limits())
+
+    def prediction(
+        self,
+        score: float,
+        category: str | None,
+        map_HW: NDArray[np.float32],
+        cells_hw: NDArray[np.float32] | None = None,
+    ) -> Prediction:
+        """What these limits say of an image with this score, and these maps of it."""
+        return Prediction(
+            path=None,
+            category=category,
+            score=score,
+            p_value=self.p_value(score),
+            decision=self.decide(score),
+            anomaly_map=map_HW,
+            cells=cells_hw,
+        )
 
     def warnings(self, of: str = "normal images") -> tuple[str, ...]:
         """One line per rate that n normal images, or groups of them, are too few to guarantee."""

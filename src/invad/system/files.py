@@ -14,6 +14,9 @@ from pathlib import Path
 
 from invad.errors import DataError, InvadError, reason
 
+PARTIAL = ".partial-"
+"""Begins the name of a folder whose files are not all there yet; what is killed may leave one."""
+
 MOST_BYTES = 255
 """Bytes of a file name, where the file system does not say."""
 
@@ -72,6 +75,29 @@ def writing(path: str | Path, error: type[InvadError] = DataError) -> Iterator[N
         yield
     except OSError as failed:
         raise error(f"{path}: cannot be written: {reason(failed, writing=True)}") from failed
+
+
+@contextmanager
+def staged(folder: Path, error: type[InvadError] = DataError) -> Iterator[Path]:
+    """A folder within `folder`, for files that take their places when all are written.
+
+    `folder` is made if need be, and is filled in place, because an empty one may be a link or a mount point,
+    which stays. What is left in the other goes at the end, and so does a new `folder` that stayed empty.
+    Raises `error` as `writing`.
+    """
+    new = not is_there(folder)
+    staging: Path | None = None
+    try:
+        with writing(folder, error):
+            folder.mkdir(parents=True, exist_ok=True)
+            staging = Path(tempfile.mkdtemp(prefix=PARTIAL, dir=folder))
+            yield staging
+    finally:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+        if new:
+            with suppress(OSError):  # what holds something stays
+                folder.rmdir()
 
 
 def make_folder(folder: Path, error: type[InvadError] = DataError) -> None:

@@ -108,16 +108,8 @@ class PipelineDetector(Predictor):
         predictions = []
         for one, maps_Lhw in zip(pixels, maps_BLhw, strict=True):
             score, map_hw = calibrating.score_maps(maps_Lhw, stats, self.info.rule)
-            predictions.append(
-                Prediction(
-                    path=None,
-                    category=category,
-                    score=score,
-                    p_value=calibration.p_value(score),
-                    decision=calibration.decide(score),
-                    anomaly_map=resize_map(map_hw, (one.shape[0], one.shape[1])),
-                )
-            )
+            map_HW = resize_map(map_hw, (one.shape[0], one.shape[1]))
+            predictions.append(calibration.prediction(score, category, map_HW))
         return predictions
 
     @property
