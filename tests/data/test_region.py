@@ -107,6 +107,7 @@ def test_a_file_is_read_as_it_is_written(tmp_path):
             r"ignore\[0\] has .* \[45, 5\]",
         ),
         ({"frame": [40, 30], "ignore": [[[0, 0], [40, 0], [40, 30], [0, 30]]]}, "leaves no pixel"),
+        ({}, "key 'frame' is missing, width and height of the pictures; 'invad roi draw"),
         ({"frame": [40, 30]}, "ignores no pixel"),
         ({"frame": [40, 30], "include": [[[0, 0], [40, 0], [40, 30], [0, 30]]]}, "ignores no pixel"),
         ({"frame": [40, 30], "ignore": [[[1, 1], [5, 5]]]}, "at least 3"),
@@ -128,16 +129,36 @@ def test_what_is_no_region_is_refused_in_one_line(tmp_path, plain, said):
 def test_files_that_are_no_regions_are_refused(tmp_path):
     Image.new("L", (40, 30)).save(tmp_path / "black.png")
     Image.new("L", (40, 30), 255).save(tmp_path / "white.png")
+    slope = np.tile(np.linspace(0, 255, 40).astype(np.uint8), (30, 1))
+    Image.fromarray(slope).save(tmp_path / "photograph.png")
     (tmp_path / "broken.json").write_text('{"frame": [40')
     for name, said in {
         "black.png": "black everywhere",
         "white.png": "ignores no pixel",
+        "photograph.png": "8[0-9]% of its pixels are grey, as of a photograph; a mask is white where",
         "broken.json": "unreadable",
         "missing.json": "No such file|no such file|missing",
     }.items():
         with pytest.raises(DataError, match=said) as refused:
             read_region(tmp_path / name)
         assert name in str(refused.value)
+
+
+def test_a_file_may_begin_with_a_mark_of_its_encoding(tmp_path):
+    text = json.dumps({"frame": [40, 30], "ignore": [[[0, 0], [5, 0], [5, 5]]]})
+    (tmp_path / "region.json").write_text(text, encoding="utf-8-sig")
+    assert read_region(tmp_path / "region.json").frame == (40, 30)
+
+
+def test_a_mask_may_have_smooth_borders_and_levels_of_labels(tmp_path):
+    mask = np.zeros((60, 80), np.uint8)
+    mask[10:50, 10:70] = 255
+    soft = Image.fromarray(mask).resize((160, 120), Image.Resampling.BICUBIC)
+    soft.save(tmp_path / "soft.png")
+    soft.save(tmp_path / "soft.jpg", quality=75)
+    Image.fromarray(mask // 255 * np.uint8(100)).save(tmp_path / "labels.png")
+    for name in ("soft.png", "soft.jpg", "labels.png"):
+        assert inside_of(read_region(tmp_path / name)).mean() == pytest.approx(0.5, abs=0.01)
 
 
 def test_noise_is_too_ragged():

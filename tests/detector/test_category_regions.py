@@ -45,6 +45,14 @@ def scribbled(pixels, region):
     return np.where(inside_of(region)[..., None], pixels, noise)
 
 
+def test_the_only_category_of_a_model_may_have_a_region(short_detector, draw, tmp_path):
+    own = copy(short_detector)
+    own.calibrate(regions={"part": RIGHT})
+    own.save(tmp_path / "model")
+    again = Detector.load(tmp_path / "model", device="cpu")
+    assert again.predict(draw(400), category="part").score == own.predict(draw(400), category="part").score
+
+
 def judges(detector):
     return detector, detector.compile()
 

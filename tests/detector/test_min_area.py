@@ -7,8 +7,9 @@ import pytest
 
 from invad.data.region import Region
 from invad.detector.detector import Detector
-from invad.errors import ConfigError
+from invad.errors import ConfigError, DataError
 from invad.evaluation.evaluate import evaluate
+from invad.scoring.rates import Rates
 from invad.scoring.shapes import parts_above
 
 CORNER = Region(frame=(64, 64), ignore=(((40.0, 40.0), (64.0, 40.0), (64.0, 64.0), (40.0, 64.0)),))
@@ -84,6 +85,23 @@ def test_it_goes_with_a_region(sized, draw):
     prediction = own.predict(draw(840))
     assert np.isfinite(prediction.score)
     assert own.compile().predict(draw(840)).score == pytest.approx(prediction.score, rel=1e-3, abs=1e-3)
+
+
+def test_limits_by_which_a_picture_of_nothing_passes_are_refused_with_what_was_changed(sized):
+    own = copy(sized)
+    low = Rates(review=0.05, bad=1e-300)
+    region, area = "Let the region count more of the picture", "ake a smaller min_area"
+    for options, said in (
+        ({"min_area": 300}, f"T{area} or give more good images"),
+        ({"region": CORNER}, f"{region} or give more good images"),
+        ({"region": CORNER, "min_area": 300}, f"{region}, t{area} or give more good images"),
+        ({}, "Take a larger rate or give more good images"),
+    ):
+        with pytest.raises(DataError, match=rf"the model stays as it was\. {said}$"):
+            own.calibrate(rates=low, **options)
+    patch = Region(frame=(64, 64), include=(((0.0, 0.0), (20.0, 0.0), (20.0, 18.0), (0.0, 18.0)),))
+    with pytest.raises(ConfigError, match="min_area = 400 pixels: the region leaves 360, so no part of it"):
+        own.calibrate(region=patch)
 
 
 def test_less_than_a_cell_is_refused(detector):

@@ -1,6 +1,7 @@
 """The part of a picture that counts: polygons to inspect and to ignore, in the frame of one picture size.
 
-A file of one is JSON, or a mask picture, in which every pixel that is not black is inspected:
+A file of one is JSON, or a mask picture, in which every pixel that is not black is inspected (of one with
+smooth borders every pixel above half of white):
 
     {"frame": [640, 480], "include": [[[20, 20], [620, 20], [620, 460], [20, 460]]],
      "ignore": [[[400, 300], [520, 300], [520, 340], [400, 340]]], "min_cover": 0.5}
@@ -22,7 +23,7 @@ from PIL import Image
 
 from invad.data.formats import IMAGE_SUFFIXES
 from invad.data.images import pixel_limit
-from invad.data.masks import read_mask
+from invad.data.masks import FEW_LEVELS, mask_split, read_mask_levels
 from invad.errors import ConfigError, DataError
 from invad.records import Hw
 from invad.system.digests import plain_sha256
@@ -35,6 +36,9 @@ MOST_POINTS = 200_000
 
 REACHED = 1e-6
 """Share of an input pixel; less of an ignored pixel in it is rounding."""
+
+BLACK, MOST_GREYS = 0.1, 0.05
+"""Share of full scale that JPEG makes of black, and of the pixels of a mask that smooth borders make grey."""
 
 ADVICE = "'invad roi draw IMAGE --to FILE.html' makes one"
 
@@ -83,12 +87,27 @@ def read_region(path: str | Path) -> Region:
     path = Path(path)
     try:
         if path.suffix.lower() in IMAGE_SUFFIXES:
-            return of_mask(read_mask(path))
+            return of_mask(_read_mask(path))
         plain = read_json(path, DataError, ADVICE)
+        if "frame" not in plain:
+            raise DataError(f"key 'frame' is missing, width and height of the pictures; {ADVICE}")
         return from_plain(Region, plain, "", DataError)
     except DataError as error:
         said = str(error).removeprefix(": ")
         raise DataError(said if str(path) in said else f"{path}: {said}") from None
+
+
+def _read_mask(path: Path) -> NDArray[np.bool_]:
+    """True where a mask picture inspects. Raises DataError for one of many greys: that is a photograph."""
+    levels = read_mask_levels(path)
+    share = levels / (1 if levels.dtype.kind == "f" else 65535 if levels.max() > 255 else 255)
+    greys = float(((share > BLACK) & (share < 1 - BLACK)).mean())
+    if greys > MOST_GREYS and len(np.unique(levels)) > FEW_LEVELS:
+        raise DataError(
+            f"{greys:.0%} of its pixels are grey, as of a photograph; a mask is white where the picture is "
+            "inspected, and black elsewhere"
+        )
+    return levels > mask_split(levels, path)
 
 
 def digest_of(region: Region) -> str:

@@ -370,11 +370,12 @@ def require_controls(
     read: Sequence[tuple[str, Tensor]],
     given: Readings | None,
     rule: ScoreRule,
+    advice: str = "",
 ) -> None:
     """Raises DataError when a control that was bad before a calibration is not bad after it.
 
     passed: those that were not, see `passing`. given: the good images, the least typical of which are named;
-    None where `before` cannot judge them.
+    None where `before` cannot judge them. advice: what to do then, a sentence.
     """
     for (category, number), words in passing(after, read, rule).items():
         judged = category if category in before.calibrations else POOLED
@@ -382,8 +383,7 @@ def require_controls(
             continue
         if given is None:
             raise DataError(
-                f"with these limits {words}, which it was not so far; the model stays as it was. Let the "
-                "region count more of the picture, or give more good images"
+                f"with these limits {words}, which it was not so far; the model stays as it was. {advice}"
             )
         scores = [score_maps(maps_Lhw, before.stats[judged], rule)[0] for maps_Lhw in given.maps_NLhw]
         worst = np.argsort(scores)[::-1][:LEAST_TYPICAL]

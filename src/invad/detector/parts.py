@@ -161,7 +161,8 @@ def save_parts(folder: Path, parts: Parts, card: str) -> str:
         told[category] = _Category(tensors=number, **asdict(parts.all_calibrations[category]))
     tensors |= {f"{MEAN}{h}x{w}": mean for (h, w), mean in parts.means.items()}
     for name, means in parts.means_of.items():
-        tensors |= {f"{MEAN_OF}{h}x{w}.{name}": mean for (h, w), mean in means.items()}
+        # Copies: the only category of a model has the mean picture of all, and safetensors writes none twice.
+        tensors |= {f"{MEAN_OF}{h}x{w}.{name}": mean.clone() for (h, w), mean in means.items()}
     held = None if parts.kept is None else _hold(parts.kept, HELD, tensors)
     held_of = {
         name: _hold(view.kept, f"{HELD_OF}{name}.", tensors)

@@ -15,7 +15,7 @@ from invad.detector import calibrating
 from invad.detector.fusing import PartPlan, planned, root_of, samples_of
 from invad.detector.kept import keep, looking_at, maps_of
 from invad.detector.parts import Parts, now
-from invad.detector.sizing import sized, smallest_of
+from invad.detector.sizing import advised, require_room, sized, smallest_of
 from invad.observer import Observer
 from invad.records import Hw, Sample
 from invad.scoring.rates import Rates
@@ -54,6 +54,7 @@ def renewed(
         model, means = looking_at(model, whole, info.region, means, samples or ())
     if min_area is not None:
         info = replace(info, smallest=smallest_of(min_area, means, info.region, model))
+    require_room(None if info.smallest is None else info.smallest.area, info.region)
     inspected = model.extract.inspected
     rule = sized(info.settings.score_rule, info.smallest, inspected)
     so_far, kept, given = calibrating.Limits(before.stats, before.calibrations), before.kept, None
@@ -84,7 +85,8 @@ def renewed(
         read_before = read if region is None else calibrating.read_controls(before.model)
         named = given if (region, min_area) == (None, None) else None
         passed = calibrating.passing(so_far, read_before, rule_of(before))
-        calibrating.require_controls(so_far, after, passed, read, named, rule)
+        advice = advised(region, min_area)
+        calibrating.require_controls(so_far, after, passed, read, named, rule, advice)
     changed = replace(
         before,
         info=replace(info, recalibrated=info.recalibrated if samples is None else now()),

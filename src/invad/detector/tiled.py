@@ -20,6 +20,7 @@ from invad.detector.detector import Detector
 from invad.detector.fusing import PartPlan, fit_tiled_parts, plan_parts, planned, root_of, samples_of
 from invad.detector.kept_tiles import IN_SIGHT, MOST_BYTES, KeptTiles, held_of, keep_tiles, seeing
 from invad.detector.parts import Parts, described, load_parts, now, save_parts
+from invad.detector.sizing import advised, require_room
 from invad.detector.tile_controls import passing
 from invad.detector.tile_limits import TileLimits, fit_tile_limits, top_cells
 from invad.errors import ArtifactError, ConfigError, DataError
@@ -247,11 +248,14 @@ class TiledDetector(TiledPredictor):
         rates, tiled = rates or self.rates, self.tiled
         if normals is None and (region, min_area) == (None, None):
             limits_of = {name: replace(one, rates=rates) for name, one in self.calibrations.items()}
-            self.tiled = replace(tiled, calibrations=limits_of)
-            if self.fusion is not None:
-                at_rates = replace(self.fusion.calibration, rates=rates)
-                self.fusion = replace(self.fusion, calibration=at_rates)
-            self.calibrations, self.content_hash = limits_of, None
+            tiled, fused = replace(tiled, calibrations=limits_of), self.fusion
+            if fused is not None:
+                fused = replace(fused, calibration=replace(fused.calibration, rates=rates))
+            self._doubts = self._passing_with(
+                TiledDetector(self.inside, tiled, fusion=fused), advised(None, None)
+            )
+            self.tiled, self.calibrations, self.fusion = tiled, limits_of, fused
+            self.content_hash = None
             return self.warnings()
         plan = None if self.fusion is None else PartPlan.of(self.fusion, region)
         if region is not None:
@@ -261,6 +265,7 @@ class TiledDetector(TiledPredictor):
             tiled = replace(tiled, tiling=replace(tiled.tiling, in_sight=False, hidden=None))
         if min_area is not None:
             tiled = replace(tiled, min_area=None if min_area == "none" else self._known_area(min_area))
+        require_room(tiled.min_area, tiled.tiling.region)
         kept, recalibrated = self.kept, self.inside.info.recalibrated
         held: Sequence[HeldPicture]
         groups: Sequence[int]
@@ -282,17 +287,25 @@ class TiledDetector(TiledPredictor):
         changed = Detector(
             inside.model, replace(inside.info, recalibrated=recalibrated), limits.stats, limits.calibrations
         )
-        after = passing(TiledDetector(changed, tiled, fusion=fused))
-        before = passing(self) if after else {}
-        if new := [words for key, words in after.items() if key not in before]:
-            raise DataError(
-                f"with limits learned from these {len(held)} pictures {new[0]}; the model stays as it was. "
-                "Give more good pictures, or train a new model if all look so"
-            )
+        advice = advised(region, min_area)
+        if normals is not None and (region, min_area) == (None, None):
+            advice = "Give more good images, or train a new model if all look so"
+        doubts = self._passing_with(TiledDetector(changed, tiled, fusion=fused), advice)
         self.inside, self.tiled, self.calibrations = changed, tiled, tiled.calibrations
         self.fusion = fused
-        self.kept, self.content_hash, self._doubts = kept, None, tuple(after.values())
+        self.kept, self.content_hash, self._doubts = kept, None, doubts
         return (*self.warnings(), *([limits.hint] if limits.hint else []))
+
+    def _passing_with(self, after: "TiledDetector", advice: str) -> tuple[str, ...]:
+        """The controls that are not bad after a calibration, in words. Raises DataError for one that was bad
+        before it. advice: what to do then, a sentence."""
+        passed = passing(after)
+        before = passing(self) if passed else {}
+        if new := [words for key, words in passed.items() if key not in before]:
+            raise DataError(
+                f"with these limits {new[0]}, which it was not so far; the model stays as it was. {advice}"
+            )
+        return tuple(passed.values())
 
     def _known_area(self, area: float) -> float:
         """Raises ConfigError for an area below one cell, which the model cannot tell, for a tile's, and for

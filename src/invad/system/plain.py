@@ -48,7 +48,8 @@ def from_plain(
 def read_json(path: Path, error: type[InvadError], advice: str) -> dict[str, Any]:
     """The object in a JSON file. Raises `error` of one line, ending in `advice`, when it holds none."""
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        # Editors of Windows begin a file with a mark of the encoding.
+        plain = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=_refuse_constant)
     except OSError as failed:
         raise error(f"{path}: {reason(failed, writing=False)}") from None
     except (ValueError, RecursionError) as damage:
