@@ -1,5 +1,7 @@
 """Models of tiles calibrated without pictures: another region, a smallest area, and what is kept for it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -45,11 +47,20 @@ def test_a_smallest_area_comes_and_goes_without_pictures(own, tiled_detector, dr
     assert again.predict(draw_cloth(300)).score == own.predict(draw_cloth(300)).score
 
 
-def test_limits_that_let_a_grey_picture_pass_are_refused(own):
+def test_limits_that_let_a_grey_picture_pass_are_refused(own, tiled_detector):
     own.calibrate(min_area=AREA)
-    with pytest.raises(DataError, match=r"a black picture would be review .* the model stays as it was"):
-        own.calibrate(min_area="none", rates=Rates(review=0.05, bad=1e-300))
-    assert own.smallest.area == AREA
+    low = Rates(review=0.05, bad=1e-300)
+    said = (
+        r"a black picture would be review .* the model stays as it was. Take a larger rate or give more good"
+    )
+    for options in ({"min_area": "none"}, {}):
+        with pytest.raises(DataError, match=said):
+            own.calibrate(rates=low, **options)
+    with pytest.raises(
+        DataError, match=r"Let the region count more of the picture, take a smaller min_area or"
+    ):
+        own.calibrate(rates=low, region=CORNER, min_area=300)
+    assert (own.smallest.area, own.rates, own.region) == (AREA, tiled_detector.rates, None)
 
 
 def test_limits_of_what_was_kept_are_those_of_the_training(own, tiled_detector):
@@ -92,6 +103,22 @@ def test_a_region_comes_without_pictures(own, draw_cloth, cloth):
     assert own.predict(draw_cloth(300, spot=code)).decision == "bad"
 
 
+def test_a_code_that_changes_where_it_is_ignored_raises_no_alarm(own, draw_cloth, cloth):
+    goods = [Sample(path=path, category="cloth") for path in sorted((cloth / "train/good").iterdir())]
+    own.inside.info = replace(own.inside.info, fit=replace(own.inside.info.fit, trained=()))
+    plain = [draw_cloth(seed) for seed in range(300, 306)]
+    coded = [picture.copy() for picture in plain]
+    for seed, picture in enumerate(coded):
+        picture[76:92, 112:144] = np.random.default_rng(seed).integers(0, 256, (16, 32, 3))
+    assert all(one.decision == "bad" for one in own.predict(coded))
+    for normals, most in ((None, 2.0), (goods, 1e-6)):
+        own.calibrate(normals, region=CORNER)
+        before, after = own.predict(plain), own.predict(coded)
+        changes = [abs(one.score - other.score) for one, other in zip(before, after, strict=True)]
+        assert max(changes) <= most
+        assert [one.decision for one in after] == [one.decision for one in before] == ["good"] * 6
+
+
 def test_a_station_may_ask_for_a_region_of_a_model_of_tiles(tiled_detector, draw_cloth):
     from invad.detector.regional import doubts_of, with_region
 
@@ -119,6 +146,11 @@ def test_tiles_that_were_never_read_are_not_made_up(own, draw_cloth, tmp_path):
 
 
 def test_areas_that_a_model_cannot_tell_are_refused(own):
+    patch = Region(frame=(160, 120), include=(((0, 0), (64, 0), (64, 48), (0, 48)),))
+    with pytest.raises(
+        ConfigError, match="the region leaves 3072, so no part of it could be that large; give"
+    ):
+        own.calibrate(region=patch, min_area=3100)
     for area in (255, 64 * 64):
         with pytest.raises(ConfigError, match="covers 256 pixels, and less it cannot tell; give from 256"):
             own.calibrate(min_area=area)

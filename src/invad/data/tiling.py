@@ -33,7 +33,8 @@ LEAST_OVERLAP = 2
 """Cells: with fewer the outermost cells of two neighbours would meet."""
 
 MARGIN = 1
-"""Cells around what is ignored and yet in sight, which do not count: they see the most of it."""
+"""Cells around what is ignored and yet in sight, which do not count: they see the most of it. Of the overview
+as many of its own, larger ones."""
 
 OVERVIEW_SIDE = 512
 """Pixels that the shorter side of a reduced picture has at least: twice what a model sees of it."""
@@ -92,8 +93,9 @@ class Tiling:
             _Axis.of(length, self.tile_px, cells, self.overlap)
             for length, cells in zip(picture_hw, grid_hw, strict=True)
         )
-        counted = self._counted((down.cells, along.cells))
-        return Cut(picture_hw, grid_hw, down, along, self.positions, counted, member)
+        cells_hw = down.cells, along.cells
+        counted, told = self._counted(cells_hw), self._told(cells_hw, grid_hw)
+        return Cut(picture_hw, grid_hw, down, along, self.positions, counted, member, told)
 
     def _counted(self, cells_hw: Hw) -> NDArray[np.bool_] | None:
         if self.region is None:
@@ -101,8 +103,7 @@ class Tiling:
         counted = cells_of(self.region, cells_hw)
         if not self.in_sight:
             return counted
-        hidden = np.ones(cells_hw) if self.hidden is None else cover(self.hidden, cells_hw)
-        counted &= ~_grown(cover(self.region, cells_hw) < hidden - REACHED)
+        counted &= ~self._beside(self.region, cells_hw)
         if not counted.any():
             raise DataError(
                 f"the region leaves none of the model's {cells_hw[0]} x {cells_hw[1]} cells, because those "
@@ -110,6 +111,20 @@ class Tiling:
                 "read without what it ignores: invad calibrate MODEL NORMALS"
             )
         return counted
+
+    def _told(self, cells_hw: Hw, grid_hw: Hw) -> NDArray[np.bool_] | None:
+        """Cells of the picture that the overview may speak for: its own are larger, and see further."""
+        if self.region is None or not self.in_sight:
+            return None
+        told: NDArray[np.bool_] = (
+            resize_map(self._beside(self.region, grid_hw).astype(np.float32), cells_hw) < REACHED
+        )
+        return told
+
+    def _beside(self, region: Region, cells_hw: Hw) -> NDArray[np.bool_]:
+        """Cells in or beside which something is ignored and in sight, on a grid over the picture."""
+        hidden = np.ones(cells_hw) if self.hidden is None else cover(self.hidden, cells_hw)
+        return _grown(cover(region, cells_hw) < hidden - REACHED)
 
     def seen(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """The picture as the model is to see it: what does not count has the mean colour of what does.
@@ -197,7 +212,8 @@ class Tile:
 @dataclass(frozen=True, slots=True)
 class Cut:
     """The tiles of a picture of one size. grid_hw: cells of a tile. counted: cells of the picture that count;
-    None where all do. member: see `Tiling.cut`."""
+    None where all do. member: see `Tiling.cut`. told: cells for which the overview speaks, too; None for all.
+    """
 
     picture_hw: Hw
     grid_hw: Hw
@@ -206,6 +222,7 @@ class Cut:
     positions: str
     counted: NDArray[np.bool_] | None = None
     member: str = ""
+    told: NDArray[np.bool_] | None = None
 
     @property
     def overview(self) -> str:
@@ -280,7 +297,8 @@ class Blend:
         """
         tiles = (self._sum / np.maximum(self._weight, LEAST_WEIGHT)).astype(np.float32)
         whole = np.maximum(tiles, resize_map(overview_hw, self.cut.cells_hw))
-        counted = self.cut.counted
+        counted, told = self.cut.counted, self.cut.told
+        whole = whole if told is None else np.where(told, whole, tiles)
         return whole if counted is None else np.where(counted, whole, whole[counted].min())
 
 
