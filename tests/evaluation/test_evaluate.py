@@ -12,7 +12,8 @@ from invad.data.preprocess import resize_map
 from invad.detector.detector import Detector
 from invad.diffusion.schedule import timesteps
 from invad.errors import ConfigError, DataError
-from invad.evaluation.evaluate import NO_LIMITS, PROTOCOLS, describe, evaluate
+from invad.evaluation.evaluate import NO_LIMITS, PROTOCOLS, evaluate
+from invad.evaluation.told import describe
 from invad.metrics.alarms import count_interval
 from invad.metrics.exact import PIXEL_METRICS, SEVEN_METRICS
 from invad.observer import Silent

@@ -182,7 +182,7 @@ def _rows(path: Path, evaluation: "Evaluation") -> None:
 
 
 def _report(path: Path, model: Path, data: Path, detector: "Trained", evaluation: "Evaluation") -> None:
-    from invad.evaluation.evaluate import describe, with_parts_as_images
+    from invad.evaluation.told import describe, with_parts_as_images
     from invad.report import write_report
 
     notes = list(evaluation.metrics["warnings"])

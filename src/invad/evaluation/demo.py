@@ -14,7 +14,8 @@ from invad.data.samples import read_sample
 from invad.data.synthetic import write_dataset
 from invad.detector.detector import Detector
 from invad.errors import DataError
-from invad.evaluation.evaluate import Evaluation, describe, evaluate
+from invad.evaluation.evaluate import Evaluation, evaluate
+from invad.evaluation.told import describe
 from invad.fit.run import Run
 from invad.observer import Observer, Silent
 from invad.records import Sample, ScoredSample
