@@ -31,7 +31,7 @@ def evaluated(trained, parts, run, tmp_path_factory):
 def test_the_keys_of_an_evaluation_are_frozen(evaluated):
     told = json.loads(evaluated[1].stdout)
     assert evaluated[1].exit_code == 0
-    row = [*METRICS, "false_alarm_rate", "n_normal", "n_anomalous"]
+    row = [*METRICS, "false_alarm_rate", "n_normal", "n_anomalous", "n_masked"]
     assert list(told["categories"]["gasket"]) == row
     assert sorted(told) == sorted(
         [
@@ -47,6 +47,7 @@ def test_the_keys_of_an_evaluation_are_frozen(evaluated):
             "masks_skipped",
             "warnings",
             "model",
+            "content_hash",
             "data",
             "report",
         ]

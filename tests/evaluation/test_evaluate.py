@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from invad.data.datasets import load_dataset
 from invad.data.images import read_image
 from invad.data.preprocess import resize_map
 from invad.detector.detector import Detector
@@ -27,6 +28,7 @@ KEYS = {
     "images_per_second",
     "n_normal",
     "n_anomalous",
+    "n_masked",
     "calibration_n",
     "categories",
     "protocol",
@@ -126,7 +128,7 @@ def test_keys_and_plain_json(detector, parts):
     assert metrics["images_per_second"] > 0
     assert (metrics["protocol"], metrics["pooled_calibration"]) == ("calibrated", False)
     row = metrics["categories"]["part"]
-    assert set(row) == {*SEVEN_METRICS, "mad", "false_alarm_rate", "n_normal", "n_anomalous"}
+    assert set(row) == {*SEVEN_METRICS, "mad", "false_alarm_rate", "n_normal", "n_anomalous", "n_masked"}
     assert all(row[k] == metrics[k] for k in row)
 
 
@@ -187,6 +189,10 @@ def test_a_folder(detector, write_parts, tmp_path):
     assert (metrics["n_normal"], metrics["n_anomalous"]) == (3, 2)
     assert metrics["pixel_aupro"] is not None
     assert list(metrics["categories"]) == ["parts"]
+    with pytest.raises(DataError, match="no category nuts"):
+        evaluate(detector, load_dataset(root), categories=["nuts"])
+    with pytest.raises(ConfigError, match="categories choose from a folder"):
+        evaluate(detector, load_dataset(root).test, categories=["parts"])
 
 
 # Several categories
@@ -295,7 +301,21 @@ def test_defects_without_a_mask_do_not_count_as_normal_pixels(detector, parts):
     some = [*parts[:10], *without_masks(parts[10:])]
     metrics = evaluate(detector, some).metrics
     assert metrics["pixel_auroc"] == evaluate(detector, parts[:10]).metrics["pixel_auroc"]
-    assert metrics["n_anomalous"] == 6
+    assert (metrics["n_anomalous"], metrics["n_masked"]) == (6, 2)
+    assert "figures of pixels are of 2 of 6 defective images" in metrics["warnings"][-1]
+
+
+def test_a_defect_that_is_smaller_than_a_pixel_of_the_input_is_named(detector, parts, tmp_path):
+    side = 8 * max(detector.info.input_hw)
+    large = tmp_path / "large.png"
+    Image.open(parts[9].path).resize((side, side)).save(large)
+    mask = np.zeros((side, side), np.uint8)
+    mask[0, 0] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    small = replace(parts[9], path=large, mask_path=tmp_path / "mask.png")
+    metrics = evaluate(detector, [*parts[:9], small]).metrics
+    assert f"counts in no figure of pixels; the first is {large}" in metrics["warnings"][-1]
+    assert metrics["pixel_ap"] is not None
 
 
 def test_nothing_to_test(detector, parts, write_parts, tmp_path):

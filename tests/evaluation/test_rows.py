@@ -126,6 +126,17 @@ def test_defects_without_a_mask_count_for_images_only():
     empty = tuple(m and PackedMask.pack(np.zeros(p.size(i), np.uint8), 1) for i, m in enumerate(p.masks))
     lost = row_of(replace(p, masks=empty), "paper", "ader200", resamples=2)
     assert lost["undefined"]["pixel_ap"] == "no defective pixel is left of the masks"
+    dot = np.zeros(p.size(0), np.uint8)
+    dot[0, 0] = 1  # no pixel of the frame is nearest to it
+    dotted = replace(p, masks=(PackedMask.pack(dot, 1), *p.masks[1:]))
+    pair = [row_of(dotted, "paper", name, 2) for name in ("exact", "adeval")]
+    assert [row["n_vanished"] for row in pair] == [1, 0]
+    told = notes([{**row, "n_masked": 3} for row in pair], 0, {})
+    assert told == [
+        "part: figures of pixels are of 3 of 4 defective images; the others have no mask that could be read.",
+        "part: of 3 masks some have no pixel left in the frame of a definition (1 by exact), so what they "
+        "mark counts in no figure of pixels.",
+    ]
 
 
 def test_objects_score_as_their_most_anomalous_view():
@@ -139,6 +150,8 @@ def test_objects_score_as_their_most_anomalous_view():
     assert row["sample_auroc"] == pytest.approx(roc_auc_score(bad, tops))
     assert row["sample_ap"] == pytest.approx(average_precision_score(bad, tops))
     assert "sample_auroc" not in row_of(made_up(), "calibrated", "exact", resamples=2)
+    (told,) = notes([row], 0, {})
+    assert "take the views of an object as independent images" in told
 
 
 def test_false_alarms_are_those_of_the_decisions():

@@ -118,7 +118,8 @@ def of_mvtec(*categories, definitions=("exact", "ader200")):
     rows = []
     for name in categories:
         count = KNOWN["mvtec"].categories[name.removeprefix("mvtec_")]
-        numbers = {"n_normal": count.test - count.defective, "n_anomalous": count.defective}
+        bad = count.defective
+        numbers = {"n_normal": count.test - bad, "n_anomalous": bad, "n_masked": bad}
         rows += [row(name, 0, 0.5, **numbers, definition=definition) for definition in definitions]
     return result(rows, RUN, len(categories))
 

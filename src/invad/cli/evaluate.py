@@ -152,7 +152,12 @@ def evaluate(
         voice.warn(f"the model has no limits of {names}: judged by those over all categories")
     if written is not None:
         voice.say(f"Report: {written}")
-    named = {"model": str(model), "data": str(data), "report": None if written is None else str(written)}
+    named = {
+        "model": str(model),
+        "content_hash": detector.content_hash,
+        "data": str(data),
+        "report": None if written is None else str(written),
+    }
     voice.hand_over({**metrics, **named})
 
 

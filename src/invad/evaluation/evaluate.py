@@ -27,7 +27,7 @@ from invad.detector.opening import Trained
 from invad.diffusion.schedule import timesteps
 from invad.errors import ConfigError, DataError
 from invad.evaluation.false_alarms import false_alarms, realised_rate
-from invad.evaluation.inspected import counted, ignored_in_words, left_of
+from invad.evaluation.inspected import counted, ignored_in_words, left_of, unmarked_in_words
 from invad.evaluation.parts import ScoredPart, members_of, part_metrics, scored_parts, split_of
 from invad.metrics.exact import (
     PIXEL_METRICS,
@@ -106,19 +106,26 @@ def evaluate(
     categories each metric is the mean over them.
 
     data: a folder or list as for `load_dataset`, its result, or samples. protocol: a key of PROTOCOLS.
-    categories: test only these of a folder. pooled: judge every image by the limits over all categories, as
-    `Detector.predict` does without a category. strict: fail on an unreadable image or mask, which otherwise
-    is named in the metrics and passed over. scale: for sizes of defects in millimetres. With a region of
-    interest only pixels in it count; defective images all of whose defects it ignores are left out and named.
+    categories: test only these of a folder or a data set. pooled: judge every image by the limits over all
+    categories, as `Detector.predict` does without a category. strict: fail on an unreadable image or mask,
+    which otherwise is named in the metrics and passed over. scale: for sizes of defects in millimetres. With
+    a region of interest only pixels in it count; defective images all of whose defects it ignores are left
+    out and named.
 
     Raises DataError without a readable test image or when something is wrong with the test part of the set,
-    ConfigError for an unknown protocol.
+    ConfigError for an unknown protocol, and for categories beside samples.
     """
     if protocol not in PROTOCOLS:
         raise ConfigError(f"protocol {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
     observer = observer or Silent()
     if isinstance(data, str | Path):
         data = load_dataset(data, categories=categories)
+    elif categories is not None:
+        if not isinstance(data, Dataset):
+            raise ConfigError(
+                "categories choose from a folder or a data set; give the samples of these alone"
+            )
+        data = data.only(categories)
     if detector.fusion is not None and isinstance(data, Dataset):
         data = split_of(data, detector.fusion)
     samples = data.sound_test() if isinstance(data, Dataset) else tuple(all_samples(data))
@@ -143,12 +150,14 @@ def evaluate(
         strict=strict,
         decode=read_image if detector.regions else detector.decode,
     )
-    ignored, without = 0, []
+    ignored, without, vanished = 0, [], []
     tested = []
     for one in judged:
         inside_HW = detector.inside_for(judged_by(detector, one.sample, pooled))
         left = left_of(one, inside_HW, detector.frame_for(one.size_hw))
         ignored += left.ignored
+        if left.vanished:
+            vanished.append(one.sample.path)
         if left.counts:
             tested.append(_Tested(one.sample, one.answer, left.mask, one.seconds, one.size_hw))
         else:
@@ -166,8 +175,9 @@ def evaluate(
     of_normals = [s.decision for s in normals]
     judges = Counter(judged_by(detector, s.sample, pooled) for s in normals)
     counted = [(m, for_category(detector.calibrations, judge).n) for judge, m in judges.items()]
+    summary = _summary(scored, [t.mask for t in tested], detector, pooled)
     metrics = {
-        **_summary(scored, [t.mask for t in tested], detector, pooled),
+        **summary,
         "false_alarm_rate": realised_rate(of_normals),
         "false_alarms": false_alarms(of_normals, asdict(detector.rates), counted),
         "calibration_n": detector.calibrations[POOLED].n,
@@ -177,7 +187,11 @@ def evaluate(
         "images_per_second": round(len(tested) / sum(t.seconds for t in tested), 3),
         "skipped": [str(path) for path in unreadable.images],
         "masks_skipped": [str(path) for path in unreadable.masks],
-        "warnings": [*detector.warnings(), *unreadable.doubts()],
+        "warnings": [
+            *detector.warnings(),
+            *unreadable.doubts(),
+            *unmarked_in_words(summary["categories"].items(), vanished),
+        ],
     }
     if detector.region is not None or detector.regions:
         metrics |= {"defects_ignored": ignored, "images_ignored": [str(path) for path in without]}
@@ -296,7 +310,7 @@ def _summary(
         inside_HW = counted(detector, judged_by(detector, own[0][0].sample, pooled))
         rows[category] = _category_row([s for s, _ in own], [m for _, m in own], inside_HW)
     mean = mean_over_categories([{k: row[k] for k in SEVEN_METRICS} for row in rows.values()])
-    counts = {key: sum(row[key] for row in rows.values()) for key in ("n_normal", "n_anomalous")}
+    counts = {key: sum(row[key] for row in rows.values()) for key in ("n_normal", "n_anomalous", "n_masked")}
     return {**_renamed(mean), **counts, "categories": rows}
 
 
@@ -320,6 +334,7 @@ def _category_row(
         "false_alarm_rate": realised_rate(normal),
         "n_normal": len(normal),
         "n_anomalous": len(scored) - len(normal),
+        "n_masked": sum(s.sample.is_anomalous and m is not None for s, m in zip(scored, masks, strict=True)),
     }
 
 

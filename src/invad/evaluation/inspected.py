@@ -1,6 +1,6 @@
 """What a region of interest leaves of the defects of a labelled test set."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,24 +23,30 @@ class Left:
     """The defective pixels of an image that count, H x W bool in the model's input frame; None where unknown.
 
     ignored: defects of its mask of which no pixel counts. counts: whether the image does; not where it is
-    defective and all its defects are ignored.
+    defective and all its defects are ignored. vanished: whether the mask has pixels that count, and none in
+    the frame, because they are smaller than one of its pixels.
     """
 
     mask: NDArray[np.bool_] | None
     ignored: int = 0
     counts: bool = True
+    vanished: bool = False
 
 
 def left_of(one: Labelled[Any], inside_HW: NDArray[np.bool_] | None, input_hw: Hw) -> Left:
     """What a region leaves of an image. inside_HW: pixels that count, in its frame; None where all do."""
-    if inside_HW is None or one.mask_codes is None:
+    if one.mask_codes is None:
         return Left(one.mask(input_hw))
     codes, least = one.mask_codes
     defective = codes >= least
+    if inside_HW is None:
+        mask = resize_mask(defective, input_hw)
+        return Left(mask, vanished=bool(defective.any() and not mask.any()))
     parts, count = label(defective, structure=np.ones((3, 3), dtype=np.int8))
     seen = len(np.unique(parts[inside_HW & defective]))
     mask = resize_mask(defective & inside_HW, input_hw)
-    return Left(mask, ignored=count - seen, counts=seen > 0 or count == 0)
+    vanished = seen > 0 and not mask.any()
+    return Left(mask, ignored=count - seen, counts=seen > 0 or count == 0, vanished=vanished)
 
 
 def counted(detector: Trained, category: str | None) -> NDArray[np.bool_] | None:
@@ -50,6 +56,25 @@ def counted(detector: Trained, category: str | None) -> NDArray[np.bool_] | None
         return None
     height, width = inside_HW.shape
     return resize_mask(inside_HW, detector.frame_for((height, width)))
+
+
+def unmarked_in_words(
+    counts: Iterable[tuple[str, Mapping[str, Any]]], vanished: Sequence[Path]
+) -> Iterator[str]:
+    """What figures of pixels leave out. counts: category and its n_anomalous and n_masked. vanished: images
+    whose mask has no pixel left in the model's input frame."""
+    for category, row in counts:
+        if 0 < row["n_masked"] < row["n_anomalous"]:
+            yield (
+                f"{category}: figures of pixels are of {row['n_masked']} of {row['n_anomalous']} defective "
+                "images; the others have no mask that could be read"
+            )
+    if vanished:
+        number = "1 image has" if len(vanished) == 1 else f"{len(vanished)} images have"
+        yield (
+            f"{number} no marked pixel left at the size of the model's input, so what is marked there "
+            f"counts in no figure of pixels; the first is {vanished[0]}"
+        )
 
 
 def ignored_in_words(ignored: int, without: Sequence[Path]) -> str:

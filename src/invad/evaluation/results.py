@@ -176,6 +176,7 @@ def notes(rows: Sequence[Row], missing: int, failed: Mapping[str, str]) -> list[
         told.append(
             "A mean is over the categories that define the metric; mAD is the mean of the seven means."
         )
+    told += _unmarked(rows)
     machines = sorted({row["measured_on"] for row in rows if row.get("measured_on")})
     if len(machines) > 1:
         told.append(f"Speed and memory were measured on several machines: {'; '.join(machines)}.")
@@ -185,6 +186,31 @@ def notes(rows: Sequence[Row], missing: int, failed: Mapping[str, str]) -> list[
     skipped = {(row["category"], path) for row in rows for path in row.get("skipped") or ()}
     told += [f"{category}: not read and left out: {path}" for category, path in sorted(skipped)]
     return told
+
+
+def _unmarked(rows: Sequence[Row]) -> Iterator[str]:
+    """What figures of pixels leave out, and intervals that promise too much."""
+    for category in sorted({row["category"] for row in rows}):
+        own = [row for row in rows if row["category"] == category]
+        masked, defective = own[0]["n_masked"], own[0]["n_anomalous"]
+        if 0 < masked < defective:
+            yield (
+                f"{category}: figures of pixels are of {masked} of {defective} defective images; the others "
+                "have no mask that could be read."
+            )
+        lost = {row["definition"]: row["n_vanished"] for row in own if row.get("n_vanished")}
+        if masked and lost:
+            by = ", ".join(f"{number} by {name}" for name, number in lost.items())
+            yield (
+                f"{category}: of {masked} masks some have no pixel left in the frame of a definition ({by}), "
+                "so what they mark counts in no figure of pixels."
+            )
+    views = sorted({row["category"] for row in rows if row.get("n_samples")})
+    if views:
+        yield (
+            f"{', '.join(views)}: the 95 % intervals take the views of an object as independent images, so "
+            "they are too narrow."
+        )
 
 
 def _gaps(rows: Sequence[Row]) -> Iterator[str]:

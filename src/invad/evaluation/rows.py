@@ -64,6 +64,9 @@ class Lazy(Sequence[T]):
 def row_of(p: Predictions, protocol: str, definition: str, resamples: int = RESAMPLES) -> Row:
     """The metrics of one category and seed. Those that the test set cannot define are None, and said why.
 
+    n_masked: defective images with a mask, of which figures of pixels are; n_vanished: those of them whose
+    mask has no pixel in the frame of the definition.
+
     Raises DataError when the prediction file has no scores of that protocol.
     """
     if protocol not in p.scores or protocol not in p.maps:
@@ -87,6 +90,9 @@ def row_of(p: Predictions, protocol: str, definition: str, resamples: int = RESA
         "n_normal": int((~labels).sum()),
         "n_anomalous": int(labels.sum()),
         "n_masked": masked,
+        "n_vanished": sum(
+            not mask.any() for mask, i in zip(masks, _known(p), strict=True) if p.masks[i] is not None
+        ),
         "false_alarm_rate": realised_rate(of_normals),
         "false_alarms": false_alarms(
             of_normals, p.meta["rates"], [(len(of_normals), p.meta.get("calibration_n"))]
@@ -100,7 +106,7 @@ def row_of(p: Predictions, protocol: str, definition: str, resamples: int = RESA
 
 def framed(p: Predictions, protocol: str, definition: Definition) -> tuple[Lazy[Floats], Lazy[Bools]]:
     """Maps and masks of the images whose mask is known, in the frame of the definition; made on demand."""
-    known = [i for i in range(len(p.paths)) if p.mask_known(i)]
+    known = _known(p)
     height, width = p.meta["input_hw"]
 
     def frame(i: int) -> Hw:
@@ -116,6 +122,11 @@ def framed(p: Predictions, protocol: str, definition: Definition) -> tuple[Lazy[
         return definition.mask(*p.mask(i), frame(i))
 
     return Lazy(len(known), make_map), Lazy(len(known), make_mask)
+
+
+def _known(p: Predictions) -> list[int]:
+    """The images whose mask is known."""
+    return [i for i in range(len(p.paths)) if p.mask_known(i)]
 
 
 def sample_metrics(p: Predictions, protocol: str, definition: Definition) -> dict[str, float | int | None]:
