@@ -119,6 +119,21 @@ class Plc:
     def event_notification(self, event):
         self.events.append(event)
 
+    def watch(self, name):
+        """The values of a variable from now on, as they come."""
+        heard = []
+
+        class Heard:
+            def datachange_notification(self, node, value, data):
+                heard.append(value)
+
+        async def subscribe():
+            made = await self.client.create_subscription(20, Heard())
+            await made.subscribe_data_change(self.node(name))
+
+        self.loop.do(subscribe())
+        return heard
+
     def hang(self):
         """It reads nothing more; its session and its subscription stay."""
         self.loop.loop.call_soon_threadsafe(self.client.uaclient.protocol.transport.pause_reading)
@@ -173,8 +188,12 @@ def test_a_client_finds_the_last_result_and_asks_for_others(service, server, plc
     assert (values["InternalRecipeId"], values["InternalConfigurationId"]) == ("0" * 64, "1")
     assert values["Region"] == []
     assert json.loads(values["ResultContent"]) == good.plain()
+    contents = client.watch("a.LatestResult.ResultContent")
+    waits(lambda: contents)
     bad = inspect(service, "a", "P-2", level=255)[0]
-    waits(lambda: client.read("a.LatestResult.ResultId") == bad.id)
+    waits(lambda: len(contents) == 2)
+    assert [json.loads(one)["id"] for one in contents] == [good.id, bad.id]
+    assert client.read("a.LatestResult.ResultId") == bad.id
     assert client.read("a.LatestResult.ResultEvaluation") == EVALUATIONS.index("NotOK") == 2
     place = bad.regions[0]
     assert client.read("a.LatestResult.Region") == [place.x, place.y, place.width, place.height]

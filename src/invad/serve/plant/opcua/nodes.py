@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from typing import Any, Protocol
 
 from asyncua import Node, Server, ua
@@ -31,13 +32,15 @@ COMPLETED = 1
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A value that every result has. kind: of OPC UA; an enumeration where `is_evaluation`."""
+    """A value that every result has. kind: of OPC UA; an enumeration where `is_evaluation`. is_long: takes
+    time to make, for which a controller that only waits for its bit must not wait."""
 
     name: str
     kind: ua.VariantType
     of: Callable[[Result], Any]
     is_evaluation: bool = False
     is_array: bool = False
+    is_long: bool = False
 
 
 def _evaluation(result: Result) -> int:
@@ -65,7 +68,7 @@ FIELDS = (
     Field("Score", ua.VariantType.Double, lambda one: one.score),
     Field("PValue", ua.VariantType.Double, lambda one: one.p_value),
     Field("Region", ua.VariantType.Int32, _region, is_array=True),
-    Field("ResultContent", ua.VariantType.String, lambda one: json.dumps(one.plain())),
+    Field("ResultContent", ua.VariantType.String, lambda one: json.dumps(one.plain()), is_long=True),
 )
 EMPTY = {
     ua.VariantType.DateTime: datetime(1601, 1, 1, tzinfo=timezone.utc),
@@ -197,14 +200,12 @@ class StationNodes:
             return
         self._shown = result.id
         for field in FIELDS:
-            self.write(f"LatestResult.{field.name}", field.of(result), field.kind, is_array=field.is_array)
+            made = partial(_value, field, result, datetime.now(timezone.utc))
+            self.types.values.put(self.id(f"LatestResult.{field.name}"), made if field.is_long else made())
 
-    def write(self, name: str, value: Any, kind: ua.VariantType, *, is_array: bool = False) -> None:
+    def write(self, name: str, value: Any, kind: ua.VariantType) -> None:
         """A variable of this station."""
-        now = datetime.now(timezone.utc)
-        variant = ua.Variant(value, kind, is_array=True) if is_array else ua.Variant(value, kind)
-        data = ua.DataValue(variant, SourceTimestamp=now, ServerTimestamp=now)
-        self.types.values.put(self.id(name), data)
+        self.types.values.put(self.id(name), _data(ua.Variant(value, kind), datetime.now(timezone.utc)))
 
     def withdraw(self, name: str) -> None:
         """A variable of this station has no value."""
@@ -244,6 +245,15 @@ class StationNodes:
     def _acknowledge(self, parent: ua.NodeId, ids: ua.Variant) -> list[ua.Variant]:
         known = self.answers.acknowledge(self.name, [str(one) for one in ids.Value or ()])
         return [ua.Variant([0 if one else 1 for one in known], ua.VariantType.Int32, is_array=True)]
+
+
+def _value(field: Field, result: Result, now: datetime) -> ua.DataValue:
+    value, kind = field.of(result), field.kind
+    return _data(ua.Variant(value, kind, is_array=True) if field.is_array else ua.Variant(value, kind), now)
+
+
+def _data(variant: ua.Variant, now: datetime) -> ua.DataValue:
+    return ua.DataValue(variant, SourceTimestamp=now, ServerTimestamp=now)
 
 
 def _answer(result: Result | None) -> list[ua.Variant]:

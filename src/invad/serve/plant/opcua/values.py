@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from asyncua import Server, ua
@@ -20,10 +21,14 @@ class Values:
         self._order = asyncio.Lock()
         self._telling: set[asyncio.Task[None]] = set()  # asyncio itself keeps no task
 
-    def put(self, node: ua.NodeId, data: ua.DataValue) -> None:
-        """Let a variable have this value."""
+    def put(self, node: ua.NodeId, data: ua.DataValue | Callable[[], ua.DataValue]) -> None:
+        """Let a variable have this value; one that takes time to make is made for whoever asks for it."""
         held = self._space[node].attributes[ua.AttributeIds.Value]
-        held.value = data
+        if callable(data) and not held.datachange_callbacks:
+            held.value_callback = lambda node, attribute: data()
+            return
+        data = data() if callable(data) else data
+        held.value, held.value_callback = data, None
         if held.datachange_callbacks:
             task = asyncio.ensure_future(self._tell(held.datachange_callbacks, data))
             self._telling.add(task)
