@@ -96,7 +96,7 @@ def test_a_picture_that_cannot_be_cut_is_refused_in_one_line():
     each = Tiling(tile_px=64, positions="each", picture_hw=(100, 150))
     with pytest.raises(DataError, match=r"101 x 150 pixels.* of 150 x 100 alone"):
         each.cut((150, 101), (16, 16))
-    for wrong in ({"tile_px": 8}, {"overlap": 0.6}, {"positions": "each"}):
+    for wrong in ({"tile_px": 8}, {"overlap": 0.6}, {"positions": "each"}, {"positions": "both"}):
         with pytest.raises(ConfigError):
             Tiling(**{"tile_px": 64, **wrong})
 

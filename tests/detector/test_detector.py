@@ -123,6 +123,12 @@ def test_a_stream_takes_images_as_they_are_needed(detector, draw):
     next(stream)
     assert len(taken) <= 2 * 2 + 1 + 1
     stream.close()
+    image = draw(0)
+    for one in (str, "part.png", b"png", image, image[..., 0], torch.zeros(3, 8, 8), None):
+        with pytest.raises(ConfigError, match="give a list of images, or one image to predict"):
+            detector.predict_many(one)
+    for several in (np.stack([image, image]), np.stack([image[..., 0]] * 5)):
+        assert len(list(detector.predict_many(several))) == len(several)
     for options in ({"batch": 0}, {"workers": -1}):
         with pytest.raises(ConfigError, match="batch = "):
             next(detector.predict_many([], **options))

@@ -61,6 +61,9 @@ def test_labels_part_false_alarms_from_defects():
     same = compare(of(poor), of(poor))
     assert same.ranking.difference_95 == (0.0, 0.0)
     assert same.changed == ()
+    labels[0] = "dent"
+    with pytest.raises(DataError, match="0: is good in A and dent in B"):
+        compare(same.a, of(fine))
 
 
 def test_lots_without_a_part_in_common_are_two_samples():

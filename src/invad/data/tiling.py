@@ -66,6 +66,8 @@ class Tiling:
             raise ConfigError(f"tile = {self.tile_px}: give a side in pixels, at least 16")
         if not 0 <= self.overlap <= 0.5:
             raise ConfigError(f"overlap = {self.overlap}: give a share from 0 to 0.5")
+        if self.positions not in ("shared", "each"):
+            raise ConfigError(f"positions = {self.positions}: give shared or each")
         if (self.positions == "each") != (self.picture_hw is not None):
             raise ConfigError("positions = each needs the one size of pictures, and shared takes any")
 

@@ -136,13 +136,16 @@ def compare(
 
     same_parts: True where parts of equal names in other folders are the same ones, False where the two are
     lots whatever their names; None: a part is in both where its paths can be of one file. Raises DataError
-    when a file cannot be read, has no judged part, or names a part twice, and with True where no part is in
-    both.
+    when a file cannot be read, has no judged part, or names a part twice, with True where no part is in
+    both, and where one says of a part that it is good and the other that it is not.
     """
     first, second = (x if isinstance(x, Results) else read_results(Path(x)) for x in (a, b))
     places = [[row.place or row.name for row in one.rows] for one in (first, second)]
     found = Match() if same_parts is False else match(places[0], places[1], same_parts is True)
     pairs = tuple((first.rows[i], second.rows[j]) for i, j in found.pairs)
+    for x, y in pairs:
+        if None not in (x.label, y.label) and (x.label == GOOD) != (y.label == GOOD):
+            raise DataError(f"{x.name}: is {x.label} in A and {y.label} in B; test both by the same labels")
     if same_parts and not pairs:
         raise DataError(_apart(first, second, found))
     lots = None

@@ -45,6 +45,9 @@ Pixels = NDArray[Any]
 Judged = tuple[Pixels, Prediction]
 """An image that could be read, and what the detector says of it."""
 
+MOST_CHANNELS = 4
+"""Of an image; three sides of which none is so short are those of a stack of grey ones."""
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -157,8 +160,9 @@ class Predictor(ABC):
         batch: images that pass the networks together. With 1 a result is that of `predict`, bit by bit. With
         more, which pays on a GPU alone, rounding differs by the batch: a score by less than a thousandth of
         itself or of the spread of normal ones. About 2 `batch` + `workers` images are held at a time.
-        strict: raise the DataError of the first unreadable image. Raises ConfigError for a batch below 1 or
-        one that an exported bundle does not run, and for a category without limits of its own.
+        strict: raise the DataError of the first unreadable image. Raises ConfigError for one image in the
+        place of several, a batch below 1 or one that an exported bundle does not run, and for a category
+        without limits of its own.
         """
         judged = self.judge_many(images, category=category, batch=batch, workers=workers, strict=strict)
         return (one if isinstance(one, DataError) else one[1] for one in judged)
@@ -175,6 +179,8 @@ class Predictor(ABC):
         """As `predict_many`, with the pixels that were judged: a pipe cannot be read again to show them."""
         if batch < 1 or workers < 0:
             raise ConfigError(f"batch = {batch}, workers = {workers}: give at least 1 and at least 0")
+        if not _are_several(images):
+            raise ConfigError(f"{type(images).__name__}: give a list of images, or one image to predict")
         require_single(self.fusion, category)
         known_category(self.calibrations, category)
         judged = self._judge_groups(images, category, self.group_size(batch), workers)
@@ -310,6 +316,21 @@ def is_one_image(x: Any) -> bool:
     # Only tensors have `detach`, and torch need not be there.
     known = isinstance(x, str | os.PathLike | Page | Image | np.ndarray) or is_bytes_like(x)
     return known or hasattr(x, "detach") or hasattr(x, "read")
+
+
+def _are_several(images: Any) -> bool:
+    """Not one path, whose letters would be taken for paths, and not one array, of which each row would be an
+    image; a stack of arrays or tensors is."""
+    try:
+        iter(images)
+    except TypeError:
+        return False
+    if not is_one_image(images):
+        return True
+    shape = tuple(getattr(images, "shape", ()))
+    if len(shape) == 3:
+        return bool(shape[0 if hasattr(images, "detach") else -1] > MOST_CHANNELS)
+    return len(shape) > 3
 
 
 def _groups(
