@@ -136,6 +136,27 @@ def test_overlays_never_land_among_the_images(run, model, own_parts, one_line):
     assert len(list(folder.iterdir())) == 4
 
 
+def test_nothing_is_written_over_what_is_read(run, own_parts, tmp_path, one_line):
+    """As where a shell spreads `--csv *.png`."""
+    first, second = sorted((own_parts / "gasket" / "test" / "good").iterdir())[:2]
+    rows = tmp_path / "rows.csv"
+    rows.write_text("path,score\n")
+    (tmp_path / "link.csv").symlink_to(rows)
+    picture, table = "is a picture that is there already", "is read by this command, too"
+    for arguments, words in (
+        (("predict", "m", "--csv", first, second), picture),
+        (("predict", "m", "--json", first, first), table),
+        (("data", "check", own_parts, "--sheet", first), picture),
+        (("compare", rows, "other.csv", "--csv", tmp_path / "link.csv"), table),
+        (("drift", rows, "--csv", rows), table),
+    ):
+        before = first.read_bytes(), rows.read_bytes()
+        result = run(*arguments)
+        assert result.exit_code == 2
+        assert words in one_line(result)
+        assert (first.read_bytes(), rows.read_bytes()) == before
+
+
 def test_paths_are_expanded_once_in_order(tests, tmp_path):
     images = [path for path, _ in expand([tests / "good", tests / "good" / "002.png"], None)]
     assert [path.name for path in images] == ["000.png", "001.png", "002.png", "003.png"]

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from invad._version import __version__
 from invad.cli import kept, labels, models, users, versions
@@ -32,6 +32,7 @@ from invad.cli.evaluate import evaluate
 from invad.cli.export import export, verify
 from invad.cli.former import FormerVerb, refuse_moved
 from invad.cli.info import info
+from invad.cli.options import spare_inputs
 from invad.cli.outputs import outputs
 from invad.cli.predict import predict
 from invad.cli.progress import ending_when_interrupted
@@ -82,6 +83,14 @@ class Verbs(TyperGroup):
             raise typer.Exit(FAILED) from None
 
 
+class Verb(TyperCommand):
+    """A command that does not write over what it reads."""
+
+    def invoke(self, ctx: Any) -> Any:
+        spare_inputs(ctx)
+        return super().invoke(ctx)
+
+
 app = typer.Typer(
     cls=Verbs,
     no_args_is_help=True,
@@ -115,7 +124,7 @@ def _add(group: typer.Typer, verb: Callable[..., None], example: str, name: str 
     # Lines of a docstring end where the source file's do, which is not where a terminal's do.
     told = re.sub(r"(?<!\n)\n(?!\n)", " ", inspect.cleandoc(verb.__doc__ or ""))
     panel = COMMANDS if group is app else None
-    group.command(name, help=told, epilog=f"Example: invad {example}", rich_help_panel=panel)(verb)
+    group.command(name, cls=Verb, help=told, epilog=f"Example: invad {example}", rich_help_panel=panel)(verb)
 
 
 _add(app, demo, "demo --data my_images --output demo")

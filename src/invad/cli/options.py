@@ -10,9 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from invad.cli.voice import STANDARD_OUTPUT
+from invad.data.formats import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from invad.errors import ConfigError
 from invad.scoring.rates import Rates
-from invad.system.files import is_folder
+from invad.system.files import is_file, is_folder
 
 IMAGES, FEATURES, SPEED, SERVICE = "Images", "Features", "Speed and memory", "Service"
 VIDEO = "Video"
@@ -61,7 +62,11 @@ def one_of(*names: str) -> Callable[[str], list[str]]:
     return complete
 
 
-def written_file(value: Any) -> Any:
+WRITTEN = "invad.written"
+"""Where the context of a command keeps the files that it will write, by parameter."""
+
+
+def written_file(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> Any:
     """Refuse a file that could only fail to be written after the long work."""
     if value is not None and str(value) != STANDARD_OUTPUT:
         path = Path(value)
@@ -69,7 +74,35 @@ def written_file(value: Any) -> Any:
             raise typer.BadParameter(f"no folder {path.parent} to write {path.name} in; make it first")
         if is_folder(path):
             raise typer.BadParameter(f"{path} is a folder; name a file")
+        context.meta.setdefault(WRITTEN, {})[parameter.name] = path
     return value
+
+
+def spare_inputs(context: typer.Context) -> None:
+    """Refuse to write over what a command reads. Raises ConfigError.
+
+    A file that is named as an input, and any image or video: where a shell spreads `--csv *.png`, the first
+    picture is taken for the file to write.
+    """
+    written: dict[str, Path] = context.meta.get(WRITTEN, {})
+    arguments = {one.name for one in context.command.params if one.param_type_name == "argument"}
+    read = [
+        Path(one)
+        for name, value in context.params.items()
+        if name not in written
+        for one in (value if isinstance(value, list | tuple) else [value])
+        if isinstance(one, Path) or (name in arguments and isinstance(one, str))
+    ]
+    for name, path in written.items():
+        if not is_file(path):
+            continue
+        option = f"--{name.replace('_', '-')} {path}"
+        if any(is_file(one) and path.samefile(one) for one in read):
+            raise ConfigError(f"{option}: is read by this command, too; give it another file")
+        # A contact sheet is a picture, and may be drawn again.
+        is_given = name != "sheet" or any(one.resolve() in path.resolve().parents for one in read)
+        if is_given and path.suffix.lower() in (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES):
+            raise ConfigError(f"{option}: is a picture that is there already; give it another file")
 
 
 JsonOption = Annotated[
