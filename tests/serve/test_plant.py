@@ -3,11 +3,14 @@
 import json
 import os
 import re
+import resource
 import shutil
 import signal
+import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +23,7 @@ from invad.serve import Options, Service
 from invad.serve.plant import folder
 from invad.serve.plant.controllers import OpcUaController, OpcUaNodes
 from invad.serve.plant.folder import FolderWatch
+from invad.serve.plant.found import is_taken, move
 from invad.serve.plant.lineup import SMALLEST, Station, example, read_lineup
 from invad.serve.plant.opcua.settings import OpcUa
 from invad.serve.plant.outputs import OpcUaOutput, WebhookOutput
@@ -264,6 +268,41 @@ def test_judged_images_are_moved_and_none_is_overwritten(stand):
         assert len(stand.scores(service)) == 3
 
 
+def test_a_file_is_moved_whole_to_another_disk_or_stays(tmp_path):
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system here")
+    with tempfile.TemporaryDirectory(dir=memory) as other:
+        path, done = tmp_path / "a.png", Path(other, "done")
+        path.write_bytes(b"1" * 5000)
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # as a disk that is full
+            with pytest.raises(OSError, match="too large"):
+                move(path, done / "a.png", "id")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert (path.stat().st_size, list(done.iterdir())) == (5000, [])
+        move(path, done / "a.png", "id")
+        path.write_bytes(b"2")
+        move(path, done / "a.png", "id")
+        assert not path.exists()
+        assert {one.name: one.read_bytes() for one in done.iterdir()} == {
+            "a.png": b"1" * 5000,
+            "a-id.png": b"2",
+        }
+
+
+def test_what_cannot_be_moved_stays_and_is_told(stand):
+    taken = stand.tmp_path / "done"
+    taken.write_text("a file")
+    with stand.running(done=str(taken)) as (_, watch):
+        put(stand.place / "a.png", png(1))
+        waits(lambda: watch.state().note)
+        assert watch.state().note.startswith("images that could not be moved and stay: 1, the last: ")
+        assert (stand.place / "a.png").exists()
+
+
 def test_an_image_that_grows_is_read_when_it_is_whole(stand):
     content = png(9, size=(200, 200))
     with stand.running(settle=0.3) as (service, watch):
@@ -314,6 +353,12 @@ def test_a_fault_of_the_engine_costs_no_image(stand, monkeypatch):
         waits(lambda: watch.state().failed == 1 and watch.state().taken == 1)
         waits((stand.tmp_path / "failed" / "a.png").exists)
         assert stand.scores(service) == [("b", 6)]
+
+
+def test_upper_and_lower_case_of_names_do_not_matter():
+    """As cameras write them."""
+    assert is_taken(Path("IMG_1.PNG"), "*.png")
+    assert is_taken(Path("img_1.png"), "IMG_*.PNG")
 
 
 def test_other_files_are_left_alone(stand, caplog):

@@ -59,7 +59,7 @@ class FolderWatch(Source):
         self._first: dict[str, tuple[taken.Mark, float]] = {}  # since when a file is as it is
         self._named: set[str] = set()
         self._counts = {"taken": 0, "failed": 0}
-        self._waiting = self._other = self._too_late = 0
+        self._waiting = self._other = self._too_late = self._unmoved = 0
         self._problem: str | None = None
         self._note: str | None = None
         self._gatherer: Gatherer | None = None
@@ -354,6 +354,8 @@ class FolderWatch(Source):
                 problem = f"{one.path} was not moved to {folder}: {reason(error, writing=True)}"
                 self.service.metrics.errors.labels("source").inc()
                 LOG.error("station %s: %s; it stays and is not judged again", self.station.name, problem)
+                self._unmoved += 1
+                self._note = f"images that could not be moved and stay: {self._unmoved}, the last: {problem}"
         self._done[one.key] = self._unsaved[one.key] = one.mark
         if len(self._unsaved) >= REMEMBERED:
             self._save()

@@ -1,9 +1,11 @@
 """The images of a folder as they are now, and how one is moved out of it."""
 
+import errno
 import fnmatch
 import os
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +25,7 @@ class File:
 
 def is_taken(path: Path, pattern: str) -> bool:
     """Whether a file of a watched folder is one of its images, by its name."""
-    return fnmatch.fnmatchcase(path.name, pattern) and is_image(path)
+    return fnmatch.fnmatchcase(path.name.lower(), pattern.lower()) and is_image(path)
 
 
 def files_in(folder: Path, pattern: str, *, recursive: bool) -> tuple[dict[str, File], list[str]]:
@@ -64,11 +66,51 @@ def mark_of(path: Path) -> taken.Mark:
 
 
 def move(path: Path, target: Path, name: str) -> None:
-    """Never over another file, from which `name` tells it then. Raises OSError."""
+    """Whole or not at all, and never over another file, from which `name` tells it then. Raises OSError."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    if target.exists():
-        target = target.with_name(f"{target.stem}-{name}{target.suffix}")
-    shutil.move(path, target)
+    try:
+        _rename(path, target)
+    except FileExistsError:
+        _rename(path, target.with_name(f"{target.stem}-{name}{target.suffix}"))
+
+
+def _rename(path: Path, target: Path) -> None:
+    """Raises FileExistsError where there is such a file, also one that came this moment, and OSError."""
+    try:
+        os.link(path, target, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except OSError:  # another file system, one without links, or a file of somebody else
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        try:
+            path.rename(target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            _copy(path, target)
+            path.unlink()
+        return
+    try:
+        path.unlink()
+    except OSError:
+        target.unlink()
+        raise
+
+
+def _copy(path: Path, target: Path) -> None:
+    """A file of that name appears when all of it is on the disk."""
+    number, name = tempfile.mkstemp(prefix=".", dir=target.parent)
+    partial = Path(name)
+    try:
+        shutil.copy2(path, partial)
+        os.fsync(number)
+        _rename(partial, target)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(number)
 
 
 def _entries(folder: Path, recursive: bool) -> Iterator[tuple[Path, str]]:
