@@ -127,7 +127,7 @@ def test_a_stream_takes_images_as_they_are_needed(detector, draw):
     for one in (str, "part.png", b"png", image, image[..., 0], torch.zeros(3, 8, 8), None):
         with pytest.raises(ConfigError, match="give a list of images, or one image to predict"):
             detector.predict_many(one)
-    for several in (np.stack([image, image]), np.stack([image[..., 0]] * 5)):
+    for several in (np.stack([image, image]), np.stack([image[..., 0]] * 5), np.array(["a.png"])):
         assert len(list(detector.predict_many(several))) == len(several)
     for options in ({"batch": 0}, {"workers": -1}):
         with pytest.raises(ConfigError, match="batch = "):

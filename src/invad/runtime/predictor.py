@@ -320,7 +320,7 @@ def is_one_image(x: Any) -> bool:
 
 def _are_several(images: Any) -> bool:
     """Not one path, whose letters would be taken for paths, and not one array, of which each row would be an
-    image; a stack of arrays or tensors is."""
+    image; a stack of arrays or tensors is, and an array of paths."""
     try:
         iter(images)
     except TypeError:
@@ -330,7 +330,7 @@ def _are_several(images: Any) -> bool:
     shape = tuple(getattr(images, "shape", ()))
     if len(shape) == 3:
         return bool(shape[0 if hasattr(images, "detach") else -1] > MOST_CHANNELS)
-    return len(shape) > 3
+    return len(shape) > 3 or len(shape) == 1
 
 
 def _groups(
