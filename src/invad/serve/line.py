@@ -116,7 +116,6 @@ class Line:
 
     def _submit(self, part: Part, due: float | None, awaited: Awaited | None = None) -> "Future[Result]":
         """due: when it is late, on the clock that only rises. awaited: whoever waits counts it then."""
-        digest = "" if isinstance(part.body, np.ndarray) else sha256(part.body).hexdigest()
         with self._lock:
             name = (part.station, part.request_id) if part.request_id is not None else None
             if name is not None and (other := self._by_request.get(name)) is not None:
@@ -130,7 +129,7 @@ class Line:
             ):
                 self._refuse("full", f"{self._under_way} parts wait already; send it again", self._soon())
             model = self.models.active(part.station)
-            job = Job(part=part, digest=digest, came=now_ms(), model=model, bytes_held=part.size)
+            job = Job(part=part, came=now_ms(), model=model, bytes_held=part.size)
             job.due, job.awaited = due, awaited
             job.answer.set_running_or_notify_cancel()  # who stops waiting does not stop the part
             self._under_way += 1

@@ -35,11 +35,10 @@ Waiting = TypeVar("Waiting")
 class Job:
     """A part under way, and what is known of it so far. Times are those of a clock that only rises.
 
-    digest: SHA-256 of the image file; of pixels it is known when they were encoded, "" until then.
+    digest: SHA-256 of the image file, "" until the look at it.
     """
 
     part: Part
-    digest: str
     came: int
     model: Loaded
     answer: "Future[Result]" = field(default_factory=Future)
@@ -47,6 +46,7 @@ class Job:
     pixel_bytes: int = 0
     picture: tuple[float, float, float] = (0.0, 0.0, 0.0)
     key: str = ""
+    digest: str = ""
     steps_left: int = 2  # before its row: the run, and the look at its image
     image_kept: bool = False
     fault: BaseException | None = None  # of the look

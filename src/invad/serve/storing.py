@@ -202,11 +202,9 @@ class Committer:
         if isinstance(body, np.ndarray):
             started = time.monotonic()
             body = encode_png(body)
-            job.digest = sha256(body).hexdigest()
             self.metrics.stage.labels("encode").observe(time.monotonic() - started)
-        if not has_room:
-            return False
-        return self._keep("image", body, job.digest)
+        job.digest = sha256(body).hexdigest()
+        return has_room and self._keep("image", body, job.digest)
 
     def _keep(self, kind: str, content: bytes, digest: str, anew: bool = False) -> bool:
         """Write a file; a disk that does not take it costs the file, not the result."""
