@@ -90,6 +90,20 @@ def test_a_region_and_a_smallest_area_take_no_pictures(run, model, cloth, tmp_pa
     refused = run("calibrate", own, "--min-area", "9")
     assert refused.exit_code == 2
     one_line(refused, "a cell of the model covers 256 pixels")
+    words = ("--roi", "none", "--roi", f"{cloth.name}={region}", "--min-area", "none")
+    done = run("calibrate", own, *words, "--json", "-")
+    assert done.exit_code == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["region"], list(told["regions"])) == (None, [cloth.name])
+    assert f"region of {cloth.name} 75% of pictures" in " ".join(run("info", own).stdout.split())
+    of_all, of_its_own = (
+        [
+            row["score"]
+            for row in json.loads(run("predict", own, spots, *words, "--json", "-").stdout)["images"]
+        ]
+        for words in ((), ("--category", cloth.name))
+    )
+    assert all(after < before / 2 for before, after in zip(of_all, of_its_own, strict=True))
 
 
 def test_parts_of_pictures_in_tiles(run, lit_cloth, draw_lights, tmp_path):

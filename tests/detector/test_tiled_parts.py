@@ -151,3 +151,10 @@ def test_an_evaluation_counts_parts(tiled_parts, lit_cloth, draw_lights, tmp_pat
     found = evaluate(tiled_parts, tmp_path)
     assert found.metrics["parts"]["image_auroc"] == 1
     assert found.metrics["parts"]["seen_by"] == {"light1": 0, "light2": 3}
+
+
+def test_a_model_of_parts_has_one_region(tiled_parts):
+    with pytest.raises(ConfigError, match="goes with models of single pictures; give one for all of them"):
+        tiled_parts.calibrate(
+            regions={"light1": Region(frame=(160, 120), ignore=(((0, 0), (9, 0), (9, 9)),))}
+        )

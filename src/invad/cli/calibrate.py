@@ -84,7 +84,6 @@ def calibrate(
         from invad.detector.fusing import normals_of
         from invad.detector.opening import open_model
         from invad.detector.promise import promise
-        from invad.detector.tiled import TiledDetector
         from invad.runtime.parts import rule_of
         from invad.scoring.rates import POOLED
         from invad.system.plain import to_plain
@@ -105,10 +104,6 @@ def calibrate(
             samples = of_members if group_by is None else grouped(of_members, group_by, normals)
         region, regions = asked_regions(roi)
         of_categories: dict[str, Any] = {"regions": regions} if regions else {}
-        if of_categories and isinstance(detector, TiledDetector):
-            raise ConfigError(
-                "a region of one category goes with models of whole pictures, and this one cuts tiles"
-            )
         changed = detector.calibrate(
             samples,
             rates=rates,

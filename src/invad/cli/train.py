@@ -209,17 +209,13 @@ def train(
             observer.note(line)
         settings, tiling = preset_named(preset), None
         region, regions = given_regions(roi)
-        if regions and wanted is not None:
-            raise ConfigError(
-                "a region of one category goes with whole pictures, and not with tiles; give one for all"
-            )
         net = settings.load_backbone(backbone, weights) if weights or wanted else backbone
         if wanted is not None and not isinstance(net, str | None):
             tiling = chosen(wanted, samples, region, settings, net, observer)
         fit = (
             partial(Detector.fit, region=region, regions=regions, parts=parts, fusion=fusion)
             if tiling is None
-            else partial(TiledDetector.fit, tiling=tiling, parts=parts, fusion=fusion)
+            else partial(TiledDetector.fit, tiling=tiling, regions=regions, parts=parts, fusion=fusion)
         )
         detector = fit(
             samples,

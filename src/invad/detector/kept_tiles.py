@@ -19,6 +19,7 @@ from invad.data.tiling import Cut, Tiling
 from invad.detector.kept import GIVE_PICTURES, LARGEST
 from invad.errors import DataError
 from invad.fit.tiles import HeldPicture
+from invad.observer import Observer
 from invad.records import Hw
 from invad.scoring.calibration import numbered
 
@@ -56,10 +57,16 @@ class KeptTiles:
     parts: tuple[int, ...] = ()
 
 
-def keep_tiles(held: Sequence[HeldPicture], groups: Sequence[int], region: Region | None) -> KeptTiles | None:
-    """What a model keeps of held-out pictures; None where that would be over MOST_BYTES."""
+def keep_tiles(
+    held: Sequence[HeldPicture], groups: Sequence[int], region: Region | None, observer: Observer
+) -> KeptTiles | None:
+    """What a model keeps of held-out pictures; None where that would be over MOST_BYTES, which is said."""
     places = [place for one in held for place in one.cut.places()]
     if VALUE_BYTES * len(places) * held[0].maps_TLhw[0].numel() > MOST_BYTES:
+        observer.note(
+            f"the maps of the {len(held)} pictures that set the limits would take more than "
+            f"{MOST_BYTES // 2**20} MB and are not kept: another region or smallest area takes pictures"
+        )
         return None
     maps_TLhw = torch.cat([one.maps_TLhw for one in held])
     names, of_T = np.unique(places, return_inverse=True)

@@ -20,10 +20,8 @@ def with_region(model: AnyDetector, region: Region) -> Trained:
             "the region of an exported bundle is in its graph; name the trained model here, or a bundle with "
             "this region: invad calibrate MODEL --roi FILE, then invad export MODEL --output BUNDLE"
         )
-    from invad.detector.detector import Detector
-
     made: Trained = copy(model)  # type: ignore[assignment]
-    if isinstance(made, Detector) and made.regions:
+    if made.regions:
         made.calibrate(region=region, regions=dict.fromkeys(made.regions, "none"))
     else:
         made.calibrate(region=region)

@@ -21,11 +21,13 @@ LOWEST = np.float32(-1e9)
 
 
 def passing(detector: TiledPredictor) -> dict[str, str]:
-    """The controls that are not bad, in words, by name, those of members of parts by that, too."""
+    """The controls that are not bad, in words, by name, those of members of parts, and of
+    categories with a region of their own, by that, too."""
     passed = {}
-    for member in (POOLED,) if detector.fusion is None else detector.fusion.members:
+    alone = (POOLED, *detector.tiled.of_category)
+    for member in alone if detector.fusion is None else detector.fusion.members:
         calibration = detector.calibrations[member]
-        for name, pixels in controls(detector.tiled.tiling):
+        for name, pixels in controls(detector.tiled.tiling_of(member)):
             if calibration.decide(least_score(detector, pixels, member)) == "bad":
                 continue
             score, _ = detector.reading(pixels, member or None)
@@ -38,10 +40,11 @@ def passing(detector: TiledPredictor) -> dict[str, str]:
 
 
 def least_score(detector: TiledPredictor, pixels: NDArray[Any], member: str = "") -> float:
-    """What a picture scores at least, by its overview. member: of parts, that it is a picture of."""
+    """What a picture scores at least, by its overview. member: of parts, or the category
+    with a region of its own, that it is a picture of."""
     tiled = detector.tiled
     cut = detector.cut((pixels.shape[0], pixels.shape[1]), member)
-    [whole] = detector.inside.cell_maps([overview(tiled.tiling.seen(pixels))], [cut.overview])
+    [whole] = detector.inside.cell_maps([overview(tiled.tiling_of(member).seen(pixels))], [cut.overview])
     unread = [np.full(cut.grid_hw, LOWEST, np.float32)] * len(cut)
     score, _ = picture_score(cut, [*unread, whole], tiled.places, tiled.top_cells, tiled.min_area)
     return score

@@ -1,6 +1,6 @@
 """A trained detector of large pictures, which it cuts into tiles: made, calibrated, saved and exported."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -18,11 +18,13 @@ from invad.detector import calibrating
 from invad.detector.card import model_card
 from invad.detector.detector import Detector
 from invad.detector.fusing import PartPlan, fit_tiled_parts, plan_parts, planned, root_of, samples_of
-from invad.detector.kept_tiles import IN_SIGHT, MOST_BYTES, KeptTiles, held_of, keep_tiles, seeing
+from invad.detector.kept_tiles import IN_SIGHT, KeptTiles, held_of, keep_tiles, seeing
 from invad.detector.parts import Parts, described, load_parts, now, save_parts
 from invad.detector.sizing import advised, require_room
 from invad.detector.tile_controls import passing
 from invad.detector.tile_limits import TileLimits, fit_tile_limits, top_cells
+from invad.detector.tile_views import kept_pictures, wanted_regions, with_categories
+from invad.detector.views import Regions, require_regions
 from invad.errors import ArtifactError, ConfigError, DataError
 from invad.fit.fit import FitRecord
 from invad.fit.run import Run
@@ -83,6 +85,7 @@ class TiledDetector(TiledPredictor):
         *,
         smallest_defect: float | None = None,
         tiling: Tiling | None = None,
+        regions: Mapping[str, Region] | None = None,
         preset: str | Preset = "standard",
         backbone: str | Backbone | None = None,
         steps: int | None = None,
@@ -98,12 +101,13 @@ class TiledDetector(TiledPredictor):
         """Train and calibrate on normal pictures.
 
         smallest_defect: in pixels, from which tiles are chosen for the first picture that can be read (see
-        `choose_tiling`); or tiling itself. The rest is as for `Detector.fit`; pictures of a part have places
-        of their own. Raises as it does, ConfigError also where the whole picture in one shows such a defect
-        already.
+        `choose_tiling`); or tiling itself. regions: of categories that look at a part of their own. The rest
+        is as for `Detector.fit`; pictures of a part have places of their own. Raises as it does, ConfigError
+        also where the whole picture in one shows such a defect already.
         """
         sleep_beside_the_user()
         samples: Sequence[Sample] = samples_of(data, parts, load_dataset)
+        require_regions(regions or {}, samples, parts)
         region = None if tiling is None else tiling.region
         samples, plan = plan_parts(samples, parts, fusion, root_of(data), region, run.observer)
         name = backbone.info.name if isinstance(backbone, Backbone) else backbone
@@ -121,7 +125,11 @@ class TiledDetector(TiledPredictor):
         named = preset if isinstance(preset, str) else "custom"
         fused = None if plan is None else _fused(fitted.held, fitted.groups, limits, plan, rates, settings)
         detector = cls.made(fitted.model, tiling, limits, fitted.record, named, fused)
-        detector.kept = _kept(fitted.held, fitted.groups, tiling.region, run.observer)
+        detector.kept = keep_tiles(fitted.held, fitted.groups, tiling.region, run.observer)
+        if regions and detector.kept is None:
+            run.observer.note("the regions of categories do not count yet: they take good images, as it says")
+        elif regions:
+            detector.calibrate(regions=regions, observer=run.observer)
         for warning in (*detector.warnings(), *([limits.hint] if limits.hint else [])):
             run.observer.note(warning)
         return detector
@@ -202,7 +210,10 @@ class TiledDetector(TiledPredictor):
         lines = (*calibrating.warnings_of(self.calibrations), *self._doubts)
         if self.fusion is not None:
             lines = (*self.fusion.calibration.warnings("normal parts"), *self._doubts)
-        return (*lines, IN_SIGHT) if self.tiled.tiling.in_sight else lines
+        if self.tiled.tiling.in_sight:
+            return (*lines, IN_SIGHT)
+        own = self.tiled.of_category.items()
+        return (*lines, *(f"category {name}: {IN_SIGHT}" for name, tiling in own if tiling.in_sight))
 
     def frame_for(self, size_hw: Hw) -> Hw:
         """Height and width in which maps and masks of a picture are compared: whole pixels a cell."""
@@ -234,6 +245,7 @@ class TiledDetector(TiledPredictor):
         *,
         rates: Rates | None = None,
         region: Region | Literal["none"] | None = None,
+        regions: Regions | None = None,
         min_area: float | Literal["none"] | None = None,
         strict: bool = False,
         observer: Observer | None = None,
@@ -241,12 +253,12 @@ class TiledDetector(TiledPredictor):
         """Fit statistics and limits anew, as `Detector.calibrate`; returns warnings.
 
         normals: None for those so far, of which the model keeps the maps of all tiles (unless these are many,
-        see `keep_tiles`). region, min_area: as before unless given; an area is in pixels of a picture,
-        whatever its size. Raises DataError and ConfigError as it does.
+        see `keep_tiles`). region, regions, min_area: as before unless given; an area is in pixels of a
+        picture, whatever its size. Raises DataError and ConfigError as it does.
         """
         observer = observer or Silent()
         rates, tiled = rates or self.rates, self.tiled
-        if normals is None and (region, min_area) == (None, None):
+        if normals is None and (region, regions or None, min_area) == (None, None, None):
             limits_of = {name: replace(one, rates=rates) for name, one in self.calibrations.items()}
             tiled, fused = replace(tiled, calibrations=limits_of), self.fusion
             if fused is not None:
@@ -258,6 +270,7 @@ class TiledDetector(TiledPredictor):
             self.content_hash = None
             return self.warnings()
         plan = None if self.fusion is None else PartPlan.of(self.fusion, region)
+        wanted = wanted_regions(tiled, self.calibrations, regions, self.fusion)
         if region is not None:
             tiling = replace(tiled.tiling, region=None if region == "none" else region)
             tiled = replace(tiled, tiling=seeing(tiling, self.kept))
@@ -272,23 +285,29 @@ class TiledDetector(TiledPredictor):
         if normals is None:
             held = held_of(kept, tiled.tiling, self.grid_hw)
             groups = () if kept is None else kept.groups
+            read = kept_pictures(kept, self.grid_hw)
         else:
             rule = None if plan is None else plan.rule
             samples: Sequence[Sample] = samples_of(normals, rule, normal_set)
             if plan is not None:
                 samples = planned(samples, plan, root_of(normals), observer)
             held, groups = self._read(samples, tiled.tiling, strict, observer)
-            kept, recalibrated = _kept(held, groups, tiled.tiling.region, observer), now()
+            kept, recalibrated = keep_tiles(held, groups, tiled.tiling.region, observer), now()
+
+            def read(name: str, tiling: Tiling) -> tuple[Sequence[HeldPicture], Sequence[int]]:
+                return self._read([s for s in samples if s.category == name], tiling, strict, observer)
+
         inside = self.inside
         settings = inside.info.settings
         limits = fit_tile_limits(held, groups, settings.score_rule, rates, tiled.min_area)
         fused = None if plan is None else _fused(held, groups, limits, plan, rates, settings)
-        tiled = replace(tiled, places=limits.places, calibrations=limits.pictures)
+        source: KeptTiles | Literal["pictures"] | None = kept if normals is None else "pictures"
+        limits, tiled = with_categories(limits, tiled, wanted, read, source, settings.score_rule, rates)
         changed = Detector(
             inside.model, replace(inside.info, recalibrated=recalibrated), limits.stats, limits.calibrations
         )
-        advice = advised(region, min_area)
-        if normals is not None and (region, min_area) == (None, None):
+        advice = advised(next(iter((regions or {}).values()), region), min_area)
+        if normals is not None and (region, regions or None, min_area) == (None, None, None):
             advice = "Give more good images, or train a new model if all look so"
         doubts = self._passing_with(TiledDetector(changed, tiled, fusion=fused), advice)
         self.inside, self.tiled, self.calibrations = changed, tiled, tiled.calibrations
@@ -364,18 +383,6 @@ def _fused(
 ) -> Fusion:
     top = top_cells(settings.score_rule, held[0].cut.grid_hw)
     return fit_tiled_parts(held, limits.scores, limits.maps, groups, plan=plan, rates=rates, top_cells=top)
-
-
-def _kept(
-    held: Sequence[HeldPicture], groups: Sequence[int], region: Region | None, observer: Observer
-) -> KeptTiles | None:
-    kept = keep_tiles(held, groups, region)
-    if kept is None:
-        observer.note(
-            f"the maps of the {len(held)} pictures that set the limits would take more than "
-            f"{MOST_BYTES // 2**20} MB and are not kept: another region or smallest area takes pictures"
-        )
-    return kept
 
 
 def first_size(samples: Sequence[Sample]) -> Hw:

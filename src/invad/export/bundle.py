@@ -196,12 +196,24 @@ def _write_graph(
 def _ask_pytorch(detector: Trained, folder: Path, info: ExportInfo) -> None:
     """Every probe by the limits over all categories, of parts by those of a member; the first one by all."""
     tiling = None if info.tiles is None else info.tiles.tiling
-    names = write_probes(folder / PROBES, info.size_hw, info.window, info.pixels, tiling)
+    names = write_probes(folder / PROBES, info.size_hw, info.window, info.pixels, tiling, _framed(info))
     usual = _usual(info)
     others = [category for category in detector.calibrations if category not in (POOLED, usual)]
     cases = [(name, usual) for name in names] + [(names[0], category) for category in others]
     told = [(n, detector.predict(read_image(folder / PROBES / n), category=c)) for n, c in cases]
     store_probes(folder, told)
+
+
+def _framed(info: ExportInfo) -> Hw | None:
+    """The size of pictures that the regions of a model of tiles are for. Raises ConfigError for several."""
+    if info.tiles is None:
+        return None
+    tilings = (info.tiles.tiling, *info.tiles.of_category.values())
+    frames = {tiling.region.size_hw: None for tiling in tilings if tiling.region is not None}
+    if len(frames) > 1:
+        said = " and ".join(f"{w} x {h}" for h, w in frames)
+        raise ConfigError(f"regions of pictures of {said}: a bundle is for those of one size")
+    return next(iter(frames), None)
 
 
 def _usual(info: ExportInfo) -> str | None:

@@ -37,10 +37,11 @@ def write_probes(
     window: tuple[float, float],
     pixels: str | None = None,
     tiling: Tiling | None = None,
+    framed: Hw | None = None,
 ) -> list[str]:
     """Write the probes as files; returns their names. All have `size_hw` if it is given.
 
-    tiling: of a model of tiles, whose probes are larger than one.
+    tiling: of a model of tiles, whose probes are larger than one. framed: the size that its regions are for.
 
     window: see Preprocess; 16-bit probes reach a little over it on both sides. pixels: uint8 leaves those of
     16 bits away, uint16 draws all with 16.
@@ -49,7 +50,7 @@ def write_probes(
     names = []
     probes = PROBES
     if tiling is not None:
-        side, framed = tiling.tile_px, None if tiling.region is None else tiling.region.size_hw
+        side = tiling.tile_px
         size_hw = tiling.picture_hw or framed
         probes = tuple(
             (name, (round(h * side), round(w * side)), kind) for name, (h, w), kind in TILED_PROBES

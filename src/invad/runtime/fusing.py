@@ -1,7 +1,7 @@
 """From the maps of tiles to the map and the score of the picture they were cut from."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,8 @@ class Tiled:
 
     grid_hw: cells of a tile. top_cells: as many cells as make the score of a tile make that of a picture.
     places: of tiles and the overview. calibrations: of pictures, by category, POOLED among them. min_area:
-    pixels of a picture, below which a part of its map is no defect; None where any is one.
+    pixels of a picture, below which a part of its map is no defect; None where any is one. of_category: the
+    tilings of categories that have a region, and so places, of their own.
     """
 
     tiling: Tiling
@@ -36,6 +37,11 @@ class Tiled:
     places: dict[str, Usual]
     calibrations: dict[str, Calibration]
     min_area: float | None = None
+    of_category: dict[str, Tiling] = field(default_factory=dict)
+
+    def tiling_of(self, category: str) -> Tiling:
+        """How pictures of a category are cut; POOLED, and any without a region of its own, as all."""
+        return self.of_category.get(category, self.tiling)
 
 
 def picture_score(
@@ -69,5 +75,6 @@ def picture_score(
 
 def counting_in(tiled: Tiled) -> dict[str, str]:
     """What of the pictures counts, in words: nothing where all of it does."""
-    rows = counting(tiled.tiling.region, None)
+    own = {name: one.region for name, one in tiled.of_category.items() if one.region is not None}
+    rows = counting(tiled.tiling.region, None, own)
     return rows if tiled.min_area is None else {**rows, "smallest defect": f"{tiled.min_area:g} pixels"}

@@ -7,6 +7,7 @@ held-out pictures: tiles of one picture are not independent, and the decision is
 
 import os
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, Protocol
 
@@ -22,7 +23,7 @@ from invad.records import Hw, Prediction
 from invad.runtime.detector import ExportedDetector
 from invad.runtime.fusing import Tiled, picture_score
 from invad.runtime.predictor import Pixels, Predictor
-from invad.scoring.calibration import Calibration, for_category
+from invad.scoring.calibration import Calibration, for_category, known_category
 from invad.scoring.fusion import Fusion
 from invad.scoring.sizes import Smallest
 
@@ -77,6 +78,12 @@ class TiledPredictor(Predictor):
         return self.tiled.tiling.region
 
     @property
+    def regions(self) -> Mapping[str, Region]:
+        """Of categories that look at a part of the pictures of their own."""
+        own = self.tiled.of_category.items()
+        return {name: tiling.region for name, tiling in own if tiling.region is not None}
+
+    @property
     def inside_HW(self) -> NDArray[np.bool_] | None:
         """The pixels that count, in the frame of the region; None where all do."""
         return None if self.region is None else inside_of(self.region)
@@ -98,11 +105,19 @@ class TiledPredictor(Predictor):
 
     def grid_for(self, size_hw: Hw) -> Hw:
         """Rows and columns of the cells of a picture of this height and width."""
-        return self.cut(size_hw).cells_hw
+        return replace(self.tiled.tiling, region=None).cut(size_hw, self.grid_hw).cells_hw
 
     def cut(self, size_hw: Hw, member: str = "") -> Cut:
-        """The tiles of a picture of this size. Raises DataError for one that this model cannot cut."""
-        return self.tiled.tiling.cut(size_hw, self.tiled.grid_hw, member)
+        """The tiles of a picture of this size. member: see `alone`. Raises DataError for one that this model
+        cannot cut."""
+        return self.tiled.tiling_of(member).cut(size_hw, self.tiled.grid_hw, member)
+
+    def alone(self, category: str | None) -> str:
+        """The member of parts, or the category with a region of its own, that has places of its own; empty
+        for others."""
+        members = () if self.fusion is None else self.fusion.members
+        name = known_category(self.calibrations, category) if members or self.tiled.of_category else ""
+        return name if name in members or name in self.tiled.of_category else ""
 
     def decode(self, image: ImageSource, category: str | None = None) -> Pixels:
         """Pixels of one picture. Raises DataError, also for one that is too large or too small to be cut."""
@@ -113,7 +128,7 @@ class TiledPredictor(Predictor):
         if height * width > limit:  # of an array
             raise DataError(f"{name}: {width} x {height} pixels is over the limit of {limit}; cut it before")
         try:
-            self.cut((height, width))
+            self.cut((height, width), self.alone(category))
         except DataError as error:
             raise DataError(str(error).replace("<array>", name, 1)) from None
         return pixels
@@ -134,17 +149,17 @@ class TiledPredictor(Predictor):
         for one in self.levelled(pixels, category):
             score, map_hw = self.reading(one, category)
             map_HW = resize_map(map_hw, (one.shape[0], one.shape[1]))
-            if self.inside_HW is not None:
-                map_HW[~self.inside_HW] = map_hw.min()
+            if (inside_HW := self.inside_for(category)) is not None:
+                map_HW[~inside_HW] = map_hw.min()
             predictions.append(calibration.prediction(score, category, map_HW, map_hw))
         return predictions
 
     def reading(self, pixels: Pixels, category: str | None = None) -> tuple[float, NDArray[np.float32]]:
         """Score, and map on the cells of the whole picture. Pictures of all categories are read alike, but
-        those of a member of parts by the places of that."""
-        member = category if category and self.fusion and category in self.fusion.members else ""
+        those of a member of parts, or of a category with a region of its own, by the places of that."""
+        member = self.alone(category)
         cut = self.cut((pixels.shape[0], pixels.shape[1]), member)
-        maps = cut_maps(self.inside, self.tiled.tiling.seen(pixels), cut)
+        maps = cut_maps(self.inside, self.tiled.tiling_of(member).seen(pixels), cut)
         return picture_score(cut, maps, self.tiled.places, self.tiled.top_cells, self.tiled.min_area)
 
 
