@@ -231,8 +231,12 @@ def test_a_category_without_training_or_test_images(own, plan, tmp_path):
     shutil.rmtree(own / "fabric" / "test")
     shutil.rmtree(own / "fabric" / "ground_truth")
     output = tmp_path / "out"
+    (own / "gasket" / "test_public").mkdir()
+    shutil.copy(next((own / "gasket" / "train").rglob("*.png")), own / "gasket" / "test_public")
+    observer = Notes()
     with pytest.raises(DataError, match="no test images of fabric; add them or leave"):
-        run(replace(plan, root=own), output)
+        run(replace(plan, root=own), output, observer)
+    assert any(note.startswith("1 image was not taken") for note in observer.notes)
     assert not output.exists()
     result = run(replace(plan, root=own, setting="single", categories=("gasket",)), output)
     assert result["run"]["categories"] == ["gasket"]

@@ -126,6 +126,8 @@ def test_defects_without_a_mask_count_for_images_only():
     empty = tuple(m and PackedMask.pack(np.zeros(p.size(i), np.uint8), 1) for i, m in enumerate(p.masks))
     lost = row_of(replace(p, masks=empty), "paper", "ader200", resamples=2)
     assert lost["undefined"]["pixel_ap"] == "no defective pixel is left of the masks"
+    level = row_of(replace(p, scores={"paper": np.ones(len(p.paths))}), "paper", "adeval", resamples=2)
+    assert level["undefined"]["image_auroc"] == "all scores are alike"
     dot = np.zeros(p.size(0), np.uint8)
     dot[0, 0] = 1  # no pixel of the frame is nearest to it
     dotted = replace(p, masks=(PackedMask.pack(dot, 1), *p.masks[1:]))

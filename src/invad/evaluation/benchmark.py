@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from invad.backbones.base import Backbone
 from invad.data.content import file_digest
-from invad.data.datasets import load_dataset
+from invad.data.datasets import not_taken, read_dataset, selected
 from invad.data.layouts.base import Dataset
 from invad.detector.detector import Detector
 from invad.detector.folder import CONFIG
@@ -106,7 +106,7 @@ def run(plan: Plan, output: str | Path, observer: Observer | None = None) -> dic
     that the folder was begun with.
     """
     observer, output = observer or Silent(), Path(output)
-    dataset = _dataset(plan)
+    dataset = _dataset(plan, observer)
     _make(output)
     with sole_writer(output, "benchmark"):
         _begin(output / RUN, _identity(plan, dataset))
@@ -165,8 +165,11 @@ def _measured(plan: Plan, dataset: Dataset, output: Path, failed: Mapping[str, s
     return measured
 
 
-def _dataset(plan: Plan) -> Dataset:
-    dataset = load_dataset(plan.root, layout=plan.layout, split=plan.split, categories=plan.categories)
+def _dataset(plan: Plan, observer: Observer) -> Dataset:
+    whole = read_dataset(plan.root, layout=plan.layout, split=plan.split)
+    for line in not_taken(whole):
+        observer.note(line)
+    dataset = selected(whole, plan.categories)
     dataset.sound_test()
     for part, needed in (("train", "good training images"), ("test", "test images")):
         have = {sample.category for sample in getattr(dataset, part)}

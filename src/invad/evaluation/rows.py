@@ -145,7 +145,9 @@ def sample_metrics(p: Predictions, protocol: str, definition: Definition) -> dic
 
 def _undefined(row: Row, masks: Sequence[Bools]) -> dict[str, str]:
     """Why a metric is None."""
-    no_class = "no defective test images" if not row["n_anomalous"] else "no good test images"
+    no_class = "all scores are alike"
+    if not row["n_anomalous"] or not row["n_normal"]:
+        no_class = "no defective test images" if not row["n_anomalous"] else "no good test images"
     if row["n_anomalous"] and not row["n_masked"]:
         no_pixels = "no masks"
     elif row["n_anomalous"] and not any(mask.any() for mask in masks):

@@ -2,7 +2,8 @@
 
 They approximate those of `metrics`; they are here to compare with published figures. Nothing is sorted and
 no map is kept: every map is looked at once for the range and once to be counted. A range of zero, where all
-scores are equal, leaves no thresholds, and every metric is None.
+scores are equal, leaves no thresholds, and every metric is None but the F1-max of `official`, whose bins
+stay.
 
 Shapes: K thresholds, ascending. The rest as in `metrics`.
 """
