@@ -3,6 +3,7 @@
     python benchmarks/tiles.py bsdata_whole --data BSDATA --output benchmarks/results/tiles.json
     (as bsdata_whole: bsdata_shared, bsdata_each)
     python benchmarks/tiles.py drawn --output benchmarks/results/tiles.json
+    python benchmarks/tiles.py chance --output benchmarks/results/tiles.json
     invad train BSDATA --output MODEL --preset fast --smallest-defect 16px
     invad export MODEL --output BUNDLE --format openvino --batch dynamic
     python benchmarks/tiles.py speed --data BUNDLE --output benchmarks/results/tiles.json
@@ -10,10 +11,10 @@
 bsdata, drawn: image AUROC and false alarms of the preset `fast` with and without tiles, on BSData (ball
 screws, 1130 x 460, pits of a median 0.03 % of the picture; CC BY-SA 4.0, https://github.com/2Obe/BSData) and
 on drawn sheets of 2048 x 2048 pixels with defects of 10 to 20 pixels; how far scores of normal ones move with
-the picture by half a tile, as they are and on what both windows show from within; and a defect on a seam
-beside the same one in a core. speed: a picture of
-4096 x 3000 pixels at half scale in OpenVINO: seconds, memory, and the share of the engine's throughput that
-tiles keep.
+the picture by half a tile, as they are and on what both windows show from within, there also by the tiles
+and by the overview alone; and a defect on a seam beside the same one in a core. chance: how far they move
+where nothing but chance tells pictures apart. speed: a picture of 4096 x 3000 pixels at half scale in
+OpenVINO: seconds, memory, and the share of the engine's throughput that tiles keep.
 """
 
 import argparse
@@ -38,7 +39,8 @@ from invad.evaluation.machine import facts
 from invad.fit.tiles import choose_tiling
 from invad.model.settings import preset_named
 from invad.records import Hw, Sample
-from invad.runtime.tiled import TiledPredictor
+from invad.runtime.fusing import picture_score
+from invad.runtime.tiled import TiledPredictor, cut_maps
 from invad.scoring.rates import POOLED
 from invad.scoring.spread import top_mean
 from invad.system.files import write_atomically
@@ -52,10 +54,10 @@ SIDE, MARGIN = 2048, 256
 PITCH, HOLE = 128, 30
 """Distance and radius of the holes of a drawn sheet, in pixels."""
 
-NORMALS, TESTED = 60, 20
+NORMALS, TESTED = 64, 20
 """Drawn sheets to learn from, so that a fifth is held out, and of each kind to test."""
 
-MOVED = 8
+MOVED = {"good": 12, "spot": 4}
 """Drawn sheets of each kind whose scores are compared with those of the same half a tile further on."""
 
 PITS, SPOTS = 16, 20
@@ -128,7 +130,7 @@ def bsdata(root: Path, how: str) -> dict[str, Any]:
     tiled = TiledDetector.fit(train, tiling=tiling, preset="fast", device="cpu")
     found = row(tiled, test)
     if how == "shared":
-        half = tiling.tile_px // 2
+        half = tiled.cut((size[1], size[0])).along.tile_px // 2
         good = [read_image(sample.path) for sample in test if not sample.is_anomalous]
         pairs = [(pixels[:, half:], pixels[:, :-half]) for pixels in good]
         found["shift"] = {"pixels": half, "good": shift(tiled, pairs, (0, half))}
@@ -163,13 +165,13 @@ def drawn(folder: Path) -> dict[str, Any]:
     test = samples["good"] + samples["spot"]
     tiled = TiledDetector.fit(samples["train"], tiling=tiling, preset="fast", device="cpu")
     rows: dict[str, Any] = {"tiled": row(tiled, test)}
-    half = tiling.tile_px // 2
+    half = tiled.cut((SIDE, SIDE)).along.tile_px // 2
     rows["shift"] = {
         "pixels": half,
         "spread_of_held_out": round(float(np.std(tiled.calibrations[POOLED].scores)), 3),
         **{
-            kind: shift(tiled, [(window(p), window(p, half)) for p in pictures[kind][:MOVED]], (half, half))
-            for kind in ("good", "spot")
+            kind: shift(tiled, [(window(p), window(p, half)) for p in pictures[kind][:most]], (half, half))
+            for kind, most in MOVED.items()
         },
     }
     rows["seam"] = seam(tiled, window(pictures["good"][0]))
@@ -183,23 +185,25 @@ def shift(
     """How far scores move with the window, beside their spread. pairs: the second window begins as many
     pixels before the first, down and along.
 
-    inside: of the cells alone that neither window has near its border, so that both have the same content.
+    inside: of the cells alone that neither window has near its border, so that both have the same content;
+    also of what the tiles alone say of them, and the overview alone.
     """
-    whole: list[list[float]] = []
-    inside: list[list[float]] = []
+    scores: dict[str, list[list[float]]] = {}
     for pair in pairs:
-        read = [tiled.reading(one) for one in pair]
-        whole.append([score for score, _ in read])
-        (first, second), cut = (map_hw for _, map_hw in read), tiled.cut(pair[0].shape[:2])
+        cut = tiled.cut(pair[0].shape[:2])
         y, x = (
             round(by * n / side) for by, n, side in zip(pixels, cut.cells_hw, cut.picture_hw, strict=True)
         )
-        (h, w), e = cut.cells_hw, cut.edge
-        kept = first[e : h - y - e, e : w - x - e], second[y + e : h - e, x + e : w - e]
-        inside.append([top_mean(cells, tiled.tiled.top_cells) for cells in kept])
-    found = {}
-    for name, scores in (("whole", np.array(whole)), ("inside", np.array(inside))):
-        changes, spread = np.abs(np.diff(scores)), float(scores.std(ddof=1))
+        (h, w), e, top = cut.cells_hw, cut.edge, tiled.tiled.top_cells
+        kept = np.s_[e : h - y - e, e : w - x - e], np.s_[y + e : h - e, x + e : w - e]
+        read = [maps_of(tiled, one) for one in pair]
+        scores.setdefault("whole", []).append([top_mean(maps["both"], top) for maps in read])
+        for name, told in (("inside", "both"), ("inside_tiles", "tiles"), ("inside_overview", "overview")):
+            own = [top_mean(maps[told][cells], top) for maps, cells in zip(read, kept, strict=True)]
+            scores.setdefault(name, []).append(own)
+    found: dict[str, float] = {}
+    for name, both in scores.items():
+        changes, spread = np.abs(np.diff(both)), float(np.std(both, ddof=1))
         found |= {
             f"{name}_mean_change": round(float(changes.mean()), 3),
             f"{name}_largest_change": round(float(changes.max()), 3),
@@ -207,6 +211,32 @@ def shift(
             f"{name}_share_of_spread": round(float(changes.mean()) / spread, 3),
         }
     return found
+
+
+def maps_of(tiled: "TiledDetector", pixels: NDArray[Any]) -> dict[str, NDArray[np.float32]]:
+    """The map of a picture, and what it would be by its tiles or its overview alone."""
+    cut, own = tiled.cut(pixels.shape[:2]), tiled.tiled
+    maps = cut_maps(tiled.inside, own.tiling.seen(pixels), cut)
+    nothing = np.full_like(maps[0], -1e6)
+    told = {
+        "both": maps,
+        "tiles": [*maps[:-1], nothing],
+        "overview": [*[nothing] * len(cut), maps[-1]],
+    }
+    return {name: picture_score(cut, some, own.places, own.top_cells)[1] for name, some in told.items()}
+
+
+def chance(cells: int, anew: float, highest: int = 3, draws: int = 1500) -> dict[str, Any]:
+    """What moving costs where nothing but chance tells pictures apart: the change of the mean of the highest
+    of independent normal numbers when a share of them is drawn anew, beside its spread."""
+    rng = np.random.default_rng(0)
+    kept = round(cells * (1 - anew))
+    scores = np.empty((draws, 2))
+    for own in scores:
+        same = rng.normal(size=kept)
+        own[:] = [top_mean(np.append(same, rng.normal(size=cells - kept)), highest) for _ in range(2)]
+    share = np.abs(np.diff(scores)).mean() / scores.std(ddof=1)
+    return {"cells": cells, "drawn_anew": round(anew, 3), "share_of_spread": round(float(share), 3)}
 
 
 def seam(tiled: "TiledDetector", picture: NDArray[np.uint8]) -> dict[str, Any]:
@@ -304,7 +334,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("what", choices=("bsdata_whole", "bsdata_shared", "bsdata_each", "drawn", "speed"))
+    kinds = ("bsdata_whole", "bsdata_shared", "bsdata_each", "drawn", "chance", "speed")
+    parser.add_argument("what", choices=kinds)
     parser.add_argument("--data", type=Path, help="folder of BSData as MVTec AD lies, or of the bundle")
     parser.add_argument("--output", type=Path, required=True, help="JSON, in which one part is replaced")
     given = parser.parse_args()
@@ -314,6 +345,9 @@ def main() -> None:
             made |= bsdata(given.data, given.what.removeprefix("bsdata_"))
         elif given.what == "drawn":
             made |= drawn(Path(folder))
+        elif given.what == "chance":
+            # Half a tile is 12 cells: of drawn sheets two edges come in anew, of windows of screws one.
+            made["rows"] = [chance(102 * 102, 1 - (90 / 102) ** 2), chance(59 * 29, 12 / 59)]
         else:
             made["rows"] = [alone(judged, str(given.data), batch) for batch in (1, 2)]
             made["sixty_megapixels"] = alone(sixty_megapixels, str(given.data))

@@ -13,7 +13,13 @@ from invad.scoring.calibration import Calibration, folds, numbered
 from invad.scoring.crossfit import CROSS_FITS
 from invad.scoring.rates import POOLED, Rates
 from invad.scoring.spread import shrunk_variance, top_mean
-from invad.scoring.typicality import PositionStats, ScoreRule, fit_position_stats, typicality_map
+from invad.scoring.typicality import (
+    PositionStats,
+    ScoreRule,
+    fit_position_stats,
+    fit_shared_stats,
+    typicality_map,
+)
 
 MOST_TILES = 4000
 """Tiles from which the statistics of one place are taken; more change them by less than they vary."""
@@ -94,6 +100,8 @@ def _stats(held: Sequence[HeldPicture]) -> dict[str, PositionStats]:
     """Of the cells of the tiles of each place; where they have a place each, also of all together.
 
     Tiles that share theirs begin anywhere, so a cell's place in one says how near its border is and no more.
+    The same holds for overviews of pictures that move, which are those without a region: what is ignored
+    lies still.
     """
     by_place: dict[str, list[torch.Tensor]] = {}
     for one in held:
@@ -102,9 +110,13 @@ def _stats(held: Sequence[HeldPicture]) -> dict[str, PositionStats]:
     overviews = {one.cut.overview for one in held}
     tiles = [own for place, own in by_place.items() if place not in overviews]
     by_place[POOLED] = [maps_Lhw for own in tiles for maps_Lhw in own]
-    edge = min(one.cut.edge for one in held) if held[0].cut.positions == "shared" else None
+    shared = held[0].cut.positions == "shared"
+    edge = min(one.cut.edge for one in held) if shared else None
+    moving = overviews if shared and held[0].cut.counted is None else set()
     return {
-        place: fit_position_stats(_some(own), None if place in overviews else edge)
+        place: fit_shared_stats(_some(own))
+        if place in moving
+        else fit_position_stats(_some(own), None if place in overviews else edge)
         for place, own in by_place.items()
     }
 

@@ -109,6 +109,26 @@ def fit_position_stats(maps_NLhw: Tensor, edge: int | None = None) -> PositionSt
     )
 
 
+def fit_shared_stats(maps_NLhw: Tensor) -> PositionStats:
+    """Median and 1.4826 MAD, per level, over images and cells together; N >= 1.
+
+    For pictures whose content moves, so that a cell's place says one thing only: the outermost cells, which
+    know their surroundings on one side alone, have statistics of their own.
+    """
+    maps = maps_NLhw.double().numpy()
+    outermost = np.ones(maps.shape[2:], bool)
+    outermost[1:-1, 1:-1] = False
+    median, scale = np.empty(maps.shape[1:]), np.empty(maps.shape[1:])
+    for alike in (outermost, ~outermost):
+        cells = maps[:, :, alike]  # N x L x cells
+        if cells.size:
+            middle = np.median(cells, axis=(0, 2))[:, None]
+            median[:, alike] = middle
+            scale[:, alike] = 1.4826 * np.median(np.abs(cells - middle), axis=(0, 2))[:, None]
+    floor = 1e-6 * np.abs(median).mean() + 1e-12
+    return PositionStats(_float32(median), _float32(scale + floor))
+
+
 def _float32(values: NDArray[np.float64]) -> Tensor:
     return torch.from_numpy(values.astype(np.float32))
 
