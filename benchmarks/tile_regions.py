@@ -51,16 +51,17 @@ def row(detector: TiledDetector, pictures: dict[str, list[NDArray[np.uint8]]]) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--kept", action="store_true", help="the other rows are those that the output has")
     given = parser.parse_args()
     regions.SIDE, regions.BOX = SIDE, BOX
     rng, options = np.random.default_rng(0), {"preset": "fast", "seed": 0, "device": "cpu"}
     rates = Rates(review=RATE, bad=0.02)
     with tempfile.TemporaryDirectory() as scratch:
         normals = regions.written(Path(scratch) / "normals", regions.parts(0, 0, NORMALS, rng, False))
-        whole, trained = (
+        fitted = [
             TiledDetector.fit(normals, tiling=Tiling(tile_px=TILE, region=region), rates=rates, **options)
-            for region in (None, REGION)
-        )
+            for region in ((None,) if given.kept else (None, REGION))
+        ]
     pictures = {
         "same_codes": regions.parts(0, 2500, NEW, rng, False),
         "new_codes": regions.parts(0, 2000, NEW, rng, True),
@@ -70,10 +71,13 @@ def main() -> None:
             for picture in regions.parts(0, 3000 + 100 * k, PER_DEFECT, rng, False, defect)
         ],
     }
-    rows: dict[str, Any] = {"none": row(whole, pictures), "trained": row(trained, pictures)}
+    if given.kept:
+        rows: dict[str, Any] = json.loads(given.output.read_text())["regions"]
+    else:
+        rows = {name: row(one, pictures) for name, one in zip(("none", "trained"), fitted, strict=True)}
     for margin in (0, 1, 2):
         tiling.MARGIN = margin
-        kept = copy(whole)
+        kept = copy(fitted[0])
         started = time.process_time()
         kept.calibrate(region=REGION)
         seconds = {"cpu_seconds_to_calibrate": round(time.process_time() - started, 2)}
