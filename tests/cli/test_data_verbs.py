@@ -185,6 +185,11 @@ def test_convert(bottle, run, tmp_path, one_line):
         assert result.exit_code == 0
         assert "16 images of layout mvtec" in result.stdout
         assert load_dataset(tmp_path / name).test == load_dataset(bottle.parent).test
+    table = tmp_path / "list.csv"
+    table.write_text(table.read_text().replace(",test,good,", ",val,good,", 1))
+    result = run("data", "convert", table, "--output", tmp_path / "shorter.csv")
+    assert "15 images of layout manifest" in result.stdout
+    assert "1 row is of the split val and not taken" in result.stderr
     assert sorted(bottle.parent.rglob("*")) == before
     one_line(run("data", "convert", bottle / "absent", "--output", tmp_path / "x.csv"), "no such folder")
     assert not (tmp_path / "x.csv").exists()

@@ -128,12 +128,13 @@ def convert(
 ) -> None:
     """Write a data set down as a list of files, a table or meta.json; the images stay where they are."""
     voice = Voice(json)
-    from invad.data.datasets import load_dataset
+    from invad.data.datasets import load_dataset, not_taken
     from invad.data.layouts.manifest import write_manifest
     from invad.data.layouts.meta import write_meta
 
     dataset = load_dataset(root, layout=layout, split=split)
     dataset.sound_test()
+    voice.warn(*not_taken(dataset))
     form = to or (Form.meta if output.suffix.lower() == ".json" else Form.manifest)
     (write_meta if form is Form.meta else write_manifest)(dataset, output)
     number = len(dataset.train) + len(dataset.test) + len(dataset.left_out)
