@@ -278,6 +278,25 @@ def test_pictures_that_are_none(body, words, http):
     assert (answer.status_code, words in error(answer)) == (400, True), answer.text
 
 
+def test_what_nobody_reads_is_refused_at_every_call(http):
+    limits = "/api/v1/stations/default/calibrations"
+    for answer, what in (
+        (http.get("/api/v1/results?desicion=bad"), "the word of the address 'desicion' is unknown"),
+        (
+            http.post(f"{limits}?previev=true", json={"since": "2026-01-01"}),
+            "the word of the address 'previev'",
+        ),
+        (
+            http.post(f"{limits}?preview=true", json={"review_rates": 0.1}),
+            "the field 'review_rates' is unknown",
+        ),
+        (http.post("/api/v1/results/x/review", json={"verdict": "good", "notes": ""}), "the field 'notes'"),
+        (http.post("/api/v1/stations", json={"name": "other", "model": "m"}), "the field 'model' is unknown"),
+    ):
+        assert answer.status_code == 400
+        assert answer.json()["error"].startswith(what)
+
+
 def test_a_form_may_say_what_the_address_may(http, pictures):
     def post(address="", file="image", **words):
         return http.post(f"{INSPECT}{address}", files={file: pictures[0][0]}, data=words)

@@ -13,7 +13,7 @@ from invad.serve.records import Refused, SinkState, SourceState, utc
 from invad.serve.service import Service
 from invad.serve.store import keys, stations
 from invad.serve.store.database import note
-from invad.serve.web.answers import NO_KEY, NOT_THERE, StationName, error, time_of
+from invad.serve.web.answers import NO_KEY, NOT_THERE, ONLY_KNOWN, StationName, error, time_of
 from invad.serve.web.auth import Caller, Gate
 
 
@@ -104,7 +104,7 @@ class KeyRecord:
 
 def router(service: Service, gate: Gate) -> APIRouter:
     """These calls."""
-    api = APIRouter(prefix="/api/v1", responses=NO_KEY)
+    api = APIRouter(prefix="/api/v1", responses=NO_KEY, dependencies=ONLY_KNOWN)
     reading = Annotated[Caller, Depends(gate.needs("read"))]
     administering = Annotated[Caller, Depends(gate.needs("admin"))]
 

@@ -12,7 +12,7 @@ from invad.serve.store import stations
 from invad.serve.store.database import now_ms
 from invad.serve.trends import Trends, of_station
 from invad.serve.watching import DriftReport
-from invad.serve.web.answers import NO_KEY, NOT_THERE, StationName, time_of
+from invad.serve.web.answers import NO_KEY, NOT_THERE, ONLY_KNOWN, StationName, time_of
 from invad.serve.web.auth import Caller, Gate
 
 MOST_POINTS = 5000
@@ -58,7 +58,7 @@ class DriftRecord:
 
 def router(service: Service, gate: Gate) -> APIRouter:
     """These calls."""
-    api = APIRouter(prefix="/api/v1", responses=NO_KEY)
+    api = APIRouter(prefix="/api/v1", responses=NO_KEY, dependencies=ONLY_KNOWN)
     reading = Annotated[Caller, Depends(gate.needs("read"))]
     administering = Annotated[Caller, Depends(gate.needs("admin"))]
 

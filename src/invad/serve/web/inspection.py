@@ -15,9 +15,18 @@ from invad.serve.pictures import draw_layer, draw_overlay, shown_png
 from invad.serve.records import Part, Refused, Result, Verdict
 from invad.serve.service import Service
 from invad.serve.store import results
-from invad.serve.web.answers import FILE_GONE, NO_KEY, NOT_THERE, Responses, StationName, error, time_of
+from invad.serve.web.answers import (
+    FILE_GONE,
+    NO_KEY,
+    NOT_THERE,
+    ONLY_KNOWN,
+    Responses,
+    StationName,
+    error,
+    time_of,
+)
 from invad.serve.web.auth import Caller, Gate
-from invad.serve.web.uploads import FIELD, WORDS, image_of, pictures_of, require_known, said_once
+from invad.serve.web.uploads import FIELD, WORDS, image_of, pictures_of, said_once
 
 PNG, ANY = "image/png", "application/octet-stream"
 LONGEST_PAGE = 1000
@@ -70,7 +79,7 @@ class Page:
 
 def router(service: Service, gate: Gate, prefix: str) -> APIRouter:
     """Parts that come in. prefix: path that a proxy puts before all others."""
-    api = APIRouter(prefix="/api/v1", responses=NO_KEY)
+    api = APIRouter(prefix="/api/v1", responses=NO_KEY, dependencies=ONLY_KNOWN)
     inferring = Annotated[Caller, Depends(gate.needs("infer"))]
 
     @api.post(
@@ -101,7 +110,6 @@ def router(service: Service, gate: Gate, prefix: str) -> APIRouter:
         """
         caller.require(station)
         service.require_station(station)
-        require_known(request.query_params, (*WORDS, "map"), "the word of the address")
         several = service.active(station).detector.fusion is not None
         body, words = await (pictures_of if several else image_of)(request)
         part = Part(
@@ -134,7 +142,7 @@ def router(service: Service, gate: Gate, prefix: str) -> APIRouter:
 
 def history_router(service: Service, gate: Gate) -> APIRouter:
     """What was stored: results and their files."""
-    api = APIRouter(prefix="/api/v1", responses=NO_KEY)
+    api = APIRouter(prefix="/api/v1", responses=NO_KEY, dependencies=ONLY_KNOWN)
     reading = Annotated[Caller, Depends(gate.needs("read"))]
 
     @api.get("/results", summary="The history, newest first.", response_model=Page)

@@ -11,7 +11,7 @@ from invad.serve.records import Refused, utc
 from invad.serve.service import Service
 from invad.serve.store import passwords, users
 from invad.serve.store.database import note
-from invad.serve.web.answers import NO_KEY, NOT_THERE, Responses, error
+from invad.serve.web.answers import NO_KEY, NOT_THERE, ONLY_KNOWN, Responses, error
 from invad.serve.web.auth import Caller, Gate
 
 
@@ -52,7 +52,7 @@ class UserRecord:
 
 def router(service: Service, gate: Gate) -> APIRouter:
     """These calls."""
-    api = APIRouter(prefix="/api/v1", responses=NO_KEY)
+    api = APIRouter(prefix="/api/v1", responses=NO_KEY, dependencies=ONLY_KNOWN)
     reading = Annotated[Caller, Depends(gate.needs("read"))]
     administering = Annotated[Caller, Depends(gate.needs("admin"))]
     wrong: Responses = {400: error("An impossible name, role or password.")}

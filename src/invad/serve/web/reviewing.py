@@ -13,7 +13,7 @@ from invad.serve.records import Judgement, Refused, Result, utc
 from invad.serve.service import Service
 from invad.serve.store import reviews
 from invad.serve.store.reviews import Review
-from invad.serve.web.answers import NO_KEY, NOT_THERE, StationName, error, time_of
+from invad.serve.web.answers import NO_KEY, NOT_THERE, ONLY_KNOWN, StationName, error, time_of
 from invad.serve.web.auth import Caller, Gate
 
 MOST_CLAIMED = 20
@@ -69,7 +69,7 @@ class NewCalibration:
 
 def router(service: Service, gate: Gate) -> APIRouter:
     """These calls."""
-    api = APIRouter(prefix="/api/v1", responses=NO_KEY)
+    api = APIRouter(prefix="/api/v1", responses=NO_KEY, dependencies=ONLY_KNOWN)
     reading = Annotated[Caller, Depends(gate.needs("read"))]
     judging = Annotated[Caller, Depends(gate.needs("review"))]
     administering = Annotated[Caller, Depends(gate.needs("admin"))]

@@ -84,7 +84,7 @@ def require_known(given: Iterable[str], known: Iterable[str], what: str) -> None
     """Raises Refused for a name that nobody reads: what it says would be lost without a word."""
     for name in given:
         if name not in known:
-            raise Refused(f"{what} {name!r} is unknown; known are {', '.join(known)}", 400)
+            raise Refused(f"{what} {name!r} is unknown; known are {', '.join(known) or 'none'}", 400)
 
 
 def said_once(name: str, in_address: str | None, in_form: str | None) -> str | None:

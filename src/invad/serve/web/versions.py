@@ -16,7 +16,7 @@ from invad.serve.records import Refused, utc
 from invad.serve.service import Service
 from invad.serve.store import stations
 from invad.serve.store.stations import Station, Version
-from invad.serve.web.answers import NO_KEY, NOT_THERE, StationName, error
+from invad.serve.web.answers import NO_KEY, NOT_THERE, ONLY_KNOWN, StationName, error
 from invad.serve.web.auth import Caller, Gate
 
 UPLOAD_PATH = re.compile(r"(?:/.*)?/api/v1/models/[^/]+/versions/?")
@@ -51,7 +51,7 @@ class VersionRecord:
 
 def router(service: Service, gate: Gate) -> APIRouter:
     """These calls."""
-    api = APIRouter(prefix="/api/v1", responses=NO_KEY)
+    api = APIRouter(prefix="/api/v1", responses=NO_KEY, dependencies=ONLY_KNOWN)
     reading = Annotated[Caller, Depends(gate.needs("read"))]
     administering = Annotated[Caller, Depends(gate.needs("admin"))]
 
