@@ -15,6 +15,7 @@ from invad.serve.plant.cycle import ERRORS, Terms
 from invad.serve.plant.handshake import Handshake
 from invad.serve.plant.telling import Telling
 from invad.serve.records import Part
+from invad.serve.store.database import FILE
 from invad.serve.store.results import Query
 from waiting import waits
 
@@ -99,6 +100,21 @@ def test_what_only_follows_from_an_answer_begins_after_a_controller_was_told(sta
         made.trigger("a")
         waits(lambda: "woken" in times)
         assert times["woken"] - times["shown"] >= storing.HEAD_START / 2
+
+
+def test_the_log_of_the_database_is_settled_after_answers(stand, monkeypatch):
+    monkeypatch.setattr(storing, "SETTLED_PARTS", 2)
+    with stand.running() as made:
+        stand.service.database.settle()
+        written = (stand.data / FILE).stat().st_mtime_ns
+        for _ in range(20):  # who reads at that moment keeps the log for a while, so one may not be enough
+            made.trigger("a")
+            shown(made)
+            made.acknowledge()
+            waits(lambda: stand.service.deliveries.states("a")["a/controller"].waiting == 0)
+            if (stand.data / FILE).stat().st_mtime_ns != written:
+                break
+        assert (stand.data / FILE).stat().st_mtime_ns != written
 
 
 def test_what_was_acknowledged_at_the_very_end_is_not_told_again(stand):

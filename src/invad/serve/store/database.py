@@ -39,6 +39,9 @@ DRIVER = "psycopg"
 BUSY_MS = 5000
 READERS = 8
 PAGES_AT_A_TIME = 2000
+LOG_PAGES = 4000
+"""Of SQLite's log, from which on a transaction settles it by itself."""
+
 WRITING = PRESENCE + 1
 """Of the advisory lock of a server that a transaction which writes holds."""
 
@@ -113,6 +116,14 @@ class Database:
 
         Raises DataError.
         """
+        self._pragma(f"incremental_vacuum({PAGES_AT_A_TIME})")
+
+    def settle(self) -> None:
+        """Bring what the log of a SQLite file holds into the file. A transaction that comes upon a long log
+        does so by itself, while somebody waits for what it stores. Raises DataError."""
+        self._pragma("wal_checkpoint(PASSIVE)")
+
+    def _pragma(self, words: str) -> None:
         if self.path is None:
             return
         with self._writing:
@@ -121,7 +132,7 @@ class Database:
             try:
                 driver: Any = pooled.driver_connection
                 # As a script: `execute` stops after the first page, because there are no columns.
-                driver.executescript(f"PRAGMA incremental_vacuum({PAGES_AT_A_TIME})")
+                driver.executescript(f"PRAGMA {words}")
             except sqlite3.Error as error:
                 raise DataError(f"{self.name}: {in_one_line(error)}") from None
             finally:
@@ -317,6 +328,7 @@ def _speak_sqlite(engine: Engine, begin: str) -> None:
             "auto_vacuum = INCREMENTAL",  # which only a database without tables takes
             f"busy_timeout = {BUSY_MS}",
             "journal_mode = WAL",
+            f"wal_autocheckpoint = {LOG_PAGES}",
             "synchronous = FULL",
             "foreign_keys = ON",
         ):
