@@ -24,6 +24,7 @@ def test_single_settings_train_each_model_for_its_own_steps():
     assert len(bmad.commands) == 6
     assert bmad.total_steps == sum(round(300 * n / 8) for _, n in bmad.models)
     assert "--categories liver --steps 57825" in bmad.commands[1]
+    assert len({command.partition("--output ")[2] for command in bmad.commands}) == 6
 
 
 def test_costs_are_the_stated_arithmetic():

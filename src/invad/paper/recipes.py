@@ -68,12 +68,14 @@ class Recipe:
 
     @property
     def commands(self) -> tuple[str, ...]:
-        """The command lines; one for each network that needs steps of its own."""
+        """The command lines; one for each network that needs steps of its own, and then a folder of its own,
+        because a folder holds runs of one number of steps."""
         common = f"invad benchmark run {self.dataset} ROOT --preset {PRESET} --setting {self.setting}"
         if self.setting == "unified":
             return (f"{common} --steps {self.steps(self.images)} --seeds 0",)
         return tuple(
             f"{common} --categories {name} --steps {self.steps(count)} --seeds 0"
+            f" --output {self.dataset}_{name}"
             for name, count in self.models
         )
 
