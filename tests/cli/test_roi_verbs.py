@@ -105,3 +105,30 @@ def older(model):
     files = {name: sha256(model / name) for name in ("model.safetensors", "calibration.json")}
     whole = {"format": 5, **config, "files": files, "content_hash": content_hash(config, files)}
     (model / "config.json").write_text(json.dumps(whole))
+
+
+def test_calibrate_gives_a_bundle_another_region(run, own_bundle, roi, draw, parts, tmp_path, one_line):
+    new = tmp_path / "next"
+    result = run("calibrate", own_bundle, "--roi", f"part={roi}", "--output", new, "--json", "-")
+    assert result.exit_code == 0, result.stderr
+    told = json.loads(result.stdout)
+    assert (told["bundle"], list(told["regions"])) == (str(new), ["part"])
+    assert "category part: the good images that set the limits were read with" in result.stderr
+    said = run("info", new).stdout
+    assert "region of part" in said
+    assert "invad calibrate takes one" in said
+    assert told["content_hash"] in said.replace("\n", "")
+    Image.fromarray(draw(3)).save(tmp_path / "a.png")
+    assert run("predict", new, tmp_path / "a.png", "--category", "part").exit_code == 0
+    verified = run("verify", new)
+    assert verified.exit_code == 0, verified.stderr
+    assert "the same as PyTorch" in verified.stdout
+    assert "region of interest or limits were changed since" in verified.stdout
+    before = (own_bundle / "bundle.json").read_bytes()
+    one_line(run("calibrate", own_bundle, "--roi", roi, "--output", new), "next: is there already")
+    one_line(
+        run("calibrate", own_bundle, parts, "--roi", roi), "is an exported bundle", "to the trained model"
+    )
+    assert (own_bundle / "bundle.json").read_bytes() == before
+    assert run("calibrate", own_bundle, "--review-rate", 0.1).exit_code == 0
+    assert "for 10.00% of good images" in run("info", own_bundle).stdout

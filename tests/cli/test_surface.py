@@ -24,7 +24,7 @@ SURFACE = {
     "--every --events --batch --workers --threads --maps --report --defects --scale --homography "
     "--min-area --server --station",
     "calibrate": "MODEL NORMALS --false-alarm-rate --review-rate --roi --min-area --layout --split "
-    "--group-by --parts --strict --device --json",
+    "--group-by --parts --strict --device --output --json",
     "compare": "A B --report --csv --json --same-parts",
     "drift": "RESULTS --model --category --reference --evidence --floor --every --csv --json",
     "export": "MODEL --output --format --precision --json --size --batch --calibration --max-changed "

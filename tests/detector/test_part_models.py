@@ -145,6 +145,7 @@ def test_a_bundle_says_the_same(of_parts, tmp_path):
     pytest.importorskip("onnxruntime", reason="exporting needs invad[onnx]")
     from invad import runtime
     from invad.export import ExportConfig, export
+    from invad.runtime import changing
 
     export(of_parts, tmp_path / "bundle", ExportConfig())
     bundle = runtime.load(tmp_path / "bundle")
@@ -155,6 +156,8 @@ def test_a_bundle_says_the_same(of_parts, tmp_path):
     scores, cells = ({n: getattr(x, key) for n, x in one.members.items()} for key in ("score", "cells"))
     fusion = of_parts.fusion
     assert one.score == pytest.approx(fuse(fusion.kind, fusion.scales, scores, cells).score, abs=1e-6)
+    with pytest.raises(ConfigError, match="a bundle of parts of several pictures is fixed"):
+        changing.calibrated(bundle, region="none")
     with pytest.raises(ConfigError, match="layout triton takes one image"):
         export(of_parts, tmp_path / "triton", ExportConfig(layout="triton", batch=8))
 

@@ -127,6 +127,7 @@ def test_a_bundle_cuts_as_the_model_does(tiled_detector, regional, draw_cloth, t
     pytest.importorskip("onnxruntime", reason="exporting needs invad[onnx]")
     from invad import runtime
     from invad.export import ExportConfig, export
+    from invad.runtime import changing
     from invad.runtime.certificate import certify
 
     _, certificate = export(tiled_detector, tmp_path / "bundle", ExportConfig())
@@ -139,6 +140,8 @@ def test_a_bundle_cuts_as_the_model_does(tiled_detector, regional, draw_cloth, t
         np.testing.assert_allclose(there.anomaly_map, here.anomaly_map, atol=2e-3)
     assert bundle.grid_for((120, 160)) == tiled_detector.grid_for((120, 160))
     assert certify(bundle, tmp_path / "bundle").problems == []
+    with pytest.raises(ConfigError, match="a bundle of tiles is fixed when it is exported"):
+        changing.calibrated(bundle, region="none")
     with_region = tmp_path / "region"
     export(regional, with_region, ExportConfig())
     for spot in ((60, 100), (60, 40)):

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from copy import copy
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from clips import write_clip
+from invad.data.region import read_region
 
 pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
 pytest.importorskip("onnxruntime", reason="exporting needs invad[onnx]")
@@ -74,6 +76,18 @@ def test_bundles_are_used_without_torch(without_torch, bundle, two_categories, d
     assert (done.returncode, "onnx, fp32" in done.stdout) == (0, True), done.stderr
     done = without_torch("verify", bundle)
     assert (done.returncode, "the same as PyTorch" in done.stdout) == (0, True), done.stderr
+    region = {"frame": [64, 64], "ignore": [[[30, 30], [64, 30], [64, 64], [30, 64]]]}
+    (tmp_path / "roi.json").write_text(json.dumps(region))
+    looking = tmp_path / "looking"
+    done = without_torch("calibrate", bundle, "--roi", tmp_path / "roi.json", "--output", looking)
+    assert done.returncode == 0, done.stderr
+    options = ("--category", "part", "--threads", 1, "--json", rows)
+    assert without_torch("predict", looking, tmp_path / "a.png", *options).returncode == 0
+    told = copy(two_categories)
+    told.calibrate(region=read_region(tmp_path / "roi.json"))
+    (row,) = json.loads(rows.read_text())["images"]
+    expected = told.predict(tmp_path / "a.png", category="part")
+    assert (row["score"], row["decision"]) == (pytest.approx(expected.score, rel=1e-3), expected.decision)
     done = without_torch("predict", tmp_path, tmp_path / "a.png")
     assert done.returncode == 1
     assert "which is not installed; 'pip install invad' brings all of it" in done.stderr

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from invad.scoring.norms import SHRINKAGE
 from invad.scoring.typicality import (
-    SHRINKAGE,
     PositionStats,
     ScoreRule,
     ScoreStats,

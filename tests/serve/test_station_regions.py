@@ -53,10 +53,10 @@ def place(tmp_path, model):
 
 
 @contextmanager
-def running(place):
+def running(place, **options):
     """The service and plant of its line.toml."""
     path = place / "line.toml"
-    with Service(read_lineup(path).models, place / "line", options=Options(reserve=0)) as service:
+    with Service(read_lineup(path).models, place / "line", options=Options(reserve=0), **options) as service:
         plant = Plant(service, path)
         plant.start()
         try:
@@ -153,10 +153,16 @@ def test_what_a_station_cannot_look_at_is_said_in_one_line(place, model, bundle,
     older = copy(short_detector)
     older.kept = None
     older.save(place / "older")
+    kept_nothing = altered(bundle, place / "nothing", lambda plain: plain.pop("held"))
     roi = place / "roi.json"
     told = [
         (place / "older", CORNER, DataError, "the model keeps no maps of held-out images, older ones do not"),
-        (bundle, CORNER, ConfigError, "of an exported bundle is in its graph; name the trained model here"),
+        (
+            kept_nothing,
+            CORNER,
+            ConfigError,
+            "keeps no maps of held-out good images, .* an older invad exported",
+        ),
         (model, {**CORNER, "frame": [80, 64]}, DataError, "drawn on pictures of 80 x 64 pixels, .* 64 x 64"),
         (
             model,
@@ -205,6 +211,51 @@ def test_a_bundle_that_has_the_region_is_judged_as_it_is(place, bundle, draw):
     ignoring = altered(bundle, place / "ignoring", lambda plain: plain.update(region=whole_of(CORNER)))
     with Service({"a": Looking(ignoring, place / "roi.json")}, place / "line") as service:
         assert service.active("a").detector.region == read_region(place / "roi.json")
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_bundle_looks_at_the_region_of_a_station(
+    place, model, bundle, two_categories, draw, engine, served
+):
+    pytest.importorskip(engine, reason=f"needs {engine}")
+    path = place / "line.toml"
+    path.write_text(
+        path.read_text()
+        .replace(str(model), str(bundle))
+        .replace("[station.source]", 'category = "part"\n[station.source]')
+    )
+    coded = draw(300)
+    coded[40:60, 40:60] = np.random.default_rng(0).integers(0, 256, (20, 20, 1))
+    told = copy(two_categories)
+    told.calibrate(region=read_region(place / "roi.json"))
+    expected = told.predict(coded, category="part")
+    with running(place, engine=engine) as (service, plant):
+        for name in ("whole", "corner"):
+            put(place / name, "coded", coded)
+        waits(lambda: all(results(service, name) for name in ("whole", "corner")))
+        whole, corner = (results(service, name)["coded"] for name in ("whole", "corner"))
+        assert (whole.decision, corner.decision) == ("bad", expected.decision)
+        assert corner.score == pytest.approx(expected.score, rel=1e-3)
+        assert corner.p_value == pytest.approx(expected.p_value)
+        assert corner.review_limit == pytest.approx(told.calibrations["part"].score_limits()[0], rel=1e-3)
+        with served(service, without_keys=True) as url, httpx.Client(base_url=url, trust_env=False) as http:
+            assert "looks at 75 % of pictures of 64 × 64" in http.get("/models?station=corner").text
+            drawing = http.get("/region", params={"station": "corner"}).text
+        assert "[32.0, 32.0]" in drawing
+        assert "<code>invad calibrate BUNDLE --roi part=region.json --output next</code>" in drawing
+        # Another region is drawn, and the file is read again.
+        (place / "roi.json").write_text(json.dumps(LEFT))
+        plant.reload()
+        put(place / "corner", "left", draw(301))
+        waits(lambda: "left" in results(service, "corner"))
+        made = service.active("corner").hash
+        assert made != corner.model_version
+    assert (place / "line" / "models" / made / "bundle.json").exists()
+    with running(place, engine=engine) as (service, _):  # which makes nothing anew
+        assert service.active("corner").hash == made
+        assert service.active("corner").detector.content_hash == made
+    found = CliRunner().invoke(app, ["serve", "check", str(path)])
+    assert "roi.json: 53% of pictures of 64 x 64 pixels count\n2 stations" in found.output
 
 
 def whole_of(plain):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from invad.cli.bundled import calibrate_bundle, require_no_pictures
 from invad.cli.options import (
     BAD_HELP,
     REVIEW_HELP,
@@ -23,6 +24,7 @@ from invad.cli.regions import HELP, asked_regions
 from invad.cli.voice import Voice
 from invad.errors import ConfigError
 from invad.scoring.rates import Rates
+from invad.system.files import is_there
 
 if TYPE_CHECKING:
     from invad.records import Sample
@@ -65,12 +67,16 @@ def calibrate(
     parts: RuleOption = None,
     strict: StrictOption = False,
     device: DeviceOption = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="A new folder for the result. Default: in place.")
+    ] = None,
     json: JsonOption = None,
 ) -> None:
     """Set the limits anew from other good images, after a change of light, camera, supplier or of the rates.
 
     The networks stay; the model folder is rewritten once everything is known. Bundles that were exported
-    before stay as they are: export again.
+    before stay as they are: export again. In place of a model, an exported bundle takes another region, area
+    or rates, without PyTorch and without pictures.
     """
     if normals is None and (roi or None, min_area, false_alarm_rate, review_rate) == (None, None, None, None):
         raise ConfigError(
@@ -78,6 +84,22 @@ def calibrate(
         )
     least = _pixels(min_area)
     voice = Voice(json)
+    if output is not None and is_there(output):
+        raise ConfigError(f"--output {output}: is there already; give a new folder")
+    from invad.runtime.bundle import is_bundle
+
+    if is_bundle(model):
+        require_no_pictures(model, normals)
+        calibrate_bundle(
+            voice,
+            model,
+            output,
+            roi=roi,
+            min_area=least,
+            review_rate=review_rate,
+            false_alarm_rate=false_alarm_rate,
+        )
+        return
     with observing(voice.err) as observer:
         from invad.data.datasets import normal_set, not_taken
         from invad.data.groups import grouped
@@ -120,7 +142,7 @@ def calibrate(
                 f"no limits of their own any more, because fewer than 2 different good images of them were "
                 f"given: {', '.join(lost)}; they are judged by the limits over all categories"
             )
-        content_hash = detector.save(model)
+        content_hash = detector.save(model if output is None else output)
     fusion = detector.fusion
     pooled = detector.calibrations[POOLED] if fusion is None else fusion.calibration
     unit = pooled.unit if fusion is None else fusion.unit
@@ -129,11 +151,11 @@ def calibrate(
         f"Calibrated on {pooled.n} {unit}: review above score {review:.4g} ({rates.review:.2%} of "
         f"good images), bad above {bad:.4g} ({rates.bad:.2%}).",
         f"{promise(detector.calibrations, fusion)}.",
-        f"Model: {model}",
+        f"Model: {model if output is None else output}",
     )
     voice.warn(*warnings)
     result: dict[str, Any] = {
-        "model": str(model),
+        "model": str(model if output is None else output),
         "n": pooled.n,
         "review_rate": rates.review,
         "false_alarm_rate": rates.bad,

@@ -141,10 +141,13 @@ def verify(
     voice = Voice(json)
     from invad.runtime import load
     from invad.runtime.certificate import certify
+    from invad.runtime.loading import as_certified
 
     detector = load(bundle, engine, threads=threads, device=device, prove=False)
-    certificate = certify(detector, bundle)
+    certificate = certify(as_certified(detector), bundle)
     _say(voice, certificate)
+    if detector.info.limits is not None:
+        voice.say("This is the graph as it was exported; region of interest or limits were changed since.")
     voice.hand_over(
         {
             "bundle": str(bundle),

@@ -82,6 +82,7 @@ def _say_bundle(voice: Voice, folder: Path) -> None:
             "bad above": f"score {bad:.4g}, for {pooled.rates.bad:.2%} of good images",
             "input": "{} x {} pixels, grid {} x {}".format(*made.input_hw, *made.grid_hw),
             **counting(made.region, made.smallest, made.regions),
+            "another region": "needs the trained model" if made.held is None else "invad calibrate takes one",
             **_tiles(made.tiles),
             "backbone": f"{made.backbone}; {made.backbone_licence}",
             "parameters": f"{made.parameters:,}",
@@ -97,7 +98,8 @@ def _plain(made: "ExportInfo") -> dict[str, Any]:
     from dataclasses import asdict
 
     plain = asdict(made)
-    del plain["calibrations"]
+    del plain["calibrations"], plain["exported"], plain["limits"], plain["held"]
+    plain |= {"takes_region": made.held is not None, "limits_changed": made.limits is not None}
     plain["tiles"] = _plain_tiles(made.tiles)
     limits = {name: _limits(calibration) for name, calibration in _of_pictures(made).items()}
     return {**plain, "calibration": limits.pop(POOLED), "categories": limits}

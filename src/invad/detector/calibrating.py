@@ -26,7 +26,9 @@ from invad.model.inspected import Inspected
 from invad.model.reading import Model
 from invad.observer import Observer
 from invad.records import Hw, Sample
-from invad.scoring.calibration import Calibration, for_category, numbered
+from invad.runtime.limits import fitted_limits
+from invad.runtime.limits import warnings_of as warnings_of
+from invad.scoring.calibration import Calibration, for_category
 from invad.scoring.crossfit import cross_fit
 from invad.scoring.fusion import Fusion
 from invad.scoring.groups import groups_in_words, groups_of_samples, require_groups
@@ -187,30 +189,15 @@ def fit_limits(
     rule: ScoreRule,
     rates: Rates,
 ) -> Limits:
-    """Statistics and limits of each category with two or more independent groups, and of all together.
+    """As `fitted_limits`, by PyTorch."""
 
-    A picture that stands in several categories counts once among all; the images of a group count as one.
-    """
-    stats, calibrations = {}, {}
-    repeated = copies(pixels)
-    for category in (POOLED, *sorted(set(categories))):
-        index = [
-            i for i, c in enumerate(categories) if c == category or (category == POOLED and i not in repeated)
-        ]
-        maps, own = maps_NLhw[index], [groups[i] for i in index]
-        if len(set(own)) < 2:
-            continue
-        fitted = cross_fit(maps, rule, [categories[i] for i in index], own)
-        stats[category], scores, peaks = fitted.stats, fitted.scores, fitted.peaks
-        numbers = numbered(own)
-        # Sorted, and the peaks with their scores: what is saved does not tell the order of the images.
-        order = sorted(range(len(scores)), key=lambda i: scores[i])
-        calibrations[category] = Calibration(
-            scores=tuple(scores[i] for i in order),
-            peaks=tuple(peaks[i] for i in order),
-            rates=rates,
-            groups=tuple(numbers[i] for i in order) if len(set(own)) < len(own) else (),
-        )
+    def fit(
+        maps: Tensor, categories: Sequence[str], groups: Sequence[int]
+    ) -> tuple[tuple[float, ...], tuple[float, ...], PositionStats]:
+        fitted = cross_fit(maps, rule, categories, groups)
+        return fitted.scores, fitted.peaks, fitted.stats
+
+    stats, calibrations = fitted_limits(maps_NLhw, categories, pixels, groups, rates, fit)
     return Limits(stats, calibrations)
 
 
@@ -289,16 +276,6 @@ def recalibrated(
     if before.calibrations:
         require_controls(before, after, passing(before, controls_read, rule), controls_read, used, rule)
     return after
-
-
-def warnings_of(calibrations: Mapping[str, Calibration]) -> list[str]:
-    """What the calibrations cannot promise, one line each; of a single category those of the pooled one."""
-    lines: list[str] = []
-    for category, calibration in calibrations.items():
-        if len(calibrations) > 2 or category == POOLED:
-            prefix = f"{category}: " if category else ""
-            lines += [prefix + line for line in calibration.warnings()]
-    return lines
 
 
 def controls(preprocess: Preprocess) -> Iterator[tuple[str, NDArray[np.uint8]]]:

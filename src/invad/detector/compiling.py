@@ -8,6 +8,7 @@ from invad._version import __version__
 from invad.data.preprocess import Preprocess
 from invad.data.region import framed
 from invad.detector.calibrating import Limits, limits_of_kept
+from invad.detector.handing import held_of, seen_by, takes_regions
 from invad.detector.parts import DetectorInfo, Parts, now
 from invad.errors import ConfigError
 from invad.graph.graph import Graph, categories
@@ -34,9 +35,11 @@ def compiled(
     limits, calibrations = limits_without_sizes(parts), parts.all_calibrations
     views = {name: _view(view, name) for name, view in parts.views.items()}
     deciding = {**limits.calibrations, **{name: view.calibration for name, view in views.items()}}
-    graph = Graph(model, limits.stats, deciding, size_hw=size_hw, low=low)
+    names = categories(deciding)
+    seen = seen_by(parts, names) if views or takes_regions(parts) else []
+    graph = Graph(model, limits.stats, deciding, size_hw=size_hw, low=low, seen=seen)
     if views:
-        graph = LookingGraph(graph, model, views, categories(deciding))
+        graph = LookingGraph(graph, model, views, names)
     told = exported_info(
         info,
         preprocess,
@@ -47,7 +50,9 @@ def compiled(
         calibrations={name: calibrations[name] for name in categories(calibrations)},
         fusion=parts.fusion,
     )
-    return ExportedDetector(told, TorchEngine(graph, extract.device))
+    exported = ExportedDetector(told, TorchEngine(graph, extract.device))
+    exported.held = held_of(parts)
+    return exported
 
 
 def _require_one_frame(parts: Parts) -> None:

@@ -24,7 +24,7 @@ from invad.detector.fusing import plan_parts, root_of, samples_of
 from invad.detector.kept import Kept, doubts_of, keep
 from invad.detector.parts import DetectorInfo, Parts, described, load_parts, save_parts
 from invad.detector.renewing import rule_of
-from invad.detector.views import Regions, calibrated, doubts_of_views, require_regions
+from invad.detector.views import calibrated, doubts_of_views, require_regions
 from invad.errors import ArtifactError, NotCalibratedError
 from invad.fit.fit import fit
 from invad.fit.run import Run
@@ -33,6 +33,7 @@ from invad.model.settings import Preset, preset_named
 from invad.observer import Observer, Silent
 from invad.records import Hw, Prediction, Sample
 from invad.runtime import ExportedDetector
+from invad.runtime.limits import Regions
 from invad.runtime.predictor import Pixels, Predictor
 from invad.scoring.calibration import Calibration, for_category, known_category
 from invad.scoring.rates import POOLED, Rates

@@ -9,16 +9,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from invad.data.preprocess import Preprocess
-from invad.data.region import Region, cells_of, inside_of
+from invad.data.region import Region, cells_of
 from invad.errors import DataError
 from invad.fit.plan import mean_pictures
 from invad.model.inspected import Inspected, inspect
 from invad.model.reading import Model
 from invad.records import Hw, Sample
+from invad.runtime import limits
+from invad.runtime.held import within
 from invad.scoring.calibration import numbered
 
 LARGEST = 65504.0
@@ -100,7 +101,7 @@ def maps_of(kept: Kept | None, inspected: Inspected | None, grid_hw: Hw) -> Tens
         return maps_NLhw
     had = np.flatnonzero(cells_of(before, grid_hw))
     wanted = None if inspected is None else inspected.cells_n.numpy()
-    if wanted is None or inspected is None or not _within(inspected.region, before, wanted, had):
+    if wanted is None or inspected is None or not within(inspected.region, before, wanted, had):
         raise DataError(
             "the new region counts what was ignored when the model's good images were read; "
             f"{GIVE_PICTURES}, or train a new model"
@@ -110,12 +111,7 @@ def maps_of(kept: Kept | None, inspected: Inspected | None, grid_hw: Hw) -> Tens
 
 def doubts_of(kept: Kept | None, region: Region | None) -> tuple[str, ...]:
     """What limits from kept maps do not know of a region, in one line."""
-    if kept is None or kept.region == region:
-        return ()
-    return (
-        "the good images that set the limits were read with what the region ignores in sight, so beside it "
-        "maps of new ones lie higher and p-values are too low; 'invad calibrate MODEL NORMALS' mends it",
-    )
+    return () if kept is None else limits.doubts_of(kept.region, region)
 
 
 def looking_at(
@@ -138,10 +134,3 @@ def looking_at(
         inspected = inspect(region, means, extract.grid_hw)
     extract = replace(extract, preprocess=preprocess, inspected=inspected)
     return replace(model, extract=extract), means
-
-
-def _within(region: Region, before: Region, wanted: NDArray[np.int64], had: NDArray[np.intp]) -> bool:
-    """Whether neither pixels nor cells count that did not count before."""
-    if region.frame != before.frame or not np.isin(wanted, had).all():
-        return False
-    return not (inside_of(region) & ~inside_of(before)).any()

@@ -1,26 +1,35 @@
 """A model that looks at another part of the pictures, as one of its stations may ask."""
 
 from copy import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, Union
 
 from invad.data.region import Region
-from invad.detector.opening import AnyDetector, Trained
-from invad.errors import ConfigError
+from invad.detector.opening import AnyDetector
+from invad.runtime.changing import calibrated, require_held
+from invad.runtime.changing import doubts_of as doubts_of_bundle
+from invad.runtime.changing import save as save_bundle
 from invad.runtime.detector import ExportedDetector
 from invad.runtime.tiled import TiledPredictor
 
+if TYPE_CHECKING:
+    from invad.detector.detector import Detector
+    from invad.detector.tiled import TiledDetector
 
-def with_region(model: AnyDetector, region: Region) -> Trained:
+
+Made: TypeAlias = Union["Detector", "TiledDetector", ExportedDetector]
+
+
+def with_region(model: AnyDetector, region: Region) -> Made:
     """A detector of the same networks for which another part of the pictures counts, of all categories.
 
-    Its limits are made anew of the held-out maps that the model keeps, and the model stays as it is. Raises
-    ConfigError for a bundle, DataError as `calibrate` does without normals.
+    Its limits are made anew of the held-out maps that the model or bundle keeps, and the model stays as it
+    is. Raises ConfigError for a bundle that keeps none, DataError as `calibrate` does without normals.
     """
     if isinstance(model, ExportedDetector) or type(model) is TiledPredictor:
-        raise ConfigError(
-            "the region of an exported bundle is in its graph; name the trained model here, or a bundle with "
-            "this region: invad calibrate MODEL --roi FILE, then invad export MODEL --output BUNDLE"
-        )
-    made: Trained = copy(model)  # type: ignore[assignment]
+        require_held(model)
+        return calibrated(model, region=region, regions=dict.fromkeys(model.regions, "none"))
+    made: Detector | TiledDetector = copy(model)  # type: ignore[assignment]
     if made.regions:
         made.calibrate(region=region, regions=dict.fromkeys(made.regions, "none"))
     else:
@@ -33,8 +42,15 @@ def looks_at(model: AnyDetector, region: Region) -> bool:
     return model.region == region and all(own == region for own in model.regions.values())
 
 
-def doubts_of(made: Trained) -> tuple[str, ...]:
+def save(made: Made, folder: Path) -> str:
+    """Write what `with_region` has made to a new folder; returns its content hash. Raises ArtifactError."""
+    return save_bundle(made, folder) if isinstance(made, ExportedDetector) else made.save(folder)
+
+
+def doubts_of(made: Made) -> tuple[str, ...]:
     """What the limits of a detector that `with_region` has made do not know, one line each."""
+    if isinstance(made, ExportedDetector):
+        return doubts_of_bundle(made)
     from invad.detector.kept import doubts_of as doubts_of_kept
     from invad.detector.kept_tiles import IN_SIGHT
 

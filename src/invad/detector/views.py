@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from invad.data.datasets import normal_set
 from invad.data.region import Region
@@ -19,11 +19,9 @@ from invad.detector.renewing import others, renewed
 from invad.errors import ConfigError, DataError
 from invad.observer import Observer
 from invad.records import Sample
-from invad.scoring.calibration import known_category
+from invad.runtime.limits import WITHOUT_CATEGORY, wanted_regions
+from invad.runtime.limits import Regions as Regions
 from invad.scoring.rates import POOLED, Rates
-
-Regions: TypeAlias = Mapping[str, Region | Literal["none"]]
-"""By category, "none" for that of all."""
 
 OF_PARTS = "a region of one category goes with models of single pictures; give one for all of them"
 
@@ -98,28 +96,17 @@ def calibrated(
 def _wanted(
     before: Parts, asked: Regions, region: Region | Literal["none"] | None, *, from_kept: bool
 ) -> dict[str, Region]:
-    """The regions of categories that are to be. Raises ConfigError for a category that is not known, and for
-    a model of parts.
+    """As `wanted_regions`. Raises ConfigError for a category that is not known, and for a model of parts.
 
-    Maps that were kept before a region of all was there are of pictures that show what it ignores. Then each
-    category gets it as its own, with the mean picture of its own in that place: that of all categories looks
-    like none of them, and would be found in each picture. from_kept: whether limits come of kept maps.
+    from_kept: whether limits come of kept maps.
     """
     if asked and before.fusion is not None:
         raise ConfigError(OF_PARTS)
     of_all = before.info.region if region is None else None if region == "none" else region
     regions = {name: one for name, one in before.info.regions.items() if one != before.info.region}
-    known = before.all_calibrations
-    for category, own in asked.items():
-        name = known_category(known, category)
-        regions.pop(name, None)
-        if own != "none":
-            regions[name] = own
-    if of_all is not None and from_kept and before.kept is not None and before.kept.region is None:
-        for name, means in before.means_of.items():
-            if name in known and of_all.size_hw in means and before.fusion is None:
-                regions.setdefault(name, of_all)
-    return dict(sorted(regions.items()))
+    in_sight = from_kept and before.fusion is None and before.kept is not None and before.kept.region is None
+    pictured = before.means_of if in_sight else {}
+    return wanted_regions(of_all, regions, asked, before.all_calibrations, pictured)
 
 
 def _rates_of(parts: Parts) -> Rates | None:
@@ -138,11 +125,7 @@ def doubts_of_views(parts: Parts) -> tuple[str, ...]:
     )
     if region is None or not parts.means_of or parts.fusion is not None or not doubts_of(parts.kept, region):
         return own
-    return (
-        *own,
-        "what is ignored of a picture without a category is replaced by the mean of all categories, which "
-        "looks like none of them and may be found; name the category, or give good images",
-    )
+    return (*own, WITHOUT_CATEGORY)
 
 
 def _view(

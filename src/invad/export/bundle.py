@@ -22,13 +22,14 @@ from invad.export import triton
 from invad.export.formats import tidy_onnx, traced, write_onnx, write_openvino, write_torch
 from invad.export.int8 import calibration_images, feeds, quantise_onnx
 from invad.export.probes import write_probes
-from invad.graph.graph import INPUTS, Graph
-from invad.graph.pixels import PIXEL_INPUTS, PixelGraph
+from invad.graph.graph import INPUTS, OUTPUTS, Graph
+from invad.graph.pixels import PIXEL_INPUTS, PIXEL_OUTPUTS, PixelGraph
 from invad.records import Hw
 from invad.runtime.bundle import CERTIFICATE, ExportInfo, write_bundle
 from invad.runtime.certificate import PROBES, TOLERANCES, Certificate, certify, compare, store_probes
 from invad.runtime.detector import ExportedDetector
 from invad.runtime.engines import AUTO, Options, open_engine, report_nothing
+from invad.runtime.held import HELD, write_held
 from invad.runtime.tiled import TiledPredictor, made_whole
 from invad.scoring.rates import POOLED
 from invad.system.packages import require
@@ -128,6 +129,9 @@ def export(detector: Trained, output: str | Path, config: ExportConfig) -> tuple
         batch=None if config.layout == TRITON else config.batch,
         pixels=config.pixels,
     )
+    held = compiled.held if config.layout == BUNDLE and info.tiles is None else None
+    if held is not None:
+        info = replace(info, held=HELD)
     normals: list[NDArray[Any]] = []
     if config.calibration is not None:
         normals = calibration_images(config.calibration, info.size_hw, config.pixels, detector.fusion)
@@ -135,6 +139,8 @@ def export(detector: Trained, output: str | Path, config: ExportConfig) -> tuple
 
     def fill(folder: Path) -> None:
         _write_graph(compiled, info, folder / info.graph, normals)
+        if held is not None:
+            write_held(folder / HELD, held)
         if config.layout == TRITON:
             triton.write_config(folder, info, config.batch or 1)
         _ask_pytorch(detector, folder, info)
@@ -169,9 +175,11 @@ def _write_graph(
 
     graph: Graph | PixelGraph = _graph(compiled)
     inputs: tuple[str, ...] = INPUTS
+    outputs: tuple[str, ...] = OUTPUTS
     if info.pixels is not None:
         black_white = grey_range(np.dtype(info.pixels), info.window)
-        graph, inputs = PixelGraph(_graph(compiled), getattr(torch, info.pixels), black_white), PIXEL_INPUTS
+        graph = PixelGraph(_graph(compiled), getattr(torch, info.pixels), black_white)
+        inputs, outputs = PIXEL_INPUTS, PIXEL_OUTPUTS
     path.parent.mkdir(exist_ok=True)
     program = traced(graph, info.size_hw, info.batch)
     if info.format == "torch":
@@ -183,10 +191,10 @@ def _write_graph(
         if info.format == "openvino":
             made = Path(folder) / "made.onnx"
         if info.precision == "int8":
-            write_onnx(program, between, inputs=inputs)
+            write_onnx(program, between, inputs=inputs, outputs=outputs)
             quantise_onnx(between, made, data)
         else:
-            write_onnx(program, made, inputs=inputs)
+            write_onnx(program, made, inputs=inputs, outputs=outputs)
         if info.format == "openvino":
             write_openvino(made, path)
     if info.format == "onnx":

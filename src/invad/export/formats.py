@@ -54,13 +54,14 @@ def write_onnx(
     path: Path,
     in_one_file: int = IN_ONE_FILE,
     inputs: Sequence[str] = INPUTS,
+    outputs: Sequence[str] = OUTPUTS,
 ) -> None:
     """Write an ONNX model; weights of more than `in_one_file` bytes go into `path`.data."""
     from onnxscript.optimizer import optimize
 
     with quiet():
         made = torch.onnx.export(
-            program, dynamo=True, input_names=list(inputs), output_names=list(OUTPUTS), verbose=False
+            program, dynamo=True, input_names=list(inputs), output_names=list(outputs), verbose=False
         )
     assert made is not None
     # What the noise level alone decides becomes constants, and one layer at several levels stays one.

@@ -7,12 +7,13 @@ It says what `Detector.predict` says, for a batch of images of one size:
 
     score_B, p_value_B  float32      decision_B  int64, 0 good, 1 review, 2 bad
     anomaly_map_BHW  float32 in the frame of the image      grid_map_Bhw  float32 on the feature grid
+    norms_BLhw  float32, before any comparison; limits for another region of interest are made of such maps
 """
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -24,8 +25,17 @@ from invad.diffusion.base import Denoiser
 from invad.diffusion.readings import ReadingConfig, read
 from invad.diffusion.schedule import SCHEDULE
 from invad.graph.fold import fuse_batch_norm
-from invad.graph.inspected import layers
-from invad.graph.resample import Matrices, antialias_weights, area_weights, bilinear_weights, centres
+from invad.graph.inspected import Neutral, layers
+from invad.graph.resample import (
+    Enlarge,
+    Matrices,
+    Resize,
+    antialias_weights,
+    area_weights,
+    bilinear_weights,
+    centres,
+)
+from invad.model.inspected import Inspected
 from invad.model.reading import FeatureExtractor, Model
 from invad.model.space import SMALLEST_RMS, FeatureSpace
 from invad.records import Hw
@@ -36,7 +46,9 @@ from invad.scoring.typicality import PositionStats, ScoreStats, combined_scores,
 Net = TypeVar("Net", bound=nn.Module)
 
 INPUTS = ("image", "range", "category")
-OUTPUTS = ("score", "p_value", "decision", "anomaly_map", "grid_map")
+OUTPUTS = ("score", "p_value", "decision", "anomaly_map", "grid_map", "norms")
+
+Said: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 class Graph(nn.Module):
@@ -44,6 +56,8 @@ class Graph(nn.Module):
 
     size_hw: the one size of images it is for, which makes the resizing constant; None for any size.
     low: the type in which the backbone and the denoiser compute, float16 or bfloat16; all else stays float32.
+    seen: what counts of pictures, one for all of them or one of each category by its number; none for a graph
+    into which no region of interest can be put later.
     """
 
     def __init__(
@@ -54,69 +68,34 @@ class Graph(nn.Module):
         *,
         size_hw: Hw | None = None,
         low: torch.dtype | None = None,
+        seen: Sequence[Inspected | None] = (),
     ) -> None:
         super().__init__()
-        self.resize = Resize(model.extract.preprocess.input_hw, size_hw)
-        self.neutral, self.cells, self.on_grid, self.cut = layers(model.extract.inspected)
+        input_hw, inspected = model.extract.preprocess.input_hw, model.extract.inspected
+        self.resize = Resize(input_hw, size_hw)
+        seen = seen or ([] if inspected is None else [inspected])
+        self.neutral = Neutral(seen, input_hw) if seen else None
+        self.cells, self.on_grid, self.cut = layers(inspected)
         self.features = Extractor(model.extract, low)
         self.reader = Reader(model, low)
         self.judge = Judge(model, stats, calibrations)
         self.enlarge = Enlarge(model.extract.grid_hw, size_hw)
         self.to(model.extract.device).eval().requires_grad_(False)
 
-    def forward(
-        self, image_BHW3: Tensor, range_2: Tensor, category_B: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        x_B3HW = self.neutral(self.resize(image_BHW3, range_2))
-        maps_BLhw = self.cells(self.reader(*self.features(x_B3HW)))
-        score, p_value, decision, map_Bhw = self.judge(maps_BLhw, category_B)
+    def forward(self, image_BHW3: Tensor, range_2: Tensor, category_B: Tensor) -> Said:
+        norms_BLhw = self.read(image_BHW3, range_2, category_B)
+        score, p_value, decision, map_Bhw = self.judge(self.cells(norms_BLhw), category_B)
         map_Bhw = self.on_grid(map_Bhw)
-        return score, p_value, decision, self.cut(self.enlarge(map_Bhw, image_BHW3)), map_Bhw
+        map_BHW = self.cut(self.enlarge(map_Bhw, image_BHW3))
+        return score, p_value, decision, map_BHW, map_Bhw, norms_BLhw
 
-
-class Resize(nn.Module):
-    """Grey levels B x H x W x 3 to B x 3 x H' x W' in [0, 1], as `Preprocess`."""
-
-    def __init__(self, input_hw: Hw, size_hw: Hw | None) -> None:
-        super().__init__()
-        self.input_hw, self.same = input_hw, size_hw == input_hw
-        fixed = size_hw is not None and not self.same
-        for axis, name in enumerate(("rows", "columns")):
-            weights = antialias_weights(centres(size_hw[axis]), input_hw[axis]) if size_hw and fixed else None
-            self.register_buffer(name, weights)
-        self.rows: Tensor | None
-        self.columns: Tensor | None
-
-    def forward(self, image_BHW3: Tensor, range_2: Tensor) -> Tensor:
-        black, white = range_2[0], range_2[1]
-        x = ((image_BHW3 - black) / (white - black)).clamp(0, 1).permute(0, 3, 1, 2)
-        if self.same:
-            return x
-        rows, columns = self.rows, self.columns
-        if rows is None or columns is None:
-            rows = antialias_weights(centres(image_BHW3.shape[1], x.device), self.input_hw[0])
-            columns = antialias_weights(centres(image_BHW3.shape[2], x.device), self.input_hw[1])
-        return (rows @ (x @ columns.T)).clamp(0, 1)
-
-
-class Enlarge(nn.Module):
-    """A map B x h x w to B x H x W, as `resize_map`."""
-
-    def __init__(self, grid_hw: Hw, size_hw: Hw | None) -> None:
-        super().__init__()
-        self.grid_hw = grid_hw
-        for axis, name in enumerate(("rows", "columns")):
-            weights = bilinear_weights(centres(size_hw[axis]), grid_hw[axis]) if size_hw else None
-            self.register_buffer(name, weights)
-        self.rows: Tensor | None
-        self.columns: Tensor | None
-
-    def forward(self, map_Bhw: Tensor, like_BHW3: Tensor) -> Tensor:
-        rows, columns = self.rows, self.columns
-        if rows is None or columns is None:
-            rows = bilinear_weights(centres(like_BHW3.shape[1], map_Bhw.device), self.grid_hw[0])
-            columns = bilinear_weights(centres(like_BHW3.shape[2], map_Bhw.device), self.grid_hw[1])
-        return rows @ map_Bhw @ columns.T
+    def read(self, image_BHW3: Tensor, range_2: Tensor, category_B: Tensor) -> Tensor:
+        """Norm maps of all cells: B x L x h x w."""
+        x_B3HW = self.resize(image_BHW3, range_2)
+        if self.neutral is not None:
+            x_B3HW = self.neutral(x_B3HW, category_B)
+        maps_BLhw: Tensor = self.reader(*self.features(x_B3HW))
+        return maps_BLhw
 
 
 class Extractor(nn.Module):

@@ -1,30 +1,47 @@
-"""A region of interest as layers of a graph; it is constant in it, so another region means another export."""
+"""A region of interest as layers of a graph.
+
+It is constant in the graph. Engines put other constants in place of those of `Neutral` when they read it, and
+what counts of the norm maps is chosen behind it then (`runtime/judging.py`).
+"""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from invad.model.inspected import Inspected
+from invad.records import Hw
 
 
-def layers(inspected: Inspected | None) -> tuple[nn.Module, nn.Module, nn.Module, nn.Module]:
-    """What stands before the backbone, behind the reader, behind the judge and behind the enlarged map."""
+def layers(inspected: Inspected | None) -> tuple[nn.Module, nn.Module, nn.Module]:
+    """What stands behind the reader, behind the judge and behind the enlarged map."""
     if inspected is None:
-        return nn.Identity(), nn.Identity(), nn.Identity(), nn.Identity()
-    return Neutral(inspected), Counted(inspected), OnGrid(inspected), Cut(inspected)
+        return nn.Identity(), nn.Identity(), nn.Identity()
+    return Counted(inspected), OnGrid(inspected), Cut(inspected)
 
 
 class Neutral(nn.Module):
-    """What is ignored gives way to the mean normal picture, as `Inspected.neutral`."""
+    """What is ignored gives way to the mean normal picture, as `Inspected.neutral`.
 
-    def __init__(self, inspected: Inspected) -> None:
+    keep V x 1 x H' x W', fill V x 3 x H' x W': alike for all pictures, or for each category by its number.
+    """
+
+    def __init__(self, seen: Sequence[Inspected | None], input_hw: Hw) -> None:
         super().__init__()
-        self.register_buffer("keep", inspected.keep_HW)
-        self.register_buffer("fill", inspected.fill_3HW)
+        whole, nothing = torch.ones(input_hw, dtype=torch.bool), torch.zeros(3, *input_hw)
+        keep = [whole if one is None else one.keep_HW.cpu() for one in seen]
+        fill = [nothing if one is None else one.fill_3HW.cpu() for one in seen]
+        self.register_buffer("keep", torch.stack(keep).unsqueeze(1))
+        self.register_buffer("fill", torch.stack(fill))
         self.keep: Tensor
         self.fill: Tensor
 
-    def forward(self, x_B3HW: Tensor) -> Tensor:
-        return torch.where(self.keep, x_B3HW, self.fill)
+    def forward(self, x_B3HW: Tensor, category_B: Tensor) -> Tensor:
+        if len(self.keep) == 1:
+            return torch.where(self.keep, x_B3HW, self.fill)
+        # Indexing would have exporters turn the constants round, and give them other names.
+        keep, fill = (torch.index_select(one, 0, category_B) for one in (self.keep, self.fill))
+        return torch.where(keep, x_B3HW, fill)
 
 
 class Counted(nn.Module):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from invad.graph.graph import Graph, Judge
+from invad.graph.graph import Graph, Judge, Said
 from invad.graph.inspected import Counted, OnGrid
 from invad.model.inspected import Inspected
 from invad.model.reading import Model
@@ -34,16 +34,14 @@ class LookingGraph(Graph):
     def __init__(
         self, whole: Graph, model: Model, views: Mapping[str, View], categories: Sequence[str]
     ) -> None:
-        """whole: of all categories and the same model. categories: the names behind their numbers."""
+        """whole: of all categories and the same model, which sees of each what counts of it. categories: the
+        names behind their numbers."""
         nn.Module.__init__(self)
-        for name in ("resize", "cells", "on_grid", "features", "reader", "judge", "enlarge"):
+        for name in ("resize", "neutral", "cells", "on_grid", "features", "reader", "judge", "enlarge"):
             self.add_module(name, getattr(whole, name))
         seen = [model.extract.inspected, *(view.inspected for view in views.values())]
         one = next(each for each in seen if each is not None)
-        keep = [torch.ones_like(one.keep_HW) if each is None else each.keep_HW for each in seen]
         inside = [torch.ones_like(one.inside_HW) if each is None else each.inside_HW for each in seen]
-        self.register_buffer("keep", torch.stack(keep))
-        self.register_buffer("fill", torch.stack([(each or one).fill_3HW for each in seen]))
         self.register_buffer("inside", torch.stack(inside))
         names = list(views)
         number = [names.index(name) + 1 if name in views else 0 for name in categories]
@@ -53,19 +51,13 @@ class LookingGraph(Graph):
         self.judges = nn.ModuleList(
             Judge(model, {POOLED: view.stats}, {POOLED: view.calibration}) for view in views.values()
         )
-        self.keep: Tensor
-        self.fill: Tensor
         self.inside: Tensor
         self.view: Tensor
         self.to(model.extract.device).eval().requires_grad_(False)
 
-    def forward(
-        self, image_BHW3: Tensor, range_2: Tensor, category_B: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def forward(self, image_BHW3: Tensor, range_2: Tensor, category_B: Tensor) -> Said:
         view_B = self.view[category_B]
-        x_B3HW = self.resize(image_BHW3, range_2)
-        x_B3HW = torch.where(self.keep[view_B].unsqueeze(1), x_B3HW, self.fill[view_B])
-        maps_BLhw = self.reader(*self.features(x_B3HW))
+        maps_BLhw = self.read(image_BHW3, range_2, category_B)
         score, p_value, decision, map_B1n = self.judge(self.cells(maps_BLhw), category_B)
         map_Bhw = self.on_grid(map_B1n)
         only_B = torch.zeros_like(category_B)
@@ -80,4 +72,4 @@ class LookingGraph(Graph):
             map_Bhw = torch.where(mine_B[:, None, None], placed(own[3]), map_Bhw)
         map_BHW = self.enlarge(map_Bhw, image_BHW3)
         map_BHW = torch.where(self.inside[view_B], map_BHW, torch.zeros_like(map_BHW))
-        return score, p_value, decision, map_BHW, map_Bhw
+        return score, p_value, decision, map_BHW, map_Bhw, maps_BLhw

@@ -2,15 +2,17 @@
 
     image_BHW3  uint8 or uint16, as the camera gave them      category_B  int64
 
-What comes out is that of `Graph`. Every input and output has the number of images as its first dimension.
+What comes out is that of `Graph`, but for the norm maps. Every input and output has the number of images as
+its first dimension.
 """
 
 import torch
 from torch import Tensor, nn
 
-from invad.graph.graph import Graph
+from invad.graph.graph import OUTPUTS, Graph
 
 PIXEL_INPUTS = ("image", "category")
+PIXEL_OUTPUTS = OUTPUTS[:-1]
 
 
 class PixelGraph(nn.Module):
@@ -29,7 +31,5 @@ class PixelGraph(nn.Module):
     def forward(
         self, image_BHW3: Tensor, category_B: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        found: tuple[Tensor, Tensor, Tensor, Tensor, Tensor] = self.whole(
-            image_BHW3.float(), self.range, category_B
-        )
-        return found
+        score, p_value, decision, map_BHW, map_Bhw, _ = self.whole(image_BHW3.float(), self.range, category_B)
+        return score, p_value, decision, map_BHW, map_Bhw

@@ -8,6 +8,8 @@ size of the image it is given. `centres` are those of the finer axis: of the sou
 import torch
 from torch import Tensor, nn
 
+from invad.records import Hw
+
 
 def centres(length: int, device: torch.device | None = None) -> Tensor:
     """0.5, 1.5, ...: float32, `length` of them."""
@@ -53,3 +55,48 @@ class Matrices(nn.Module):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         # In this order: OpenVINO takes a last product with constants for a layer, and fuses wrongly.
         return self.rows @ (x_BCHW @ self.columns)
+
+
+class Resize(nn.Module):
+    """Grey levels B x H x W x 3 to B x 3 x H' x W' in [0, 1], as `Preprocess`."""
+
+    def __init__(self, input_hw: Hw, size_hw: Hw | None) -> None:
+        super().__init__()
+        self.input_hw, self.same = input_hw, size_hw == input_hw
+        fixed = size_hw is not None and not self.same
+        for axis, name in enumerate(("rows", "columns")):
+            weights = antialias_weights(centres(size_hw[axis]), input_hw[axis]) if size_hw and fixed else None
+            self.register_buffer(name, weights)
+        self.rows: Tensor | None
+        self.columns: Tensor | None
+
+    def forward(self, image_BHW3: Tensor, range_2: Tensor) -> Tensor:
+        black, white = range_2[0], range_2[1]
+        x = ((image_BHW3 - black) / (white - black)).clamp(0, 1).permute(0, 3, 1, 2)
+        if self.same:
+            return x
+        rows, columns = self.rows, self.columns
+        if rows is None or columns is None:
+            rows = antialias_weights(centres(image_BHW3.shape[1], x.device), self.input_hw[0])
+            columns = antialias_weights(centres(image_BHW3.shape[2], x.device), self.input_hw[1])
+        return (rows @ (x @ columns.T)).clamp(0, 1)
+
+
+class Enlarge(nn.Module):
+    """A map B x h x w to B x H x W, as `resize_map`."""
+
+    def __init__(self, grid_hw: Hw, size_hw: Hw | None) -> None:
+        super().__init__()
+        self.grid_hw = grid_hw
+        for axis, name in enumerate(("rows", "columns")):
+            weights = bilinear_weights(centres(size_hw[axis]), grid_hw[axis]) if size_hw else None
+            self.register_buffer(name, weights)
+        self.rows: Tensor | None
+        self.columns: Tensor | None
+
+    def forward(self, map_Bhw: Tensor, like_BHW3: Tensor) -> Tensor:
+        rows, columns = self.rows, self.columns
+        if rows is None or columns is None:
+            rows = bilinear_weights(centres(like_BHW3.shape[1], map_Bhw.device), self.grid_hw[0])
+            columns = bilinear_weights(centres(like_BHW3.shape[2], map_Bhw.device), self.grid_hw[1])
+        return rows @ map_Bhw @ columns.T

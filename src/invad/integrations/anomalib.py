@@ -74,7 +74,7 @@ class InvADModel(nn.Module):
         if self.graph is None:
             raise NotCalibratedError("InvAD: not fitted yet; run Engine.fit, or load a checkpoint")
         category_B = image_B3HW.new_zeros(image_B3HW.shape[0], dtype=torch.int64)
-        score_B, _, _, map_BHW, _ = self.graph(image_B3HW.permute(0, 2, 3, 1), self.levels, category_B)
+        score_B, _, _, map_BHW, *_ = self.graph(image_B3HW.permute(0, 2, 3, 1), self.levels, category_B)
         return InferenceBatch(pred_score=score_B, anomaly_map=map_BHW[:, None])
 
     def train(self, mode: bool = True) -> "InvADModel":

@@ -4,8 +4,8 @@ from invad import runtime
 detector = runtime.load("bundle")
 print(detector.predict("part.png").decision)
 
-Order of imports: cache, processor, smallest, fusing, bundle, index, engines, parts, predictor,
-onnxruntime_engine, openvino_engine, torch_engine, detector, tiled, certificate, loading.
+Order of imports: cache, processor, smallest, fusing, bundle, index, held, limits, engines, parts, predictor,
+onnxruntime_engine, openvino_engine, torch_engine, judging, detector, tiled, certificate, loading, changing.
 """
 
 from invad.runtime.bundle import ExportInfo, is_bundle

@@ -5,7 +5,8 @@
 
 import json
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from invad.scoring.lengths import SizeModel
 from invad.scoring.rates import POOLED
 from invad.scoring.sizes import Smallest
 from invad.system.digests import file_sha256, plain_sha256
-from invad.system.files import PARTIAL, is_file, is_folder, is_there, staged
+from invad.system.files import PARTIAL, is_file, is_folder, is_there, staged, take_place
 from invad.system.plain import from_plain, read_json, to_plain
 
 FORMAT = 2
@@ -45,7 +46,10 @@ class ExportInfo:
     the model it was made from (model_hash None when that was never saved). tiles: of a model of tiles, whose
     calibrations of pictures are in it; the graph then takes tiles. parts: how several pictures of a part
     become one decision, None for a model of single images. sizes: as of the model. regions: of categories
-    that look at a part of the pictures of their own, which the graph has in it.
+    that look at a part of the pictures of their own, which the graph has in it. held: file of norm maps of
+    held-out images, of which limits for another region can be made; None without. exported: of a bundle whose
+    limits were, what the graph itself has in it, which the certificate is about; limits: file of the
+    statistics by which it judges in place of those in the graph.
     """
 
     format: str
@@ -71,6 +75,27 @@ class ExportInfo:
     parts: Fusion | None = None
     sizes: SizeModel | None = None
     regions: dict[str, Region] = field(default_factory=dict)
+    held: str | None = None
+    limits: str | None = None
+    exported: "Exported | None" = None
+
+    @property
+    def as_exported(self) -> "ExportInfo":
+        """What it said when the bundle was exported."""
+        if self.exported is None:
+            return self
+        own = {one.name: getattr(self.exported, one.name) for one in fields(self.exported)}
+        return replace(self, **own, limits=None, exported=None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What a graph has in it; see ExportInfo."""
+
+    calibrations: dict[str, Calibration]
+    region: Region | None
+    regions: dict[str, Region]
+    smallest: Smallest | None
 
 
 def is_bundle(folder: str | Path) -> bool:
@@ -95,14 +120,42 @@ def write_bundle(
     with staged(folder, ArtifactError) as staging:
         fill(staging)
         files = {name: sha256(staging / name) for name in _names(staging) if name not in changeable}
-        plain = {"format_version": FORMAT, **to_plain(info)}
-        content = content_hash(plain, files)
-        whole = {**plain, "files": files, "content_hash": content}
-        text = json.dumps(whole, indent=1, allow_nan=False) + "\n"
-        (staging / BUNDLE).write_text(text, encoding="utf-8")
+        content = _write_head(staging / BUNDLE, info, files)
         open_to_all(staging)
         for made in sorted(staging.iterdir(), key=lambda made: made.name == BUNDLE):
             made.replace(folder / made.name)
+    return content
+
+
+def changed(folder: Path, info: ExportInfo, fill: Callable[[Path], None], drop: Callable[[str], bool]) -> str:
+    """Let a bundle say this, with the files that `fill` puts into the folder it is given, in place of those
+    that `drop` knows by name; returns its content hash.
+
+    What it says comes last and at once, so it is whole at any time. Raises ArtifactError when it cannot be
+    read or written.
+    """
+    files: dict[str, str] = read_json(folder / BUNDLE, ArtifactError, AGAIN)["files"]
+    with staged(folder, ArtifactError) as staging:
+        fill(staging)
+        new = {name: sha256(staging / name) for name in _names(staging)}
+        content = _write_head(
+            staging / BUNDLE, info, {**{n: digest for n, digest in files.items() if not drop(n)}, **new}
+        )
+        open_to_all(staging)
+        for name in (*new, BUNDLE):
+            take_place(staging / name, folder / name)
+        for name in files:
+            if drop(name) and name not in new:
+                with suppress(OSError):
+                    (folder / name).unlink()
+    return content
+
+
+def _write_head(path: Path, info: ExportInfo, files: Mapping[str, str]) -> str:
+    plain = {"format_version": FORMAT, **to_plain(info)}
+    content = content_hash(plain, files)
+    whole = {**plain, "files": files, "content_hash": content}
+    path.write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     return content
 
 

@@ -1,6 +1,7 @@
 """An exported detector: the same predictions as `invad.Detector`, by any engine."""
 
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,24 @@ from invad.data.images import ImageSource, read_image
 from invad.data.preprocess import grey_range
 from invad.data.region import Region, inside_of, require_frame
 from invad.errors import ConfigError, DataError
-from invad.records import Decision, Hw, Prediction
+from invad.records import Hw, Prediction
 from invad.runtime.bundle import ExportInfo
-from invad.runtime.engines import Engine, Outputs
+from invad.runtime.engines import Engine, Options, Outputs
+from invad.runtime.held import Held
+from invad.runtime.judging import DECISIONS, Judging
 from invad.runtime.predictor import Pixels, Predictor
 from invad.runtime.smallest import sized_score
 from invad.scoring.calibration import Calibration, for_category, known_category
 from invad.scoring.sizes import Smallest
 
-DECISIONS: tuple[Decision, ...] = ("good", "review", "bad")
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a detector was read: the folder of its bundle, and by which engine."""
+
+    folder: Path
+    engine: str
+    options: Options
 
 
 class ExportedDetector(Predictor):
@@ -33,13 +43,19 @@ class ExportedDetector(Predictor):
         *,
         content_hash: str | None = None,
         streams: int = 1,
+        judging: Judging | None = None,
+        held: Held | None = None,
+        source: Source | None = None,
     ) -> None:
+        """judging: by other limits than those in the graph. held: what other limits can be made of. source:
+        None of a graph of this process."""
         self.info, self.engine, self.content_hash = info, engine, content_hash
+        self.judging, self.held, self.source = judging, held, source
         self.calibrations = info.calibrations
         self.fusion = info.parts
         self.sizes = info.sizes
         self.streams = streams
-        self.numbers = {name: number for number, name in enumerate(info.calibrations)}
+        self.numbers = {name: number for number, name in enumerate(info.as_exported.calibrations)}
 
     def decode(self, image: ImageSource, category: str | None = None) -> Pixels:
         """Pixels of one image. Raises DataError, also for one that has not the one size or type that the
@@ -99,7 +115,8 @@ class ExportedDetector(Predictor):
         pixels = self.levelled(pixels, category)
         outputs = self._run(pixels, [known_category(self.calibrations, category)] * len(pixels))
         calibration = for_category(self.calibrations, category)
-        return [_prediction(category, outputs, i, calibration, self.smallest) for i in range(len(pixels))]
+        smallest = self.smallest if self.judging is None else None
+        return [_prediction(category, outputs, i, calibration, smallest) for i in range(len(pixels))]
 
     def cell_maps(
         self, pixels: Sequence[NDArray[Any]], categories: Sequence[str]
@@ -107,14 +124,27 @@ class ExportedDetector(Predictor):
         """Anomaly maps on the grid, each by the statistics of a category, all in one run."""
         return list(self._run(pixels, categories).grid_map[: len(pixels)])
 
+    def norms(self, pixels: Sequence[NDArray[Any]], categories: Sequence[str]) -> NDArray[np.float32]:
+        """Norm maps B x L x h x w of images of one shape and dtype, before any comparison, all in one run."""
+        filled, number_B = self._filled(pixels, categories)
+        return self.engine.norms(*grey_levels(filled, self.info.window), number_B)[: len(pixels)]
+
     def _run(self, pixels: Sequence[NDArray[Any]], categories: Sequence[str]) -> Outputs:
-        missing = (self.info.batch or len(pixels)) - len(pixels)
-        filled = [*pixels, *[pixels[-1]] * missing]
-        numbers = [self.numbers[category] for category in categories]
-        number_B = np.array([*numbers, *[numbers[-1]] * missing], np.int64)
+        if self.judging is not None:
+            size_hw = (pixels[0].shape[0], pixels[0].shape[1])
+            return self.judging.outputs(self.norms(pixels, categories), categories, size_hw)
+        filled, number_B = self._filled(pixels, categories)
         if self.info.pixels is None:
             return self.engine.run(*grey_levels(filled, self.info.window), number_B)
         return self.engine.run(np.stack(filled), None, number_B)
+
+    def _filled(
+        self, pixels: Sequence[NDArray[Any]], categories: Sequence[str]
+    ) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
+        """As many images as the graph takes, and the numbers of their categories."""
+        missing = (self.info.batch or len(pixels)) - len(pixels)
+        numbers = [self.numbers[category] for category in categories]
+        return [*pixels, *[pixels[-1]] * missing], np.array([*numbers, *[numbers[-1]] * missing], np.int64)
 
 
 def grey_levels(

@@ -2,9 +2,9 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -41,17 +41,22 @@ class Engine(Protocol):
         has its range in the graph, and None."""
         ...
 
+    def norms(self, image_BHW3: Array, range_2: Array, category_B: Array) -> NDArray[np.float32]:
+        """Norm maps B x L x h x w alone, of a bundle that keeps some of held-out images."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
     """threads: of one image, None for the engine's choice. streams: images at the same time. device: as the
     engine names it, None for its choice. content: hash of the bundle, by which an engine may keep what it
-    made of the graph; None keeps nothing."""
+    made of the graph; None keeps nothing. constants: arrays by name, in place of those of the graph."""
 
     threads: int | None = None
     streams: int = 1
     device: str | None = None
     content: str | None = None
+    constants: Mapping[str, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, value in (("threads", self.threads or 1), ("streams", self.streams)):
@@ -80,6 +85,10 @@ ENGINES = {
     "torch": Kind("torch_engine", "torch", None, ("torch",)),
 }
 AUTO = "auto"
+
+NORMS = "norms"
+"""Output of a graph that is asked for alone."""
+
 UNREPORTED = ("ORT_DISABLE_TELEMETRY", "ORT_TELEMETRY_DISABLED")
 
 

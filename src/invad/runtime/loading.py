@@ -1,15 +1,22 @@
 """A bundle made ready to run, and proved again where it comes to another processor than its certificate's."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from invad.data.region import Region
 from invad.errors import ArtifactError
-from invad.runtime.bundle import read_bundle
+from invad.runtime.bundle import AGAIN, BUNDLE, ExportInfo, read_bundle
 from invad.runtime.cache import cache_folder, keep, kept, key_of
 from invad.runtime.certificate import made_by, short_proof, stored_certificate
-from invad.runtime.detector import ExportedDetector
+from invad.runtime.detector import ExportedDetector, Source
 from invad.runtime.engines import AUTO, Options, open_engine
-from invad.runtime.predictor import Predictor
+from invad.runtime.held import EXPORT_AGAIN, Held, Look, look, read_held, read_stats
+from invad.runtime.judging import Judging, constants_of
 from invad.runtime.tiled import TiledPredictor, made_whole
+from invad.scoring.norms import CellStats
 
 
 def load(
@@ -32,25 +39,99 @@ def load(
     """
     folder = Path(bundle)
     info, content = read_bundle(folder)
-    options = Options(threads=threads, streams=streams, device=device, content=content)
-    opened = open_engine(engine, info.format, folder / info.graph, options)
-    inside = ExportedDetector(info, opened, content_hash=content, streams=streams)
-    detector = made_whole(inside)
+    source = Source(folder, engine, Options(threads=threads, streams=streams, device=device, content=content))
+    held = None if info.held is None else read_held(folder / info.held)
+    if info.limits is None:
+        inside = as_exported(source, info, held)
+    else:
+        inside = looking(source, info, held, read_stats(folder / info.limits))
+        inside.content_hash = content
+        if prove:
+            require_unseen(inside)
     if prove:
-        _prove(inside, detector, folder)
-    return detector
+        _prove(inside, folder)
+    return made_whole(inside)
 
 
-def _prove(inside: ExportedDetector, detector: Predictor, folder: Path) -> None:
+def as_exported(source: Source, info: ExportInfo, held: Held | None = None) -> ExportedDetector:
+    """What a bundle was when it was exported, which its certificate is about. Raises as `load`."""
+    engine = open_engine(source.engine, info.format, source.folder / info.graph, source.options)
+    return ExportedDetector(
+        info.as_exported,
+        engine,
+        content_hash=source.options.content,
+        streams=source.options.streams,
+        held=held,
+        source=source,
+    )
+
+
+def looking(
+    source: Source, info: ExportInfo, held: Held | None, stats: Mapping[str, CellStats]
+) -> ExportedDetector:
+    """A bundle that judges by limits that are not those in its graph. Raises as `load`."""
+    if held is None:
+        raise ArtifactError(f"{source.folder / BUNDLE}: names limits, and no maps that they are of; {AGAIN}")
+    looks = looks_of(held, {name: info.regions.get(name, info.region) for name in info.calibrations}, info)
+    put = constants_of(held, looks, list(info.as_exported.calibrations), info.input_hw)
+    options = replace(source.options, constants=put)
+    engine = open_engine(source.engine, info.format, source.folder / info.graph, options)
+    judging = Judging(held.told.rule, stats, info.calibrations, looks, info.smallest)
+    return ExportedDetector(
+        info, engine, streams=source.options.streams, judging=judging, held=held, source=source
+    )
+
+
+def as_certified(detector: ExportedDetector | TiledPredictor) -> ExportedDetector | TiledPredictor:
+    """What the certificate of a loaded bundle is about: itself, or, where its limits were made anew, what it
+    was when it was exported. Raises as `load`, ArtifactError also where the engine does not take its region.
+    """
+    if not isinstance(detector, ExportedDetector) or detector.judging is None or detector.source is None:
+        return detector
+    require_unseen(detector)
+    return as_exported(detector.source, detector.info)
+
+
+def looks_of(held: Held, regions: Mapping[str, Region | None], info: ExportInfo) -> dict[str, Look | None]:
+    """What counts for each category; one that has a region of its own sees its own mean picture in place of
+    what it ignores. Raises DataError as `look`."""
+    found = {}
+    for name, region in regions.items():
+        own = held.of_category(name) if name in info.regions else held
+        found[name] = look(region, own, info.input_hw, info.grid_hw)
+    return found
+
+
+def require_unseen(detector: ExportedDetector) -> None:
+    """Raises ArtifactError where what a region ignores changes what the graph says: then the engine did not
+    take the region."""
+    judging, rng = detector.judging, np.random.default_rng(0)
+    for name, seen in ({} if judging is None else judging.looks).items():
+        if seen is None:
+            continue
+        one, other = (rng.integers(0, 256, (*seen.inside_HW.shape, 3), np.uint8) for _ in range(2))
+        pictures = [one, np.where(seen.inside_HW[..., None], one, other)]
+        first, second = (detector.norms([picture], [name]) for picture in pictures)
+        if not np.allclose(first, second, rtol=1e-3):
+            folder = "" if detector.source is None else f"{detector.source.folder}: "
+            raise ArtifactError(
+                f"{folder}{detector.engine.name} did not take the region of interest into the graph; use "
+                f"another engine, or {EXPORT_AGAIN}"
+            )
+
+
+def _prove(inside: ExportedDetector, folder: Path) -> None:
     here = made_by(inside)
     certificate = stored_certificate(folder)
     if here == {name: getattr(certificate, name) for name in here}:
         return
     cache = cache_folder("proofs")
-    known = cache and cache / key_of(detector.content_hash, here)
+    known = cache and cache / key_of(inside.content_hash, here)
     if known and kept(known) is not None:
         return
-    problem = short_proof(detector, folder)
+    assert inside.source is not None
+    proved = inside if inside.judging is None else as_exported(inside.source, inside.info)
+    problem = short_proof(made_whole(proved), folder)
     if problem:
         raise ArtifactError(
             f"{folder}: differs here from its certificate ({here['engine']} {here['engine_version']} on "

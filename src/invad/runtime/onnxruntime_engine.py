@@ -1,11 +1,14 @@
 """ONNX Runtime: on TensorRT or CUDA where the installed build has them, else on the CPU."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from invad.errors import ArtifactError, ConfigError, in_one_line
-from invad.runtime.engines import Array, Options, Outputs
+from invad.runtime.engines import NORMS, Array, Options, Outputs
 
 PROVIDERS = {
     "tensorrt": "TensorrtExecutionProvider",
@@ -19,8 +22,9 @@ class OnnxRuntimeEngine:
 
     name = "onnxruntime"
 
-    def __init__(self, session: ort.InferenceSession) -> None:
-        self.session = session
+    def __init__(self, session: ort.InferenceSession, constants: Sequence[ort.OrtValue] = ()) -> None:
+        """constants: that it uses where they are."""
+        self.session, self.constants = session, constants
         by_name = {provider: name for name, provider in PROVIDERS.items()}
         self.device = by_name.get(session.get_providers()[0], "cpu")
 
@@ -28,6 +32,11 @@ class OnnxRuntimeEngine:
         feed = {"image": image_BHW3, "range": range_2, "category": category_B}
         given = {name: array for name, array in feed.items() if array is not None}
         return Outputs(*self.session.run(list(Outputs._fields), given))
+
+    def norms(self, image_BHW3: Array, range_2: Array, category_B: Array) -> NDArray[np.float32]:
+        given = {"image": image_BHW3, "range": range_2, "category": category_B}
+        found: NDArray[np.float32] = self.session.run([NORMS], given)[0]
+        return found
 
 
 def open_graph(path: Path, options: Options) -> OnnxRuntimeEngine:
@@ -38,6 +47,9 @@ def open_graph(path: Path, options: Options) -> OnnxRuntimeEngine:
     settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if options.threads is not None:
         settings.intra_op_num_threads = options.threads
+    constants = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in options.constants.items()}
+    for name, value in constants.items():
+        settings.add_initializer(name, value)
     providers = _providers(options.device)
     try:
         session = ort.InferenceSession(str(path), settings, providers=providers)
@@ -47,7 +59,7 @@ def open_graph(path: Path, options: Options) -> OnnxRuntimeEngine:
             f"{path}: ONNX Runtime {ort.__version__} cannot run it ({line}); export it in another precision "
             "or use another engine"
         ) from None
-    return OnnxRuntimeEngine(session)
+    return OnnxRuntimeEngine(session, tuple(constants.values()))
 
 
 def _providers(device: str | None) -> list[str]:

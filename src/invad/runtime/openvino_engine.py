@@ -1,17 +1,20 @@
 """OpenVINO on an Intel CPU, GPU or NPU. Compiled graphs are kept in the user's cache."""
 
+import hashlib
 import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import openvino as ov
 import openvino.properties as properties
+from numpy.typing import NDArray
 from openvino.properties import hint
 
 from invad.errors import ArtifactError, ConfigError, in_one_line
 from invad.runtime.cache import cache_folder, keep, kept, key_of
-from invad.runtime.engines import Array, Options, Outputs
+from invad.runtime.engines import NORMS, Array, Options, Outputs
 from invad.runtime.processor import processor
 
 
@@ -25,13 +28,21 @@ class OpenVinoEngine:
         self.local = threading.local()
 
     def run(self, image_BHW3: Array, range_2: Array | None, category_B: Array) -> Outputs:
+        feed = {"image": image_BHW3, "range": range_2, "category": category_B}
+        results = self._request().infer({name: array for name, array in feed.items() if array is not None})
+        # Copied, because the request writes its next results to the same place.
+        return Outputs(*(results[name].copy() for name in Outputs._fields))
+
+    def norms(self, image_BHW3: Array, range_2: Array, category_B: Array) -> NDArray[np.float32]:
+        given = {"image": image_BHW3, "range": range_2, "category": category_B}
+        found: NDArray[np.float32] = self._request().infer(given)[NORMS].copy()
+        return found
+
+    def _request(self) -> ov.InferRequest:
         request = getattr(self.local, "request", None)
         if request is None:
             request = self.local.request = self.compiled.create_infer_request()
-        feed = {"image": image_BHW3, "range": range_2, "category": category_B}
-        results = request.infer({name: array for name, array in feed.items() if array is not None})
-        # Copied, because the request writes its next results to the same place.
-        return Outputs(*(results[name].copy() for name in Outputs._fields))
+        return request
 
 
 def open_graph(path: Path, options: Options) -> OpenVinoEngine:
@@ -71,10 +82,11 @@ def _compiled(
     OpenVINO's own cache is read unchecked: a page of zeros in it changes scores without a word.
     """
     if folder is None:
-        return core.compile_model(str(path), device, settings)
+        return core.compile_model(_read(core, path, options), device, settings)
     name = core.get_property(device, properties.device.full_name)
     given = sorted((str(key), str(value)) for key, value in settings.items())
-    key = key_of(options.content, ov.__version__, device, name, processor(), given)
+    put = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in options.constants.items()}
+    key = key_of(options.content, ov.__version__, device, name, processor(), given, put or None)
     blob = folder / f"{key}.blob"
     known = kept(blob)
     if known is not None:
@@ -82,7 +94,21 @@ def _compiled(
             return core.import_model(known, device, settings)
         except RuntimeError:  # by a driver that was replaced
             blob.unlink(missing_ok=True)
-    compiled = core.compile_model(str(path), device, settings)
+    compiled = core.compile_model(_read(core, path, options), device, settings)
     with suppress(RuntimeError):  # a device that cannot give its graph away
         keep(blob, compiled.export_model().getvalue())
     return compiled
+
+
+def _read(core: ov.Core, path: Path, options: Options) -> ov.Model:
+    """The graph, with the constants that are given in the place of its own; it then says norm maps alone."""
+    model = core.read_model(path)
+    if not options.constants:
+        return model
+    own = {node.get_friendly_name(): node for node in model.get_ops() if node.get_type_name() == "Constant"}
+    for name, array in options.constants.items():
+        if name not in own:
+            raise RuntimeError(f"has no constant {name}")
+        own[name].output(0).replace(ov.opset13.constant(array).output(0))
+    norms = next(one for one in model.outputs if NORMS in one.names)
+    return ov.Model([norms.get_node()], model.get_parameters(), path.stem)

@@ -1,12 +1,15 @@
 """What counts, alike with and without PyTorch: the score that goes with a smallest area, and words."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from invad.data.preprocess import resize_map
 from invad.data.region import Region, inside_of
+from invad.errors import ConfigError, DataError
+from invad.records import Hw
 from invad.scoring.fusion import ScoreOf
 from invad.scoring.sizes import Smallest, level_of
 
@@ -20,6 +23,37 @@ def sized_score(map_hw: NDArray[np.float32], smallest: Smallest) -> float:
     """Of a map h x w on the model's grid."""
     h, w = map_hw.shape
     return level_above(map_hw, smallest.cells((h, w)))
+
+
+def smallest_in(area: float | Literal["none"], sizes: Collection[Hw], grid_hw: Hw) -> Smallest | None:
+    """The smallest area of a defect in pixels of pictures that all have one size; None for "none".
+
+    Raises ConfigError for an area that a model of such a grid cannot tell, DataError for several sizes.
+    """
+    if area == "none":
+        return None
+    if len(sizes) != 1:
+        several = " or ".join(f"{w} x {h}" for h, w in sizes)
+        raise DataError(
+            f"min_area is in pixels of pictures of one size, and the good ones have {several}; set a region "
+            "of interest first, which has one"
+        )
+    ((height, width),) = sizes
+    found = Smallest(area=area, frame=(width, height))
+    found.require_known(grid_hw)
+    return found
+
+
+def require_room(area: float | None, region: Region | None) -> None:
+    """Raises ConfigError for a smallest area of a defect, in pixels, that is more than all that counts."""
+    if area is None or region is None:
+        return
+    counted = int(inside_of(region).sum())
+    if area > counted:
+        raise ConfigError(
+            f"min_area = {area:g} pixels: the region leaves {counted}, so no part of it could be that large; "
+            "give a smaller area, or a larger region"
+        )
 
 
 def map_score_of(smallest: Smallest | None) -> ScoreOf | None:

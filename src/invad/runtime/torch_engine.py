@@ -4,7 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from invad.errors import ArtifactError, in_one_line
 from invad.runtime.engines import Array, Options, Outputs
@@ -24,8 +26,16 @@ class TorchEngine:
     @torch.inference_mode()
     def run(self, image_BHW3: Array, range_2: Array | None, category_B: Array) -> Outputs:
         arrays = [array for array in (image_BHW3, range_2, category_B) if array is not None]
+        return Outputs(*self._said(*arrays)[: len(Outputs._fields)])
+
+    @torch.inference_mode()
+    def norms(self, image_BHW3: Array, range_2: Array, category_B: Array) -> NDArray[np.float32]:
+        found: NDArray[np.float32] = self._said(image_BHW3, range_2, category_B)[-1]
+        return found
+
+    def _said(self, *arrays: Array) -> list[Array]:
         given = (torch.from_numpy(array).to(self.device) for array in arrays)
-        return Outputs(*(tensor.cpu().numpy() for tensor in self.graph(*given)))
+        return [tensor.cpu().numpy() for tensor in self.graph(*given)]
 
 
 def open_graph(path: Path, options: Options) -> TorchEngine:
@@ -35,6 +45,8 @@ def open_graph(path: Path, options: Options) -> TorchEngine:
     device = str(choose_device(options.device))
     try:
         program = torch.export.load(path)
+        for name, array in options.constants.items():
+            program.state_dict[name].copy_(torch.from_numpy(array))
         if device != "cpu":
             from torch.export.passes import move_to_device_pass
 

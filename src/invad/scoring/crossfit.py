@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from invad.scoring.calibration import folds
+from invad.scoring.norms import CROSS_FITS as CROSS_FITS
 from invad.scoring.typicality import (
     PositionStats,
     ScoreRule,
@@ -16,8 +17,6 @@ from invad.scoring.typicality import (
     predictor_scores,
     typicality_map,
 )
-
-CROSS_FITS = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,14 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from invad.scoring.norms import FLOOR_CELLS, position_stats
 from invad.scoring.spread import shrunk_variance
-
-SHRINKAGE = 100
-"""Images that the statistics over all cells count for against those of one cell."""
-
-
-FLOOR_CELLS = 0.2
-"""Share of the cells of an image, its most typical ones, whose mean is its floor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,29 +78,8 @@ def fit_position_stats(maps_NLhw: Tensor, edge: int | None = None) -> PositionSt
     own norm. One image shows no spread at all; that of its cells stands in.
     """
     # numpy: torch refuses quantiles of more than 2^24 numbers.
-    maps = maps_NLhw.double().numpy()
-    median = np.median(maps, axis=0)
-    if len(maps) > 1:
-        scale = 1.4826 * np.median(np.abs(maps - median), axis=0)
-    else:
-        middle = np.median(median, axis=(1, 2), keepdims=True)
-        scale = np.broadcast_to(
-            1.4826 * np.median(np.abs(median - middle), axis=(1, 2), keepdims=True), median.shape
-        ).copy()
-    if edge is not None:
-        inner = np.s_[:, edge : maps.shape[2] - edge, edge : maps.shape[3] - edge]
-        alike = maps[(slice(None), *inner)]
-        common = np.median(alike, axis=(0, 2, 3))[:, None, None]
-        median[inner] = common
-        scale[inner] = 1.4826 * np.median(np.abs(alike - common), axis=(0, 2, 3))[:, None, None]
-    own = len(maps) / (len(maps) + SHRINKAGE)
-    middle = np.median(maps, axis=(0, 2, 3), keepdims=False)[:, None, None]
-    typical = np.square(scale).mean(axis=(1, 2), keepdims=True)
-    floor = 1e-6 * np.abs(median).mean() + 1e-12
-    return PositionStats(
-        _float32(own * median + (1 - own) * middle),
-        _float32(np.sqrt(own * np.square(scale) + (1 - own) * typical) + floor),
-    )
+    median, scale = position_stats(maps_NLhw.double().numpy(), edge)
+    return PositionStats(torch.from_numpy(median), torch.from_numpy(scale))
 
 
 def fit_shared_stats(maps_NLhw: Tensor) -> PositionStats:

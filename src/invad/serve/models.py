@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from invad.data.region import digest_of
 from invad.detector.opening import AUTO, open_detector
+from invad.detector.regional import save
 from invad.errors import ArtifactError, ConfigError, DataError, NotCalibratedError
 from invad.runtime.bundle import is_bundle, named_files, read_bundle
 from invad.runtime.predictor import Predictor
@@ -25,7 +26,7 @@ from invad.serve.store.files import Pictures
 from invad.system.files import is_folder, make_folder, writing
 
 if TYPE_CHECKING:
-    from invad.detector.opening import Trained
+    from invad.detector.regional import Made
 
 LOG = logging.getLogger("invad.serve")
 GPU_BATCH = 8
@@ -154,13 +155,13 @@ class Models:
         """The folder of a model or bundle, ready to run, of which no copy is kept. Raises as `give`."""
         return open_alone(folder, folder.resolve().name or "model", self.options, self.opening)
 
-    def give_made(self, detector: "Trained", given: Loaded) -> Loaded:
+    def give_made(self, detector: "Made", given: Loaded) -> Loaded:
         """Keep what was made of a model that was given. Raises ArtifactError, DataError."""
         folder = self.folder / f"{UNFINISHED_MODEL}made-{given.hash[:16]}"
         with writing(folder):
             shutil.rmtree(folder, ignore_errors=True)
             try:
-                hash = detector.save(folder)
+                hash = save(detector, folder)
                 if not is_folder(self.path(hash)):
                     self.keep(folder, hash)
             finally:

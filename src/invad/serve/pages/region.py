@@ -66,6 +66,7 @@ def router(frame: Frame) -> APIRouter:
             category=drawn_on.category if drawn_on and drawn_on.category in judge.detector.regions else None,
             model=judge.name,
             made_from=_trained(frame, judge),
+            bundle=getattr(judge.detector, "held", None) is not None,
         )
 
     @api.get("/region/ignored")

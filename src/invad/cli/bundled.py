@@ -1,0 +1,68 @@
+"""invad calibrate of an exported bundle, where no PyTorch is."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from invad.cli.regions import asked_regions
+from invad.cli.voice import Voice
+from invad.errors import ConfigError
+
+
+def calibrate_bundle(
+    voice: Voice,
+    bundle: Path,
+    output: Path | None,
+    *,
+    roi: Sequence[str] | None,
+    min_area: "float | Literal['none'] | None",
+    review_rate: float | None,
+    false_alarm_rate: float | None,
+) -> None:
+    """Make the limits of a bundle anew of what it keeps, and write it, there or to a new folder."""
+    from invad.runtime import changing, load
+    from invad.scoring.rates import POOLED, Rates
+    from invad.system.plain import to_plain
+
+    before = load(bundle)
+    changing.require_held(before)
+    rates = before.calibrations[POOLED].rates
+    rates = Rates(
+        review=rates.review if review_rate is None else review_rate,
+        bad=rates.bad if false_alarm_rate is None else false_alarm_rate,
+    )
+    region, regions = asked_regions(roi)
+    made = changing.calibrated(before, region=region, regions=regions, min_area=min_area, rates=rates)
+    written = bundle if output is None else output
+    content_hash = changing.save(made, written)
+    pooled, warnings = made.calibrations[POOLED], list(changing.warnings_about(made))
+    review, bad = pooled.score_limits()
+    voice.say(
+        f"Calibrated on {pooled.n} {pooled.unit}: review above score {review:.4g} ({rates.review:.2%} of "
+        f"good images), bad above {bad:.4g} ({rates.bad:.2%}).",
+        f"Bundle: {written}",
+    )
+    voice.warn(*warnings)
+    result: dict[str, Any] = {
+        "bundle": str(written),
+        "n": pooled.n,
+        "review_rate": rates.review,
+        "false_alarm_rate": rates.bad,
+        "score_limits": {"review": review, "bad": bad},
+        "categories": {name: {"n": c.n} for name, c in made.calibrations.items() if name != POOLED},
+        "min_area": None if made.smallest is None else made.smallest.area,
+        "region": None if made.region is None else to_plain(made.region),
+        "regions": {name: to_plain(one) for name, one in made.regions.items()},
+        "warnings": warnings,
+        "content_hash": content_hash,
+    }
+    voice.hand_over(result)
+
+
+def require_no_pictures(bundle: Path, normals: Path | None) -> None:
+    """Raises ConfigError: good images are read by the trained model."""
+    if normals is not None:
+        raise ConfigError(
+            f"{bundle}: is an exported bundle, which is calibrated on what it keeps; give {normals} to the "
+            "trained model, and export that again"
+        )
