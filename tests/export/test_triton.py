@@ -247,9 +247,10 @@ def test_it_has_a_certificate_and_can_be_verified_and_used(repository, draw, tmp
 
 def test_int8_and_one_size_by_the_command(short_detector, write_parts, tmp_path):
     short_detector.save(tmp_path / "model")
-    write_parts(tmp_path / "normal", 6)
+    write_parts(tmp_path / "normal", 6, first=100)  # scores of what was learned are near zero, and all noise
     words = ["export", tmp_path / "model", "--layout", "triton", "--output", tmp_path / "models" / "part"]
     words += ["--precision", "int8", "--calibration", tmp_path / "normal", "--size", "64x64", "--batch", "2"]
+    words += ["--max-changed", "0.5"]
     done = CliRunner().invoke(app, list(map(str, words)))
     assert done.exit_code == 0, done.output
     assert f"Model repository: {tmp_path / 'models'}" in done.stdout
