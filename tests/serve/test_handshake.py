@@ -91,15 +91,19 @@ def test_triggers_are_answered_in_turn(stand):
         assert stand.count("invad_untold_total") == 0
 
 
-def test_what_only_follows_from_an_answer_begins_after_a_controller_was_told(stand):
+def test_what_only_follows_from_an_answer_begins_after_a_controller_was_told(stand, monkeypatch):
+    monkeypatch.setattr(storing, "HEAD_START", 60)
     with stand.running() as made:
-        committer, times = stand.service.line.committer, {}
+        committer, began = stand.service.line.committer, threading.Event()
         woken = committer.woken
-        committer.woken = lambda sinks: times.setdefault("woken", time.monotonic()) and woken(sinks)
-        made.listen(lambda now: now.results_ready and times.setdefault("shown", time.monotonic()))
+        committer.woken = lambda sinks: (began.set(), woken(sinks))
         made.trigger("a")
-        waits(lambda: "woken" in times)
-        assert times["woken"] - times["shown"] >= storing.HEAD_START / 2
+        shown(made)
+        assert not began.is_set()
+        made.acknowledge()
+        made.trigger("b")  # which whoever stores does not let wait
+        assert shown(made).part_id == "b"
+        assert began.is_set()
 
 
 def test_the_log_of_the_database_is_settled_after_answers(stand, monkeypatch):
