@@ -345,6 +345,23 @@ def test_without_a_place_for_them_unreadable_images_stay_until_they_change(stand
         assert stand.scores(service) == [("a", 2), ("b", 1)]
 
 
+def test_what_the_disk_does_not_give_waits_and_is_tried_again(stand, monkeypatch, caplog):
+    monkeypatch.setattr(folder, "PATIENCE", 0.1)
+    (stand.place / "a.png").symlink_to("/proc/self/mem")  # a file whose first byte cannot be read
+    with stand.running(failed=str(stand.tmp_path / "failed")) as (_, watch):
+        waits(
+            lambda: (watch.state().note or "").startswith(
+                "images that cannot be read and wait: 1, the last: "
+            )
+        )
+        time.sleep(0.2)
+        assert (watch.state().waiting, watch.state().failed) == (1, 0)
+        assert len([one for one in caplog.messages if "a.png and tries it again: " in one]) == 1
+        put(stand.place / "a.png", png(3))
+        waits(lambda: watch.state().taken == 1)
+        assert watch.state().note is None
+
+
 def test_a_fault_of_the_engine_costs_no_image(stand, monkeypatch):
     monkeypatch.setattr(folder, "PATIENCE", 0.1)
     put(stand.place / "a.png", png(5))

@@ -57,11 +57,13 @@ class FolderWatch(Source):
         self._done: dict[str, taken.Mark] = {}  # files that are done with and stay
         self._unsaved: dict[str, taken.Mark] = {}
         self._first: dict[str, tuple[taken.Mark, float]] = {}  # since when a file is as it is
+        self._unread: dict[str, taken.Mark] = {}  # files that the disk or the share does not give
         self._named: set[str] = set()
         self._counts = {"taken": 0, "failed": 0}
         self._waiting = self._other = self._too_late = self._unmoved = 0
         self._problem: str | None = None
         self._note: str | None = None
+        self._unread_note: str | None = None
         self._gatherer: Gatherer | None = None
         self._known = False
         self._stop, self._wake = threading.Event(), threading.Event()
@@ -89,7 +91,7 @@ class FolderWatch(Source):
             taken=self._counts["taken"],
             failed=self._counts["failed"],
             other=self._other,
-            note=self._note,
+            note="; ".join(note for note in (self._note, self._unread_note) if note) or None,
         )
 
     # ------------------------------------------------------------------ the thread
@@ -111,7 +113,8 @@ class FolderWatch(Source):
                 LOG.exception("the source of station %s failed", self.station.name)
                 self._trouble(in_one_line(error))
             # What is not settled yet should not wait for a whole rescan.
-            soon = min(self.source.settle, self.source.rescan) if self._first else self.source.rescan
+            is_soon = any(key not in self._unread for key in self._first)
+            soon = min(self.source.settle, self.source.rescan) if is_soon else self.source.rescan
             self._wake.wait(max(soon, 0.02))
         with suppress(SQLAlchemyError, DataError):
             self._save()
@@ -204,6 +207,8 @@ class FolderWatch(Source):
         """Not of a folder without any image, which may be a share that is not mounted."""
         for key in [key for key in self._first if key not in found]:
             del self._first[key]
+        for key in [key for key in self._unread if key not in found]:
+            self._readable(key)
         gone = [key for key in self._done if key not in found]
         if gone and found:
             with self.service.database.write() as connection:
@@ -239,7 +244,7 @@ class FolderWatch(Source):
         except FileNotFoundError:
             return None
         except OSError as error:
-            self._cannot(one, reason(error, writing=False))
+            self._unreadable(one, reason(error, writing=False))
             return None
         except DataError as error:
             self._cannot(one, in_one_line(error))
@@ -325,10 +330,31 @@ class FolderWatch(Source):
             self._count("taken")
             self._put_away(file, self.source.done, result.id)
 
+    def _is_young(self, one: Gathered) -> bool:
+        since = max(self._first.get(file.key, (file.mark, 0.0))[1] for file in one.files)
+        return time.monotonic() - since < PATIENCE + self.source.settle
+
+    def _unreadable(self, one: Gathered, why: str) -> None:
+        """What is in it nobody knows, but a share comes back, a right is given: it waits for the next try."""
+        if self._is_young(one):
+            return
+        if any(self._unread.get(file.key) != file.mark for file in one.files):
+            self.service.metrics.errors.labels("source").inc()
+            LOG.error("station %s cannot read %s and tries it again: %s", self.station.name, one.shown, why)
+        self._unread |= {file.key: file.mark for file in one.files}
+        self._unread_note = (
+            f"images that cannot be read and wait: {len(self._unread)}, the last: {one.shown}: {why}"
+        )
+
+    def _readable(self, key: str) -> None:
+        """It was read, or is gone."""
+        self._unread.pop(key, None)
+        if not self._unread:
+            self._unread_note = None
+
     def _cannot(self, one: Gathered, why: str, *, patience: bool = True) -> None:
         """What cannot be judged: later it may, if it is young; else it is named and put away."""
-        since = max(self._first.get(file.key, (file.mark, 0.0))[1] for file in one.files)
-        if patience and time.monotonic() - since < PATIENCE + self.source.settle:
+        if patience and self._is_young(one):
             return
         LOG.error("station %s cannot judge %s: %s", self.station.name, one.shown, why)
         for file in one.files:
@@ -343,6 +369,7 @@ class FolderWatch(Source):
     def _put_away(self, one: File, folder: str | None, name: str) -> None:
         """Move it, or remember that it is done with as it is. name: tells it from another of its name."""
         self._first.pop(one.key, None)
+        self._readable(one.key)
         if folder is not None:
             try:
                 if mark_of(one.path) == one.mark:  # else it is another image by now
