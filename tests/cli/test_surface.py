@@ -67,7 +67,7 @@ SURFACE = {
     "serve versions compare": "--station --server --json",
     "serve versions activate": "VERSION --station --reason --server --json",
     "serve versions rollback": "--station --reason --server --json",
-    "serve versions retire": "VERSION --server --json",
+    "serve versions retire": "VERSION --reason --server --json",
     "models list": "INDEX --json",
     "models pull": "INDEX NAME --output --json",
     "models index": "MODEL --output --json",

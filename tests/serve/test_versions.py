@@ -118,11 +118,14 @@ def test_a_second_version_shadows_judges_and_goes_again(line, bundle, second, pi
     result = http.post(INSPECT, files={"image": pictures[1][0]}).json()
     assert (result["model_version"], result["calibration"]) == (first, sent[3]["calibration"])
     assert http.post(f"{path}/{first}:retire", json={}).status_code == 409
-    assert http.post(f"{there}:retire").json()["state"] == "retired"
+    assert http.post(f"{there}:retire", json={"reason": "too slow"}).json()["state"] == "retired"
     assert not service.models.path(version["hash"]).exists()
     assert "is retired" in http.post(f"{there}:shadow", json={}).json()["error"]
     steps = ["add version", "shadow", "activate", "roll back version", "retire version"]
     assert [one for one in audited(service) if one in steps] == steps
+    with service.database.read() as connection:
+        (told,) = connection.scalars(select(audit.c.content).where(audit.c.action == "retire version"))
+    assert json.loads(told)["reason"] == "too slow"
     assert http.post(path, content=zipped(second), headers=ZIP).status_code == 201  # it may come back
 
 

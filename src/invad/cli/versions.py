@@ -20,6 +20,7 @@ VersionArgument = Annotated[
 ReasonOption = Annotated[
     str | None, typer.Option(metavar="TEXT", help="Why; it overrules what speaks against it, and is kept.")
 ]
+WhyOption = Annotated[str | None, typer.Option("--reason", metavar="TEXT", help="Why; it is kept.")]
 HERE = "http://127.0.0.1:8000"
 DEFAULT = "default"
 SHOWN = 12
@@ -120,12 +121,17 @@ def rollback(
     voice.hand_over(made)
 
 
-def retire(version: VersionArgument, server: ServerOption = HERE, json: JsonOption = None) -> None:
+def retire(
+    version: VersionArgument,
+    reason: WhyOption = None,
+    server: ServerOption = HERE,
+    json: JsonOption = None,
+) -> None:
     """Take a version out of use and delete its files; results go on naming it."""
     voice = Voice(json)
     with _client(server) as client:
         one = _find(client, version)
-        made = client.retire(one["model"], one["hash"])
+        made = client.retire(one["model"], one["hash"], reason)
     voice.say(f"{made['hash'][:SHOWN]}  retired")
     voice.hand_over(made)
 

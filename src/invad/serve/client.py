@@ -168,9 +168,9 @@ class Client(Inspector):
         """Let the version judge that did before. Raises Refused (409) where there was no other."""
         return self._act(f"/api/v1/stations/{station}/version:rollback", reason=reason)
 
-    def retire(self, model: str, version: str) -> dict[str, Any]:
+    def retire(self, model: str, version: str, reason: str | None = None) -> dict[str, Any]:
         """Take a version out of use. Raises Refused (409) where it runs."""
-        return self._act(f"/api/v1/models/{model}/versions/{version}:retire")
+        return self._act(f"/api/v1/models/{model}/versions/{version}:retire", reason=reason)
 
     def is_ready(self) -> bool:
         """Whether the service takes parts."""

@@ -199,8 +199,9 @@ def roll_back(service: Service, station: str, who: str, reason: str | None = Non
     return model
 
 
-def retire(service: Service, name: str, hash: str, who: str) -> None:
+def retire(service: Service, name: str, hash: str, who: str, reason: str | None = None) -> None:
     """Take a version out of use and delete its folder; results go on naming it. Raises Refused (404, 409)."""
+    require_word("reason", reason)
 
     def change(connection: Connection) -> None:
         _require_usable(connection, name, hash)
@@ -208,7 +209,7 @@ def retire(service: Service, name: str, hash: str, who: str) -> None:
         if used := [one.name for one in places if hash in (one.active, one.shadow)]:
             raise Refused(f"version {hash[:12]} runs at station {', '.join(used)}; end that first", 409)
         stations.retire(connection, hash)
-        note(connection, who, "retire version", {"model": name, "version": hash})
+        note(connection, who, "retire version", {"model": name, "version": hash, "reason": reason})
 
     service.judging.switch(change)
     with suppress(InvadError):  # the next start tries again

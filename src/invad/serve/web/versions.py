@@ -162,9 +162,9 @@ def router(service: Service, gate: Gate) -> APIRouter:
         summary="Take a version out of use.",
         responses={**NOT_THERE, 409: error("It runs somewhere.")},
     )
-    def retire(caller: administering, name: str, version: str) -> VersionRecord:
+    def retire(caller: administering, name: str, version: str, reason: Reason = None) -> VersionRecord:
         """Its files are deleted; results go on naming it."""
-        versions.retire(service, name, version, caller.name)
+        versions.retire(service, name, version, caller.name, reason or None)
         return _one(service, version)
 
     return api

@@ -48,7 +48,7 @@ const acts = {
   async retire(row) {
     const reason = await ask(`Retire ${short(row)}?`, "Its files are deleted. Results go on naming it.");
     if (reason === null) return null;
-    await api(`${of(row)}:retire`, { json: {} });
+    await api(`${of(row)}:retire`, { json: { reason: reason || null } });
     return `${short(row)} is retired`;
   },
 };
