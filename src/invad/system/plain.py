@@ -116,7 +116,9 @@ def _read_fields(cls: Any, plain: Any, at: str) -> Any:
     try:
         return cls(**read)
     except (InvadError, ValueError) as refused:  # a dataclass may check its own values, and not know where
-        raise _Refused(f"{at}{at and ': '}{refused}") from None
+        words = str(refused)
+        is_placed = not at or words.startswith(f"{at}.")
+        raise _Refused(words if is_placed else f"{at}: {words}") from None
 
 
 @cache
