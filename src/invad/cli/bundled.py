@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from invad.cli.regions import asked_regions
 from invad.cli.voice import Voice
 from invad.errors import ConfigError
+from invad.scoring.rates import POOLED, Rates
+
+if TYPE_CHECKING:
+    from invad.scoring.calibration import Calibration
 
 
 def calibrate_bundle(
@@ -21,8 +25,6 @@ def calibrate_bundle(
 ) -> None:
     """Make the limits of a bundle anew of what it keeps, and write it, there or to a new folder."""
     from invad.runtime import changing, load
-    from invad.scoring.rates import POOLED, Rates
-    from invad.system.plain import to_plain
 
     before = load(bundle)
     changing.require_held(before)
@@ -36,23 +38,12 @@ def calibrate_bundle(
     written = bundle if output is None else output
     content_hash = changing.save(made, written)
     pooled, warnings = made.calibrations[POOLED], list(changing.warnings_about(made))
-    review, bad = pooled.score_limits()
-    voice.say(
-        f"Calibrated on {pooled.n} {pooled.unit}: review above score {review:.4g} ({rates.review:.2%} of "
-        f"good images), bad above {bad:.4g} ({rates.bad:.2%}).",
-        f"Bundle: {written}",
-    )
+    voice.say(limits_line(pooled, pooled.unit, rates), f"Bundle: {written}")
     voice.warn(*warnings)
+    told = limits_as_json(made, pooled, rates)
     result: dict[str, Any] = {
         "bundle": str(written),
-        "n": pooled.n,
-        "review_rate": rates.review,
-        "false_alarm_rate": rates.bad,
-        "score_limits": {"review": review, "bad": bad},
-        "categories": {name: {"n": c.n} for name, c in made.calibrations.items() if name != POOLED},
-        "min_area": None if made.smallest is None else made.smallest.area,
-        "region": None if made.region is None else to_plain(made.region),
-        "regions": {name: to_plain(one) for name, one in made.regions.items()},
+        **told,
         "warnings": warnings,
         "content_hash": content_hash,
     }
@@ -66,3 +57,29 @@ def require_no_pictures(bundle: Path, normals: Path | None) -> None:
             f"{bundle}: is an exported bundle, which is calibrated on what it keeps; give {normals} to the "
             "trained model, and export that again"
         )
+
+
+def limits_line(pooled: "Calibration", unit: str, rates: Rates) -> str:
+    """What was calibrated, for people. unit: of what `pooled` counts."""
+    review, bad = pooled.score_limits()
+    return (
+        f"Calibrated on {pooled.n} {unit}: review above score {review:.4g} ({rates.review:.2%} of "
+        f"good images), bad above {bad:.4g} ({rates.bad:.2%})."
+    )
+
+
+def limits_as_json(made: Any, pooled: "Calibration", rates: Rates) -> dict[str, Any]:
+    """The same for programs, of a detector or a bundle, with what of pictures counts."""
+    from invad.system.plain import to_plain
+
+    review, bad = pooled.score_limits()
+    return {
+        "n": pooled.n,
+        "review_rate": rates.review,
+        "false_alarm_rate": rates.bad,
+        "score_limits": {"review": review, "bad": bad},
+        "categories": {name: {"n": c.n} for name, c in made.calibrations.items() if name != POOLED},
+        "min_area": None if made.smallest is None else made.smallest.area,
+        "region": None if made.region is None else to_plain(made.region),
+        "regions": {name: to_plain(one) for name, one in made.regions.items()},
+    }

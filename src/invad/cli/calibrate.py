@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from invad.cli.bundled import calibrate_bundle, require_no_pictures
+from invad.cli.bundled import calibrate_bundle, limits_as_json, limits_line, require_no_pictures
 from invad.cli.options import (
     BAD_HELP,
     REVIEW_HELP,
@@ -146,25 +146,16 @@ def calibrate(
     fusion = detector.fusion
     pooled = detector.calibrations[POOLED] if fusion is None else fusion.calibration
     unit = pooled.unit if fusion is None else fusion.unit
-    review, bad = pooled.score_limits()
     voice.say(
-        f"Calibrated on {pooled.n} {unit}: review above score {review:.4g} ({rates.review:.2%} of "
-        f"good images), bad above {bad:.4g} ({rates.bad:.2%}).",
+        limits_line(pooled, unit, rates),
         f"{promise(detector.calibrations, fusion)}.",
         f"Model: {model if output is None else output}",
     )
     voice.warn(*warnings)
     result: dict[str, Any] = {
         "model": str(model if output is None else output),
-        "n": pooled.n,
-        "review_rate": rates.review,
-        "false_alarm_rate": rates.bad,
-        "score_limits": {"review": review, "bad": bad},
-        "categories": {name: {"n": c.n} for name, c in detector.calibrations.items() if name != POOLED},
+        **limits_as_json(detector, pooled, rates),
         "limits": to_plain(promise(detector.calibrations, fusion)),
-        "min_area": None if detector.smallest is None else detector.smallest.area,
-        "region": None if detector.region is None else to_plain(detector.region),
-        "regions": {name: to_plain(one) for name, one in detector.regions.items()},
         "warnings": warnings,
         "content_hash": content_hash,
     }
