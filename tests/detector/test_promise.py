@@ -3,8 +3,9 @@ from dataclasses import replace
 import pytest
 
 from invad.cli.train import _closing_lines
-from invad.detector.promise import normals_in_words, promise
+from invad.detector.card import normals_in_words
 from invad.metrics.alarms import MOST_NORMALS, normals_to_halve, realised_interval
+from invad.runtime.promise import promise
 from invad.scoring.calibration import Calibration
 from invad.scoring.rates import POOLED, Rates
 

@@ -10,6 +10,7 @@ from invad.errors import ConfigError
 from invad.scoring.rates import POOLED, Rates
 
 if TYPE_CHECKING:
+    from invad.runtime.promise import Promise
     from invad.scoring.calibration import Calibration
 
 
@@ -38,9 +39,13 @@ def calibrate_bundle(
     written = bundle if output is None else output
     content_hash = changing.save(made, written)
     pooled, warnings = made.calibrations[POOLED], list(changing.warnings_about(made))
-    voice.say(limits_line(pooled, pooled.unit, rates), f"Bundle: {written}")
+    told, keeping = limits_as_json(made, pooled, rates), promised(made)
+    voice.say(
+        limits_line(pooled, pooled.unit, rates),
+        *([] if keeping is None else [f"{keeping}."]),
+        f"Bundle: {written}",
+    )
     voice.warn(*warnings)
-    told = limits_as_json(made, pooled, rates)
     result: dict[str, Any] = {
         "bundle": str(written),
         **told,
@@ -73,6 +78,7 @@ def limits_as_json(made: Any, pooled: "Calibration", rates: Rates) -> dict[str, 
     from invad.system.plain import to_plain
 
     review, bad = pooled.score_limits()
+    keeping = promised(made)
     return {
         "n": pooled.n,
         "review_rate": rates.review,
@@ -82,4 +88,15 @@ def limits_as_json(made: Any, pooled: "Calibration", rates: Rates) -> dict[str, 
         "min_area": None if made.smallest is None else made.smallest.area,
         "region": None if made.region is None else to_plain(made.region),
         "regions": {name: to_plain(one) for name, one in made.regions.items()},
+        "limits": None if keeping is None else to_plain(keeping),
     }
+
+
+def promised(made: Any) -> "Promise | None":
+    """What the limits of a detector or a bundle keep; None where SciPy is not installed, which knows the
+    distribution behind it and is no part of the runtime."""
+    try:
+        from invad.runtime.promise import promise
+    except ModuleNotFoundError:
+        return None
+    return promise(made.calibrations, made.fusion)

@@ -105,10 +105,9 @@ def calibrate(
         from invad.data.groups import grouped
         from invad.detector.fusing import normals_of
         from invad.detector.opening import open_model
-        from invad.detector.promise import promise
         from invad.runtime.parts import rule_of
+        from invad.runtime.promise import promise
         from invad.scoring.rates import POOLED
-        from invad.system.plain import to_plain
 
         detector = open_model(model, device)
         fusion = detector.fusion
@@ -155,7 +154,6 @@ def calibrate(
     result: dict[str, Any] = {
         "model": str(model if output is None else output),
         **limits_as_json(detector, pooled, rates),
-        "limits": to_plain(promise(detector.calibrations, fusion)),
         "warnings": warnings,
         "content_hash": content_hash,
     }

@@ -24,8 +24,9 @@ def info(model: BundleArgument, json: JsonOption = None) -> None:
     if is_bundle(model):
         _say_bundle(voice, model)
         return
+    from invad.detector.card import normals_in_words
     from invad.detector.opening import open_model
-    from invad.detector.promise import normals_in_words, promise
+    from invad.runtime.promise import promise
     from invad.runtime.smallest import counting
 
     detector = open_model(model, "cpu")
@@ -138,7 +139,7 @@ def _size(size_hw: Hw | None) -> str:
 
 
 def _described(detector: "Trained", model: str) -> dict[str, Any]:
-    from invad.detector.promise import promise
+    from invad.runtime.promise import promise
     from invad.system.plain import to_plain
 
     told, fusion = to_plain(detector.info), detector.fusion

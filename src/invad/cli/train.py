@@ -193,12 +193,12 @@ def train(
         from invad.data.groups import grouped
         from invad.data.members import Rule, split_by_part, with_windows
         from invad.detector.detector import Detector
-        from invad.detector.promise import promise
         from invad.detector.tiled import TiledDetector
         from invad.fit.distributed import Solo
         from invad.fit.run import Run
         from invad.fit.training import Execution
         from invad.model.settings import preset_named
+        from invad.runtime.promise import promise
 
         whole = read_dataset(data, layout=layout, split=split)
         dataset = selected(whole, split_names(categories))
@@ -304,7 +304,7 @@ def _closing_lines(result: dict[str, Any], kept: str) -> list[str]:
 
 def summary(detector: "Trained", output: Path) -> dict[str, Any]:
     """What `--json` says of a training."""
-    from invad.detector.promise import promise
+    from invad.runtime.promise import promise
     from invad.system.plain import to_plain
 
     info, fusion = detector.info, detector.fusion

@@ -3,9 +3,10 @@
 from collections.abc import Mapping, Sequence
 
 from invad.detector.parts import DetectorInfo
-from invad.detector.promise import normals_in_words, promise
+from invad.fit.fit import FitRecord
 from invad.records import Hw
 from invad.runtime.fusing import counting_in
+from invad.runtime.promise import promise
 from invad.runtime.smallest import counting
 from invad.scoring.calibration import Calibration
 from invad.scoring.fusion import Fusion
@@ -129,3 +130,12 @@ def _counts(by_category: Mapping[str, int]) -> str:
 
 def _size(hw: Hw) -> str:
     return f"{hw[0]} x {hw[1]}"
+
+
+def normals_in_words(fit: FitRecord) -> str:
+    """`part 200 in 20 independent groups, other 60`; empty where nothing is known of a training."""
+    return ", ".join(
+        f"{name} {count}"
+        + (f" in {fit.groups[name]} independent groups" if fit.groups.get(name, count) != count else "")
+        for name, count in fit.normals.items()
+    )

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from invad.detector.card import normals_in_words
 from invad.detector.opening import Trained
-from invad.detector.promise import normals_in_words, promise
 from invad.evaluation.evaluate import Evaluation
 from invad.metrics.exact import PIXEL_METRICS
+from invad.runtime.promise import promise
 from invad.scoring.fusion import Fusion
 from invad.scoring.rates import POOLED
 

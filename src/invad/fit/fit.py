@@ -34,11 +34,7 @@ from invad.model.reading import FeatureExtractor, FineReader, Model
 from invad.model.settings import Preset
 from invad.model.space import FeatureSpace
 from invad.records import Hw, Sample
-from invad.scoring.calibration import folds, hold_out
-
-FEW_GROUPS = 60
-"""Below this many independent groups of normals, holding a fifth out would leave too few: each is held out
-once instead."""
+from invad.scoring.calibration import FEW_GROUPS, folds, hold_out
 
 FOLDS = 4
 

@@ -26,14 +26,14 @@ from invad.data.samples import read_sample, source_of
 from invad.data.tiling import OVERVIEW, TILE, Cut, Tiling, overview, place_of, tile_for
 from invad.errors import ConfigError, DataError
 from invad.fit.features import COMPARED_VALUES, Features, independent, require_pictures
-from invad.fit.fit import FEW_GROUPS, FOLDS, FitRecord, Job
+from invad.fit.fit import FOLDS, FitRecord, Job
 from invad.fit.plan import input_and_grid, plan
 from invad.fit.run import Run
 from invad.model.reading import FeatureExtractor, Model
 from invad.model.settings import Preset
 from invad.observer import Observer
 from invad.records import Hw, Sample
-from invad.scoring.calibration import folds, hold_out
+from invad.scoring.calibration import FEW_GROUPS, folds, hold_out
 
 TILE_CELLS = 24
 """Cells along a tile at most, where it has the pixels: the more, the fewer lie beside its border."""

@@ -4,8 +4,9 @@ from invad import runtime
 detector = runtime.load("bundle")
 print(detector.predict("part.png").decision)
 
-Order of imports: cache, processor, smallest, fusing, bundle, index, held, limits, engines, parts, predictor,
-onnxruntime_engine, openvino_engine, torch_engine, judging, detector, tiled, certificate, loading, changing.
+Order of imports: cache, processor, promise, smallest, fusing, bundle, index, held, limits, engines, parts,
+predictor, onnxruntime_engine, openvino_engine, torch_engine, judging, detector, tiled, certificate, loading,
+changing.
 """
 
 from invad.runtime.bundle import ExportInfo, is_bundle

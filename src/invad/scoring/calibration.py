@@ -25,6 +25,10 @@ from invad.errors import ConfigError, NotCalibratedError
 from invad.records import Decision, Prediction
 from invad.scoring.rates import POOLED, Rates
 
+FEW_GROUPS = 60
+"""Below this many independent groups of normals, holding a fifth out would leave too few: each is held out
+once instead."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calibration:

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from invad.fit.fit import FEW_GROUPS, FitRecord
 from invad.metrics.alarms import normals_to_halve, realised_interval
-from invad.scoring.calibration import Calibration
+from invad.scoring.calibration import FEW_GROUPS, Calibration
 from invad.scoring.fusion import Fusion
 from invad.scoring.rates import POOLED
 
@@ -65,15 +64,6 @@ def promise(calibrations: Mapping[str, Calibration], fusion: Fusion | None = Non
         realised_95=realised_interval(made.n, made.rates.review),
         n_to_halve=more,
         normals_to_halve=whole,
-    )
-
-
-def normals_in_words(fit: FitRecord) -> str:
-    """`part 200 in 20 independent groups, other 60`; empty where nothing is known of a training."""
-    return ", ".join(
-        f"{name} {count}"
-        + (f" in {fit.groups[name]} independent groups" if fit.groups.get(name, count) != count else "")
-        for name, count in fit.normals.items()
     )
 
 
