@@ -36,7 +36,7 @@ from PIL import Image
 from invad.data.images import read_image
 from invad.data.tiling import TILE, Tiling
 from invad.evaluation.machine import facts
-from invad.fit.tiles import choose_tiling
+from invad.fit.tile_choice import choose_tiling
 from invad.model.settings import preset_named
 from invad.records import Hw, Sample
 from invad.runtime.fusing import picture_score

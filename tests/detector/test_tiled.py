@@ -16,7 +16,8 @@ from invad.detector.opening import open_model
 from invad.detector.tile_limits import _one_usual, fit_tile_limits
 from invad.errors import ArtifactError, ConfigError, DataError
 from invad.fit.run import Run
-from invad.fit.tiles import choose_tiling, fit_tiles, tile_settings
+from invad.fit.tile_choice import choose_tiling, tile_settings
+from invad.fit.tiles import fit_tiles
 from invad.observer import Silent
 from invad.scoring.rates import POOLED, Rates
 from invad.scoring.spread import top_mean

@@ -108,7 +108,8 @@ def chosen(
 ) -> "Tiling | None":
     """The tiles that were asked for, with their cost said; None where the whole picture does."""
     from invad.detector.tiled import first_size
-    from invad.fit.tiles import choose_tiling, cost
+    from invad.fit.tile_choice import choose_tiling
+    from invad.fit.tiles import cost
 
     height, width = size_hw = first_size(samples)
     tiling = choose_tiling(

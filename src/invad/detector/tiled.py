@@ -28,14 +28,8 @@ from invad.detector.views import Regions, require_regions
 from invad.errors import ArtifactError, ConfigError, DataError
 from invad.fit.fit import FitRecord
 from invad.fit.run import Run
-from invad.fit.tiles import (
-    HeldPicture,
-    choose_tiling,
-    fit_tiles,
-    held_picture,
-    read_tiles,
-    tile_settings,
-)
+from invad.fit.tile_choice import choose_tiling, tile_settings
+from invad.fit.tiles import HeldPicture, fit_tiles, held_picture, read_tiles
 from invad.model.reading import Model
 from invad.model.settings import Preset, preset_named
 from invad.observer import Observer, Silent

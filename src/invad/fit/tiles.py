@@ -21,24 +21,19 @@ from invad.backbones.base import Backbone
 from invad.data.ahead import read_ahead
 from invad.data.content import copies, copies_in_words, pixel_digest, short_digests
 from invad.data.preprocess import levelled
-from invad.data.region import Region
 from invad.data.samples import read_sample, source_of
-from invad.data.tiling import OVERVIEW, TILE, Cut, Tiling, overview, place_of, tile_for
+from invad.data.tiling import OVERVIEW, TILE, Cut, Tiling, overview, place_of
 from invad.errors import ConfigError, DataError
 from invad.fit.features import COMPARED_VALUES, Features, independent, require_pictures
 from invad.fit.fit import FOLDS, FitRecord, Job
-from invad.fit.plan import input_and_grid, plan
+from invad.fit.plan import plan
 from invad.fit.run import Run
+from invad.fit.tile_choice import tile_settings
 from invad.model.reading import FeatureExtractor, Model
 from invad.model.settings import Preset
 from invad.observer import Observer
 from invad.records import Hw, Sample
 from invad.scoring.calibration import FEW_GROUPS, folds, hold_out
-
-TILE_CELLS = 24
-"""Cells along a tile at most, where it has the pixels: the more, the fewer lie beside its border."""
-
-OVERLAP_EACH = 0.25  # of tiles whose borders lie in the same place in every picture
 
 TRAINED_TILES = 400
 """Tiles that the networks learn from, or one of each picture where these are more."""
@@ -74,63 +69,6 @@ class FittedTiles:
     held: tuple[HeldPicture, ...]
     groups: tuple[int, ...]
     record: FitRecord
-
-
-def tile_settings(settings: Preset, backbone: Backbone, tile_px: int, positions: str) -> Preset:
-    """The settings by which tiles of this side are read. settings: of whole pictures.
-
-    Where tiles share their statistics, what a cell shows must not depend on where a tile ends. So smaller
-    scales are left away, in which every cell lies beside a border, and so is the floor, which one tile has
-    and its neighbour has not; and a tile with the pixels for it has twice the cells of a whole picture along
-    its side, up to TILE_CELLS, with a score of as many of them as before.
-    """
-    # A tile has a map, of which pictures are judged, and needs no score combined from several.
-    settings = replace(settings, top_fractions=None)
-    if positions == "each":
-        return settings
-    side = settings.area_side or backbone.info.side
-    wide = min(2 * side, TILE_CELLS * settings.grid_stride)
-    if side < wide <= tile_px:
-        top = settings.top_fraction * (side / wide) ** 2
-        settings = replace(settings, area_side=wide, top_fraction=top)
-    return replace(settings, scales=(1.0,), floor=0.0)
-
-
-def choose_tiling(
-    size_hw: Hw,
-    settings: Preset,
-    backbone: Backbone,
-    *,
-    smallest_defect: float | None = None,
-    tile: int | None = None,
-    each: bool = False,
-    region: Region | None = None,
-) -> Tiling | None:
-    """The tiles for pictures of this size; None where the whole picture shows such a defect as one cell.
-
-    smallest_defect, tile: in pixels; the tile is chosen so that the defect is about one cell, but no smaller
-    than the network's input and no larger than the picture. each: statistics for each place. region: the
-    part that counts. Raises ConfigError unless one of the two is given and above 0, and for too large a tile.
-    """
-    if (smallest_defect is None) == (tile is None):
-        raise ConfigError("give either the smallest defect or the side of a tile, in pixels")
-    height, width = size_hw
-    short = min(size_hw)
-    if tile is None:
-        assert smallest_defect is not None
-        if not 0 < smallest_defect < math.inf:
-            raise ConfigError(f"smallest defect = {smallest_defect:g} pixels: give a size above 0")
-        (input_hw, grid_hw) = input_and_grid([(short, short)], settings, backbone)
-        if max(size_hw) <= max(max(input_hw), smallest_defect * max(grid_hw)):
-            return None
-        settings = tile_settings(settings, backbone, short, "each" if each else "shared")
-        input_hw, grid_hw = input_and_grid([(short, short)], settings, backbone)
-        tile = min(tile_for(smallest_defect, input_hw, grid_hw), short)
-    elif tile > short:
-        raise ConfigError(f"tile = {tile}: larger than the picture of {width} x {height} pixels; give less")
-    if each:
-        return Tiling(tile_px=tile, overlap=OVERLAP_EACH, positions="each", picture_hw=size_hw)
-    return Tiling(tile_px=tile)
 
 
 def fit_tiles(
