@@ -1,5 +1,7 @@
 """Where tiles lie, what their cells count, and that nothing of a picture is left out or padded."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from invad.data.tiling import OVERVIEW, TILE, Blend, Tiling, origins, overview, tile_for
 from invad.errors import ConfigError, DataError
+from invad.system.plain import from_plain
 
 TILING = Tiling(tile_px=64, overlap=0.25)
 
@@ -26,9 +29,9 @@ def test_tiles_cover_a_length_evenly_and_none_reaches_beyond_it(length, tile, st
     assert gaps.max() - gaps.min() <= 1
 
 
-@given(st.integers(64, 700), st.integers(64, 700))
-def test_every_pixel_is_in_a_tile_of_the_one_size_and_every_cell_counts(height, width):
-    cut = TILING.cut((height, width), (16, 16))
+@given(st.integers(64, 700), st.integers(64, 700), st.integers(0, 4))
+def test_every_pixel_is_in_a_tile_of_the_one_size_and_every_cell_counts(height, width, border):
+    cut = replace(TILING, overlap=0.375, border=border).cut((height, width), (16, 16))
     seen, blend = np.zeros((height, width), bool), Blend(cut)
     sizes = set()
     for tile in cut.tiles():
@@ -72,6 +75,26 @@ def test_the_border_of_a_tile_counts_nothing_where_another_tile_sees_it_from_wit
     np.testing.assert_array_equal(blend.map(np.zeros((16, 16), np.float32))[:, 0], 1)
 
 
+def test_further_cells_along_a_border_count_nothing_as_far_as_tiles_overlap():
+    tiling = Tiling(tile_px=240, border=3)
+    cut = tiling.cut((240, 400), (24, 24))
+    wrong = np.ones((24, 24), np.float32)
+    wrong[:, 4:-4] = 0
+    blend, low = Blend(cut), np.full((24, 24), -1.0, np.float32)
+    for tile in cut.tiles():
+        blend.add(tile, wrong)
+    told = blend.map(low)
+    np.testing.assert_array_equal(told[:, 4:-4], 0)
+    np.testing.assert_array_equal(told[:, [0, 3, -4, -1]], 1)  # at the border of the picture
+    short = Tiling(tile_px=64, overlap=0.25, border=3).cut((64, 160), (16, 16)).along
+    assert (short.overlap, short.border) == (4, 1)
+
+
+def test_a_tiling_that_was_written_without_a_border_is_read_as_it_was_made():
+    plain = {"tile_px": 64, "overlap": 0.25, "positions": "shared", "picture_hw": None, "region": None}
+    assert from_plain(Tiling, plain, "config.json") == Tiling(tile_px=64, overlap=0.25, border=0)
+
+
 def test_a_map_that_tiles_were_cut_from_comes_back():
     cut = TILING.cut((200, 300), (16, 16))
     whole = np.random.default_rng(0).normal(size=cut.cells_hw).astype(np.float32)
@@ -96,7 +119,8 @@ def test_a_picture_that_cannot_be_cut_is_refused_in_one_line():
     each = Tiling(tile_px=64, positions="each", picture_hw=(100, 150))
     with pytest.raises(DataError, match=r"101 x 150 pixels.* of 150 x 100 alone"):
         each.cut((150, 101), (16, 16))
-    for wrong in ({"tile_px": 8}, {"overlap": 0.6}, {"positions": "each"}, {"positions": "both"}):
+    wrong_positions = {"positions": "each"}, {"positions": "both"}
+    for wrong in ({"tile_px": 8}, {"overlap": 0.6}, {"border": -1}, *wrong_positions):
         with pytest.raises(ConfigError):
             Tiling(**{"tile_px": 64, **wrong})
 

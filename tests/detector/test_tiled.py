@@ -273,7 +273,7 @@ def test_the_tile_is_chosen_by_the_smallest_defect(tile_preset, make_backbone):
         return choose_tiling((900, 1200), settings, backbone, **asked)
 
     assert chosen(smallest_defect=12).tile_px == 128  # twice the 4 x 4 cells of the input's 16 pixels
-    assert chosen(smallest_defect=50).tile_px == 400
+    assert chosen(smallest_defect=50) == Tiling(tile_px=400, border=3)
     assert chosen(smallest_defect=250).tile_px == 900
     assert chosen(smallest_defect=300) is None  # a cell of the whole picture
     assert chosen(smallest_defect=12, each=True).tile_px == 64

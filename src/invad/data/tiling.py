@@ -3,7 +3,7 @@
 All of it is counted in cells, those of the grid in which a model sees a tile: a picture is a whole number
 of them, and so is a tile's place. Tiles are spread evenly between the borders, all of one size, and nothing
 is padded: a border that is not there would be an anomaly. Where tiles overlap they are blended by raised
-cosines, in which the outermost half cell of a tile, that knows its surroundings on one side alone, counts
+cosines, in which the outermost cells of a tile, that know their surroundings on one side alone, count
 nothing.
 """
 
@@ -46,6 +46,9 @@ class Tiling:
 
     tile_px: side of a tile in pixels of the picture; cells are fitted to the picture, so that it may be a
     little more or less. overlap: share of its side that a tile has in common with the next one, at least.
+    border: cells along a tile's border that count nothing where another tile sees them from further within,
+    beside the outermost one, which never does; fewer where the overlap is short. Models made before there was
+    such a thing have 0.
     positions: `shared` judges all tiles by the same statistics, `each` every place by its own, for parts that
     lie still. picture_hw: the one size of pictures, with `each` alone. region: the part of pictures that
     counts, in the frame of all of them; None where all of it does. in_sight: whether the network sees what
@@ -55,6 +58,7 @@ class Tiling:
 
     tile_px: int
     overlap: float = 0.375
+    border: int = 0
     positions: Literal["shared", "each"] = "shared"
     picture_hw: Hw | None = None
     region: Region | None = None
@@ -66,6 +70,8 @@ class Tiling:
             raise ConfigError(f"tile = {self.tile_px}: give a side in pixels, at least 16")
         if not 0 <= self.overlap <= 0.5:
             raise ConfigError(f"overlap = {self.overlap}: give a share from 0 to 0.5")
+        if self.border < 0:
+            raise ConfigError(f"border = {self.border}: give a number of cells, at least 0")
         if self.positions not in ("shared", "each"):
             raise ConfigError(f"positions = {self.positions}: give shared or each")
         if (self.positions == "each") != (self.picture_hw is not None):
@@ -92,7 +98,7 @@ class Tiling:
                 "pictures, or train with smaller tiles or none"
             )
         down, along = (
-            _Axis.of(length, self.tile_px, cells, self.overlap)
+            _Axis.of(length, self.tile_px, cells, self.overlap, self.border)
             for length, cells in zip(picture_hw, grid_hw, strict=True)
         )
         cells_hw = down.cells, along.cells
@@ -156,18 +162,21 @@ def _grown(cells_hw: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, slots=True)
 class _Axis:
-    """One side of a picture: cells across, pixels of a tile, cells that tiles begin at and share."""
+    """One side of a picture: cells across, pixels of a tile, cells that tiles begin at and share. border: of
+    the shared ones, those at either end that count nothing."""
 
     cells: int
     tile_px: int
     origins: tuple[int, ...]
     overlap: int
+    border: int
 
     @classmethod
-    def of(cls, length: int, tile_px: int, tile: int, share: float) -> "_Axis":
+    def of(cls, length: int, tile_px: int, tile: int, share: float, border: int) -> "_Axis":
         cells = max(tile, round(length * tile / tile_px))
         overlap = min(max(LEAST_OVERLAP, round(share * tile)), tile // 2)
-        return cls(cells, -(-length * tile // cells), origins(cells, tile, tile - overlap), overlap)
+        border = max(0, min(border, (overlap - LEAST_OVERLAP) // 2))
+        return cls(cells, -(-length * tile // cells), origins(cells, tile, tile - overlap), overlap, border)
 
     def place(self, origin: int, length: int) -> int:
         """The pixel that a tile begins at."""
@@ -178,7 +187,9 @@ class _Axis:
         weights = np.ones(tile, np.float32)
         if self.overlap < LEAST_OVERLAP:
             return weights
-        rise = np.sin(np.pi / 2 * np.arange(self.overlap) / (self.overlap - 1)) ** 2
+        shared = self.overlap - 2 * self.border
+        rise = np.pad(np.sin(np.pi / 2 * np.arange(shared) / (shared - 1)) ** 2, (self.border, 0))
+        rise = np.pad(rise, (0, self.border), constant_values=1)
         if number > 0:
             weights[: self.overlap] *= rise
         if number < len(self.origins) - 1:

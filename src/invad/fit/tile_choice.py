@@ -14,6 +14,10 @@ from invad.records import Hw
 TILE_CELLS = 24
 """Cells along a tile at most, where it has the pixels: the more, the fewer lie beside its border."""
 
+BORDER = 3
+"""Cells beside the outermost one of which the neighbour of a tile has the say: of those, two tiles differ by
+more than a third of a cell's spread, since the network pads what it does not see."""
+
 OVERLAP_EACH = 0.25  # of tiles whose borders lie in the same place in every picture
 
 
@@ -71,4 +75,4 @@ def choose_tiling(
         raise ConfigError(f"tile = {tile}: larger than the picture of {width} x {height} pixels; give less")
     if each:
         return Tiling(tile_px=tile, overlap=OVERLAP_EACH, positions="each", picture_hw=size_hw)
-    return Tiling(tile_px=tile)
+    return Tiling(tile_px=tile, border=BORDER)
