@@ -21,10 +21,11 @@ from PIL import Image
 from invad.data.synthetic import write_lights
 from invad.data.synthetic.lights import DEFECTS, LIGHTS
 from invad.detector.detector import Detector
-from invad.detector.fusing import PartPlan, fit_parts
+from invad.detector.fusing import fit_parts
 from invad.evaluation.evaluate import evaluate
 from invad.evaluation.parts import scored_parts
 from invad.metrics.exact import image_metrics
+from invad.runtime.part_limits import PartPlan
 
 TRAIN, TEST_GOOD, PER_DEFECT, SIZE = 40, 30, 12, 192
 FUSED, STACK = ("scores", "cells"), "stack"

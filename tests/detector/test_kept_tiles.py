@@ -167,7 +167,7 @@ def test_a_model_that_keeps_no_tiles_asks_for_pictures(own, monkeypatch, cloth, 
     own.kept = None
     with pytest.raises(DataError, match=r"keeps no maps of held-out tiles.*give good images"):
         own.calibrate(min_area=AREA)
-    monkeypatch.setattr("invad.detector.kept_tiles.MOST_BYTES", 1000)
+    monkeypatch.setattr("invad.runtime.kept_tiles.MOST_BYTES", 1000)
     samples = [Sample(path=path, category="cloth") for path in sorted((cloth / "test/good").iterdir())]
     own.calibrate(samples, observer=Notes())
     assert own.kept is None
@@ -201,8 +201,68 @@ def test_a_bundle_calls_by_the_smallest_area(own, draw_cloth, tmp_path):
         assert len(bundle.defects(there)) == len(own.defects(here))
 
 
+@pytest.mark.parametrize(("form", "engine"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
+def test_a_bundle_is_calibrated_as_the_model_is(own, draw_cloth, tmp_path, form, engine):
+    pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
+    pytest.importorskip(engine, reason=f"needs {engine}")
+    from invad import runtime
+    from invad.export import ExportConfig, export
+    from invad.runtime import changing
+    from invad.runtime.certificate import TOLERANCES, certify, compare
+    from invad.runtime.loading import as_certified
+
+    export(own, tmp_path / "0", ExportConfig(format=form, batch=None))
+    made = runtime.load(tmp_path / "0", engine, threads=1)
+    exported, category = made.info, max(own.calibrations)
+    pictures = [draw_cloth(300, spot=(70, 120)), draw_cloth(301, spot=(40, 40)), draw_cloth(302)]
+    rates = Rates(review=0.3, bad=0.1)
+    for number, asked in enumerate(
+        (
+            {"region": CORNER},
+            {"rates": rates},
+            {"min_area": AREA},
+            {"region": "none", "regions": {category: LARGER}},
+        ),
+        start=1,
+    ):
+        own.calibrate(**asked)
+        changing.save(changing.calibrated(made, **asked), tmp_path / str(number))
+        made = runtime.load(tmp_path / str(number), engine, threads=1)
+        assert (made.region, made.regions, made.smallest) == (own.region, own.regions, own.smallest)
+        assert set(own.warnings()) >= set(changing.warnings_about(made))
+        for name, calibration in own.calibrations.items():
+            found = made.calibrations[name]
+            assert (found.n, found.rates) == (calibration.n, calibration.rates)
+            assert found.scores == pytest.approx(calibration.scores, rel=1e-4, abs=1e-4)
+            for i, pixels in enumerate(pictures):
+                told, said = (one.predict(pixels, category=name or None) for one in (own, made))
+                assert compare(f"{number} {i}", found.n, told, said).problem(TOLERANCES["fp32"]) is None
+                assert said.decision == told.decision
+    # The certificate is about the graph, which stays as it was.
+    assert made.info.as_exported == exported
+    assert not certify(as_certified(made), tmp_path / str(number)).problems
+    low = Rates(review=0.05, bad=1e-300)
+    with pytest.raises(
+        DataError, match=r"which it was not so far; the bundle stays as it was.*export it again"
+    ):
+        changing.calibrated(made, rates=low, min_area="none")
+
+
+def test_a_bundle_without_maps_says_so(own, tmp_path):
+    pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
+    pytest.importorskip("onnxruntime", reason="exporting needs invad[onnx]")
+    from invad import runtime
+    from invad.export import ExportConfig, export
+    from invad.runtime import changing
+
+    own.kept = None
+    export(own, tmp_path / "bundle", ExportConfig())
+    with pytest.raises(ConfigError, match="keeps no maps of held-out tiles"):
+        changing.calibrated(runtime.load(tmp_path / "bundle", threads=1), region=CORNER)
+
+
 def test_controls_that_their_overview_shows_are_not_read_tile_by_tile(own, monkeypatch):
-    from invad.detector.tile_controls import controls, least_score
+    from invad.runtime.tile_controls import controls, least_score
 
     pictures = [pixels for _, pixels in controls(own.tiled.tiling)]
     pictures.append(np.tile(pictures[-1], (2, 3, 1)))

@@ -13,12 +13,12 @@ from invad.data.region import Region
 from invad.data.tiling import OVERVIEW, TILE
 from invad.detector.measuring import learn_sizes
 from invad.detector.opening import open_model
-from invad.detector.tile_limits import _one_usual, fit_tile_limits
 from invad.errors import ArtifactError, ConfigError, DataError
 from invad.fit.run import Run
 from invad.fit.tile_choice import choose_tiling, tile_settings
 from invad.fit.tiles import fit_tiles
 from invad.observer import Silent
+from invad.runtime.tile_limits import _one_usual, fit_tile_limits
 from invad.scoring.rates import POOLED, Rates
 from invad.scoring.spread import top_mean
 
@@ -141,14 +141,16 @@ def test_a_bundle_cuts_as_the_model_does(tiled_detector, regional, draw_cloth, t
         np.testing.assert_allclose(there.anomaly_map, here.anomaly_map, atol=2e-3)
     assert bundle.grid_for((120, 160)) == tiled_detector.grid_for((120, 160))
     assert certify(bundle, tmp_path / "bundle").problems == []
-    with pytest.raises(ConfigError, match="a bundle of tiles is fixed when it is exported"):
-        changing.calibrated(bundle, region="none")
     with_region = tmp_path / "region"
     export(regional, with_region, ExportConfig())
     for spot in ((60, 100), (60, 40)):
         picture = draw_cloth(300, spot=spot)
         here, there = regional.predict(picture), runtime.load(with_region).predict(picture)
         assert there.score == pytest.approx(here.score, abs=1e-3 * (1 + abs(here.score)))
+    with pytest.raises(
+        DataError, match=r"the new region counts what was ignored .* trained model.* export it"
+    ):
+        changing.calibrated(runtime.load(with_region), region="none")
     with pytest.raises(ConfigError, match="layout triton"):
         export(tiled_detector, tmp_path / "triton", ExportConfig(layout="triton"))
     with pytest.raises(ConfigError, match="leave the size away"):
@@ -216,7 +218,7 @@ def test_tiles_that_differ_by_place_suggest_positions(tiled_detector, cloth, til
     fitted = fit_tiles(samples, Tiling(tile_px=64), tile_preset, make_backbone())
     for one in fitted.held:
         one.maps_TLhw[3] *= 3  # one place that is less typical in every picture
-    limits = fit_tile_limits(fitted.held, fitted.groups, tile_preset.score_rule, Rates())
+    limits = fit_tile_limits(fitted.held, fitted.groups, tile_preset.score_rule.of_cells, Rates())
     assert "--positions each may find more" in limits.hint
 
 

@@ -9,11 +9,11 @@ from PIL import Image
 from invad import TiledDetector, evaluate
 from invad.data.region import Region
 from invad.data.tiling import OVERVIEW, TILE
-from invad.detector.fusing import PartPlan, fit_tiled_parts
-from invad.detector.kept_tiles import held_of
-from invad.detector.tile_limits import fit_tile_limits
 from invad.errors import ConfigError, DataError
 from invad.observer import Silent
+from invad.runtime.kept_tiles import held_of
+from invad.runtime.part_limits import PartPlan, fit_tiled_parts
+from invad.runtime.tile_limits import fit_tile_limits
 from invad.scoring.rates import POOLED, Rates
 
 SPOT = (50, 90)
@@ -110,7 +110,7 @@ def test_other_parts_calibrate(own, draw_lights, tmp_path):
 
 def test_cells_are_fused_as_those_of_one_picture_are(own, draw_lights):
     held = held_of(own.kept, own.tiled.tiling, own.grid_hw)
-    limits = fit_tile_limits(held, own.kept.groups, own.inside.info.settings.score_rule, own.rates)
+    limits = fit_tile_limits(held, own.kept.groups, own.inside.info.settings.score_rule.of_cells, own.rates)
     plan = replace(PartPlan.of(own.fusion), kind="cells")
     options = {"plan": plan, "rates": own.rates, "top_cells": own.tiled.top_cells}
     own.fusion = fit_tiled_parts(held, limits.scores, limits.maps, own.kept.groups, **options)

@@ -38,10 +38,11 @@ def calibrate_bundle(
     made = changing.calibrated(before, region=region, regions=regions, min_area=min_area, rates=rates)
     written = bundle if output is None else output
     content_hash = changing.save(made, written)
-    pooled, warnings = made.calibrations[POOLED], list(changing.warnings_about(made))
+    fusion, warnings = made.fusion, list(changing.warnings_about(made))
+    pooled = made.calibrations[POOLED] if fusion is None else fusion.calibration
     told, keeping = limits_as_json(made, pooled, rates), promised(made)
     voice.say(
-        limits_line(pooled, pooled.unit, rates),
+        limits_line(pooled, pooled.unit if fusion is None else fusion.unit, rates),
         *([] if keeping is None else [f"{keeping}."]),
         f"Bundle: {written}",
     )

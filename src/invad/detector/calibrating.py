@@ -19,15 +19,16 @@ from torch import Tensor
 from invad.data.content import SHORT, copies, copies_in_words, pixel_digest
 from invad.data.preprocess import Preprocess
 from invad.data.samples import read_sample
-from invad.detector.fusing import PartPlan, fit_parts
+from invad.detector.fusing import fit_parts
 from invad.detector.kept import Kept, maps_of
 from invad.errors import DataError
 from invad.model.inspected import Inspected
 from invad.model.reading import Model
 from invad.observer import Observer
 from invad.records import Hw, Sample
-from invad.runtime.limits import fitted_limits
+from invad.runtime.limits import PLAIN, fitted_limits
 from invad.runtime.limits import warnings_of as warnings_of
+from invad.runtime.part_limits import PartPlan
 from invad.scoring.calibration import Calibration, for_category
 from invad.scoring.crossfit import cross_fit
 from invad.scoring.fusion import Fusion
@@ -41,9 +42,6 @@ Decode: TypeAlias = Callable[[Sample], NDArray[Any]]
 
 UNRELATED = 2**0.5
 """Difference of two unrelated normals in units of the spread of one."""
-
-PLAIN = {"a black picture": 0, "a white picture": 255, "a grey picture": 128}
-"""Controls of one colour, and their 8-bit level."""
 
 LOOKED_AT, NEARLY = 16, 0.15
 """Normals that are compared with a control of one colour, and the share of the range that is like it."""

@@ -1,8 +1,7 @@
 """Limits of parts from their held-out pictures, beside the limits of pictures in `calibrating`."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,36 +20,14 @@ from invad.data.members import (
     with_windows,
 )
 from invad.detector.kept import Kept
-from invad.errors import ConfigError, DataError
-from invad.fit.tiles import HeldPicture
+from invad.errors import ConfigError
 from invad.observer import Observer
 from invad.records import Sample
-from invad.scoring.calibration import numbered
+from invad.runtime.part_limits import PartPlan, fused_of, require_scores
 from invad.scoring.crossfit import cross_fit
-from invad.scoring.fusion import KINDS, Fusion, Kind, ScoreOf, fit_fusion
+from invad.scoring.fusion import KINDS, Fusion, Kind, ScoreOf
 from invad.scoring.rates import Rates
 from invad.scoring.typicality import ScoreRule
-
-
-@dataclass(frozen=True, slots=True)
-class PartPlan:
-    """What is decided of parts before their pictures are read; the fields are those of `Fusion`."""
-
-    rule: str
-    kind: Kind
-    members: tuple[str, ...]
-    windows: Mapping[str, tuple[float, float]]
-
-    @classmethod
-    def of(cls, fusion: Fusion, region: object = None) -> "PartPlan":
-        """The plan of a model that was fitted before. Raises ConfigError as `plan_parts`."""
-        _require_scores(fusion.kind, region)
-        return cls(
-            fusion.rule,
-            fusion.kind,
-            fusion.members,
-            fusion.by_member,
-        )
 
 
 def root_of(data: str | Path | Sequence[Sample] | None) -> Path | None:
@@ -96,7 +73,7 @@ def plan_parts(
     if kind not in KINDS:
         raise ConfigError(f"fusion = {kind!r}: give {' or '.join(KINDS)}")
     known: Kind = "cells" if kind == "cells" else "scores"
-    _require_scores(known, region)
+    require_scores(known, region)
     samples = whole_parts(as_members(samples, rule, root), observer)
     levels = windows(samples)
     return with_windows(samples, levels), PartPlan(rule, known, members_in_order(samples), levels)
@@ -117,14 +94,6 @@ def as_members(samples: Sequence[Sample], rule: str, root: Path | None) -> Seque
     if root is None:
         root = Path(os.path.commonpath([str(sample.path.absolute().parent) for sample in samples] or ["."]))
     return member_samples(samples, Rule.parse(rule), root)
-
-
-def _require_scores(kind: Kind, region: object) -> None:
-    """Raises ConfigError for a region of interest where parts are fused cell by cell."""
-    if kind == "cells" and region not in (None, "none"):
-        raise ConfigError(
-            "a region of interest does not go with the fusion of cells; fuse scores, which respect it"
-        )
 
 
 def fit_parts(maps_NLhw: Tensor, kept: Kept, *, plan: PartPlan, rule: ScoreRule, rates: Rates) -> Fusion:
@@ -149,65 +118,6 @@ def fit_parts(maps_NLhw: Tensor, kept: Kept, *, plan: PartPlan, rule: ScoreRule,
             group_of[part] = kept.groups[i]
     score_of = None if rule.of_map is None else _score_by(rule.of_map)
     return fused_of(scores, cells, group_of, plan=plan, rates=rates, score_of=score_of)
-
-
-def fit_tiled_parts(
-    held: Sequence[HeldPicture],
-    scores: Sequence[float],
-    maps: Sequence[NDArray[np.float32]],
-    groups: Sequence[int],
-    *,
-    plan: PartPlan,
-    rates: Rates,
-    top_cells: int,
-) -> Fusion:
-    """As `fit_parts`, from the scores and maps of pictures that were cut into tiles. groups: of each of them.
-    top_cells: see Fusion. Raises DataError as it does, and for cells of pictures of several sizes."""
-    if plan.kind == "cells" and len({map_hw.shape for map_hw in maps}) > 1:
-        raise DataError("the good pictures have several sizes, and cells are fused of one frame; fuse scores")
-    numbers = numbered(one.part for one in held)
-    keys = [(part, one.category) for part, one in zip(numbers, held, strict=True)]
-    return fused_of(
-        dict(zip(keys, scores, strict=True)),
-        dict(zip(keys, maps, strict=True)),
-        dict(zip(numbers, groups, strict=True)),
-        plan=plan,
-        rates=rates,
-        top_cells=top_cells,
-    )
-
-
-def fused_of(
-    scores: Mapping[tuple[int, str], float],
-    cells: Mapping[tuple[int, str], NDArray[np.float32]],
-    group_of: Mapping[int, int],
-    *,
-    plan: PartPlan,
-    rates: Rates,
-    top_cells: int | None = None,
-    score_of: ScoreOf | None = None,
-) -> Fusion:
-    """From the scores and maps of pictures, by part and member, and the group of each part. top_cells,
-    score_of: see `fuse`."""
-    members = plan.members
-    parts = [part for part in group_of if all((part, member) in scores for member in members)]
-    if len({group_of[part] for part in parts}) < 2:
-        raise DataError(
-            f"{len(parts)} of {len(group_of)} held-out parts have a picture of {', '.join(members)} that is "
-            "no copy of another part's: limits of parts need at least 2; give more parts"
-        )
-    return fit_fusion(
-        np.array([[scores[part, member] for member in members] for part in parts]),
-        [[cells[part, member] for member in members] for part in parts],
-        [group_of[part] for part in parts],
-        rule=plan.rule,
-        kind=plan.kind,
-        members=members,
-        windows=[plan.windows[member] for member in members],
-        rates=rates,
-        top_cells=top_cells if plan.kind == "cells" else None,
-        score_of=score_of,
-    )
 
 
 def _score_by(of_map: Callable[[Tensor], Tensor]) -> ScoreOf:

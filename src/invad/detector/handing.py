@@ -8,8 +8,6 @@ from invad.detector.parts import Parts, was_read_alone
 from invad.model.inspected import Inspected
 from invad.records import Hw
 from invad.runtime.held import Held, Means, Told
-from invad.scoring.norms import CellRule, CellStats
-from invad.scoring.typicality import PositionStats
 
 
 def takes_regions(parts: Parts) -> bool:
@@ -34,15 +32,10 @@ def held_of(parts: Parts) -> Held | None:
     """None of a model that `takes_regions` says no of."""
     if not takes_regions(parts):
         return None
-    kept, rule = parts.kept, parts.info.settings.score_rule
+    kept = parts.kept
     assert kept is not None
     told = Told(
-        rule=CellRule(
-            counts=rule.counts,
-            floor=rule.floor,
-            top_fraction=rule.top_fraction,
-            top_fractions=rule.top_fractions,
-        ),
+        rule=parts.info.settings.score_rule.of_cells,
         categories=kept.categories,
         groups=kept.groups,
         pictures=kept.pictures,
@@ -51,15 +44,9 @@ def held_of(parts: Parts) -> Held | None:
     )
     middle, offsets = kept.middle_Lhw.numpy(), kept.offsets_NLhw.numpy()
     every = {**parts.stats, **{name: view.stats[name] for name, view in parts.views.items()}}
-    stats = {name: _cell_stats(own) for name, own in every.items()}
+    stats = {name: own.of_cells for name, own in every.items()}
     means_of = {name: _arrays(means) for name, means in parts.means_of.items()}
     return Held(told, middle, offsets, stats, _arrays(parts.means), means_of)
-
-
-def _cell_stats(stats: PositionStats) -> CellStats:
-    own = stats.scores
-    scores = (None, None) if own is None else (own.mean_P.numpy(), own.std_P.numpy())
-    return CellStats(stats.median_Lhw.numpy(), stats.scale_Lhw.numpy(), *scores)
 
 
 def _by_category(parts: Parts) -> bool:

@@ -19,13 +19,9 @@ from invad.model.inspected import Inspected, inspect
 from invad.model.reading import Model
 from invad.records import Hw, Sample
 from invad.runtime import limits
-from invad.runtime.held import within
+from invad.runtime.held import LARGEST, within
+from invad.runtime.limits import GIVE_PICTURES as GIVE_PICTURES
 from invad.scoring.calibration import numbered
-
-LARGEST = 65504.0
-"""Of float16."""
-
-GIVE_PICTURES = "give good images: invad calibrate MODEL NORMALS"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, from_numpy
 
 from invad._version import __version__
 from invad.backbones.base import Backbone
@@ -16,7 +16,6 @@ from invad.data.preprocess import Preprocess
 from invad.data.region import Region
 from invad.detector.folder import AGAIN, CALIBRATION, CONFIG, read_bundle, write_bundle
 from invad.detector.kept import Kept, looking_at, of_category
-from invad.detector.kept_tiles import KeptTiles
 from invad.diffusion.denoiser import build_denoiser
 from invad.diffusion.empirical import EmpiricalDenoiser
 from invad.errors import ArtifactError, InvadError
@@ -27,6 +26,7 @@ from invad.model.settings import Preset
 from invad.model.space import FeatureSpace
 from invad.records import Hw
 from invad.runtime.fusing import Tiled
+from invad.runtime.kept_tiles import KeptTiles
 from invad.scoring.calibration import Calibration
 from invad.scoring.fusion import Fusion
 from invad.scoring.lengths import SizeModel
@@ -171,7 +171,8 @@ def save_parts(folder: Path, parts: Parts, card: str) -> str:
     }
     held_tiles = None
     if (tiles := parts.kept_tiles) is not None:
-        tensors |= {HELD_TILES + "middles": tiles.middles_PLhw, HELD_TILES + "offsets": tiles.offsets_TLhw}
+        arrays = {"middles": tiles.middles_PLhw, "offsets": tiles.offsets_TLhw}
+        tensors |= {HELD_TILES + name: from_numpy(array) for name, array in arrays.items()}
         held_tiles = _HeldTiles(
             sizes=tiles.sizes,
             categories=tiles.categories,
@@ -226,7 +227,7 @@ def load_parts(folder: Path, device: torch.device, backbone: Backbone | None = N
         alone = {n: _kept(held, f"{HELD_OF}{n}.", bundle.tensors) for n, held in told.held_of.items()}
         tiles = None
         if (own := told.held_tiles) is not None:
-            middles, offsets = (bundle.tensors[HELD_TILES + name] for name in ("middles", "offsets"))
+            middles, offsets = (bundle.tensors[HELD_TILES + name].numpy() for name in ("middles", "offsets"))
             tiles = KeptTiles(middles, offsets, own.sizes, own.categories, own.groups, own.region, own.parts)
         parts = Parts(info, model, stats, calibrations, kept, means, told.parts, tiles)
         parts = _with_views(parts, _means_of(bundle.tensors), alone)

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, TypeAlias, Union
 
 from invad.data.region import Region
 from invad.detector.opening import AnyDetector
-from invad.runtime.changing import calibrated, require_held
+from invad.runtime.changing import calibrated
 from invad.runtime.changing import doubts_of as doubts_of_bundle
 from invad.runtime.changing import save as save_bundle
 from invad.runtime.detector import ExportedDetector
+from invad.runtime.kept_tiles import doubts_of as doubts_of_tiles
 from invad.runtime.tiled import TiledPredictor
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from invad.detector.tiled import TiledDetector
 
 
-Made: TypeAlias = Union["Detector", "TiledDetector", ExportedDetector]
+Made: TypeAlias = Union["Detector", "TiledDetector", ExportedDetector, TiledPredictor]
 
 
 def with_region(model: AnyDetector, region: Region) -> Made:
@@ -27,7 +28,6 @@ def with_region(model: AnyDetector, region: Region) -> Made:
     is. Raises ConfigError for a bundle that keeps none, DataError as `calibrate` does without normals.
     """
     if isinstance(model, ExportedDetector) or type(model) is TiledPredictor:
-        require_held(model)
         return calibrated(model, region=region, regions=dict.fromkeys(model.regions, "none"))
     made: Detector | TiledDetector = copy(model)  # type: ignore[assignment]
     if made.regions:
@@ -44,16 +44,17 @@ def looks_at(model: AnyDetector, region: Region) -> bool:
 
 def save(made: Made, folder: Path) -> str:
     """Write what `with_region` has made to a new folder; returns its content hash. Raises ArtifactError."""
-    return save_bundle(made, folder) if isinstance(made, ExportedDetector) else made.save(folder)
+    if isinstance(made, ExportedDetector) or type(made) is TiledPredictor:
+        return save_bundle(made, folder)
+    return made.save(folder)  # type: ignore[union-attr]
 
 
 def doubts_of(made: Made) -> tuple[str, ...]:
     """What the limits of a detector that `with_region` has made do not know, one line each."""
-    if isinstance(made, ExportedDetector):
+    if isinstance(made, ExportedDetector) or type(made) is TiledPredictor:
         return doubts_of_bundle(made)
     from invad.detector.kept import doubts_of as doubts_of_kept
-    from invad.detector.kept_tiles import IN_SIGHT
 
     if isinstance(made, TiledPredictor):
-        return (IN_SIGHT,) if made.tiled.tiling.in_sight else ()
+        return doubts_of_tiles(made.tiled)
     return doubts_of_kept(made.kept, made.region)

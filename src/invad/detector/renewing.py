@@ -12,12 +12,13 @@ from invad.data.preprocess import Preprocess
 from invad.data.region import Region
 from invad.data.samples import read_sample
 from invad.detector import calibrating
-from invad.detector.fusing import PartPlan, planned, root_of, samples_of
+from invad.detector.fusing import planned, root_of, samples_of
 from invad.detector.kept import keep, looking_at, maps_of
 from invad.detector.parts import Parts, now
 from invad.detector.sizing import advised, require_room, sized, smallest_of
 from invad.observer import Observer
 from invad.records import Hw, Sample
+from invad.runtime.part_limits import PartPlan
 from invad.scoring.rates import Rates
 from invad.scoring.typicality import ScoreRule
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 
@@ -13,33 +14,36 @@ from invad.data.content import pixel_digest
 from invad.data.datasets import load_dataset, normal_set
 from invad.data.region import Region
 from invad.data.samples import read_sample
-from invad.data.tiling import OVERVIEW, Tiling, place_of
+from invad.data.tiling import OVERVIEW, Cut, Tiling, place_of
 from invad.detector import calibrating
 from invad.detector.card import model_card
 from invad.detector.detector import Detector
-from invad.detector.fusing import PartPlan, fit_tiled_parts, plan_parts, planned, root_of, samples_of
-from invad.detector.kept_tiles import IN_SIGHT, KeptTiles, held_of, keep_tiles, seeing
-from invad.detector.parts import Parts, described, load_parts, now, save_parts
-from invad.detector.sizing import advised, require_room
-from invad.detector.tile_controls import passing
-from invad.detector.tile_limits import TileLimits, fit_tile_limits, top_cells
-from invad.detector.tile_views import kept_pictures, wanted_regions, with_categories
-from invad.detector.views import Regions, require_regions
+from invad.detector.fusing import plan_parts, planned, root_of, samples_of
+from invad.detector.parts import DetectorInfo, Parts, described, load_parts, now, save_parts
+from invad.detector.views import require_regions
 from invad.errors import ArtifactError, ConfigError, DataError
 from invad.fit.fit import FitRecord
 from invad.fit.run import Run
 from invad.fit.tile_choice import choose_tiling, tile_settings
-from invad.fit.tiles import HeldPicture, fit_tiles, held_picture, read_tiles
+from invad.fit.tiles import fit_tiles, held_picture, read_tiles
 from invad.model.reading import Model
 from invad.model.settings import Preset, preset_named
 from invad.observer import Observer, Silent
 from invad.records import Hw, Sample
-from invad.runtime import ExportedDetector
+from invad.runtime import ExportedDetector, tile_anew
 from invad.runtime.fusing import Tiled
+from invad.runtime.held_tiles import HeldTiles
+from invad.runtime.kept_tiles import HeldPicture, KeptTiles, doubts_of, keep_tiles
+from invad.runtime.limits import GIVE_PICTURES, Regions, advised
+from invad.runtime.part_limits import PartPlan
+from invad.runtime.tile_controls import passing, require_controls
+from invad.runtime.tile_limits import TileLimits, fit_tile_limits, top_cells
+from invad.runtime.tile_views import wanted_regions
 from invad.runtime.tiled import TiledPredictor
 from invad.scoring.fusion import Fusion
 from invad.scoring.groups import groups_in_words, require_groups
 from invad.scoring.rates import POOLED, Rates
+from invad.scoring.typicality import PositionStats
 from invad.system.devices import choose_device
 from invad.system.waiting import sleep_beside_the_user
 
@@ -115,9 +119,10 @@ class TiledDetector(TiledPredictor):
             raise ConfigError("the whole picture shows such a defect already; use Detector.fit")
         settings = tile_settings(settings, net, tiling.tile_px, tiling.positions)
         fitted = fit_tiles(samples, tiling, settings, net, strict=strict, run=run)
-        limits = fit_tile_limits(fitted.held, fitted.groups, settings.score_rule, rates)
-        named = preset if isinstance(preset, str) else "custom"
-        fused = None if plan is None else _fused(fitted.held, fitted.groups, limits, plan, rates, settings)
+        rule, named = settings.score_rule.of_cells, preset if isinstance(preset, str) else "custom"
+        limits, fused = fit_tile_limits(fitted.held, fitted.groups, rule, rates), None
+        if plan is not None:
+            fused = tile_anew.fused(fitted.held, fitted.groups, limits, plan, rates, rule)
         detector = cls.made(fitted.model, tiling, limits, fitted.record, named, fused)
         detector.kept = keep_tiles(fitted.held, fitted.groups, tiling.region, run.observer)
         if regions and detector.kept is None:
@@ -143,11 +148,11 @@ class TiledDetector(TiledPredictor):
         tiled = Tiled(
             tiling=tiling,
             grid_hw=info.grid_hw,
-            top_cells=top_cells(info.settings.score_rule, info.grid_hw),
+            top_cells=top_cells(info.settings.score_rule.of_cells, info.grid_hw),
             places=limits.places,
             calibrations=limits.pictures,
         )
-        detector = cls(Detector(model, info, limits.stats, limits.calibrations), tiled, fusion=fusion)
+        detector = cls(_with_limits(model, info, limits), tiled, fusion=fusion)
         detector._doubts = tuple(passing(detector).values())
         return detector
 
@@ -201,13 +206,10 @@ class TiledDetector(TiledPredictor):
 
     def warnings(self) -> tuple[str, ...]:
         """What the calibration cannot promise, one line each."""
-        lines = (*calibrating.warnings_of(self.calibrations), *self._doubts)
+        lines = tuple(calibrating.warnings_of(self.calibrations))
         if self.fusion is not None:
-            lines = (*self.fusion.calibration.warnings("normal parts"), *self._doubts)
-        if self.tiled.tiling.in_sight:
-            return (*lines, IN_SIGHT)
-        own = self.tiled.of_category.items()
-        return (*lines, *(f"category {name}: {IN_SIGHT}" for name, tiling in own if tiling.in_sight))
+            lines = self.fusion.calibration.warnings("normal parts")
+        return (*lines, *self._doubts, *doubts_of(self.tiled))
 
     def frame_for(self, size_hw: Hw) -> Hw:
         """Height and width in which maps and masks of a picture are compared: whole pixels a cell."""
@@ -229,6 +231,9 @@ class TiledDetector(TiledPredictor):
             compiled.info, tiles=self.tiled, parts=self.fusion, model_hash=self.content_hash
         )
         compiled.fusion = self.fusion
+        if self.kept is not None:
+            rule, stats = self.inside.info.settings.score_rule.of_cells, self.inside.stats
+            compiled.held = HeldTiles(rule, self.kept, {name: one.of_cells for name, one in stats.items()})
         return compiled
 
     # ------------------------------------------------------------------ calibrating one
@@ -251,104 +256,65 @@ class TiledDetector(TiledPredictor):
         picture, whatever its size. Raises DataError and ConfigError as it does.
         """
         observer = observer or Silent()
-        rates, tiled = rates or self.rates, self.tiled
-        if normals is None and (region, regions or None, min_area) == (None, None, None):
-            limits_of = {name: replace(one, rates=rates) for name, one in self.calibrations.items()}
-            tiled, fused = replace(tiled, calibrations=limits_of), self.fusion
-            if fused is not None:
-                fused = replace(fused, calibration=replace(fused.calibration, rates=rates))
-            self._doubts = self._passing_with(
-                TiledDetector(self.inside, tiled, fusion=fused), advised(None, None)
-            )
-            self.tiled, self.calibrations, self.fusion = tiled, limits_of, fused
-            self.content_hash = None
+        rates, inside = rates or self.rates, self.inside
+        asked_for = (region, regions or None, min_area)
+        if normals is None and asked_for == (None, None, None):
+            tiled, fusion = tile_anew.with_rates(self.tiled, self.fusion, rates)
+            self._take(TiledDetector(inside, tiled, self.kept, fusion), advised(None, None))
             return self.warnings()
-        plan = None if self.fusion is None else PartPlan.of(self.fusion, region)
-        wanted = wanted_regions(tiled, self.calibrations, regions, self.fusion)
-        if region is not None:
-            tiling = replace(tiled.tiling, region=None if region == "none" else region)
-            tiled = replace(tiled, tiling=seeing(tiling, self.kept))
-        if normals is not None:
-            tiled = replace(tiled, tiling=replace(tiled.tiling, in_sight=False, hidden=None))
-        if min_area is not None:
-            tiled = replace(tiled, min_area=None if min_area == "none" else self._known_area(min_area))
-        require_room(tiled.min_area, tiled.tiling.region)
-        kept, recalibrated = self.kept, self.inside.info.recalibrated
-        held: Sequence[HeldPicture]
-        groups: Sequence[int]
+        kept, recalibrated = self.kept, inside.info.recalibrated
+        rule = inside.info.settings.score_rule.of_cells
         if normals is None:
-            held = held_of(kept, tiled.tiling, self.grid_hw)
-            groups = () if kept is None else kept.groups
-            read = kept_pictures(kept, self.grid_hw)
+            anew = tile_anew.of_kept(
+                self.tiled,
+                self.fusion,
+                kept,
+                rule,
+                rates,
+                region=region,
+                regions=regions,
+                min_area=min_area,
+                mend=GIVE_PICTURES,
+            )
         else:
-            rule = None if plan is None else plan.rule
-            samples: Sequence[Sample] = samples_of(normals, rule, normal_set)
+            plan = None if self.fusion is None else PartPlan.of(self.fusion, region)
+            wanted = wanted_regions(self.tiled, self.calibrations, regions, self.fusion)
+            tiled = tile_anew.asked(self.tiled, self.fusion, None, region, min_area)
+            tiled = replace(tiled, tiling=replace(tiled.tiling, in_sight=False, hidden=None))
+            samples: Sequence[Sample] = samples_of(normals, None if plan is None else plan.rule, normal_set)
             if plan is not None:
                 samples = planned(samples, plan, root_of(normals), observer)
-            held, groups = self._read(samples, tiled.tiling, strict, observer)
-            kept, recalibrated = keep_tiles(held, groups, tiled.tiling.region, observer), now()
 
             def read(name: str, tiling: Tiling) -> tuple[Sequence[HeldPicture], Sequence[int]]:
                 return self._read([s for s in samples if s.category == name], tiling, strict, observer)
 
-        inside = self.inside
-        settings = inside.info.settings
-        limits = fit_tile_limits(held, groups, settings.score_rule, rates, tiled.min_area)
-        fused = None if plan is None else _fused(held, groups, limits, plan, rates, settings)
-        source: KeptTiles | Literal["pictures"] | None = kept if normals is None else "pictures"
-        limits, tiled = with_categories(limits, tiled, wanted, read, source, settings.score_rule, rates)
-        changed = Detector(
-            inside.model, replace(inside.info, recalibrated=recalibrated), limits.stats, limits.calibrations
-        )
+            held, groups = self._read(samples, tiled.tiling, strict, observer)
+            kept, recalibrated = keep_tiles(held, groups, tiled.tiling.region, observer), now()
+            anew = tile_anew.fitted(held, groups, tiled, plan, wanted, read, "pictures", rule, rates)
+        changed = _with_limits(inside.model, replace(inside.info, recalibrated=recalibrated), anew.limits)
         advice = advised(next(iter((regions or {}).values()), region), min_area)
-        if normals is not None and (region, regions or None, min_area) == (None, None, None):
+        if normals is not None and asked_for == (None, None, None):
             advice = "Give more good images, or train a new model if all look so"
-        doubts = self._passing_with(TiledDetector(changed, tiled, fusion=fused), advice)
-        self.inside, self.tiled, self.calibrations = changed, tiled, tiled.calibrations
-        self.fusion = fused
-        self.kept, self.content_hash, self._doubts = kept, None, doubts
-        return (*self.warnings(), *([limits.hint] if limits.hint else []))
+        self._take(TiledDetector(changed, anew.tiled, kept, anew.fusion), advice)
+        return (*self.warnings(), *([anew.limits.hint] if anew.limits.hint else []))
 
-    def _passing_with(self, after: "TiledDetector", advice: str) -> tuple[str, ...]:
-        """The controls that are not bad after a calibration, in words. Raises DataError for one that was bad
-        before it. advice: what to do then, a sentence."""
-        passed = passing(after)
-        before = passing(self) if passed else {}
-        if new := [words for key, words in passed.items() if key not in before]:
-            raise DataError(
-                f"with these limits {new[0]}, which it was not so far; the model stays as it was. {advice}"
-            )
-        return tuple(passed.values())
-
-    def _known_area(self, area: float) -> float:
-        """Raises ConfigError for an area below one cell, which the model cannot tell, for a tile's, and for
-        parts whose cells are fused."""
-        if self.fusion is not None and self.fusion.kind == "cells":
-            raise ConfigError(
-                "min_area goes with parts in tiles whose scores are fused, and this model fuses cells; train "
-                "with --fusion scores"
-            )
-        side, (rows, columns) = self.tiled.tiling.tile_px, self.grid_hw
-        cell = side**2 / (rows * columns)
-        if not cell <= area < side**2:
-            raise ConfigError(
-                f"min_area = {area:g} pixels: a cell of the model covers {cell:g} pixels, and less it cannot "
-                f"tell; give from {cell:g} up to less than a tile, which has {side**2}"
-            )
-        return area
+    def _take(self, after: "TiledDetector", advice: str) -> None:
+        """Judge by the limits of another one. Raises DataError as `require_controls`."""
+        self._doubts = require_controls(self, after, advice)
+        self.inside, self.tiled, self.calibrations = after.inside, after.tiled, after.calibrations
+        self.fusion, self.kept, self.content_hash = after.fusion, after.kept, None
 
     def _read(
         self, samples: Sequence[Sample], tiling: Tiling, strict: bool, observer: Observer
     ) -> tuple[Sequence[HeldPicture], Sequence[int]]:
         """The tiles of the good pictures that count, and the groups of these. Raises DataError as
         `calibrate`."""
-        read: dict[str, HeldPicture] = {}
+        read: dict[str, tuple[Cut, NDArray[np.float32]]] = {}
 
         def overview_maps(pixels: NDArray[Any]) -> torch.Tensor:
             # What tells copies from others is the overview; all tiles are kept beside it.
             cut, maps_TLhw = read_tiles(pixels, tiling, self.inside.model)
-            mark = pixel_digest(pixels)
-            read[mark] = HeldPicture(POOLED, cut, maps_TLhw)
+            read[pixel_digest(pixels)] = cut, maps_TLhw.numpy()
             return maps_TLhw[-1]
 
         inside = self.inside
@@ -362,21 +328,14 @@ class TiledDetector(TiledPredictor):
         for words in groups_in_words(used.samples, groups):
             observer.note(words)
         return [
-            held_picture(sample, read[mark].cut, read[mark].maps_TLhw)
-            for sample, mark in zip(used.samples, used.pixels, strict=True)
+            held_picture(sample, *read[mark]) for sample, mark in zip(used.samples, used.pixels, strict=True)
         ], groups
 
 
-def _fused(
-    held: Sequence[HeldPicture],
-    groups: Sequence[int],
-    limits: TileLimits,
-    plan: PartPlan,
-    rates: Rates,
-    settings: Preset,
-) -> Fusion:
-    top = top_cells(settings.score_rule, held[0].cut.grid_hw)
-    return fit_tiled_parts(held, limits.scores, limits.maps, groups, plan=plan, rates=rates, top_cells=top)
+def _with_limits(model: Model, info: DetectorInfo, limits: TileLimits) -> Detector:
+    """The detector of tiles."""
+    stats = {place: PositionStats.of(one) for place, one in limits.stats.items()}
+    return Detector(model, info, stats, limits.calibrations)
 
 
 def first_size(samples: Sequence[Sample]) -> Hw:

@@ -19,11 +19,9 @@ from invad.detector.renewing import others, renewed
 from invad.errors import ConfigError, DataError
 from invad.observer import Observer
 from invad.records import Sample
-from invad.runtime.limits import WITHOUT_CATEGORY, wanted_regions
+from invad.runtime.limits import OF_PARTS, WITHOUT_CATEGORY, wanted_regions
 from invad.runtime.limits import Regions as Regions
 from invad.scoring.rates import POOLED, Rates
-
-OF_PARTS = "a region of one category goes with models of single pictures; give one for all of them"
 
 
 def require_regions(regions: Mapping[str, Region], samples: Sequence[Sample], parts: str | None) -> None:

@@ -30,6 +30,7 @@ from invad.runtime.certificate import PROBES, TOLERANCES, Certificate, certify, 
 from invad.runtime.detector import ExportedDetector
 from invad.runtime.engines import AUTO, Options, open_engine, report_nothing
 from invad.runtime.held import HELD, write_held
+from invad.runtime.held_tiles import HeldTiles, write_held_tiles
 from invad.runtime.tiled import TiledPredictor, made_whole
 from invad.scoring.rates import POOLED
 from invad.system.packages import require
@@ -129,7 +130,7 @@ def export(detector: Trained, output: str | Path, config: ExportConfig) -> tuple
         batch=None if config.layout == TRITON else config.batch,
         pixels=config.pixels,
     )
-    held = compiled.held if config.layout == BUNDLE and info.tiles is None else None
+    held = compiled.held if config.layout == BUNDLE else None
     if held is not None:
         info = replace(info, held=HELD)
     normals: list[NDArray[Any]] = []
@@ -139,7 +140,9 @@ def export(detector: Trained, output: str | Path, config: ExportConfig) -> tuple
 
     def fill(folder: Path) -> None:
         _write_graph(compiled, info, folder / info.graph, normals)
-        if held is not None:
+        if isinstance(held, HeldTiles):
+            write_held_tiles(folder / HELD, held)
+        elif held is not None:
             write_held(folder / HELD, held)
         if config.layout == TRITON:
             triton.write_config(folder, info, config.batch or 1)

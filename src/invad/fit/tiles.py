@@ -33,6 +33,7 @@ from invad.model.reading import FeatureExtractor, Model
 from invad.model.settings import Preset
 from invad.observer import Observer
 from invad.records import Hw, Sample
+from invad.runtime.kept_tiles import HeldPicture
 from invad.scoring.calibration import FEW_GROUPS, folds, hold_out
 
 TRAINED_TILES = 400
@@ -48,17 +49,6 @@ READING = 1.3
 """What a tile takes with its reading, as a multiple of its features alone."""
 
 RUN = Run()
-
-
-@dataclass(frozen=True, slots=True)
-class HeldPicture:
-    """A held-out picture: its tiles, and the norm maps T x L x h x w of all of them and of the overview,
-    which comes last. part: that it is a picture of; None where it stands for itself."""
-
-    category: str
-    cut: Cut
-    maps_TLhw: torch.Tensor
-    part: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +134,11 @@ def read_pictures(
         if isinstance(pixels, DataError):
             raise pixels
         cut, maps_TLhw = read_tiles(pixels, tiling, model)
-        yield held_picture(sample, cut, maps_TLhw)
+        yield held_picture(sample, cut, maps_TLhw.numpy())
         observer.advance()
 
 
-def held_picture(sample: Sample, cut: Cut, maps_TLhw: torch.Tensor) -> HeldPicture:
+def held_picture(sample: Sample, cut: Cut, maps_TLhw: NDArray[np.float32]) -> HeldPicture:
     """What was read of a picture, as that of its sample."""
     if sample.member is None:
         return HeldPicture(sample.category, cut, maps_TLhw)

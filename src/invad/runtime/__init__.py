@@ -4,8 +4,9 @@ from invad import runtime
 detector = runtime.load("bundle")
 print(detector.predict("part.png").decision)
 
-Order of imports: cache, processor, promise, smallest, fusing, bundle, index, held, limits, engines, parts,
-predictor, onnxruntime_engine, openvino_engine, torch_engine, judging, detector, tiled, certificate, loading,
+Order of imports: cache, processor, promise, smallest, fusing, bundle, index, held, limits, kept_tiles,
+held_tiles, part_limits, tile_limits, tile_views, tile_anew, engines, parts, predictor, onnxruntime_engine,
+openvino_engine, torch_engine, judging, detector, tiled, tile_controls, certificate, loading, tile_changing,
 changing.
 """
 

@@ -87,6 +87,12 @@ class ExportInfo:
         own = {one.name: getattr(self.exported, one.name) for one in fields(self.exported)}
         return replace(self, **own, limits=None, exported=None)
 
+    @property
+    def in_graph(self) -> "Exported":
+        """What the graph has in it, however often limits were made anew."""
+        said = self.as_exported
+        return Exported(**{one.name: getattr(said, one.name) for one in fields(Exported)})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Exported:
@@ -96,6 +102,8 @@ class Exported:
     region: Region | None
     regions: dict[str, Region]
     smallest: Smallest | None
+    tiles: Tiled | None = None
+    parts: Fusion | None = None
 
 
 def is_bundle(folder: str | Path) -> bool:

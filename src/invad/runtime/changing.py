@@ -4,8 +4,6 @@ Graph, probes and certificate stay as they were exported. What counts is put int
 and statistics, score and limits behind it are made here, in numpy.
 """
 
-import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,22 +16,27 @@ from numpy.typing import NDArray
 from invad.data.region import Region
 from invad.errors import ConfigError, DataError
 from invad.records import Hw
-from invad.runtime import limits
-from invad.runtime.bundle import BUNDLE, Exported, ExportInfo, changed, named_files, write_bundle
+from invad.runtime import kept_tiles, limits, tile_changing
+from invad.runtime.bundle import BUNDLE, ExportInfo, changed, named_files, write_bundle
 from invad.runtime.detector import ExportedDetector
-from invad.runtime.held import EXPORT_AGAIN, LIMITS, Held, Look, maps_of, write_stats
+from invad.runtime.held import EXPORT_AGAIN, LIMITS, Held, Look, limits_file, maps_of, write_stats
 from invad.runtime.judging import score_of
-from invad.runtime.limits import Regions, advised, fitted_limits, wanted_regions, warnings_of
+from invad.runtime.limits import PLAIN, Regions, advised, fitted_limits, wanted_regions, warnings_of
 from invad.runtime.loading import looking, looks_of, require_unseen
 from invad.runtime.predictor import Predictor
 from invad.runtime.smallest import require_room, smallest_in
+from invad.runtime.tiled import TiledPredictor
 from invad.scoring.calibration import Calibration
 from invad.scoring.norms import CellStats, cross_fit
 from invad.scoring.rates import POOLED, Rates
-from invad.system.plain import to_plain
 
-PLAIN = {"a black picture": 0, "a white picture": 255, "a grey picture": 128}
-"""Controls of one colour, and their 8-bit level."""
+NOT_COMPARED = (
+    "the certificate of this int8 bundle compared decisions as it was exported; with these limits they were "
+    "not compared"
+)
+
+Made: TypeAlias = ExportedDetector | TiledPredictor
+"""A bundle with other limits than it was exported with."""
 
 
 def calibrated(
@@ -43,7 +46,7 @@ def calibrated(
     regions: Regions | None = None,
     min_area: float | Literal["none"] | None = None,
     rates: Rates | None = None,
-) -> ExportedDetector:
+) -> Made:
     """The detector of a bundle with another region, rates or smallest area, as `Detector.calibrate` without
     normals makes it of a model; `save` writes it.
 
@@ -51,9 +54,15 @@ def calibrated(
     what the region counts or a control that was bad would not be any more, ArtifactError for an engine that
     does not take a region.
     """
-    held = require_held(before)
+    require_held(before)
+    if isinstance(before, TiledPredictor):
+        return tile_changing.calibrated(
+            before, region=region, regions=regions, min_area=min_area, rates=rates
+        )
     assert isinstance(before, ExportedDetector)
     assert before.source is not None
+    held = before.held
+    assert isinstance(held, Held)
     info, asked = before.info, regions or {}
     of_all = info.region if region is None else None if region == "none" else region
     wanted = _wanted(info, held, of_all, asked)
@@ -77,17 +86,11 @@ def calibrated(
     names = list(info.as_exported.calibrations)
     if missing := [name for name in names if name not in stats]:
         raise DataError(f"the bundle keeps too few good images of {', '.join(missing)}; {EXPORT_AGAIN}")
-    exported = info.as_exported
     after = replace(
         after,
         calibrations={name: calibrations[name] for name in names},
-        limits=LIMITS.format(_digest(after, stats)[:12]),
-        exported=Exported(
-            calibrations=exported.calibrations,
-            region=exported.region,
-            regions=exported.regions,
-            smallest=exported.smallest,
-        ),
+        limits=limits_file(after, stats),
+        exported=info.in_graph,
     )
     made = looking(before.source, after, held, stats)
     require_unseen(made)
@@ -95,31 +98,40 @@ def calibrated(
     return made
 
 
-def require_held(detector: Predictor) -> Held:
-    """What a bundle keeps. Raises ConfigError for one that cannot be given another region."""
-    info = getattr(detector, "info", None)
-    if getattr(info, "tiles", None) is not None or detector.fusion is not None:
-        kind = "parts of several pictures" if detector.fusion is not None else "tiles"
+def require_held(detector: Predictor) -> None:
+    """Raises ConfigError for a bundle that cannot be given another region."""
+    if isinstance(detector, TiledPredictor):
+        tile_changing.require_kept(detector)
+    elif detector.fusion is not None:
         raise ConfigError(
-            f"the region of interest of a bundle of {kind} is fixed when it is exported; {EXPORT_AGAIN}"
+            "the region of interest of a bundle of parts of several pictures is fixed when it is exported; "
+            f"{EXPORT_AGAIN}"
         )
-    if not isinstance(detector, ExportedDetector) or detector.held is None or detector.source is None:
+    elif not isinstance(detector, ExportedDetector) or detector.held is None or detector.source is None:
         raise ConfigError(
             "the bundle keeps no maps of held-out good images, of which limits are made anew: an older invad "
             "exported it, or its model has none, or has a category that was read with a region of its own; "
             f"{EXPORT_AGAIN}"
         )
-    return detector.held
 
 
-def warnings_about(made: ExportedDetector) -> tuple[str, ...]:
+def warnings_about(made: Made) -> tuple[str, ...]:
     """What the limits cannot promise, one line each, as `Detector.warnings`."""
+    if made.fusion is not None:
+        return (*made.fusion.calibration.warnings("normal parts"), *doubts_of(made))
     return (*warnings_of(made.calibrations), *doubts_of(made))
 
 
-def doubts_of(made: ExportedDetector) -> tuple[str, ...]:
+def doubts_of(made: Made) -> tuple[str, ...]:
     """What the limits do not know of the region, one line each."""
-    assert made.held is not None
+    return (*_unread_by(made), *([NOT_COMPARED] if made.info.precision == "int8" else []))
+
+
+def _unread_by(made: Made) -> tuple[str, ...]:
+    """What was in sight when the good images were read, and what was not."""
+    if isinstance(made, TiledPredictor):
+        return kept_tiles.doubts_of(made.tiled)
+    assert isinstance(made.held, Held)
     before, info = made.held.told.region, made.info
     lines = [*limits.doubts_of(before, info.region)]
     for name, own in info.regions.items():
@@ -127,24 +139,21 @@ def doubts_of(made: ExportedDetector) -> tuple[str, ...]:
             lines += [f"category {name}: {line}" for line in limits.doubts_of(before, own)]
     if made.held.means_of and info.region is not None and info.region != before:
         lines.append(limits.WITHOUT_CATEGORY)
-    if info.precision == "int8":
-        lines.append(
-            "the certificate of this int8 bundle compared decisions as it was exported; with these limits "
-            "they were not compared"
-        )
     return tuple(lines)
 
 
-def save(made: ExportedDetector, folder: Path) -> str:
+def save(made: Made, folder: Path) -> str:
     """Write the bundle with its new limits; returns its content hash, which the detector then has.
 
     folder: that of the bundle, which then is another one, or a new one. Raises ArtifactError when it cannot
     be written.
     """
-    assert made.source is not None
-    assert made.judging is not None
-    assert made.info.limits is not None
-    source, info, stats = made.source.folder, made.info, made.judging.stats
+    inside = made.inside if isinstance(made, TiledPredictor) else made
+    assert isinstance(inside, ExportedDetector)
+    assert inside.source is not None
+    assert inside.judging is not None
+    assert inside.info.limits is not None
+    source, info, stats = inside.source.folder, inside.info, inside.judging.stats
 
     def fill(staging: Path) -> None:
         write_stats(staging / str(info.limits), stats)
@@ -157,10 +166,11 @@ def save(made: ExportedDetector, folder: Path) -> str:
         fill(staging)
 
     if folder.resolve() == source.resolve():
-        made.content_hash = changed(folder, info, fill, _is_limits)
+        content_hash = changed(folder, info, fill, _is_limits)
     else:
-        made.content_hash = write_bundle(folder, info, fill_all)
-    return made.content_hash
+        content_hash = write_bundle(folder, info, fill_all)
+    made.content_hash = inside.content_hash = content_hash
+    return content_hash
 
 
 def _is_limits(name: str) -> bool:
@@ -285,10 +295,3 @@ def _controls(input_hw: Hw, size_hw: Hw | None) -> Iterator[tuple[str, NDArray[n
             noise = noise[np.arange(size_hw[0]) * rows // size_hw[0]]
             noise = noise[:, np.arange(size_hw[1]) * columns // size_hw[1]]
         yield "a picture of noise", noise
-
-
-def _digest(info: ExportInfo, stats: Mapping[str, CellStats]) -> str:
-    digest = hashlib.sha256(json.dumps(to_plain(info), sort_keys=True).encode())
-    for name in sorted(stats):
-        digest.update(name.encode() + stats[name].median_Lhw.tobytes() + stats[name].scale_Lhw.tobytes())
-    return digest.hexdigest()

@@ -17,6 +17,7 @@ from invad.records import Hw, Prediction
 from invad.runtime.bundle import ExportInfo
 from invad.runtime.engines import Engine, Options, Outputs
 from invad.runtime.held import Held
+from invad.runtime.held_tiles import HeldTiles
 from invad.runtime.judging import DECISIONS, Judging
 from invad.runtime.predictor import Pixels, Predictor
 from invad.runtime.smallest import sized_score
@@ -44,7 +45,7 @@ class ExportedDetector(Predictor):
         content_hash: str | None = None,
         streams: int = 1,
         judging: Judging | None = None,
-        held: Held | None = None,
+        held: Held | HeldTiles | None = None,
         source: Source | None = None,
     ) -> None:
         """judging: by other limits than those in the graph. held: what other limits can be made of. source:
@@ -122,6 +123,9 @@ class ExportedDetector(Predictor):
         self, pixels: Sequence[NDArray[Any]], categories: Sequence[str]
     ) -> list[NDArray[np.float32]]:
         """Anomaly maps on the grid, each by the statistics of a category, all in one run."""
+        if self.judging is not None:
+            read = zip(self.norms(pixels, categories), categories, strict=True)
+            return [self.judging.reading(maps_Lhw, category)[1] for maps_Lhw, category in read]
         return list(self._run(pixels, categories).grid_map[: len(pixels)])
 
     def norms(self, pixels: Sequence[NDArray[Any]], categories: Sequence[str]) -> NDArray[np.float32]:
@@ -143,7 +147,8 @@ class ExportedDetector(Predictor):
     ) -> tuple[list[NDArray[Any]], NDArray[np.int64]]:
         """As many images as the graph takes, and the numbers of their categories."""
         missing = (self.info.batch or len(pixels)) - len(pixels)
-        numbers = [self.numbers[category] for category in categories]
+        # Places of tiles that came after the export have no number; reading tiles needs none.
+        numbers = [self.numbers.get(category, 0) for category in categories]
         return [*pixels, *[pixels[-1]] * missing], np.array([*numbers, *[numbers[-1]] * missing], np.int64)
 
 

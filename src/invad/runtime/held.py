@@ -3,8 +3,9 @@
 What `detector/kept.py` keeps with a model, as arrays of one file; what a region makes of pictures and maps.
 """
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from invad.data.region import Region, cells_of, inside_of, untouched
 from invad.errors import ArtifactError, DataError, in_one_line, reason
 from invad.records import Hw
-from invad.runtime.bundle import AGAIN
+from invad.runtime.bundle import AGAIN, ExportInfo
 from invad.scoring.norms import CellRule, CellStats
 from invad.system.plain import from_plain, to_plain
 
@@ -24,6 +25,9 @@ HELD, LIMITS = "held.npz", "limits-{}.npz"
 """Files of a bundle: what it keeps, and the statistics that were made of it; {} is the start of a digest."""
 
 TOLD, MEAN, MEAN_OF = "told", "mean.", "mean_of."
+
+LARGEST = 65504.0
+"""Of float16, in which maps are kept."""
 
 EXPORT_AGAIN = "calibrate the trained model, and export it again"
 
@@ -157,13 +161,13 @@ def write_held(path: Path, held: Held) -> None:
     for name, means in held.means_of.items():
         arrays |= {f"{MEAN_OF}{h}x{w}.{name}": mean for (h, w), mean in means.items()}
     told = json.dumps(to_plain(held.told), allow_nan=False).encode()
-    arrays |= {TOLD: np.frombuffer(told, np.uint8), **_of_stats(held.stats)}
+    arrays |= {TOLD: np.frombuffer(told, np.uint8), **of_stats(held.stats)}
     np.savez_compressed(path, **arrays)  # type: ignore[arg-type]
 
 
 def read_held(path: Path) -> Held:
     """Raises ArtifactError when it cannot be read."""
-    arrays = _arrays(path)
+    arrays = arrays_in(path)
     try:
         plain = json.loads(arrays[TOLD].tobytes())
         means: dict[Hw, NDArray[np.uint8]] = {}
@@ -175,22 +179,30 @@ def read_held(path: Path) -> Held:
                 size, _, name = key.removeprefix(MEAN_OF).partition(".")
                 means_of.setdefault(name, {})[_size(size)] = array
         told = from_plain(Told, plain, str(path), ArtifactError, AGAIN)
-        return Held(told, arrays["middle"], arrays["offsets"], _stats(path, arrays), means, means_of)
+        return Held(told, arrays["middle"], arrays["offsets"], stats_in(path, arrays), means, means_of)
     except (KeyError, ValueError) as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
 
 
 def write_stats(path: Path, stats: Mapping[str, CellStats]) -> None:
     """By category."""
-    np.savez_compressed(path, **_of_stats(stats))  # type: ignore[arg-type]
+    np.savez_compressed(path, **of_stats(stats))  # type: ignore[arg-type]
 
 
 def read_stats(path: Path) -> dict[str, CellStats]:
     """Raises ArtifactError when it cannot be read."""
-    return _stats(path, _arrays(path))
+    return stats_in(path, arrays_in(path))
 
 
-def _of_stats(stats: Mapping[str, CellStats]) -> dict[str, NDArray[Any]]:
+def limits_file(info: ExportInfo, stats: Mapping[str, CellStats]) -> str:
+    """The name of the file of statistics that go with what a bundle says."""
+    digest = hashlib.sha256(json.dumps(to_plain(info), sort_keys=True).encode())
+    for name in sorted(stats):
+        digest.update(name.encode() + stats[name].median_Lhw.tobytes() + stats[name].scale_Lhw.tobytes())
+    return LIMITS.format(digest.hexdigest()[:12])
+
+
+def of_stats(stats: Mapping[str, CellStats]) -> dict[str, NDArray[Any]]:
     arrays: dict[str, NDArray[Any]] = {}
     for name, own in stats.items():
         for what in fields(CellStats):
@@ -199,7 +211,7 @@ def _of_stats(stats: Mapping[str, CellStats]) -> dict[str, NDArray[Any]]:
     return arrays
 
 
-def _stats(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, CellStats]:
+def stats_in(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, CellStats]:
     first, *_ = names = [what.name for what in fields(CellStats)]
     own = [key.removeprefix(f"{first}.") for key in arrays if key.startswith(f"{first}.")]
     try:
@@ -208,20 +220,21 @@ def _stats(path: Path, arrays: Mapping[str, NDArray[Any]]) -> dict[str, CellStat
             for name in own
         }
     except TypeError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
 
 
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+def arrays_in(path: Path, names: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Those of these names, or all. Raises ArtifactError when they cannot be read."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            return dict(stored)
+            return {name: stored[name] for name in (stored if names is None else names)}
     except OSError as error:
         raise ArtifactError(f"{path}: {reason(error, writing=False)}") from None
     except (ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
 
 
-def _unreadable(path: Path, error: Exception) -> ArtifactError:
+def unreadable(path: Path, error: Exception) -> ArtifactError:
     return ArtifactError(f"{path}: unreadable ({in_one_line(error)}); {AGAIN}")
 
 

@@ -25,8 +25,8 @@ KEEP, FILL = "neutral.keep", "neutral.fill"
 
 @dataclass(frozen=True, slots=True)
 class Judging:
-    """Statistics and limits by category, POOLED among them; looks: what counts for each, None for all of a
-    picture."""
+    """Statistics and limits by category, POOLED among them, or by place of tiles; looks: what counts for
+    each, None for all of a picture, and nothing of tiles."""
 
     rule: CellRule
     stats: Mapping[str, CellStats]
@@ -41,7 +41,7 @@ class Judging:
             score, map_hw = self.reading(maps_Lhw, category)
             scores.append(score)
             cells.append(map_hw)
-            seen = self.looks[category]
+            seen = self.looks.get(category)
             maps.append(cut(resize_map(map_hw, size_hw), None if seen is None else seen.inside_HW))
         limits = [self.calibrations[name] for name in categories]
         return Outputs(
@@ -56,7 +56,7 @@ class Judging:
 
     def reading(self, maps_Lhw: NDArray[np.float32], category: str) -> tuple[float, NDArray[np.float32]]:
         """Score, and map on the grid, of the norm maps of all cells of an image."""
-        seen, maps_BLhw = self.looks[category], maps_Lhw[None]
+        seen, maps_BLhw = self.looks.get(category), maps_Lhw[None]
         if seen is not None:
             maps_BLhw = seen.counted(maps_BLhw)
         of_map = score_of(self.smallest, seen)

@@ -16,6 +16,13 @@ Fit: TypeAlias = Callable[
 ]
 """Scores, peaks and statistics of norm maps N x L x h x w of images of these categories and groups."""
 
+GIVE_PICTURES = "give good images: invad calibrate MODEL NORMALS"
+
+OF_PARTS = "a region of one category goes with models of single pictures; give one for all of them"
+
+PLAIN = {"a black picture": 0, "a white picture": 255, "a grey picture": 128}
+"""Controls of one colour, and their 8-bit level."""
+
 Regions: TypeAlias = Mapping[str, Region | Literal["none"]]
 """By category, "none" for that of all."""
 

@@ -14,9 +14,10 @@ from invad.runtime.certificate import made_by, short_proof, stored_certificate
 from invad.runtime.detector import ExportedDetector, Source
 from invad.runtime.engines import AUTO, Options, open_engine
 from invad.runtime.held import EXPORT_AGAIN, Held, Look, look, read_held, read_stats
+from invad.runtime.held_tiles import read_rule
 from invad.runtime.judging import Judging, constants_of
 from invad.runtime.tiled import TiledPredictor, made_whole
-from invad.scoring.norms import CellStats
+from invad.scoring.norms import CellRule, CellStats
 
 
 def load(
@@ -40,11 +41,19 @@ def load(
     folder = Path(bundle)
     info, content = read_bundle(folder)
     source = Source(folder, engine, Options(threads=threads, streams=streams, device=device, content=content))
-    held = None if info.held is None else read_held(folder / info.held)
+    kept = None if info.held is None else folder / info.held
+    # Of tiles there may be many, and they are read when other limits are made of them.
+    held = None if kept is None or info.tiles is not None else read_held(kept)
     if info.limits is None:
         inside = as_exported(source, info, held)
     else:
-        inside = looking(source, info, held, read_stats(folder / info.limits))
+        stats = read_stats(folder / info.limits)
+        if info.tiles is None:
+            inside = looking(source, info, held, stats)
+        elif kept is None:
+            raise _without_maps(source)
+        else:
+            inside = looking_at_tiles(source, info, read_rule(kept), stats)
         inside.content_hash = content
         if prove:
             require_unseen(inside)
@@ -71,7 +80,7 @@ def looking(
 ) -> ExportedDetector:
     """A bundle that judges by limits that are not those in its graph. Raises as `load`."""
     if held is None:
-        raise ArtifactError(f"{source.folder / BUNDLE}: names limits, and no maps that they are of; {AGAIN}")
+        raise _without_maps(source)
     looks = looks_of(held, {name: info.regions.get(name, info.region) for name in info.calibrations}, info)
     put = constants_of(held, looks, list(info.as_exported.calibrations), info.input_hw)
     options = replace(source.options, constants=put)
@@ -82,14 +91,28 @@ def looking(
     )
 
 
+def looking_at_tiles(
+    source: Source, info: ExportInfo, rule: CellRule, stats: Mapping[str, CellStats]
+) -> ExportedDetector:
+    """The same of a bundle of tiles; what counts of pictures is of their tiling. stats: by place."""
+    engine = open_engine(source.engine, info.format, source.folder / info.graph, source.options)
+    judging = Judging(rule, stats, info.calibrations, {})
+    return ExportedDetector(info, engine, streams=source.options.streams, judging=judging, source=source)
+
+
+def _without_maps(source: Source) -> ArtifactError:
+    return ArtifactError(f"{source.folder / BUNDLE}: names limits, and no maps that they are of; {AGAIN}")
+
+
 def as_certified(detector: ExportedDetector | TiledPredictor) -> ExportedDetector | TiledPredictor:
     """What the certificate of a loaded bundle is about: itself, or, where its limits were made anew, what it
     was when it was exported. Raises as `load`, ArtifactError also where the engine does not take its region.
     """
-    if not isinstance(detector, ExportedDetector) or detector.judging is None or detector.source is None:
+    inside = detector.inside if isinstance(detector, TiledPredictor) else detector
+    if not isinstance(inside, ExportedDetector) or inside.judging is None or inside.source is None:
         return detector
-    require_unseen(detector)
-    return as_exported(detector.source, detector.info)
+    require_unseen(inside)
+    return made_whole(as_exported(inside.source, inside.info))
 
 
 def looks_of(held: Held, regions: Mapping[str, Region | None], info: ExportInfo) -> dict[str, Look | None]:

@@ -89,6 +89,22 @@ def position_stats(
     )
 
 
+def shared_stats(maps_NLhw: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Median and robust scale over images and cells together; see `typicality.fit_shared_stats`."""
+    maps = maps_NLhw
+    outermost = np.ones(maps.shape[2:], bool)
+    outermost[1:-1, 1:-1] = False
+    median, scale = np.empty(maps.shape[1:]), np.empty(maps.shape[1:])
+    for alike in (outermost, ~outermost):
+        cells = maps[:, :, alike]  # N x L x cells
+        if cells.size:
+            middle = np.median(cells, axis=(0, 2))[:, None]
+            median[:, alike] = middle
+            scale[:, alike] = 1.4826 * np.median(np.abs(cells - middle), axis=(0, 2))[:, None]
+    floor = 1e-6 * np.abs(median).mean() + 1e-12
+    return median.astype(np.float32), (scale + floor).astype(np.float32)
+
+
 def cell_stats(maps_NLhw: Floats) -> CellStats:
     """Of the cells of N >= 1 images, without those of the predictors' scores."""
     return CellStats(*position_stats(np.asarray(maps_NLhw, np.float64)))

@@ -11,10 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-from invad.scoring.norms import FLOOR_CELLS, position_stats
+from invad.scoring.norms import FLOOR_CELLS, CellRule, CellStats, position_stats, shared_stats
 from invad.scoring.spread import shrunk_variance
 
 
@@ -46,6 +45,16 @@ class ScoreRule:
         ends = np.cumsum(self.counts).tolist()
         return tuple(slice(end - count, end) for end, count in zip(ends, self.counts, strict=True))
 
+    @property
+    def of_cells(self) -> CellRule:
+        """The same without PyTorch, but for `of_map`."""
+        return CellRule(
+            counts=self.counts,
+            floor=self.floor,
+            top_fraction=self.top_fraction,
+            top_fractions=self.top_fractions,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class ScoreStats:
@@ -65,6 +74,18 @@ class PositionStats:
     median_Lhw: Tensor
     scale_Lhw: Tensor
     scores: ScoreStats | None = None
+
+    @classmethod
+    def of(cls, stats: CellStats) -> "PositionStats":
+        """Of a rule that combines no scores."""
+        return cls(torch.from_numpy(stats.median_Lhw), torch.from_numpy(stats.scale_Lhw))
+
+    @property
+    def of_cells(self) -> CellStats:
+        """The same without PyTorch."""
+        scores = (None, None) if self.scores is None else (self.scores.mean_P, self.scores.std_P)
+        mean_P, std_P = (None if one is None else one.numpy() for one in scores)
+        return CellStats(self.median_Lhw.numpy(), self.scale_Lhw.numpy(), mean_P, std_P)
 
 
 def fit_position_stats(maps_NLhw: Tensor, edge: int | None = None) -> PositionStats:
@@ -88,22 +109,8 @@ def fit_shared_stats(maps_NLhw: Tensor) -> PositionStats:
     For pictures whose content moves, so that a cell's place says one thing only: the outermost cells, which
     know their surroundings on one side alone, have statistics of their own.
     """
-    maps = maps_NLhw.double().numpy()
-    outermost = np.ones(maps.shape[2:], bool)
-    outermost[1:-1, 1:-1] = False
-    median, scale = np.empty(maps.shape[1:]), np.empty(maps.shape[1:])
-    for alike in (outermost, ~outermost):
-        cells = maps[:, :, alike]  # N x L x cells
-        if cells.size:
-            middle = np.median(cells, axis=(0, 2))[:, None]
-            median[:, alike] = middle
-            scale[:, alike] = 1.4826 * np.median(np.abs(cells - middle), axis=(0, 2))[:, None]
-    floor = 1e-6 * np.abs(median).mean() + 1e-12
-    return PositionStats(_float32(median), _float32(scale + floor))
-
-
-def _float32(values: NDArray[np.float64]) -> Tensor:
-    return torch.from_numpy(values.astype(np.float32))
+    median, scale = shared_stats(maps_NLhw.double().numpy())
+    return PositionStats(torch.from_numpy(median), torch.from_numpy(scale))
 
 
 def typicality_map(

@@ -11,13 +11,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from invad.data.tiling import Tiling, overview, place_of
-from invad.detector.calibrating import PLAIN
+from invad.errors import DataError
 from invad.runtime.fusing import picture_score
+from invad.runtime.limits import PLAIN
 from invad.runtime.tiled import TiledPredictor
 from invad.scoring.rates import POOLED
 
 LOWEST = np.float32(-1e9)
 """In the map of a tile that was not read: less than any cell of one."""
+
+
+def require_controls(
+    before: TiledPredictor, after: TiledPredictor, advice: str, what: str = "model"
+) -> tuple[str, ...]:
+    """The controls that are not bad by new limits, in words.
+
+    Raises DataError for one that was bad before. advice: what to do then, a sentence. what: has the limits.
+    """
+    passed = passing(after)
+    were = passing(before) if passed else {}
+    if new := [words for key, words in passed.items() if key not in were]:
+        raise DataError(
+            f"with these limits {new[0]}, which it was not so far; the {what} stays as it was. {advice}"
+        )
+    return tuple(passed.values())
 
 
 def passing(detector: TiledPredictor) -> dict[str, str]:

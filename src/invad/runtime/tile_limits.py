@@ -4,22 +4,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from invad.fit.tiles import HeldPicture
 from invad.runtime.fusing import Usual, picture_score
+from invad.runtime.kept_tiles import HeldPicture
 from invad.scoring.calibration import Calibration, folds, numbered
-from invad.scoring.crossfit import CROSS_FITS
-from invad.scoring.rates import POOLED, Rates
-from invad.scoring.spread import shrunk_variance, top_mean
-from invad.scoring.typicality import (
-    PositionStats,
-    ScoreRule,
-    fit_position_stats,
-    fit_shared_stats,
+from invad.scoring.norms import (
+    CROSS_FITS,
+    CellRule,
+    CellStats,
+    position_stats,
+    shared_stats,
     typicality_map,
 )
+from invad.scoring.rates import POOLED, Rates
+from invad.scoring.spread import shrunk_variance, top_mean
 
 MOST_TILES = 4000
 """Tiles from which the statistics of one place are taken; more change them by less than they vary."""
@@ -34,7 +33,7 @@ class TileLimits:
     of the choice of positions. scores, maps: of the held-out pictures, each judged by what it did not help to
     fit."""
 
-    stats: Mapping[str, PositionStats]
+    stats: Mapping[str, CellStats]
     calibrations: Mapping[str, Calibration]
     places: dict[str, Usual]
     pictures: dict[str, Calibration]
@@ -43,7 +42,7 @@ class TileLimits:
     maps: tuple[NDArray[np.float32], ...]
 
 
-def top_cells(rule: ScoreRule, grid_hw: tuple[int, int]) -> int:
+def top_cells(rule: CellRule, grid_hw: tuple[int, int]) -> int:
     """Cells that make the score of a tile."""
     return max(1, round(rule.top_fraction * grid_hw[0] * grid_hw[1]))
 
@@ -51,7 +50,7 @@ def top_cells(rule: ScoreRule, grid_hw: tuple[int, int]) -> int:
 def fit_tile_limits(
     held: Sequence[HeldPicture],
     groups: Sequence[int],
-    rule: ScoreRule,
+    rule: CellRule,
     rates: Rates,
     min_area: float | None = None,
 ) -> TileLimits:
@@ -96,14 +95,14 @@ def fit_tile_limits(
     )
 
 
-def _stats(held: Sequence[HeldPicture]) -> dict[str, PositionStats]:
+def _stats(held: Sequence[HeldPicture]) -> dict[str, CellStats]:
     """Of the cells of the tiles of each place; where they have a place each, also of all together.
 
     Tiles that share theirs begin anywhere, so a cell's place in one says how near its border is and no more.
     The same holds for overviews of pictures that move, which are those without a region: what is ignored
     lies still.
     """
-    by_place: dict[str, list[torch.Tensor]] = {}
+    by_place: dict[str, list[NDArray[np.float32]]] = {}
     for one in held:
         for place, maps_Lhw in zip(one.cut.places(), one.maps_TLhw, strict=True):
             by_place.setdefault(place, []).append(maps_Lhw)
@@ -114,21 +113,25 @@ def _stats(held: Sequence[HeldPicture]) -> dict[str, PositionStats]:
     edge = min(one.cut.edge for one in held) if shared else None
     moving = overviews if shared and held[0].cut.counted is None else set()
     return {
-        place: fit_shared_stats(_some(own))
-        if place in moving
-        else fit_position_stats(_some(own), None if place in overviews else edge)
+        place: CellStats(
+            *(
+                shared_stats(_some(own))
+                if place in moving
+                else position_stats(_some(own), None if place in overviews else edge)
+            )
+        )
         for place, own in by_place.items()
     }
 
 
-def _some(maps: Sequence[torch.Tensor]) -> torch.Tensor:
+def _some(maps: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
     step = max(1, -(-len(maps) // MOST_TILES))
-    return torch.stack([*maps[::step]])
+    return np.stack(maps[::step]).astype(np.float64)
 
 
-def _z_maps(one: HeldPicture, stats: Mapping[str, PositionStats], rule: ScoreRule) -> Maps:
+def _z_maps(one: HeldPicture, stats: Mapping[str, CellStats], rule: CellRule) -> Maps:
     return [
-        typicality_map(maps_Lhw[None], stats[place], rule.weights, rule.floor)[0].numpy().astype(np.float32)
+        typicality_map(maps_Lhw[None], stats[place], rule)[0]
         for place, maps_Lhw in zip(one.cut.places(), one.maps_TLhw, strict=True)
     ]
 

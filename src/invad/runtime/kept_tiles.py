@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from invad.data.region import Region, inside_of
 from invad.data.tiling import Cut, Tiling
-from invad.detector.kept import GIVE_PICTURES, LARGEST
 from invad.errors import DataError
-from invad.fit.tiles import HeldPicture
 from invad.observer import Observer
 from invad.records import Hw
+from invad.runtime.fusing import Tiled
+from invad.runtime.held import LARGEST
+from invad.runtime.limits import GIVE_PICTURES
 from invad.scoring.calibration import numbered
 
 MOST_BYTES = 64 * 2**20
@@ -38,6 +38,17 @@ IN_SIGHT = (
 
 
 @dataclass(frozen=True, slots=True)
+class HeldPicture:
+    """A held-out picture: its tiles, and the norm maps T x L x h x w of all of them and of the overview,
+    which comes last. part: that it is a picture of; None where it stands for itself."""
+
+    category: str
+    cut: Cut
+    maps_TLhw: NDArray[np.float32]
+    part: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class KeptTiles:
     """Norm maps of all tiles of some pictures, and what they are of.
 
@@ -48,8 +59,8 @@ class KeptTiles:
     were read with, whose tiles alone are there; None for all tiles.
     """
 
-    middles_PLhw: Tensor
-    offsets_TLhw: Tensor
+    middles_PLhw: NDArray[np.float32]
+    offsets_TLhw: NDArray[np.float16]
     sizes: tuple[Hw, ...]
     categories: tuple[str, ...]
     groups: tuple[int, ...]
@@ -62,18 +73,18 @@ def keep_tiles(
 ) -> KeptTiles | None:
     """What a model keeps of held-out pictures; None where that would be over MOST_BYTES, which is said."""
     places = [place for one in held for place in one.cut.places()]
-    if VALUE_BYTES * len(places) * held[0].maps_TLhw[0].numel() > MOST_BYTES:
+    if VALUE_BYTES * len(places) * held[0].maps_TLhw[0].size > MOST_BYTES:
         observer.note(
             f"the maps of the {len(held)} pictures that set the limits would take more than "
             f"{MOST_BYTES // 2**20} MB and are not kept: another region or smallest area takes pictures"
         )
         return None
-    maps_TLhw = torch.cat([one.maps_TLhw for one in held])
+    maps_TLhw = np.concatenate([one.maps_TLhw for one in held])
     names, of_T = np.unique(places, return_inverse=True)
-    middles_PLhw = torch.stack([maps_TLhw[of_T == p].median(dim=0).values for p in range(len(names))])
+    middles_PLhw = np.stack([np.median(maps_TLhw[of_T == p], axis=0) for p in range(len(names))])
     return KeptTiles(
         middles_PLhw,
-        (maps_TLhw - middles_PLhw[of_T]).clamp(-LARGEST, LARGEST).half(),
+        (maps_TLhw - middles_PLhw[of_T]).clip(-LARGEST, LARGEST).astype(np.float16),
         tuple(one.cut.picture_hw for one in held),
         tuple(one.category for one in held),
         numbered(groups),
@@ -89,33 +100,34 @@ def seeing(tiling: Tiling, kept: KeptTiles | None) -> Tiling:
     return replace(tiling, in_sight=True, hidden=kept.region)
 
 
-def held_of(kept: KeptTiles | None, tiling: Tiling, grid_hw: Hw) -> tuple[HeldPicture, ...]:
+def held_of(
+    kept: KeptTiles | None, tiling: Tiling, grid_hw: Hw, mend: str = GIVE_PICTURES
+) -> tuple[HeldPicture, ...]:
     """The kept pictures as this tiling cuts them: the tiles in which something counts, and the overview.
 
-    tiling: as the maps were read, but for its region, as `seeing` has it. Raises DataError without kept maps,
-    for a region in another frame, and when tiles or pixels were ignored before that would count now.
+    tiling: as the maps were read, but for its region, as `seeing` has it. mend: what gives maps that are not
+    there. Raises DataError without kept maps, for a region in another frame, and when tiles or pixels were
+    ignored before that would count now.
     """
     if kept is None:
         raise DataError(
             "the model keeps no maps of held-out tiles: it is an older one, or they would have taken more "
-            f"than {MOST_BYTES // 2**20} MB; {GIVE_PICTURES}"
+            f"than {MOST_BYTES // 2**20} MB; {mend}"
         )
     before = replace(tiling, region=kept.region, in_sight=False, hidden=None)
     if _counts_more(tiling.region, kept.region):
-        raise _unread()
+        raise _unread(mend)
     members = kept.categories if kept.parts else [""] * len(kept.sizes)
     frames = [*zip(kept.sizes, members, strict=True)]
     # Once for each size: where cells of a region lie is worked out on all pixels.
     cut_of = {frame: before.cut(frame[0], grid_hw, frame[1]) for frame in dict.fromkeys(frames)}
-    again = {frame: _cut_again(cut, tiling) for frame, cut in cut_of.items()}
+    again = {frame: _cut_again(cut, tiling, mend) for frame, cut in cut_of.items()}
     cuts = [cut_of[frame] for frame in frames]
     names, of_T = np.unique([place for cut in cuts for place in cut.places()], return_inverse=True)
     if len(names) != len(kept.middles_PLhw) or len(of_T) != len(kept.offsets_TLhw):
-        raise DataError(
-            f"the kept maps of held-out tiles are of other tiles than this model's; {GIVE_PICTURES}"
-        )
-    maps = iter(kept.middles_PLhw[of_T] + kept.offsets_TLhw.float())
-    read = (torch.stack(list(islice(maps, len(cut) + 1))) for cut in cuts)
+        raise DataError(f"the kept maps of held-out tiles are of other tiles than this model's; {mend}")
+    maps = iter(kept.middles_PLhw[of_T] + kept.offsets_TLhw.astype(np.float32))
+    read = (np.stack(list(islice(maps, len(cut) + 1))) for cut in cuts)
     parts = [str(part) for part in kept.parts] if kept.parts else [None] * len(cuts)
     return tuple(
         HeldPicture(category, again[frame][0], maps_TLhw[again[frame][1]], part)
@@ -123,7 +135,7 @@ def held_of(kept: KeptTiles | None, tiling: Tiling, grid_hw: Hw) -> tuple[HeldPi
     )
 
 
-def _cut_again(had: Cut, tiling: Tiling) -> tuple[Cut, list[int]]:
+def _cut_again(had: Cut, tiling: Tiling, mend: str) -> tuple[Cut, list[int]]:
     """As this tiling cuts such a picture, and the numbers of those tiles, and of the overview, among those
     that it had."""
     try:
@@ -134,7 +146,7 @@ def _cut_again(had: Cut, tiling: Tiling) -> tuple[Cut, list[int]]:
     wanted = [number.get((tile.row, tile.column)) for tile in cut.tiles()]
     found = [n for n in wanted if n is not None]
     if len(found) < len(wanted):
-        raise _unread()
+        raise _unread(mend)
     return cut, [*found, len(number)]
 
 
@@ -147,8 +159,16 @@ def _counts_more(region: Region | None, before: Region | None) -> bool:
     return bool((inside_of(region) & ~inside_of(before)).any())
 
 
-def _unread() -> DataError:
+def _unread(mend: str) -> DataError:
     return DataError(
         "the new region counts what was ignored when the model's good images were read; "
-        f"{GIVE_PICTURES}, or train a new model"
+        f"{mend}, or train a new model"
     )
+
+
+def doubts_of(tiled: Tiled) -> tuple[str, ...]:
+    """What the limits do not know of the regions, one line each."""
+    if tiled.tiling.in_sight:
+        return (IN_SIGHT,)
+    own = tiled.of_category.items()
+    return tuple(f"category {name}: {IN_SIGHT}" for name, tiling in own if tiling.in_sight)

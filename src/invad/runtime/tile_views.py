@@ -10,18 +10,17 @@ from typing import Literal, TypeAlias
 
 from invad.data.region import Region
 from invad.data.tiling import Tiling
-from invad.detector.kept_tiles import KeptTiles, held_of, seeing
-from invad.detector.sizing import require_room
-from invad.detector.tile_limits import TileLimits, fit_tile_limits
-from invad.detector.views import OF_PARTS, Regions
 from invad.errors import ConfigError, DataError
-from invad.fit.tiles import HeldPicture
 from invad.records import Hw
 from invad.runtime.fusing import Tiled
+from invad.runtime.kept_tiles import HeldPicture, KeptTiles, held_of, seeing
+from invad.runtime.limits import OF_PARTS, Regions
+from invad.runtime.smallest import require_room
+from invad.runtime.tile_limits import TileLimits, fit_tile_limits
 from invad.scoring.calibration import Calibration, known_category
 from invad.scoring.fusion import Fusion
+from invad.scoring.norms import CellRule
 from invad.scoring.rates import POOLED, Rates
-from invad.scoring.typicality import ScoreRule
 
 Read: TypeAlias = Callable[[str, Tiling], tuple[Sequence[HeldPicture], Sequence[int]]]
 """The good pictures of a category as a tiling cuts them, and the groups of these."""
@@ -43,12 +42,12 @@ def wanted_regions(
     return dict(sorted(regions.items()))
 
 
-def kept_pictures(kept: KeptTiles | None, grid_hw: Hw) -> Read:
-    """Reads what a model keeps of its pictures, in sight of what was when they were read."""
+def kept_pictures(kept: KeptTiles, grid_hw: Hw, mend: str) -> Read:
+    """Reads what a model keeps of its pictures, in sight of what was when they were read. mend: see
+    `held_of`."""
 
     def read(name: str, tiling: Tiling) -> tuple[Sequence[HeldPicture], Sequence[int]]:
-        held = held_of(kept, tiling, grid_hw)
-        assert kept is not None
+        held = held_of(kept, tiling, grid_hw, mend)
         own = [i for i, category in enumerate(kept.categories) if category == name]
         return [held[i] for i in own], [kept.groups[i] for i in own]
 
@@ -61,7 +60,7 @@ def with_categories(
     regions: Mapping[str, Region],
     read: Read,
     kept: KeptTiles | Literal["pictures"] | None,
-    rule: ScoreRule,
+    rule: CellRule,
     rates: Rates,
 ) -> tuple[TileLimits, Tiled]:
     """Limits with those of categories that have a region of their own, and what is then known of tiles.
