@@ -1,32 +1,32 @@
 """Archives on a real local Ray, driven from the command line as a user would.
 
-One test starts the command as a process with a Ray of its own, to kill it; the others share one Ray.
+One test starts the command as a process with a Ray of its own, to kill it; the others share another Ray.
 Bundles are scored with where the question allows it: a worker without torch starts in half the time.
 """
 
 import csv
 import errno
 import json
-import logging
 import os
 import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from importlib.util import find_spec
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
 pq = pytest.importorskip("pyarrow.parquet", reason="needs pip install invad[archive]")
 if not find_spec("ray"):  # imported by invad alone, which sets its environment first
     pytest.skip("needs pip install invad[archive]", allow_module_level=True)
 
-from invad.archive.run import BLOCK, MANIFEST, OBJECT_STORE, _ray, _unfinished  # noqa: E402
+import archives  # noqa: E402
+from invad.archive.run import BLOCK, MANIFEST, _unfinished  # noqa: E402
 from invad.archive.sources import list_source, readable, states  # noqa: E402
 from invad.archive.worker import ATTEMPTS, PARTS, Worker, finished_paths, part_name  # noqa: E402
-from invad.cli.app import app  # noqa: E402
 from invad.detector.detector import Detector  # noqa: E402
 from invad.detector.opening import open_detector  # noqa: E402
 from invad.errors import ArtifactError, ConfigError, DataError  # noqa: E402
@@ -64,8 +64,11 @@ def images(write_parts, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def shared_ray():
-    """A Ray of two CPUs that the calls of this process join. Its workers have the keys to any S3 server."""
+def score():
+    """score(model, source, output, *options): (status, output, errors) of the command on a Ray that stays.
+
+    Its workers have the keys to any S3 server.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for name, value in (
             ("AWS_ACCESS_KEY_ID", "a"),
@@ -75,23 +78,14 @@ def shared_ray():
             ("PYTHONPATH", str(SRC)),
         ):
             patch.setenv(name, value)
-        ray = _ray()
-        ray.init(
-            "local",
-            num_cpus=2,
-            object_store_memory=OBJECT_STORE,
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
-        yield
-        ray.shutdown()
+        with ProcessPoolExecutor(1, get_context("spawn"), archives.begin) as own:
 
+            def run(model, source, output, *options):
+                words = [model, source, "--output", output, *options]
+                return own.submit(archives.score, [str(word) for word in words]).result(300)
 
-def score(model, source, output, *options):
-    """The command in this process, on the shared Ray."""
-    words = ["predict", model, source, "--engine", "ray", "--output", output, *options]
-    return CliRunner().invoke(app, [str(word) for word in words])
+            yield run
+            own.submit(archives.end).result(60)
 
 
 def start(model, source, output, home, *options):
@@ -194,28 +188,28 @@ def test_a_killed_worker_and_a_killed_run_lose_and_double_nothing(bundle, images
             assert [box["area"] for box in row["boxes"]] == [region.area for region in found]
 
 
-def test_a_url_a_finished_output_and_another_model(model, images, own_detector, shared_ray, tmp_path):
+def test_a_url_a_finished_output_and_another_model(model, images, own_detector, score, tmp_path):
     few = tmp_path / "few images"
     few.mkdir()
     for path in sorted(images.iterdir())[:5]:
         os.link(path, few / path.name)
     output = tmp_path / "scores"
     url = few.as_uri()
-    first = score(model, url, output, "--fail-on", "review")
-    assert first.exit_code == 3, first.stderr  # one of them nobody could judge
+    status, _, errors = score(model, url, output, "--fail-on", "review")
+    assert status == 3, errors  # one of them nobody could judge
     rows = rows_of(output)
     assert [row["path"] for row in rows] == [f"{url}/{i:04d}.png" for i in range(5)]
     assert [row["decision"] is None for row in rows] == [False, False, False, True, False]
 
     stamp = {path.name: path.stat().st_mtime_ns for path in (output / "parts").glob("part-*")}
-    again = score(model, url, output)
-    assert again.exit_code == 0, again.stderr
-    assert "5 of them scored before" in again.stdout
+    status, said, errors = score(model, url, output)
+    assert status == 0, errors
+    assert "5 of them scored before" in said
     assert {path.name: path.stat().st_mtime_ns for path in (output / "parts").glob("part-*")} == stamp
 
-    other = score(own_detector, url, output)
-    assert other.exit_code == 1
-    assert "holds scores made with model" in other.stderr.splitlines()[-1]
+    status, _, errors = score(own_detector, url, output)
+    assert status == 1
+    assert "holds scores made with model" in errors.splitlines()[-1]
 
 
 @pytest.fixture
@@ -409,7 +403,7 @@ def test_no_password_reaches_the_rows(url):
 
 
 @pytest.fixture
-def bucket(images, shared_ray):
+def bucket(images):
     """Address of an S3 server on this machine; its bucket `parts` holds three images and a broken one."""
     server = pytest.importorskip("moto.server", reason="needs moto[server]")
     from pyarrow import fs
@@ -426,15 +420,15 @@ def bucket(images, shared_ray):
     thread.stop()
 
 
-def test_an_s3_server_named_in_the_url(bundle, images, bucket, tmp_path):
+def test_an_s3_server_named_in_the_url(bundle, images, bucket, score, tmp_path):
     url = f"s3://parts/line%201?endpoint_override={bucket}&scheme=http"
     listed = list_source(url).images
     assert [readable(path) for path in listed] == [(images / f"{i:04d}.png").read_bytes() for i in range(4)]
     # One run for both questions; what a URL as the source does is asked above, of a folder.
     wanted = [*listed, listed[2].replace("0002", "0009")]
     (tmp_path / "list.txt").write_text("\n".join(wanted))
-    run = score(bundle, tmp_path / "list.txt", tmp_path / "scores")
-    assert run.exit_code == 0, run.stderr
+    status, _, errors = score(bundle, tmp_path / "list.txt", tmp_path / "scores")
+    assert status == 0, errors
     rows = rows_of(tmp_path / "scores")
     assert [row["path"] for row in rows] == wanted
     alone = open_detector(bundle, "auto", "cpu", threads=1).predict(images / "0000.png")
@@ -444,9 +438,9 @@ def test_an_s3_server_named_in_the_url(bundle, images, bucket, tmp_path):
     assert _unfinished(wanted, tmp_path / "scores") == wanted[-1:]
 
     (tmp_path / "gone.txt").write_text(listed[0].replace(bucket, "127.0.0.1:9"))
-    run = score(bundle, tmp_path / "gone.txt", tmp_path / "gone")
-    (line,) = [line for line in run.stderr.splitlines() if line.startswith("error: ")]
-    assert run.exit_code == 1
+    status, _, errors = score(bundle, tmp_path / "gone.txt", tmp_path / "gone")
+    (line,) = [line for line in errors.splitlines() if line.startswith("error: ")]
+    assert status == 1
     assert line.startswith(f"error: Ray stopped ({listed[0]}".replace(bucket, "127.0.0.1:9")[:40])
     assert "run the same command again" in line
 
