@@ -91,6 +91,7 @@ def test_every_layout_is_benchmarked_as_it_lies_on_disk(name, plan, tmp_path):
     assert result["failed"] == {}
     published = {told["set"] for told in result["published"]}
     assert published == ({PUBLIC[name]} if name in PUBLIC else set())
+    assert (result["run"]["layout"], result["run"]["read_as"]) == ("auto", load_dataset(root).layout)
     test = load_dataset(root).test
     for category in {sample.category for sample in test}:
         listed = [sample for sample in test if sample.category == category]
@@ -303,11 +304,14 @@ def test_a_test_set_of_one_class(own, plan, tmp_path):
     assert good_only["undefined"]["image_ap"] == "no defective test images"
     bad_only = row(result, category="fabric", protocol="paper", definition="adeval")
     assert bad_only["image_auroc"] is bad_only["pixel_auroc"] is bad_only["false_alarm_rate"] is None
+    assert bad_only["image_ap"] is bad_only["image_f1max"] is None
     assert bad_only["undefined"]["image_auroc"] == "no good test images"
     assert bad_only["undefined"]["pixel_auroc"] == "no masks"
     notes = "\n".join(result["notes"])
     assert "gasket: no defective test images, so no image_auroc" in notes
     assert "fabric: no masks, so no pixel_auroc" in notes
+    assert "image_f1max, pixel_auroc, pixel_ap, pixel_f1max, pixel_aupro: 0 of 2" in notes
+    assert "false_alarm_rate: 1 of 2" in notes
     assert result["summary"]["calibrated"]["exact"]["mean"]["mad"] is None
     text = (tmp_path / "out" / "benchmark.md").read_text()
     assert "nan" not in text.lower()

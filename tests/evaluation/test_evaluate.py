@@ -16,7 +16,7 @@ from invad.errors import ConfigError, DataError
 from invad.evaluation.evaluate import NO_LIMITS, PROTOCOLS, evaluate
 from invad.evaluation.told import describe
 from invad.metrics.alarms import count_interval
-from invad.metrics.exact import PIXEL_METRICS, SEVEN_METRICS
+from invad.metrics.exact import IMAGE_METRICS, PIXEL_METRICS, SEVEN_METRICS
 from invad.observer import Silent
 from invad.scoring.rates import POOLED
 
@@ -166,7 +166,14 @@ def test_without_defects_or_normals(detector, parts):
     assert {normal[k] for k in (*SEVEN_METRICS, "mad")} == {None}
     assert (normal["n_normal"], normal["n_anomalous"]) == (8, 0)
     assert normal["false_alarm_rate"] is not None
+    assert "part: no defective test images, so no AUROC, AP and F1-max of images" in normal["warnings"]
     defective = evaluate(detector, parts[8:]).metrics
+    assert {defective[k] for k in IMAGE_METRICS} == {None}
+    others = [replace(one, category="other") for one in parts[8:]]
+    both = evaluate(detector, [*parts, *others]).metrics
+    assert both["image_ap"] == both["categories"]["part"]["image_ap"]
+    said = "other: no good test images, so no AUROC, AP and F1-max of images"
+    assert f"{said}; the means are over 1 of 2 categories" in both["warnings"]
     assert defective["false_alarm_rate"] is None
     assert defective["false_alarms"]["review"] == {
         "asked": 0.05,

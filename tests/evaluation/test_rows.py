@@ -276,7 +276,8 @@ def test_notes_name_what_is_missing_and_why():
         "c-seed-0 failed: no images",
         "Unfinished: 3 of the categories and seeds asked for are not in these tables.",
         "b: no masks, so no pixel_aupro, pixel_ap",
-        "A mean is over the categories that define the metric; mAD is the mean of the seven means.",
+        "A mean is over the categories that define the metric (pixel_ap, pixel_aupro: 1 of 2); mAD is the "
+        "mean of the seven means.",
         "Speed and memory were measured on several machines: a GPU; a processor.",
         "a: not read and left out: a/test/x.png",
     ]

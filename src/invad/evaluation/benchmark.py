@@ -74,11 +74,13 @@ class Plan:
         if isinstance(self.preset, str):
             preset_named(self.preset)
 
-    def told(self) -> dict[str, Any]:
-        """The run as plain data, for prediction files and tables."""
+    def told(self, read_as: str | None = None) -> dict[str, Any]:
+        """The run as plain data, for prediction files and tables. read_as: the layout that was recognised,
+        where the set was read."""
         return {
             "data": self.root.absolute().name,
             "layout": self.layout,
+            **({} if read_as is None else {"read_as": read_as}),
             "split": self.split,
             "setting": self.setting,
             "preset": self.preset if isinstance(self.preset, str) else "custom",
@@ -156,7 +158,7 @@ def _measured(plan: Plan, dataset: Dataset, output: Path, failed: Mapping[str, s
     for file in files:
         if file.exists():
             rows += rows_of_file(file, output / ROWS / f"{file.stem}.json", plan.definitions)
-    measured = result(rows, {**plan.told(), "machine": facts()}, len(files), failed)
+    measured = result(rows, {**plan.told(dataset.layout), "machine": facts()}, len(files), failed)
     others = sorted(
         {file.stem for file in (output / PREDICTIONS).glob("*.npz")} - {file.stem for file in files}
     )
@@ -232,7 +234,7 @@ def _test(
     meta = {
         "category": category,
         "seed": unit.seed,
-        "run": plan.told(),
+        "run": plan.told(unit.dataset.layout),
         "machine": facts(),
         "data_digest": unit.digests[category],
     }

@@ -27,7 +27,13 @@ from invad.detector.opening import Trained
 from invad.diffusion.schedule import timesteps
 from invad.errors import ConfigError, DataError
 from invad.evaluation.false_alarms import false_alarms, realised_rate
-from invad.evaluation.inspected import counted, ignored_in_words, left_of, unmarked_in_words
+from invad.evaluation.inspected import (
+    counted,
+    ignored_in_words,
+    left_of,
+    one_class_in_words,
+    unmarked_in_words,
+)
 from invad.evaluation.parts import ScoredPart, members_of, part_metrics, scored_parts, split_of
 from invad.metrics.exact import (
     PIXEL_METRICS,
@@ -190,6 +196,7 @@ def evaluate(
         "warnings": [
             *detector.warnings(),
             *unreadable.doubts(),
+            *one_class_in_words(summary["categories"]),
             *unmarked_in_words(summary["categories"].items(), vanished),
         ],
     }

@@ -77,6 +77,20 @@ def unmarked_in_words(
         )
 
 
+def one_class_in_words(counts: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Which categories have no figures of images, because they lack good or defective ones, and over how many
+    the means are. counts: n_normal and n_anomalous by category."""
+    lacking = {
+        "good": [name for name, row in counts.items() if not row["n_normal"]],
+        "defective": [name for name, row in counts.items() if not row["n_anomalous"]],
+    }
+    left = len(counts) - len({name for names in lacking.values() for name in names})
+    means = f"; the means are over {left} of {len(counts)} categories" if len(counts) > 1 else ""
+    for kind, names in lacking.items():
+        if names:
+            yield f"{', '.join(names)}: no {kind} test images, so no AUROC, AP and F1-max of images{means}"
+
+
 def ignored_in_words(ignored: int, without: Sequence[Path]) -> str:
     """`the region of interest ignores 7 defects; ...`, or nothing of none."""
     if not ignored:

@@ -46,7 +46,9 @@ def rescore(path: str | Path, definitions: Sequence[str] = ("exact",)) -> dict[s
     runs: dict[str, Path] = {}
     for file in files:
         predictions = read_predictions(file)
-        runs.setdefault(json.dumps(predictions.meta["run"], sort_keys=True), file)
+        # Older files do not say as what the set was read.
+        run = {key: value for key, value in predictions.meta["run"].items() if key != "read_as"}
+        runs.setdefault(json.dumps(run, sort_keys=True), file)
         if len(runs) > 1:
             first, second = runs.values()
             raise DataError(f"{second}: of another run than {first}; measure each folder by itself")
@@ -174,7 +176,8 @@ def notes(rows: Sequence[Row], missing: int, failed: Mapping[str, str]) -> list[
     told += [f"{', '.join(categories)}: {gap}" for gap, categories in groups.items()]
     if groups:
         told.append(
-            "A mean is over the categories that define the metric; mAD is the mean of the seven means."
+            f"A mean is over the categories that define the metric ({_defined(rows)}); mAD is the mean of "
+            "the seven means."
         )
     told += _unmarked(rows)
     machines = sorted({row["measured_on"] for row in rows if row.get("measured_on")})
@@ -225,6 +228,17 @@ def _gaps(rows: Sequence[Row]) -> Iterator[str]:
         saying = dict.fromkeys(r["definition"] for r in rows if names.keys() & r["undefined"].keys())
         which = "" if len(saying) == len(every) else f" by the definition {', '.join(saying)}"
         yield f"{reason}, so no {', '.join(names)}{which}"
+
+
+def _defined(rows: Sequence[Row]) -> str:
+    """`image_auroc, image_ap: 2 of 3`: how many categories define the metrics that not all of them do."""
+    every = {row["category"] for row in rows}
+    counts: dict[int, list[str]] = {}
+    for name in FIGURES:
+        lacking = {row["category"] for row in rows if name in row["undefined"] and name != "mad"}
+        if lacking:
+            counts.setdefault(len(every) - len(lacking), []).append(name)
+    return "; ".join(f"{', '.join(names)}: {n} of {len(every)}" for n, names in counts.items())
 
 
 def _over_seeds(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

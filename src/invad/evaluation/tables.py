@@ -290,7 +290,7 @@ def facts(result: Result) -> dict[str, str]:
     """What was run, in words."""
     run = result["run"]
     return {
-        "data set": f"{run['data']}, read as {run['layout']}",
+        "data set": f"{run['data']}, read as {run.get('read_as', run['layout'])}",
         "setting": "one model for all categories"
         if run["setting"] == "unified"
         else "one model for each category",

@@ -111,14 +111,14 @@ def _auroc(curve: _Curve | None) -> float | None:
 
 
 def _average_precision(curve: _Curve | None) -> float | None:
-    if curve is None:
+    if curve is None or curve.n_normal == 0:
         return None
     recall_steps = np.diff(curve.tp_T, prepend=0) / curve.n_anomalous
     return min(1.0, float(np.sum(recall_steps * (curve.tp_T / (curve.tp_T + curve.fp_T)))))
 
 
 def _f1_max(curve: _Curve | None) -> F1Max | None:
-    if curve is None:
+    if curve is None or curve.n_normal == 0:
         return None
     f1_T = 2 * curve.tp_T / (curve.tp_T + curve.fp_T + curve.n_anomalous)  # TP + FN is the anomalous count
     best = int(np.argmax(f1_T))
@@ -203,7 +203,8 @@ def average_precision(scores_N: ArrayLike, labels_N: ArrayLike) -> float | None:
     precision and recall at threshold n; no interpolation, no trapezoid. Source: the definition behind
     `sklearn.metrics.average_precision_score`, which it equals.
 
-    Arguments and errors as in `auroc`. None when nothing is anomalous; 1 when everything is.
+    Arguments and errors as in `auroc`. None when a class is absent: without normal elements it would be 1
+    whatever the scores are.
     """
     return _average_precision(_label_curve(scores_N, labels_N))
 
@@ -214,7 +215,7 @@ def f1_max(scores_N: ArrayLike, labels_N: ArrayLike) -> F1Max | None:
     Definition: max over t of 2 TP / (2 TP + FP + FN) with `score >= t` called anomalous (van Rijsbergen 1979,
     Information Retrieval, chapter 7).
 
-    Arguments and errors as in `auroc`. None when nothing is anomalous.
+    Arguments and errors as in `auroc`. None when a class is absent, as for `average_precision`.
     """
     return _f1_max(_label_curve(scores_N, labels_N))
 
@@ -341,7 +342,7 @@ def image_metrics(scores_N: ArrayLike, labels_N: ArrayLike) -> Metrics:
 def pixel_metrics(maps: Sequence[Floats], masks: Sequence[Bools], inside_HW: Bools | None = None) -> Metrics:
     """The same three over all pixels of all images and `aupro` at 0.3, keys PIXEL_METRICS, from one sort.
 
-    All four are None without an anomalous pixel; AUROC and AUPRO also without a normal pixel.
+    All four are None without an anomalous or without a normal pixel.
     Definitions and sources as in `auroc`, `average_precision`, `f1_max`; arguments and errors as in `aupro`.
     inside_HW: the normal pixels that count, of images of one size; None for all.
     """

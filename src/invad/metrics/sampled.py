@@ -131,11 +131,9 @@ def adeval_metrics(keys: Sequence[str], maps: Sequence[Floats], masks: Sequence[
     if low == high:
         return none
     sampled = count_at(adeval_thresholds(low, high), maps, masks, regions=len(keys) > 3)
-    if sampled is None:
+    if sampled is None or sampled.n_normal == 0:
         return none
     ap = area_under(sampled.recall_K[::-1], sampled.precision_K[::-1])
-    if sampled.n_normal == 0:
-        return none | dict(zip(keys[1:3], (ap, sampled.f1_max), strict=True))
     auroc = area_under(sampled.fpr_K[::-1], sampled.recall_K[::-1])
     values = (auroc, ap, sampled.f1_max, _adeval_aupro(sampled))
     return dict(zip(keys, values, strict=False))
@@ -175,7 +173,7 @@ def ader_f1_max(maps: Sequence[Floats], masks: Sequence[Bools]) -> float | None:
         return scaled
 
     sampled = count_at(steps_K, maps, masks, above=True, scale=scale, regions=False)
-    if sampled is None:
+    if sampled is None or sampled.n_normal == 0:
         return None
     precision_K = sampled.tp_K / (sampled.tp_K + sampled.fp_K + EPS)
     recall_K = sampled.tp_K / (sampled.n_anomalous + EPS)
@@ -209,4 +207,4 @@ def official_f1_max(maps: Sequence[Floats], masks: Sequence[Bools]) -> float | N
         return bins
 
     sampled = count_at(np.arange(OFFICIAL_BINS), maps, masks, scale=scale, regions=False)
-    return None if sampled is None else sampled.f1_max
+    return None if sampled is None or sampled.n_normal == 0 else sampled.f1_max
