@@ -2,9 +2,11 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from array import array
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +16,12 @@ import torch
 from PIL import Image
 from scipy.stats import binom
 
+from invad.data.datasets import load_dataset
 from invad.data.images import read_image
+from invad.data.tiling import Tiling
 from invad.detector.detector import Detector
-from invad.errors import ConfigError, DataError, NotCalibratedError
+from invad.errors import ArtifactError, ConfigError, DataError, InvadError, NotCalibratedError
+from invad.evaluation.evaluate import evaluate
 from invad.fit.run import Run
 from invad.model.settings import preset_named
 from invad.observer import Silent
@@ -476,7 +481,48 @@ def test_what_fit_refuses(good_parts, tiny_preset, make_backbone, tmp_path):
     assert preset_named("standard").backbone == "invad-s"
 
 
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda one: one.fit(None), "samples = None: give an Iterable"),
+        (lambda one: one.fit([], region=3), "region = 3: give a Region or text or a path"),
+        (lambda one: one.fit([], regions="a.json"), "regions = 'a.json': give a dict or None"),
+        (lambda one: one.fit([], preset=None), "preset = None: give text or a Preset"),
+        (lambda one: one.fit([], steps="many"), "train.steps = 'many': give a whole number or None"),
+        (lambda one: one.fit([], rates=0.01), "rates = 0.01: give a Rates"),
+        (lambda one: one.calibrate(region="no.json"), "no.json: No such file or directory; check the path"),
+        (lambda one: one.calibrate(min_area="12px"), "min_area = '12px': give a number"),
+        (lambda one: one.calibrate(rates=0.01), "rates = 0.01: give a Rates or None"),
+        (lambda one: one.defects("a.png"), "prediction = 'a.png': give a Prediction"),
+        (lambda one: one.predict("a.png", category=3), "category = 3: give text or None"),
+        (lambda one: one.predict_many([], batch="2"), "batch = '2': give a whole number"),
+        (lambda one: one.predict_video(None), "path = None: give a path"),
+        (lambda one: one.compile(size_hw=64), "size_hw = 64: give a tuple of 2, each a whole number or None"),
+        (lambda one: one.save(""), "folder = '': give a path"),
+        (lambda one: one.load(None), "folder = None: give a path"),
+        (lambda one: Rates(review="5%"), "review = '5%': give a number"),
+        (lambda one: Scale("abc"), "'abc' is no homography of 3 rows of 3 numbers"),
+        (lambda one: Scale.of("no.json"), "no.json: No such file or directory; check the path"),
+        (lambda one: Tiling(tile_px="64"), "tile_px = '64': give a whole number"),
+        (lambda one: evaluate("model", []), "detector = 'model': give a Detector or a TiledDetector"),
+        (lambda one: load_dataset(None), "root = None: give a path"),
+    ],
+)
+def test_an_argument_of_another_kind_is_one_line(detector, call, words):
+    with pytest.raises(InvadError, match=f"^{re.escape(words)}"):
+        call(copy(detector))
+
+
 # Saving
+
+
+def test_a_model_does_not_take_the_place_of_a_readme(detector, tmp_path):
+    (tmp_path / "README.md").write_text("of a project")
+    with pytest.raises(ArtifactError, match=r"holds a README.md and no model"):
+        detector.save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    detector.save(tmp_path / "model")
+    detector.save(tmp_path / "model")
 
 
 FRESH = """
@@ -533,5 +579,6 @@ def test_defects_are_measured_by_the_review_limit_of_the_category(detector, draw
     assert table[0].peak == found.anomaly_map.max()
     assert table[0].cell_px == max(128 / detector.grid_hw[1], 64 / detector.grid_hw[0])
     assert table[0].length_mm == pytest.approx(table[0].length_px / 2)
+    assert detector.defects(found, "0.5mm") == table
     with pytest.raises(DataError, match="no anomaly map"):
         detector.defects(replace(found, anomaly_map=np.zeros(0, np.float32)))

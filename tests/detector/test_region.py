@@ -1,5 +1,6 @@
 """A region of interest acts inside the score: in training, calibration, prediction and the exported graph."""
 
+import json
 from copy import copy
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 from invad.data.region import Region, inside_of
 from invad.detector.detector import Detector
 from invad.errors import ConfigError, DataError
+from invad.system.plain import to_plain
 
 LEFT = Region(frame=(64, 64), ignore=(((0.0, 0.0), (22.0, 0.0), (22.0, 64.0), (0.0, 64.0)),))
 MORE = Region(frame=(64, 64), ignore=(((0.0, 0.0), (30.0, 0.0), (30.0, 64.0), (0.0, 64.0)),))
@@ -102,7 +104,9 @@ def test_a_region_is_taken_and_taken_away_without_pictures(detector, draw, tmp_p
     model = copy(detector)
     picture = draw(240)
     before = model.predict(picture)
-    model.calibrate(region=CORNER)
+    file = tmp_path / "region.json"
+    file.write_text(json.dumps(to_plain(CORNER)))
+    model.calibrate(region=str(file))
     assert model.region == CORNER
     assert "with what the region ignores in sight" in model.warnings()[-1]
     cut = model.predict(picture)

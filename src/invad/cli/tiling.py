@@ -107,7 +107,7 @@ def chosen(
     observer: "Observer",
 ) -> "Tiling | None":
     """The tiles that were asked for, with their cost said; None where the whole picture does."""
-    from invad.detector.tiled import first_size
+    from invad.data.samples import first_size
     from invad.fit.tile_choice import choose_tiling
     from invad.fit.tiles import cost
 

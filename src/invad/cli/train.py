@@ -193,6 +193,7 @@ def train(
         from invad.data.groups import grouped
         from invad.data.members import Rule, split_by_part, with_windows
         from invad.detector.detector import Detector
+        from invad.detector.folder import require_place
         from invad.detector.tiled import TiledDetector
         from invad.fit.distributed import Solo
         from invad.fit.run import Run
@@ -200,6 +201,7 @@ def train(
         from invad.model.settings import preset_named
         from invad.runtime.promise import promise
 
+        require_place(output)
         whole = read_dataset(data, layout=layout, split=split)
         dataset = selected(whole, split_names(categories))
         if parts is not None:

@@ -15,6 +15,7 @@ from invad.data.layouts.base import Dataset, Layout, Problem, category_name
 from invad.data.listing import is_image, survey
 from invad.errors import ConfigError, DataError
 from invad.records import Sample
+from invad.system.arguments import path_of, require
 from invad.system.files import is_file, is_folder, is_there
 
 LIST_SUFFIXES = (*manifest.SUFFIXES, ".json")
@@ -49,7 +50,8 @@ def selected(dataset: Dataset, categories: str | Iterable[str] | None) -> Datase
 
 def read_dataset(root: str | Path, *, layout: str = "auto", split: str | None = None) -> Dataset:
     """As `load_dataset`, but files that a list names may be absent."""
-    root = Path(root)
+    root = path_of(root, "root")
+    require(layout=(layout, str), split=(split, str | None))
     if not is_there(root):
         raise DataError(f"{root}: no such folder; give a folder of images")
     if not is_folder(root) and root.suffix.lower() not in LIST_SUFFIXES:
@@ -106,6 +108,7 @@ def normal_images(path: str | Path, *, layout: str = "auto", split: str | None =
 
 def all_samples(given: Sequence[Any]) -> Sequence[Sample]:
     """What was given in place of a folder. Raises ConfigError where one is no Sample, such as a path."""
+    require(samples=(given, Iterable))
     for one in given:
         if not isinstance(one, Sample):
             said = f"{str(one)[:100]!r} is a {type(one).__name__}, no Sample"

@@ -12,10 +12,11 @@ is the union of `include`, or the whole picture where that is empty, without the
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,7 @@ from invad.data.images import pixel_limit
 from invad.data.masks import FEW_LEVELS, mask_split, read_mask_levels
 from invad.errors import ConfigError, DataError
 from invad.records import Hw
+from invad.system.arguments import path_of, require, require_fields
 from invad.system.digests import plain_sha256
 from invad.system.plain import from_plain, read_json, to_plain
 
@@ -58,6 +60,7 @@ class Region:
     min_cover: float = 0.5
 
     def __post_init__(self) -> None:
+        require_fields(self)
         width, height = self.frame
         if min(self.frame) < 1 or width * height > pixel_limit():
             raise DataError(f"frame = {[*self.frame]}: give width and height of the picture in pixels")
@@ -84,7 +87,7 @@ class Region:
 
 def read_region(path: str | Path) -> Region:
     """The region in a JSON file or a mask picture. Raises DataError of one line for what is none."""
-    path = Path(path)
+    path = path_of(path, "region")
     try:
         if path.suffix.lower() in IMAGE_SUFFIXES:
             return of_mask(_read_mask(path))
@@ -95,6 +98,35 @@ def read_region(path: str | Path) -> Region:
     except DataError as error:
         said = str(error).removeprefix(": ")
         raise DataError(said if str(path) in said else f"{path}: {said}") from None
+
+
+def region_of(given: "Region | str | Path | None", name: str = "region") -> Region | Literal["none"] | None:
+    """A region as people give it: itself, the path of its file, "none" for the whole picture, or None.
+
+    Raises ConfigError for anything else, DataError as `read_region`.
+    """
+    if given is None or isinstance(given, Region):
+        return given
+    if given == "none":
+        return "none"
+    require(**{name: (given, Region | str | Path)})
+    return read_region(given)
+
+
+def whole_or(region: Region | Literal["none"] | None) -> Region | None:
+    """None for "none", the whole picture."""
+    return None if region == "none" else region
+
+
+def regions_of(
+    given: "Mapping[str, Region | str | Path] | None",
+) -> dict[str, Region | Literal["none"]] | None:
+    """The same of single categories, by their names."""
+    require(regions=(given, Mapping | None))
+    if given is None:
+        return None
+    read = {name: region_of(one, f"regions[{name}]") for name, one in given.items()}
+    return {name: "none" if one is None else one for name, one in read.items()}
 
 
 def _read_mask(path: Path) -> NDArray[np.bool_]:

@@ -1,6 +1,6 @@
 """Pixels of a sample, whatever it is of its file, and as its member of a part sees grey levels."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from invad.data.images import ImageSource, read_image
 from invad.data.pages import Page
 from invad.data.preprocess import levelled
-from invad.records import Sample
+from invad.errors import DataError
+from invad.records import Hw, Sample
 
 
 def source_of(sample: Sample) -> Path | Page:
@@ -29,3 +30,16 @@ def read_sample(sample: Sample, decode: Callable[[ImageSource], NDArray[Any]] = 
 def named(sample: Sample) -> str:
     """The file, and the page where it has several."""
     return str(source_of(sample))
+
+
+def first_size(samples: Sequence[Sample]) -> Hw:
+    """Height and width of the first picture that can be read. Raises DataError where there is none."""
+    problem: DataError | None = None
+    for sample in samples:
+        try:
+            height, width = read_sample(sample).shape[:2]
+        except DataError as error:
+            problem = problem or error
+        else:
+            return height, width
+    raise problem or DataError("no picture to choose tiles from; give a folder of good images")

@@ -19,6 +19,7 @@ from invad.data.preprocess import resize_map
 from invad.data.region import REACHED, Region, cells_of, cover, inside_of, require_frame
 from invad.errors import ConfigError, DataError
 from invad.records import Hw
+from invad.system.arguments import require_fields
 
 OVERVIEW, TILE = "overview", "tile"
 """Places of the whole picture in one, and of all tiles where they share their statistics."""
@@ -66,6 +67,7 @@ class Tiling:
     hidden: Region | None = None
 
     def __post_init__(self) -> None:
+        require_fields(self)
         if self.tile_px < 16:
             raise ConfigError(f"tile = {self.tile_px}: give a side in pixels, at least 16")
         if not 0 <= self.overlap <= 0.5:

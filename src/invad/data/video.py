@@ -21,6 +21,7 @@ from invad.data.decoding import upright
 from invad.data.images import pixel_limit
 from invad.data.limits import check_size
 from invad.errors import ConfigError, DataError, in_one_line, reason
+from invad.system.arguments import path_of, require
 from invad.system.packages import importing
 
 if TYPE_CHECKING:
@@ -76,10 +77,11 @@ def read_video(path: "str | os.PathLike[str]", *, every: Seconds | None = None) 
     codec, is not found. Raises ConfigError for an `every` that is not above 0, and, when the first frame is
     asked for, DataError for a file that is no video or holds no frames, and without PyAV.
     """
+    require(every=(every, float | None))
     interval = None if every is None else Fraction(str(every)) if 0 < every < float("inf") else Fraction(0)
     if interval == 0:
         raise ConfigError(f"every = {every}: give seconds above 0, such as 0.2")
-    return _frames(Path(path), interval)
+    return _frames(path_of(path, "path"), interval)
 
 
 def expected_frames(path: "str | os.PathLike[str]", every: Seconds | None = None) -> int:

@@ -20,12 +20,16 @@ from invad.runtime.torch_engine import TorchEngine
 from invad.scoring.calibration import Calibration
 from invad.scoring.fusion import Fusion
 from invad.scoring.rates import POOLED
+from invad.system.arguments import require, shown
 
 
 def compiled(
     parts: Parts, size_hw: Hw | None, low: torch.dtype | None, model_hash: str | None
 ) -> ExportedDetector:
     """As `Detector.compile`. model_hash: of the folder of the detector, None where it was not saved."""
+    require(size_hw=(size_hw, tuple[int, int] | None))
+    if low not in (None, torch.float16, torch.bfloat16):
+        raise ConfigError(f"low = {shown(low)}: give torch.float16 or torch.bfloat16")
     info, extract = parts.info, parts.model.extract
     _require_one_frame(parts)
     for region in (info.region, *info.regions.values()):

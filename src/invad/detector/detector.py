@@ -16,7 +16,7 @@ from invad.backbones.base import Backbone
 from invad.data.datasets import load_dataset
 from invad.data.images import ImageSource
 from invad.data.preprocess import resize_map
-from invad.data.region import Region, cut
+from invad.data.region import Region, cut, region_of, regions_of, whole_or
 from invad.detector import calibrating
 from invad.detector.card import model_card
 from invad.detector.compiling import compiled
@@ -29,16 +29,16 @@ from invad.errors import ArtifactError, NotCalibratedError
 from invad.fit.fit import fit
 from invad.fit.run import Run
 from invad.model.reading import Model
-from invad.model.settings import Preset, preset_named
+from invad.model.settings import Preset, preset_of
 from invad.observer import Observer, Silent
 from invad.records import Hw, Prediction, Sample
 from invad.runtime import ExportedDetector
-from invad.runtime.limits import Regions
 from invad.runtime.predictor import Pixels, Predictor
 from invad.scoring.calibration import Calibration, for_category, known_category
 from invad.scoring.rates import POOLED, Rates
 from invad.scoring.sizes import Smallest
 from invad.scoring.typicality import PositionStats, ScoreRule
+from invad.system.arguments import path_of, require
 from invad.system.devices import choose_device
 from invad.system.waiting import sleep_beside_the_user
 
@@ -198,8 +198,8 @@ class Detector(Predictor):
         batch: int | None = None,
         seed: int | None = None,
         rates: Rates = DEFAULT_RATES,
-        region: Region | None = None,
-        regions: Mapping[str, Region] | None = None,
+        region: Region | str | Path | None = None,
+        regions: Mapping[str, Region | str | Path] | None = None,
         parts: str | None = None,
         fusion: str = "scores",
         strict: bool = False,
@@ -210,9 +210,9 @@ class Detector(Predictor):
 
         data: a folder (see `load_dataset`; only its normal training images are used) or samples.
         backbone, steps, batch, seed override the preset; `Preset.load_backbone` makes a backbone with weights
-        from a file. rates: false-alarm rates of the limits. region: the part of the pictures that counts, see
-        `read_region`; pictures of another size than its frame are passed over. regions: of categories that
-        look at a part of their own in place of that, by limits of the same held-out images. parts: how
+        from a file. rates: false-alarm rates of the limits. region: the part of the pictures that counts, or
+        the path of its file; pictures of another size than its frame are passed over. regions: of categories
+        that look at a part of their own in place of that, by limits of the same held-out images. parts: how
         several pictures are of one part, as `invad train --parts` says it: an expression with the groups part
         and member, names, views or pages. fusion: scores, or cells for pictures of one frame
         (`invad.scoring.fusion`).
@@ -222,10 +222,12 @@ class Detector(Predictor):
         Raises DataError, ConfigError, WeightsError, TrainingError with one line that says what to do.
         """
         sleep_beside_the_user()
+        require(rates=(rates, Rates), run=(run, Run), parts=(parts, str | None))
+        region, wanted = whole_or(region_of(region)), regions_of(regions)
+        settings = preset_of(preset)
         samples: Sequence[Sample] = samples_of(data, parts, load_dataset)
-        require_regions(regions or {}, samples, parts)
+        require_regions(wanted or {}, samples, parts)
         samples, plan = plan_parts(samples, parts, fusion, root_of(data), region, run.observer)
-        settings = preset_named(preset) if isinstance(preset, str) else preset
         name = backbone.info.name if isinstance(backbone, Backbone) else backbone
         settings = settings.override(backbone=name, steps=steps, batch=batch, seed=seed)
         net = backbone if isinstance(backbone, Backbone) else settings.load_backbone()
@@ -250,8 +252,8 @@ class Detector(Predictor):
         if fitted.record.copies:
             calibrating.require_unlike(detector._doubts, samples)
         detector._means_of = fitted.means_of
-        if regions:
-            detector.calibrate(regions=regions, observer=run.observer)
+        if wanted:
+            detector.calibrate(regions=wanted, observer=run.observer)
         for warning in detector.warnings():
             run.observer.note(warning)
         return detector
@@ -264,7 +266,7 @@ class Detector(Predictor):
 
         Raises ArtifactError when it is missing, altered, truncated or too new.
         """
-        parts, content_hash = load_parts(Path(folder), choose_device(device), backbone)
+        parts, content_hash = load_parts(path_of(folder, "folder"), choose_device(device), backbone)
         return cls.of(parts, content_hash, Path(folder))
 
     @classmethod
@@ -284,7 +286,7 @@ class Detector(Predictor):
         """
         self._require_calibrated()
         card = card or model_card(self.info, self.calibrations, self.warnings(), self.fusion)
-        self.content_hash = save_parts(Path(folder), self._parts, card)
+        self.content_hash = save_parts(path_of(folder, "folder"), self._parts, card)
         return self.content_hash
 
     # ------------------------------------------------------------------ exporting one
@@ -308,8 +310,8 @@ class Detector(Predictor):
         normals: str | Path | Sequence[Sample] | None = None,
         *,
         rates: Rates | None = None,
-        region: Region | Literal["none"] | None = None,
-        regions: Regions | None = None,
+        region: Region | str | Path | None = None,
+        regions: Mapping[str, Region | str | Path] | None = None,
         min_area: float | Literal["none"] | None = None,
         strict: bool = False,
         observer: Observer | None = None,
@@ -322,22 +324,22 @@ class Detector(Predictor):
         needs whole ones. None: of the good images that the limits were made of before, from the norm maps
         that the model keeps of them; with another region these were read with what it ignores in sight, so
         near its border they are an approximation. rates: as before unless given. region: the part of the
-        pictures that counts, "none" for all of it; as before unless given. regions: the same of single
-        categories, in place of that, "none" for that of all; their images are read, and limits made, by it.
-        min_area: pixels of a picture,
-        "none" for no such rule; as before unless given. With it a defect is a part of the map of at least
-        that area, and an image is called where one stands above the limit. Raises DataError when fewer than
-        two distinct images can be read, when the kept maps do not show what the region counts, and when a
-        black picture or one of noise, bad so far, would not be bad any more, ConfigError for an area below
-        one cell.
+        pictures that counts, or the path of its file, "none" for all of it; as before unless given. regions:
+        the same of single categories, in place of that, "none" for that of all; their images are read, and
+        limits made, by it. min_area: pixels of a picture, "none" for no such rule; as before unless given.
+        With it a defect is a part of the map of at least that area, and an image is called where one stands
+        above the limit. Raises DataError when fewer than two distinct images can be read, when the kept maps
+        do not show what the region counts, and when a black picture or one of noise, bad so far, would not be
+        bad any more, ConfigError for an area below one cell.
         """
+        require(rates=(rates, Rates | None))
         changed, doubts = calibrated(
             self._parts,
             self._doubts,
             normals,
             rates=rates or self.rates,
-            region=region,
-            regions=regions,
+            region=region_of(region),
+            regions=regions_of(regions),
             min_area=min_area,
             strict=strict,
             observer=observer or Silent(),

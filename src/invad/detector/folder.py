@@ -48,6 +48,7 @@ def write_bundle(
 
     Raises ArtifactError when the folder cannot be written (rights, disk full); nothing half-written stays.
     """
+    require_place(folder)
     with staged(folder, ArtifactError) as staging:
         (staging / CALIBRATION).write_text(_dump(calibration), encoding="utf-8")
         (staging / CARD).write_text(card, encoding="utf-8")
@@ -60,6 +61,15 @@ def write_bundle(
         for name in (TENSORS, CALIBRATION, CARD, CONFIG):
             take_place(staging / name, folder / name)
     return content
+
+
+def require_place(folder: Path) -> None:
+    """Raises ArtifactError for a folder whose README.md is of something else, and would be replaced."""
+    if is_file(folder / CARD) and not any(is_there(folder / name) for name in (CONFIG, TENSORS, CALIBRATION)):
+        raise ArtifactError(
+            f"{folder}: holds a {CARD} and no model, and that of a model would take its place; give another "
+            "folder"
+        )
 
 
 def read_bundle(folder: Path) -> Bundle:

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from invad.backbones.base import Backbone
 from invad.data.content import pixel_digest
 from invad.data.datasets import load_dataset, normal_set
-from invad.data.region import Region
-from invad.data.samples import read_sample
+from invad.data.region import Region, region_of, regions_of
+from invad.data.samples import first_size
 from invad.data.tiling import OVERVIEW, Cut, Tiling, place_of
 from invad.detector import calibrating
 from invad.detector.card import model_card
@@ -21,20 +21,20 @@ from invad.detector.detector import Detector
 from invad.detector.fusing import plan_parts, planned, root_of, samples_of
 from invad.detector.parts import DetectorInfo, Parts, described, load_parts, now, save_parts
 from invad.detector.views import require_regions
-from invad.errors import ArtifactError, ConfigError, DataError
+from invad.errors import ArtifactError, ConfigError
 from invad.fit.fit import FitRecord
 from invad.fit.run import Run
 from invad.fit.tile_choice import choose_tiling, tile_settings
 from invad.fit.tiles import fit_tiles, held_picture, read_tiles
 from invad.model.reading import Model
-from invad.model.settings import Preset, preset_named
+from invad.model.settings import Preset, preset_of
 from invad.observer import Observer, Silent
 from invad.records import Hw, Sample
 from invad.runtime import ExportedDetector, tile_anew
 from invad.runtime.fusing import Tiled
 from invad.runtime.held_tiles import HeldTiles
 from invad.runtime.kept_tiles import HeldPicture, KeptTiles, doubts_of, keep_tiles
-from invad.runtime.limits import GIVE_PICTURES, Regions, advised
+from invad.runtime.limits import GIVE_PICTURES, advised
 from invad.runtime.part_limits import PartPlan
 from invad.runtime.tile_controls import passing, require_controls
 from invad.runtime.tile_limits import TileLimits, fit_tile_limits, top_cells
@@ -44,6 +44,7 @@ from invad.scoring.fusion import Fusion
 from invad.scoring.groups import groups_in_words, require_groups
 from invad.scoring.rates import POOLED, Rates
 from invad.scoring.typicality import PositionStats
+from invad.system.arguments import path_of, require
 from invad.system.devices import choose_device
 from invad.system.waiting import sleep_beside_the_user
 
@@ -83,7 +84,7 @@ class TiledDetector(TiledPredictor):
         *,
         smallest_defect: float | None = None,
         tiling: Tiling | None = None,
-        regions: Mapping[str, Region] | None = None,
+        regions: Mapping[str, Region | str | Path] | None = None,
         preset: str | Preset = "standard",
         backbone: str | Backbone | None = None,
         steps: int | None = None,
@@ -104,12 +105,14 @@ class TiledDetector(TiledPredictor):
         also where the whole picture in one shows such a defect already.
         """
         sleep_beside_the_user()
+        require(rates=(rates, Rates), run=(run, Run), parts=(parts, str | None))
+        require(smallest_defect=(smallest_defect, float | None), tiling=(tiling, Tiling | None))
+        wanted, settings = regions_of(regions), preset_of(preset)
         samples: Sequence[Sample] = samples_of(data, parts, load_dataset)
-        require_regions(regions or {}, samples, parts)
+        require_regions(wanted or {}, samples, parts)
         region = None if tiling is None else tiling.region
         samples, plan = plan_parts(samples, parts, fusion, root_of(data), region, run.observer)
         name = backbone.info.name if isinstance(backbone, Backbone) else backbone
-        settings = preset_named(preset) if isinstance(preset, str) else preset
         settings = settings.override(backbone=name, steps=steps, batch=batch, seed=seed)
         net = backbone if isinstance(backbone, Backbone) else settings.load_backbone()
         net = net.freeze().to(run.workers.device or choose_device(device))
@@ -125,10 +128,10 @@ class TiledDetector(TiledPredictor):
             fused = tile_anew.fused(fitted.held, fitted.groups, limits, plan, rates, rule)
         detector = cls.made(fitted.model, tiling, limits, fitted.record, named, fused)
         detector.kept = keep_tiles(fitted.held, fitted.groups, tiling.region, run.observer)
-        if regions and detector.kept is None:
+        if wanted and detector.kept is None:
             run.observer.note("the regions of categories do not count yet: they take good images, as it says")
-        elif regions:
-            detector.calibrate(regions=regions, observer=run.observer)
+        elif wanted:
+            detector.calibrate(regions=wanted, observer=run.observer)
         for warning in (*detector.warnings(), *([limits.hint] if limits.hint else [])):
             run.observer.note(warning)
         return detector
@@ -160,7 +163,7 @@ class TiledDetector(TiledPredictor):
     def load(cls, folder: str | Path, *, device: str | None = None) -> "TiledDetector":
         """Read a saved detector. Raises ArtifactError when it is missing, altered, truncated or of whole
         pictures."""
-        parts, content_hash = load_parts(Path(folder), choose_device(device))
+        parts, content_hash = load_parts(path_of(folder, "folder"), choose_device(device))
         return cls.of(parts, content_hash, Path(folder))
 
     @classmethod
@@ -189,7 +192,7 @@ class TiledDetector(TiledPredictor):
             kept_tiles=self.kept,
         )
         card = card or model_card(info, self.calibrations, self.warnings(), self.fusion)
-        self.content_hash = save_parts(Path(folder), parts, card)
+        self.content_hash = save_parts(path_of(folder, "folder"), parts, card)
         return self.content_hash
 
     # ------------------------------------------------------------------ using one
@@ -243,8 +246,8 @@ class TiledDetector(TiledPredictor):
         normals: str | Path | Sequence[Sample] | None = None,
         *,
         rates: Rates | None = None,
-        region: Region | Literal["none"] | None = None,
-        regions: Regions | None = None,
+        region: Region | str | Path | None = None,
+        regions: Mapping[str, Region | str | Path] | None = None,
         min_area: float | Literal["none"] | None = None,
         strict: bool = False,
         observer: Observer | None = None,
@@ -256,7 +259,9 @@ class TiledDetector(TiledPredictor):
         picture, whatever its size. Raises DataError and ConfigError as it does.
         """
         observer = observer or Silent()
+        require(rates=(rates, Rates | None))
         rates, inside = rates or self.rates, self.inside
+        region, regions = region_of(region), regions_of(regions)
         asked_for = (region, regions or None, min_area)
         if normals is None and asked_for == (None, None, None):
             tiled, fusion = tile_anew.with_rates(self.tiled, self.fusion, rates)
@@ -336,16 +341,3 @@ def _with_limits(model: Model, info: DetectorInfo, limits: TileLimits) -> Detect
     """The detector of tiles."""
     stats = {place: PositionStats.of(one) for place, one in limits.stats.items()}
     return Detector(model, info, stats, limits.calibrations)
-
-
-def first_size(samples: Sequence[Sample]) -> Hw:
-    """Height and width of the first picture that can be read. Raises DataError where there is none."""
-    problem: DataError | None = None
-    for sample in samples:
-        try:
-            height, width = read_sample(sample).shape[:2]
-        except DataError as error:
-            problem = problem or error
-        else:
-            return height, width
-    raise problem or DataError("no picture to choose tiles from; give a folder of good images")

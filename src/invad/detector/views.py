@@ -24,7 +24,7 @@ from invad.runtime.limits import Regions as Regions
 from invad.scoring.rates import POOLED, Rates
 
 
-def require_regions(regions: Mapping[str, Region], samples: Sequence[Sample], parts: str | None) -> None:
+def require_regions(regions: Mapping[str, object], samples: Sequence[Sample], parts: str | None) -> None:
     """Raises ConfigError, before a training, for regions of categories that there are not, or of members."""
     if regions and parts is not None:
         raise ConfigError(OF_PARTS)

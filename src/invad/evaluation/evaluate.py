@@ -24,6 +24,7 @@ from invad.data.preprocess import resize_map
 from invad.data.region import cut, require_frame
 from invad.detector.detector import Detector
 from invad.detector.opening import Trained
+from invad.detector.tiled import TiledDetector
 from invad.diffusion.schedule import timesteps
 from invad.errors import ConfigError, DataError
 from invad.evaluation.false_alarms import false_alarms, realised_rate
@@ -50,6 +51,7 @@ from invad.scoring.defects import Defect, defects
 from invad.scoring.rates import POOLED
 from invad.scoring.scale import Scale
 from invad.scoring.typicality import paper_fusion, paper_terms
+from invad.system.arguments import require
 
 PAPER_STEPS = 3
 NO_LIMITS = (math.inf, math.inf)
@@ -104,7 +106,7 @@ def evaluate(
     pooled: bool = False,
     strict: bool = False,
     observer: Observer | None = None,
-    scale: Scale | None = None,
+    scale: Scale | str | Path | None = None,
 ) -> Evaluation:
     """Score the test images of a folder, a data set or samples, and compute the metrics.
 
@@ -114,16 +116,17 @@ def evaluate(
     data: a folder or list as for `load_dataset`, its result, or samples. protocol: a key of PROTOCOLS.
     categories: test only these of a folder or a data set. pooled: judge every image by the limits over all
     categories, as `Detector.predict` does without a category. strict: fail on an unreadable image or mask,
-    which otherwise is named in the metrics and passed over. scale: for sizes of defects in millimetres. With
+    which otherwise is named in the metrics and passed over. scale: as for `Detector.defects`. With
     a region of interest only pixels in it count; defective images all of whose defects it ignores are left
     out and named.
 
     Raises DataError without a readable test image or when something is wrong with the test part of the set,
     ConfigError for an unknown protocol, and for categories beside samples.
     """
+    require(protocol=(protocol, str), detector=(detector, Detector | TiledDetector))
     if protocol not in PROTOCOLS:
         raise ConfigError(f"protocol {protocol!r} is unknown; choose one of {', '.join(PROTOCOLS)}")
-    observer = observer or Silent()
+    observer, lengths = observer or Silent(), Scale.of(scale)
     if isinstance(data, str | Path):
         data = load_dataset(data, categories=categories)
     elif categories is not None:
@@ -207,7 +210,7 @@ def evaluate(
     if detector.fusion is not None and protocol == "calibrated" and not pooled:
         parts = scored_parts(scored, detector.fusion, detector.smallest)
         metrics["parts"] = part_metrics(parts, detector.fusion)
-    found = [_defects(detector, t, pooled, scale) for t in tested] if protocol == "calibrated" else []
+    found = [_defects(detector, t, pooled, lengths) for t in tested] if protocol == "calibrated" else []
     return Evaluation(
         metrics=metrics,
         scored=tuple(scored),

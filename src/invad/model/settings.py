@@ -14,6 +14,7 @@ from invad.diffusion.schedule import timesteps
 from invad.errors import ConfigError
 from invad.model.space import SpaceConfig
 from invad.scoring.typicality import ScoreRule
+from invad.system.arguments import path_of, require, require_fields
 
 POOLINGS = ("area", "bilinear")
 DRAWN = ("images", "cells")
@@ -50,6 +51,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_fields(self, "train.")
         rules = {
             "steps": (self.steps is None or self.steps >= 1, "an integer of at least 1"),
             "epochs": (self.epochs >= 1, "an integer of at least 1"),
@@ -111,6 +113,7 @@ class Preset:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
+        require_fields(self)
         rules = {
             "strides": (bool(self.strides) and min(self.strides) >= 1, "strides such as 4, 8, 16"),
             "grid_stride": (self.grid_stride >= 1, "an integer of at least 1"),
@@ -180,15 +183,23 @@ class Preset:
         side = self.area_side if area_side is None else area_side
         return replace(self, backbone=backbone or self.backbone, area_side=side, train=train)
 
-    def load_backbone(self, name: str | None = None, weights: Path | None = None) -> Backbone:
+    def load_backbone(self, name: str | None = None, weights: str | Path | None = None) -> Backbone:
         """The frozen backbone of these settings, or the one called `name` as they would use it.
 
         weights: a file in place of those that the name stands for. Raises as `invad.backbones.registry`'s
         `load_backbone`.
         """
+        require(name=(name, str | None))
+        file = None if weights is None else path_of(weights, "weights")
         return load_backbone(
-            name or self.backbone, weights=weights, strides=self.strides, image_size=self.area_side
+            name or self.backbone, weights=file, strides=self.strides, image_size=self.area_side
         )
+
+
+def preset_of(given: str | Preset) -> Preset:
+    """A preset by its name, or itself. Raises ConfigError for a name that is unknown, and for neither."""
+    require(preset=(given, str | Preset))
+    return preset_named(given) if isinstance(given, str) else given
 
 
 def preset_named(name: str) -> Preset:

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from invad.data.region import Region
+from invad.data.region import Region, region_of, regions_of
 from invad.errors import ConfigError, DataError
 from invad.records import Hw
 from invad.runtime import kept_tiles, limits, tile_changing
@@ -29,6 +29,7 @@ from invad.runtime.tiled import TiledPredictor
 from invad.scoring.calibration import Calibration
 from invad.scoring.norms import CellStats, cross_fit
 from invad.scoring.rates import POOLED, Rates
+from invad.system.arguments import require
 
 NOT_COMPARED = (
     "the certificate of this int8 bundle compared decisions as it was exported; with these limits they were "
@@ -42,8 +43,8 @@ Made: TypeAlias = ExportedDetector | TiledPredictor
 def calibrated(
     before: Predictor,
     *,
-    region: Region | Literal["none"] | None = None,
-    regions: Regions | None = None,
+    region: Region | str | Path | None = None,
+    regions: Mapping[str, Region | str | Path] | None = None,
     min_area: float | Literal["none"] | None = None,
     rates: Rates | None = None,
 ) -> Made:
@@ -54,6 +55,8 @@ def calibrated(
     what the region counts or a control that was bad would not be any more, ArtifactError for an engine that
     does not take a region.
     """
+    require(rates=(rates, Rates | None))
+    region, regions = region_of(region), regions_of(regions)
     require_held(before)
     if isinstance(before, TiledPredictor):
         return tile_changing.calibrated(

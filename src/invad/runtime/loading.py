@@ -18,6 +18,7 @@ from invad.runtime.held_tiles import read_rule
 from invad.runtime.judging import Judging, constants_of
 from invad.runtime.tiled import TiledPredictor, made_whole
 from invad.scoring.norms import CellRule, CellStats
+from invad.system.arguments import path_of
 
 
 def load(
@@ -38,7 +39,7 @@ def load(
     Raises ArtifactError for a bundle that is damaged, of another format or decides otherwise here,
     ConfigError for an engine or device that is not there.
     """
-    folder = Path(bundle)
+    folder = path_of(bundle, "bundle")
     info, content = read_bundle(folder)
     source = Source(folder, engine, Options(threads=threads, streams=streams, device=device, content=content))
     kept = None if info.held is None else folder / info.held

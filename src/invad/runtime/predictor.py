@@ -38,6 +38,7 @@ from invad.scoring.fusion import Fusion
 from invad.scoring.lengths import SizeModel
 from invad.scoring.scale import Scale
 from invad.scoring.sizes import Smallest
+from invad.system.arguments import require
 
 Pixels = NDArray[Any]
 """A decoded image, H x W x 3, uint8, uint16 or float32 in [0, 1]."""
@@ -177,6 +178,7 @@ class Predictor(ABC):
         strict: bool = False,
     ) -> Iterator[Judged | DataError]:
         """As `predict_many`, with the pixels that were judged: a pipe cannot be read again to show them."""
+        require(batch=(batch, int), workers=(workers, int))
         if batch < 1 or workers < 0:
             raise ConfigError(f"batch = {batch}, workers = {workers}: give at least 1 and at least 0")
         if not _are_several(images):
@@ -224,19 +226,23 @@ class Predictor(ABC):
             return list(pixels)
         return [levelled(one, self.fusion.window(category)) for one in pixels]
 
-    def defects(self, prediction: Prediction, scale: Scale | None = None) -> tuple[Defect, ...]:
+    def defects(self, prediction: Prediction, scale: Scale | str | Path | None = None) -> tuple[Defect, ...]:
         """What stands out of the map of a prediction of this detector, highest peak first, with its size.
 
         A defect is a connected part above the review limit of the map, in pixels of the image; scale: for
-        millimetres. Good images can have some, because the score looks at more than the highest cell, and bad
-        ones none; of a model with a smallest area of defects smaller parts are left out. Raises DataError for
-        a prediction without a map, and for an image that reaches the horizon of the scale.
+        millimetres, also as the length of a pixel, "0.05mm", or as the path of its file. Good images can have
+        some, because the score looks at more than the highest cell, and bad ones none; of a model with a
+        smallest area of defects smaller parts are left out. Raises DataError for a prediction without a map,
+        and for an image that reaches the horizon of the scale, ConfigError for what is no prediction or no
+        scale.
         """
+        require(prediction=(prediction, Prediction))
         review, _ = for_category(self.calibrations, prediction.category).map_limits()
         require_map(prediction.anomaly_map)
         height, width = prediction.anomaly_map.shape
         grid_hw, least = self.grid_for((height, width)), self.least_pixels((height, width))
-        return defects(prediction.anomaly_map, review, grid_hw, scale, least=least, sizes=self.sizes)
+        lengths = Scale.of(scale)
+        return defects(prediction.anomaly_map, review, grid_hw, lengths, least=least, sizes=self.sizes)
 
     def predict_video(
         self,

@@ -12,6 +12,7 @@ from invad.errors import ConfigError, DataError
 from invad.records import Hw
 from invad.scoring.fusion import ScoreOf
 from invad.scoring.sizes import Smallest, level_of
+from invad.system.arguments import require
 
 NO_REGIONS: Mapping[str, Region] = {}
 
@@ -32,6 +33,7 @@ def smallest_in(area: float | Literal["none"], sizes: Collection[Hw], grid_hw: H
     """
     if area == "none":
         return None
+    require(min_area=(area, float))
     if len(sizes) != 1:
         several = " or ".join(f"{w} x {h}" for h, w in sizes)
         raise DataError(

@@ -16,6 +16,7 @@ from invad.runtime.tile_views import Read, kept_pictures, wanted_regions, with_c
 from invad.scoring.fusion import Fusion
 from invad.scoring.norms import CellRule
 from invad.scoring.rates import Rates
+from invad.system.arguments import require
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,7 @@ def _known_area(area: float, tiled: Tiled, fusion: Fusion | None) -> float:
             "min_area goes with parts in tiles whose scores are fused, and this model fuses cells; train "
             "with --fusion scores"
         )
+    require(min_area=(area, float))
     side, (rows, columns) = tiled.tiling.tile_px, tiled.grid_hw
     cell = side**2 / (rows * columns)
     if not cell <= area < side**2:

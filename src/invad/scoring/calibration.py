@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from invad.errors import ConfigError, NotCalibratedError
 from invad.records import Decision, Prediction
 from invad.scoring.rates import POOLED, Rates
+from invad.system.arguments import require
 
 FEW_GROUPS = 60
 """Below this many independent groups of normals, holding a fifth out would leave too few: each is held out
@@ -205,6 +206,7 @@ def known_category(calibrations: Mapping[str, Calibration], category: str | None
 
     Raises ConfigError, naming the known ones, for a category without limits of its own.
     """
+    require(category=(category, str | None))
     if not category or category in calibrations:
         return category or POOLED
     forms = {unicodedata.normalize("NFC", name): name for name in calibrations}

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from invad.errors import ConfigError
+from invad.system.arguments import require_fields
 
 POOLED = ""
 """Key of the calibration over all categories, which needs no label at run time."""
@@ -19,6 +20,7 @@ class Rates:
     bad: float = 0.01
 
     def __post_init__(self) -> None:
+        require_fields(self)
         for name, rate in (("review", self.review), ("bad", self.bad)):
             if not 0 < rate < 1:
                 raise ConfigError(
@@ -26,5 +28,6 @@ class Rates:
                 )
         if self.bad > self.review:
             raise ConfigError(
-                f"bad rate {self.bad} > review rate {self.review}: the review band needs review >= bad"
+                f"bad rate {self.bad} > review rate {self.review}: the review band needs review >= bad; "
+                f"give a review rate (--review-rate) of at least {self.bad} as well, or a smaller bad rate"
             )

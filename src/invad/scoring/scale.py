@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from invad.errors import ConfigError, DataError
 from invad.records import Hw
+from invad.system.arguments import path_of, require, shown
 from invad.system.plain import read_json
 
 UNITS = {"um": 1e-3, "µm": 1e-3, "μm": 1e-3, "mm": 1.0, "cm": 10.0, "m": 1000.0, "in": 25.4}
@@ -33,7 +34,11 @@ class Scale:
     matrix: tuple[tuple[float, float, float], ...]
 
     def __post_init__(self) -> None:
-        matrix = np.asarray(self.matrix, np.float64)
+        try:
+            matrix = np.asarray(self.matrix, np.float64)
+        except (TypeError, ValueError):
+            said = f"{shown(self.matrix)} is no homography of 3 rows of 3 numbers"
+            raise ConfigError(f"{said}; Scale.parse('0.05mm') and Scale.read(FILE) make a scale") from None
         if matrix.shape != (3, 3) or not np.isfinite(matrix).all():
             raise ConfigError("a homography has 3 rows of 3 finite numbers")
         lengths = np.linalg.norm(matrix, axis=0)
@@ -44,6 +49,7 @@ class Scale:
     def per_pixel(cls, x_mm: float, y_mm: float | None = None) -> "Scale":
         """So many millimetres for a pixel along x, and along y where that differs. Raises ConfigError unless
         they are above 0."""
+        require(x_mm=(x_mm, float), y_mm=(y_mm, float | None))
         x, y = float(x_mm), float(x_mm if y_mm is None else y_mm)
         if not (0 < x < np.inf and 0 < y < np.inf):
             raise ConfigError(f"scale {x:g} x {y:g} mm: give lengths of a pixel above 0")
@@ -55,6 +61,7 @@ class Scale:
 
         Raises ConfigError for a length that is not above 0 or has no unit.
         """
+        require(scale=(text, str))
         lengths: list[float] = []
         for word in text.split(","):
             match = _LENGTH.fullmatch(word.strip())
@@ -108,7 +115,7 @@ class Scale:
 
         Raises DataError naming the file when it cannot be read or its homography cannot be.
         """
-        path = Path(path)
+        path = path_of(path, "scale")
         plain = read_json(path, DataError, AGAIN)
         try:
             if set(plain) == {"matrix"}:
@@ -120,6 +127,18 @@ class Scale:
         except ConfigError as error:
             raise DataError(f"{path}: {error}") from None
         raise DataError(f"{path}: holds neither 'pixels' and 'mm' nor 'matrix'; {AGAIN}")
+
+    @classmethod
+    def of(cls, given: "Scale | str | Path | None") -> "Scale | None":
+        """A scale as people give it: itself, a length as for `parse`, the path of a file as for `read`, or
+        None. Raises ConfigError for anything else, and as both do."""
+        require(scale=(given, Scale | str | Path | None))
+        if given is None or isinstance(given, Scale):
+            return given
+        is_length = isinstance(given, str) and all(
+            _LENGTH.fullmatch(word.strip()) for word in given.split(",")
+        )
+        return cls.parse(str(given)) if is_length else cls.read(given)
 
     def __call__(self, points_N2: NDArray[np.float64]) -> NDArray[np.float64]:
         """Points ... x 2 of the image, in mm."""

@@ -17,6 +17,6 @@ def choose_device(name: str | None) -> "torch.device":
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError):
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError):
         raise ConfigError(f"device {name!r} cannot be used here; give cpu, or cuda with a GPU") from None
     return device

@@ -12,6 +12,7 @@ from invad.data.listing import is_passed_over, list_images, natural_key, stem
 from invad.data.lists import composed
 from invad.errors import DataError, reason
 from invad.records import GOOD, Sample
+from invad.system.arguments import require
 
 GOOD_NAMES = ("good", "ok", "normal")
 MASK_NAMES = ("ground_truth", "masks")
@@ -77,7 +78,11 @@ class Dataset:
 
         Raises DataError for a name it does not have.
         """
-        wanted = {composed(name) for name in ([categories] if isinstance(categories, str) else categories)}
+        require(categories=(categories, str | Iterable))
+        names = [categories] if isinstance(categories, str) else [*categories]
+        for name in names:
+            require(category=(name, str))
+        wanted = {composed(name) for name in names}
         unknown = sorted(wanted.difference(map(composed, self.categories)))
         if unknown or not wanted:
             problem = f"no category {', '.join(unknown)}" if unknown else "no category chosen"
