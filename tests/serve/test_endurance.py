@@ -4,7 +4,6 @@ import hashlib
 import hmac
 import io
 import json
-import os
 import random
 import re
 import shutil
@@ -24,7 +23,9 @@ from sqlalchemy import create_engine, text
 
 from bundles import altered, zipped
 from greys import Greys, png
+from invad.errors import DataError
 from invad.serve import Options, Service
+from invad.serve.listening import Address, open_port
 from invad.serve.store.backup import check
 from invad.serve.store.database import FILE
 from waiting import waits
@@ -207,6 +208,22 @@ def test_a_full_line_tells_everybody_and_stores_what_it_took(start, pictures, tm
         assert 'invad_rejected_total{reason="full"}' in http.get("/metrics").text
 
 
+@contextmanager
+def ending_after(seconds):
+    """What begins to serve in this thread, and should not, fails its test and no other."""
+
+    def end(*signalled):
+        raise AssertionError("it began to serve")
+
+    before = signal.signal(signal.SIGALRM, end)
+    signal.alarm(seconds)
+    try:
+        yield
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def test_two_services_share_neither_folder_nor_port(bundle, tmp_path):
     from typer.testing import CliRunner
 
@@ -221,14 +238,15 @@ def test_two_services_share_neither_folder_nor_port(bundle, tmp_path):
             ("b", taken.getsockname()[1], "choose another with --port"),
         ):
             command = ["serve", bundle, "--data", tmp_path / data, "--port", port, "--no-auth"]
-            ending = threading.Timer(120, os.kill, (os.getpid(), signal.SIGTERM))  # should it begin to serve
-            ending.start()
-            done = CliRunner().invoke(app, [str(word) for word in command])
-            ending.cancel()
+            with ending_after(120):
+                done = CliRunner().invoke(app, [str(word) for word in command])
             assert done.exit_code == 1
             assert words in done.output.splitlines()[-1]
             assert "Traceback" not in done.output
         assert service.inspect(png(5)).score == 5
+    elsewhere = "192.0.2.1"  # of a net for documentation, which no machine has
+    with pytest.raises(DataError, match=f"{elsewhere} is no address of this machine: give one of its own"):
+        open_port(Address(host=elsewhere, port=0))
 
 
 def test_it_runs_from_the_runtime_alone_without_torch(start, pictures, tmp_path):

@@ -13,11 +13,12 @@ from pathlib import Path
 import uvicorn
 from starlette.types import ASGIApp
 
-from invad.errors import ConfigError, DataError, reason
+from invad.errors import ConfigError, DataError
 from invad.serve.connections import protocol
 from invad.serve.options import is_loopback
 from invad.serve.records import utc
 from invad.system import pauses
+from invad.system.network import why_no_port
 from invad.system.signals import answering
 from invad.system.supervisor import Supervisor
 
@@ -142,7 +143,6 @@ def open_port(address: Address) -> socket.socket:
         opened.listen(1024)
     except OSError as error:
         opened.close()
-        raise DataError(
-            f"{address.host}:{address.port}: {reason(error)}; is the port taken? choose another with --port"
-        ) from None
+        why = why_no_port(address.host, error, "is the port taken? choose another with --port")
+        raise DataError(f"{address.host}:{address.port}: {why}") from None
     return opened

@@ -1,5 +1,6 @@
-"""Whether a server can be reached, said within seconds."""
+"""Whether a server can be reached, said within seconds, and why a port cannot be had."""
 
+import errno
 import socket
 import threading
 import urllib.request
@@ -9,6 +10,23 @@ PATIENCE = 4.0
 """Seconds to wait for a connection."""
 
 PORTS = {"http": 80}
+
+
+def why_no_port(host: str, error: OSError, taken: str = "is the port taken?") -> str:
+    """What the system says of a port of this machine that cannot be had, and what to do about it.
+
+    host: the one that was given, which may be of another machine. taken: what to do where something else has
+    the port.
+    """
+    said = error.strerror or type(error).__name__
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        every = "::" if ":" in host else "0.0.0.0"
+        return (
+            f"{said}; {host} is no address of this machine: give one of its own, or {every} for all of them"
+        )
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"{said}; it takes a right to open ports below 1024"
+    return f"{said}; {taken}"
 
 
 def is_reachable(address: str) -> bool:

@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from invad.errors import ConfigError, DataError, in_one_line, reason
+from invad.errors import ConfigError, DataError, in_one_line
 from invad.serve.plant.controllers import Link, ModbusController
 from invad.serve.plant.cycle import Signals
 from invad.serve.plant.handshake import Handshake
 from invad.serve.plant.registers import BLOCK, COMMANDS, ROOM, commands, words
+from invad.system.network import why_no_port
 
 if TYPE_CHECKING:
     from pymodbus.client import ModbusTcpClient
@@ -233,8 +234,7 @@ def require_port(host: str, port: int) -> None:
         try:
             tried.bind((host, port))  # without listening, so that no controller is let in and cut
         except OSError as error:
-            advice = "it takes a right to open ports below 1024" if port < 1024 else "is the port taken?"
-            raise DataError(f"Modbus at {host}:{port}: {reason(error)}; {advice}") from None
+            raise DataError(f"Modbus at {host}:{port}: {why_no_port(host, error)}") from None
 
 
 def client_of(controller: ModbusController) -> "ModbusTcpClient":

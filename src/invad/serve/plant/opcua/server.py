@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from invad._version import __version__
-from invad.errors import ConfigError, DataError, InvadError, in_one_line, reason
+from invad.errors import ConfigError, DataError, InvadError, in_one_line
 from invad.serve.plant.cycle import Signals
 from invad.serve.plant.handshake import Handshake
 from invad.serve.plant.opcua.receipts import Receipts
@@ -19,6 +19,7 @@ from invad.serve.records import Refused, Result
 from invad.serve.service import Service
 from invad.serve.store.results import Query
 from invad.system import pauses
+from invad.system.network import why_no_port
 
 if TYPE_CHECKING:
     from asyncua import Server
@@ -302,7 +303,8 @@ def require_port(settings: OpcUa) -> None:
 
 
 def _taken(settings: OpcUa, error: OSError) -> str:
-    return f"{settings.endpoint}: {reason(error)}; choose another endpoint if something else listens there"
+    taken = "choose another endpoint if something else listens there"
+    return f"{settings.endpoint}: {why_no_port(settings.host, error, taken)}"
 
 
 async def _server(settings: OpcUa, password: str, identity: "Identity | None") -> "Server":
