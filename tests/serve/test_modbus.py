@@ -359,10 +359,10 @@ def test_check_tries_ports_and_registers(tmp_path, bundle):
     ("text", "words"),
     [
         (one(5020, station=""), "station.a: its controller triggers, so it needs a deadline"),
-        (one(5020, station="deadline = 0"), "station.a: deadline = 0: give 0.001 to 3600 seconds"),
+        (one(5020, station="deadline = 0"), "station.a: deadline = 0: give 0.001 to 60 seconds"),
         (one(0), "port = 0: give 1 to 65535"),
         (one(5020, "base = -1"), "base = -1: give 0 to 65000"),
-        (one(5020, "hold = 0"), "hold = 0: give 0.01 to 3600 seconds"),
+        (one(5020, "hold = 0"), "hold = 0: give 0.01 to 60 seconds"),
         (one(5020, "review = 'maybe'"), "review = 'maybe': expected one of ng, ok, review"),
         (one(5020, "baud = 1"), "unknown key 'station.a.controller.baud'"),
         (

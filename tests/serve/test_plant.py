@@ -108,8 +108,9 @@ OTHER = '[[station]]\nname = "b"\nmodel = "m"\n'
             "stations a and b would both use the camera /dev/video0",
         ),
         (f"{GENICAM}nodes = {{ Gain = [1] }}\n", r"nodes.Gain = \[1\]: give a number, a text, true or false"),
-        (f"{GENICAM}lag = 1e9\n", "lag = 1e\\+09: give 0 to 3600 seconds"),
-        (f"{STATION}{SOURCE}settle = -1\n", "station.a.source: settle = -1: give 0 to 3600 seconds"),
+        (f"{GENICAM}lag = 1e9\n", "lag = 1e\\+09: give 0 to 60 seconds"),
+        (f"{STATION}{SOURCE}settle = -1\n", "station.a.source: settle = -1: give 0 to 60 seconds"),
+        (f"{STATION}deadline = 500\n", "deadline = 500: give 0.001 to 60 seconds, 0.5 for 500 ms"),
         (f"{STATION}{SOURCE}rescan = 0\n", "rescan = 0: give 0.05 to 3600 seconds"),
         (f'{STATION}{SOURCE}pattern = "a/*.png"\n', "pattern = 'a/\\*.png'"),
         (f'{STATION}[station.source]\npath = "in"\n', "key 'station.a.source.kind' is missing"),
@@ -432,12 +433,15 @@ def test_a_full_line_holds_the_folder_and_drops_nothing(stand):
         assert stand.scores(service) == [(f"{i:02d}", i) for i in range(30)]
 
 
-def test_names_that_are_no_text_are_parts_as_any_other(stand):
-    name = os.fsdecode(b"\xff part.png")
-    (stand.place / name).write_bytes(png(4))
-    with stand.running() as (service, watch):
-        waits(lambda: watch.state().taken == 1)
-        assert stand.scores(service) == [(None, 4)]
+def test_names_that_are_no_text_are_parts_as_any_other(stand, caplog):
+    for name, level in ((os.fsdecode(b"\xff part.png"), 4), ("two\nlines.png", 5), (f"{'x' * 201}.png", 6)):
+        (stand.place / name).write_bytes(png(level))
+    with stand.running() as (service, watch), caplog.at_level("WARNING", "invad.serve"):
+        waits(lambda: watch.state().taken == 3)
+        names = {one.score: one.part_id for one in last(service, 10)}
+        assert names == {4: r"\xff part", 5: r"two\nlines", 6: None}
+    assert r"'two\nlines' is no part_id, so its part is two\nlines" in caplog.text
+    assert "xxx' is no part_id, so its part has none" in caplog.text
     with stand.running() as (_, watch):
         put(stand.place / "b.png", png(1))
         waits(lambda: watch.state().taken == 1)
@@ -538,9 +542,17 @@ def test_a_process_that_is_killed_loses_and_doubles_nothing(start, bundle, pictu
         assert sources["b"]["taken"] == 1
         path.write_text("[[station]]\nname = 'a'\n")
         again.process.send_signal(signal.SIGHUP)
-        waits(lambda: "all stays as it was" in again.words())
+        waits(lambda: "reload" in http.get("/readyz").json()["checks"])
+        assert "all stays as it was" in again.words()
+        assert http.get("/readyz").json()["ready"]
+        waits(lambda: "was not read again, and all stays as it was – " in http.get("/live/stations").text)
+        assert "station.a.model&#39; is missing" in http.get("/live/stations").text
         put(tmp_path / "b" / "more.png", good[1])
         waits(lambda: len(results(http, "b")) == 2)
+        lines(tmp_path, bundle, "a", "b", done="done")
+        again.process.send_signal(signal.SIGHUP)
+        waits(lambda: "reload" not in http.get("/readyz").json()["checks"])
+        waits(lambda: "was not read again" not in http.get("/live/stations").text)
     assert again.stop() == 0
 
 

@@ -71,7 +71,8 @@ def application(service: Service, *, without_keys: bool = False, prefix: str = "
 
     @app.get("/readyz", summary="Whether parts are taken and kept.")
     async def readyz() -> Response:
-        """200 or 503, with what was looked at: model, database, disk, line."""
+        """200 or 503, with what was looked at: model, database, disk, line. `reload` is there while the
+        file of stations could not be read again; the service is ready then, with the stations it had."""
         found = await run_in_threadpool(service.readiness)
         plain = {"ready": found.ready, "checks": dict(found.checks)}
         return JSONResponse(plain, 200 if found.ready else 503)

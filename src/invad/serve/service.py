@@ -128,6 +128,7 @@ class Service(Inspector):
                 memory=options.memory,
             )
             self.sources: Callable[[], Mapping[str, SourceState]] = dict
+            self.unread: str | None = None  # why the file of its stations was not read again
             self._checked: tuple[float, Readiness] | None = None
             self._checking = threading.Lock()
             self._sweeper = Sweeper(self.database, self.files, options.retention, self.metrics)
@@ -327,7 +328,7 @@ class Service(Inspector):
     def _look(self) -> Readiness:
         line = "stopping" if self.line.closing else None
         reserve, model = self.options.reserve, self.following.problem
-        return look(self.database, self.files, reserve, model=model, line=line)
+        return look(self.database, self.files, reserve, model=model, line=line, unread=bool(self.unread))
 
 
 __all__: Sequence[str] = ["Readiness", "Service"]

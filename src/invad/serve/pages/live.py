@@ -117,7 +117,8 @@ def router(frame: Frame) -> APIRouter:
             under_way=line.under_way,
             queue=service.options.queue,
             of_all=service.deliveries.states() if station is None and caller.stations is None else {},
-            problems=[f"{name}: {said}" for name, said in service.readiness().checks.items() if said != "ok"],
+            problems=service.readiness().problems,
+            unread=service.unread,
         )
 
     @api.get("/")

@@ -8,6 +8,7 @@ from typing import Literal
 from invad.errors import ConfigError
 from invad.serve.plant.cycle import Review, Terms
 from invad.serve.plant.outputs import MqttOutput
+from invad.serve.plant.times import SHORT, require_seconds
 
 WELL_KNOWN_PORT = 502
 """Of Modbus."""
@@ -24,10 +25,9 @@ class Controller:
     watchdog: float | None = None
 
     def __post_init__(self) -> None:
-        for name, low in (("hold", 0.01), ("watchdog", 0.1)):
-            value = getattr(self, name)
-            if value is not None and not low <= value <= 3600:
-                raise ConfigError(f"{name} = {value:g}: give {low:g} to 3600 seconds")
+        require_seconds("hold", self.hold, 0.01, SHORT)
+        if self.watchdog is not None:
+            require_seconds("watchdog", self.watchdog, 0.1)
 
     def terms(self, deadline: float | None) -> Terms:
         """For the handshake. deadline: of the station."""
@@ -59,8 +59,7 @@ class ModbusController(Controller):
         for name, low, high in (("port", 1, 65535), ("unit", 1, 247), ("base", 0, 65000)):
             if not low <= getattr(self, name) <= high:
                 raise ConfigError(f"{name} = {getattr(self, name)}: give {low} to {high}")
-        if not 0.001 <= self.poll <= 60:
-            raise ConfigError(f"poll = {self.poll:g}: give 0.001 to 60 seconds")
+        require_seconds("poll", self.poll, 0.001, SHORT)
 
     def below(self, base: Path) -> "ModbusController":
         """With paths that do not depend on where the program was started."""
@@ -134,8 +133,7 @@ class OpcUaController(Controller):
 
     def __post_init__(self) -> None:
         Controller.__post_init__(self)
-        if not 0.005 <= self.poll <= 60:
-            raise ConfigError(f"poll = {self.poll:g}: give 0.005 to 60 seconds")
+        require_seconds("poll", self.poll, 0.005, SHORT)
         for one, other in (("certificate", "private_key"), ("user", "password_variable")):
             if (getattr(self, one) is None) != (getattr(self, other) is None):
                 raise ConfigError(f"controller: give both {one} and {other}, or neither")

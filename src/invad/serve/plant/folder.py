@@ -23,11 +23,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from invad.data.listing import stem
 from invad.errors import DataError, InvadError, in_one_line, reason
 from invad.serve.groups import packed
-from invad.serve.plant.found import File, content_of, files_in, mark_of, move
+from invad.serve.plant.found import File, content_of, files_in, mark_of, move, part_id_of
 from invad.serve.plant.gather import Before, Gathered, Gatherer, Seen, before, contents
 from invad.serve.plant.lineup import Station
 from invad.serve.plant.sources import FolderSource, Source
-from invad.serve.records import LONGEST_WORD, Part, Refused, Result, SourceState
+from invad.serve.records import Part, Refused, Result, SourceState
 from invad.serve.service import Service
 from invad.serve.store import results, taken
 from invad.serve.store.database import said
@@ -289,10 +289,17 @@ class FolderWatch(Source):
             body=body,
             station=self.station.name,
             category=self.station.category,
-            part_id=_word(name),
+            part_id=self._named_part(name),
             source=SOURCE,
             request_id=f"{SOURCE}-{request}",
         )
+
+    def _named_part(self, name: str) -> str | None:
+        known = part_id_of(name)
+        if known != name:
+            said = "has none" if known is None else f"is {known}"
+            LOG.warning("station %s: %r is no part_id, so its part %s", self.station.name, name, said)
+        return known
 
     def _met_again(self, one: Gathered, digests: Sequence[tuple[str, str]], known: Before) -> None:
         """Put away the files of a part that was judged before, and tell of those that came too late."""
@@ -386,8 +393,3 @@ class FolderWatch(Source):
         self._done[one.key] = self._unsaved[one.key] = one.mark
         if len(self._unsaved) >= REMEMBERED:
             self._save()
-
-
-def _word(stem: str) -> str | None:
-    """The name of a file as a part_id, if it can be one."""
-    return stem if 0 < len(stem) <= LONGEST_WORD and stem.isprintable() else None

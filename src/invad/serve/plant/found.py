@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from invad.data.listing import is_image
+from invad.serve.records import LONGEST_WORD
 from invad.serve.store import taken
 
 
@@ -63,6 +64,13 @@ def mark_of(path: Path) -> taken.Mark:
     """As it is now. Raises OSError."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns
+
+
+def part_id_of(stem: str) -> str | None:
+    """The name of a file as a part_id, with what cannot be printed written out; None for one too long."""
+    plain = os.fsencode(stem).decode("utf-8", "backslashreplace")
+    word = "".join(one if one.isprintable() else repr(one)[1:-1] for one in plain)
+    return word if 0 < len(word) <= LONGEST_WORD else None
 
 
 def move(path: Path, target: Path, name: str) -> None:

@@ -14,6 +14,7 @@ from invad.serve.plant.controllers import AnyController, ModbusController, OpcUa
 from invad.serve.plant.opcua.settings import OpcUa
 from invad.serve.plant.outputs import AnyOutput, CsvOutput, FolderOutput, OpcUaOutput, ParquetOutput
 from invad.serve.plant.sources import AnySource, CameraSource, FolderSource, GenicamSource
+from invad.serve.plant.times import SHORT, require_seconds
 from invad.system.plain import from_plain
 
 if sys.version_info >= (3, 11):
@@ -59,8 +60,8 @@ class Station:
             raise ConfigError("model = '': give a folder")
         if self.region == "":
             raise ConfigError("region = '': give a file, or leave it out")
-        if self.deadline is not None and not 0.001 <= self.deadline <= 3600:
-            raise ConfigError(f"deadline = {self.deadline:g}: give 0.001 to 3600 seconds")
+        if self.deadline is not None:
+            require_seconds("deadline", self.deadline, 0.001, SHORT)
         if self.controller is not None:
             self._require_controller(self.controller)
         self._require_outputs_apart()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
-from invad.errors import ConfigError, InvadError
+from invad.errors import ConfigError, InvadError, in_one_line
 from invad.serve.delivery import Route, Sink
 from invad.serve.plant.controls import Controls, lease_of
 from invad.serve.plant.lineup import Lineup, Station, read_lineup
@@ -137,13 +137,23 @@ class Plant:
             self._asked.clear()
             if self._closing:
                 return
-            try:
-                if is_asked:
-                    self.reload()
-                else:
-                    self._take_turns()
-            except InvadError as error:
-                LOG.error("all stays as it was: %s", error)
+            if is_asked:
+                self._try_reload()
+            else:
+                self._take_turns()
+
+    def _try_reload(self) -> None:
+        """The service tells why it could not be, until one can."""
+        try:
+            self.reload()
+        except InvadError as error:
+            LOG.error("all stays as it was: %s", error)
+            self.service.unread = str(error)
+        except Exception as error:  # a fault of ours must not end this without a word
+            LOG.exception("%s was not read again", self.path)
+            self.service.unread = in_one_line(error)
+        else:
+            self.service.unread = None
 
     def _take_turns(self) -> None:
         with self._changing:

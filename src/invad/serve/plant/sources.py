@@ -11,9 +11,8 @@ from urllib.parse import quote, urlsplit
 
 from invad.data.members import Rule
 from invad.errors import ConfigError
+from invad.serve.plant.times import SHORT, require_seconds
 from invad.serve.records import Result, SourceState
-
-MOST_SECONDS = 3600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,11 +32,9 @@ class FolderSource:
     failed: str | None = None
 
     def __post_init__(self) -> None:
-        for name, low in (("settle", 0.0), ("rescan", 0.05), ("missing_after", 0.0)):
-            if not low <= getattr(self, name) <= MOST_SECONDS:
-                raise ConfigError(
-                    f"{name} = {getattr(self, name):g}: give {low:g} to {MOST_SECONDS:g} seconds"
-                )
+        require_seconds("settle", self.settle, 0.0, SHORT)
+        require_seconds("rescan", self.rescan, 0.05)
+        require_seconds("missing_after", self.missing_after, 0.0)
         if self.parts is not None:
             Rule.parse(self.parts)
         if not self.pattern or "/" in self.pattern:
@@ -178,10 +175,9 @@ AnySource = FolderSource | CameraSource | GenicamSource
 
 
 def _require_times(interval: float, lag: float | None, timeout: float) -> None:
-    times = (("interval", 0.0, interval), ("lag", 0.0, lag or 0.0), ("timeout", 0.1, timeout))
-    for name, low, value in times:
-        if not low <= value <= MOST_SECONDS:
-            raise ConfigError(f"{name} = {value:g}: give {low:g} to {MOST_SECONDS:g} seconds")
+    require_seconds("interval", interval, 0.0)
+    require_seconds("lag", lag or 0.0, 0.0, SHORT)
+    require_seconds("timeout", timeout, 0.1)
 
 
 class Source(ABC):

@@ -64,8 +64,11 @@ def troubles(service: Service, station: str, events: Collection[str], own: str) 
         for name, output in outputs.items():
             if output.problem is not None and name != own:
                 found[f"{name} takes no results"] = f"{output.problem}; {output.waiting} waiting"
-    if "disk" in events and (disk := service.readiness().checks["disk"]) != "ok":
+    checks = service.readiness().checks
+    if "disk" in events and (disk := checks.get("disk", "ok")) != "ok":
         found["the disk is nearly full"] = f"{disk}; no pictures are kept until there is room"
+    if "disk" in events and (store := checks.get("pictures", "ok")) != "ok":  # where services share them
+        found["no pictures are kept"] = store
     return found
 
 
