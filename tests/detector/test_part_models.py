@@ -9,6 +9,7 @@ from PIL import Image
 
 from invad.data.members import Rule, member_samples
 from invad.data.preprocess import resize_map
+from invad.data.region import Region
 from invad.errors import ConfigError, DataError
 from invad.records import Sample
 from invad.scoring.fusion import fuse
@@ -26,6 +27,9 @@ def picture(seed, light, defect=False, size=64):
     if defect and light == 2:
         grey[30:40, 30:40] = 255
     return np.repeat(grey.clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+LEFT = Region(frame=(64, 64), include=(((0, 0), (24, 0), (24, 64), (0, 64)),))
 
 
 def members(seed, defect=False):
@@ -144,8 +148,10 @@ def test_a_bundle_says_the_same(of_parts, tmp_path):
     pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
     pytest.importorskip("onnxruntime", reason="exporting needs invad[onnx]")
     from invad import runtime
+    from invad.detector.detector import Detector
     from invad.export import ExportConfig, export
     from invad.runtime import changing
+    from invad.scoring.rates import Rates
 
     export(of_parts, tmp_path / "bundle", ExportConfig())
     bundle = runtime.load(tmp_path / "bundle")
@@ -156,8 +162,34 @@ def test_a_bundle_says_the_same(of_parts, tmp_path):
     scores, cells = ({n: getattr(x, key) for n, x in one.members.items()} for key in ("score", "cells"))
     fusion = of_parts.fusion
     assert one.score == pytest.approx(fuse(fusion.kind, fusion.scales, scores, cells).score, abs=1e-6)
-    with pytest.raises(ConfigError, match="a bundle of parts of several pictures is fixed"):
-        changing.calibrated(bundle, region="none")
+    # Limits that are made of what it keeps are those that the model makes of what it keeps.
+    of_parts.save(tmp_path / "model")
+    detector = Detector.load(tmp_path / "model", device="cpu")
+    changes = [{"rates": Rates(review=0.3, bad=0.1)}, {"min_area": 300.0}]
+    if fusion.kind == "scores":
+        changes.append({"region": LEFT, "min_area": "none"})
+    for number, change in enumerate(changes):
+        detector.calibrate(**change)
+        changing.save(changing.calibrated(bundle, **change), tmp_path / str(number))
+        bundle = runtime.load(tmp_path / str(number))
+        limits, own = detector.fusion.calibration, bundle.fusion.calibration
+        assert own.scores == pytest.approx(limits.scores, rel=1e-4, abs=1e-4)
+        assert (own.rates, bundle.region, bundle.smallest) == (
+            limits.rates,
+            detector.region,
+            detector.smallest,
+        )
+        assert set(changing.warnings_about(bundle)) <= set(detector.warnings())
+        assert ("in sight" in " ".join(detector.warnings())) == ("region" in change)
+        for given in (members(100), members(101, defect=True)):
+            told, said = detector.predict_part(given), bundle.predict_part(given)
+            alike(said, told, within=1e-3)
+            assert said.decision == told.decision
+    if fusion.kind == "cells":
+        with pytest.raises(ConfigError, match="region of interest does not go with the fusion of cells"):
+            changing.calibrated(bundle, region=LEFT)
+    with pytest.raises(ConfigError, match="a region of one category goes with models of single pictures"):
+        changing.calibrated(bundle, regions={"light1": LEFT})
     with pytest.raises(ConfigError, match="layout triton takes one image"):
         export(of_parts, tmp_path / "triton", ExportConfig(layout="triton", batch=8))
 
@@ -221,11 +253,9 @@ def test_rates_are_changed_without_pictures(of_parts, tmp_path):
 
 
 def test_what_a_region_ignores_is_in_no_score_of_a_part(files, plain, make_backbone):
-    from invad.data.region import Region
     from invad.detector.detector import Detector
 
-    left = Region(frame=(64, 64), include=(((0, 0), (24, 0), (24, 64), (0, 64)),))
-    options = {"preset": plain, "backbone": make_backbone(), "device": "cpu", "region": left}
+    options = {"preset": plain, "backbone": make_backbone(), "device": "cpu", "region": LEFT}
     detector = Detector.fit(files, parts="names", **options)
     good, hurt = members(100), members(100)
     hurt["light2"][30:40, 44:54] = 255

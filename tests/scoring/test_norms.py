@@ -26,9 +26,11 @@ def test_it_is_the_same_as_with_torch(called, by_largest):
     )
     of_map = (lambda map_hw: float(map_hw.max())) if by_largest else None
     expected = crossfit.cross_fit(torch.from_numpy(maps), torched, categories, groups)
-    scores, peaks, stats = norms.cross_fit(maps, own, categories, groups, of_map)
-    assert scores == pytest.approx(expected.scores, rel=1e-5)
-    assert peaks == pytest.approx(expected.peaks, rel=1e-5)
+    found = norms.cross_fit(maps, own, categories, groups, of_map)
+    stats = found.stats
+    assert found.scores == pytest.approx(expected.scores, rel=1e-5)
+    assert found.peaks == pytest.approx(expected.peaks, rel=1e-5)
+    np.testing.assert_allclose(found.maps_Nhw, expected.maps_Nhw.numpy(), rtol=1e-5, atol=1e-4)
     np.testing.assert_array_equal(stats.median_Lhw, expected.stats.median_Lhw.numpy())
     np.testing.assert_array_equal(stats.scale_Lhw, expected.stats.scale_Lhw.numpy())
     far = (maps * np.linspace(0.2, 40, 23, dtype=np.float32)[:, None, None, None]).astype(np.float32)

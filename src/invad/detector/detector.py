@@ -356,10 +356,11 @@ class Detector(Predictor):
 
     def warnings(self) -> tuple[str, ...]:
         """What the calibration cannot promise, one line each."""
+        lines = tuple(calibrating.warnings_of(self.calibrations))
         if self.fusion is not None:
-            return (*self.fusion.calibration.warnings("normal parts"), *self._doubts)
+            lines = self.fusion.calibration.warnings("normal parts")
         return (
-            *calibrating.warnings_of(self.calibrations),
+            *lines,
             *self._doubts,
             *doubts_of(self.kept, self.region),
             *doubts_of_views(self._parts),

@@ -4,8 +4,6 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, as_tensor, float32
 
 from invad.data.datasets import all_samples
@@ -23,8 +21,9 @@ from invad.detector.kept import Kept
 from invad.errors import ConfigError
 from invad.observer import Observer
 from invad.records import Sample
-from invad.runtime.part_limits import PartPlan, fused_of, require_scores
-from invad.scoring.crossfit import cross_fit
+from invad.runtime import part_limits
+from invad.runtime.part_limits import PartPlan, require_scores
+from invad.scoring.crossfit import CrossFitted, cross_fit
 from invad.scoring.fusion import KINDS, Fusion, Kind, ScoreOf
 from invad.scoring.rates import Rates
 from invad.scoring.typicality import ScoreRule
@@ -102,22 +101,14 @@ def fit_parts(maps_NLhw: Tensor, kept: Kept, *, plan: PartPlan, rule: ScoreRule,
     kept: what each picture is of. Raises DataError when fewer than two of the parts have all members: a
     picture may have been left out as a copy.
     """
-    members = plan.members
-    scores: dict[tuple[int, str], float] = {}
-    cells: dict[tuple[int, str], NDArray[np.float32]] = {}
-    group_of: dict[int, int] = {}
-    for member in members:
-        own = [i for i, category in enumerate(kept.categories) if category == member]
-        if not own:
-            continue
-        groups = [kept.groups[i] for i in own]
-        fitted = cross_fit(maps_NLhw[own], rule, [member] * len(own), groups)
-        for i, score, cells_hw in zip(own, fitted.scores, fitted.maps_Nhw.numpy(), strict=True):
-            part = kept.parts[i]
-            scores[part, member], cells[part, member] = score, cells_hw
-            group_of[part] = kept.groups[i]
+
+    def fit(own: list[int], member: str, groups: list[int]) -> CrossFitted:
+        return cross_fit(maps_NLhw[own], rule, [member] * len(own), groups)
+
     score_of = None if rule.of_map is None else _score_by(rule.of_map)
-    return fused_of(scores, cells, group_of, plan=plan, rates=rates, score_of=score_of)
+    return part_limits.fit_parts(
+        kept.categories, kept.groups, kept.parts, fit, plan=plan, rates=rates, score_of=score_of
+    )
 
 
 def _score_by(of_map: Callable[[Tensor], Tensor]) -> ScoreOf:

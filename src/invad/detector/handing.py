@@ -11,10 +11,10 @@ from invad.runtime.held import Held, Means, Told
 
 
 def takes_regions(parts: Parts) -> bool:
-    """Whether a graph of it can: models of parts and tiles have limits of more than one picture, and a
-    category whose images were read with a region of its own has maps of its own."""
+    """Whether a graph of it can: what is ignored in tiles stays in sight, and a category whose images were
+    read with a region of its own has maps of its own."""
     info, kept = parts.info, parts.kept
-    if kept is None or parts.fusion is not None or info.tiles is not None or kept.parts or not parts.means:
+    if kept is None or info.tiles is not None or not parts.means:
         return False
     return not any(was_read_alone(view, parts) for view in parts.views.values())
 
@@ -41,6 +41,7 @@ def held_of(parts: Parts) -> Held | None:
         pictures=kept.pictures,
         region=kept.region,
         by_category=_by_category(parts),
+        parts=kept.parts,
     )
     middle, offsets = kept.middle_Lhw.numpy(), kept.offsets_NLhw.numpy()
     every = {**parts.stats, **{name: view.stats[name] for name, view in parts.views.items()}}

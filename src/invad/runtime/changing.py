@@ -21,13 +21,15 @@ from invad.runtime.bundle import BUNDLE, ExportInfo, changed, named_files, write
 from invad.runtime.detector import ExportedDetector
 from invad.runtime.held import EXPORT_AGAIN, LIMITS, Held, Look, limits_file, maps_of, write_stats
 from invad.runtime.judging import score_of
-from invad.runtime.limits import PLAIN, Regions, advised, fitted_limits, wanted_regions, warnings_of
+from invad.runtime.limits import OF_PARTS, PLAIN, Regions, advised, fitted_limits, wanted_regions, warnings_of
 from invad.runtime.loading import looking, looks_of, require_unseen
+from invad.runtime.part_limits import PartPlan, fit_parts
 from invad.runtime.predictor import Predictor
 from invad.runtime.smallest import require_room, smallest_in
 from invad.runtime.tiled import TiledPredictor
 from invad.scoring.calibration import Calibration
-from invad.scoring.norms import CellStats, cross_fit
+from invad.scoring.fusion import Fusion
+from invad.scoring.norms import CellsFitted, CellStats, cross_fit
 from invad.scoring.rates import POOLED, Rates
 from invad.system.arguments import require
 
@@ -67,6 +69,7 @@ def calibrated(
     held = before.held
     assert isinstance(held, Held)
     info, asked = before.info, regions or {}
+    plan = None if info.parts is None else PartPlan.of(info.parts, region)
     of_all = info.region if region is None else None if region == "none" else region
     wanted = _wanted(info, held, of_all, asked)
     rates_before = info.calibrations[POOLED].rates
@@ -92,6 +95,7 @@ def calibrated(
     after = replace(
         after,
         calibrations={name: calibrations[name] for name in names},
+        parts=None if plan is None else _fused(held, looks[POOLED], after, rates, plan),
         limits=limits_file(after, stats),
         exported=info.in_graph,
     )
@@ -105,11 +109,6 @@ def require_held(detector: Predictor) -> None:
     """Raises ConfigError for a bundle that cannot be given another region."""
     if isinstance(detector, TiledPredictor):
         tile_changing.require_kept(detector)
-    elif detector.fusion is not None:
-        raise ConfigError(
-            "the region of interest of a bundle of parts of several pictures is fixed when it is exported; "
-            f"{EXPORT_AGAIN}"
-        )
     elif not isinstance(detector, ExportedDetector) or detector.held is None or detector.source is None:
         raise ConfigError(
             "the bundle keeps no maps of held-out good images, of which limits are made anew: an older invad "
@@ -140,7 +139,7 @@ def _unread_by(made: Made) -> tuple[str, ...]:
     for name, own in info.regions.items():
         if own != info.region:
             lines += [f"category {name}: {line}" for line in limits.doubts_of(before, own)]
-    if made.held.means_of and info.region is not None and info.region != before:
+    if made.held.means_of and made.fusion is None and info.region is not None and info.region != before:
         lines.append(limits.WITHOUT_CATEGORY)
     return tuple(lines)
 
@@ -216,16 +215,29 @@ def _fitted(held: Held, seen: Look | None, info: ExportInfo, rates: Rates) -> Li
     def fit(
         maps: NDArray[np.float32], categories: Sequence[str], groups: Sequence[int]
     ) -> tuple[tuple[float, ...], tuple[float, ...], CellStats]:
-        return cross_fit(maps, held.told.rule, categories, groups, of_map)
+        fitted = cross_fit(maps, held.told.rule, categories, groups, of_map)
+        return fitted.scores, fitted.peaks, fitted.stats
 
     told, maps_NLhw = held.told, maps_of(held, seen, info.grid_hw)
     return fitted_limits(maps_NLhw, told.categories, told.pictures, told.groups, rates, fit)
 
 
+def _fused(held: Held, seen: Look | None, info: ExportInfo, rates: Rates, plan: PartPlan) -> Fusion:
+    """How pictures of parts become one score, of the maps that are kept."""
+    told, maps_NLhw, of_map = held.told, maps_of(held, seen, info.grid_hw), score_of(info.smallest, seen)
+
+    def fit(own: list[int], member: str, groups: list[int]) -> CellsFitted:
+        return cross_fit(maps_NLhw[own], told.rule, [member] * len(own), groups, of_map)
+
+    return fit_parts(told.categories, told.groups, told.parts, fit, plan=plan, rates=rates, score_of=of_map)
+
+
 def _wanted(info: ExportInfo, held: Held, of_all: Region | None, asked: Regions) -> dict[str, Region]:
     """The regions of categories that are to be. Raises ConfigError for what the bundle cannot take."""
+    if asked and info.parts is not None:
+        raise ConfigError(OF_PARTS)
     own = {name: one for name, one in info.regions.items() if one != info.region}
-    pictured = held.means_of if held.told.region is None else {}
+    pictured = held.means_of if held.told.region is None and info.parts is None else {}
     wanted = wanted_regions(of_all, own, asked, info.calibrations, pictured)
     _require_size(info, [one for one in (of_all, *wanted.values()) if one is not None])
     if wanted and not held.told.by_category:

@@ -46,6 +46,7 @@ class Told:
     pictures: tuple[int, ...]
     region: Region | None
     by_category: bool
+    parts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,7 @@ class Held:
             categories=(name,) * len(own),
             groups=tuple(self.told.groups[i] for i in own),
             pictures=tuple(self.told.pictures[i] for i in own),
+            parts=tuple(self.told.parts[i] for i in own) if self.told.parts else (),
         )
         return replace(
             self, told=told, offsets_NLhw=self.offsets_NLhw[own], means=self.means_of.get(name, self.means)

@@ -1,7 +1,8 @@
 """How the pictures of held-out parts become one score and its limits, alike with and without PyTorch."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,43 @@ def require_scores(kind: Kind, region: object) -> None:
         raise ConfigError(
             "a region of interest does not go with the fusion of cells; fuse scores, which respect it"
         )
+
+
+class Fitted(Protocol):
+    """What a cross-fit says of pictures, with PyTorch or without: scores, and maps N x h x w."""
+
+    @property
+    def scores(self) -> tuple[float, ...]: ...
+
+    @property
+    def maps_Nhw(self) -> Any: ...
+
+
+def fit_parts(
+    categories: Sequence[str],
+    groups: Sequence[int],
+    parts: Sequence[int],
+    fit: Callable[[list[int], str, list[int]], Fitted],
+    *,
+    plan: PartPlan,
+    rates: Rates,
+    score_of: ScoreOf | None = None,
+) -> Fusion:
+    """How pictures of parts become one score. categories, groups, parts: of each held-out normal picture, as
+    `detector.kept.Kept` has them. fit: of the pictures of these numbers, which are of one member, and their
+    groups. score_of: see `fuse`. Raises DataError as `fused_of`."""
+    scores: dict[tuple[int, str], float] = {}
+    cells: dict[tuple[int, str], NDArray[np.float32]] = {}
+    group_of: dict[int, int] = {}
+    for member in plan.members:
+        own = [i for i, category in enumerate(categories) if category == member]
+        if not own:
+            continue
+        fitted = fit(own, member, [groups[i] for i in own])
+        for i, score, cells_hw in zip(own, fitted.scores, np.asarray(fitted.maps_Nhw), strict=True):
+            scores[parts[i], member], cells[parts[i], member] = score, cells_hw
+            group_of[parts[i]] = groups[i]
+    return fused_of(scores, cells, group_of, plan=plan, rates=rates, score_of=score_of)
 
 
 def fit_tiled_parts(

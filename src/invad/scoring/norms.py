@@ -56,6 +56,16 @@ class CellStats:
     std_P: NDArray[np.float64] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class CellsFitted:
+    """Scores, map peaks and maps N x h x w of held-out normals, in their order, and the statistics of all."""
+
+    scores: tuple[float, ...]
+    peaks: tuple[float, ...]
+    stats: CellStats
+    maps_Nhw: NDArray[np.float32]
+
+
 ScoreOfMap = Callable[[NDArray[np.float32]], float]
 """Of an anomaly map h x w, in place of the rule's own score."""
 
@@ -158,15 +168,16 @@ def cross_fit(
     categories: Sequence[str],
     groups: Sequence[Hashable] | None = None,
     of_map: ScoreOfMap | None = None,
-) -> tuple[tuple[float, ...], tuple[float, ...], CellStats]:
-    """Scores and map peaks of held-out normals, each judged by statistics that its group did not help to fit,
-    and the statistics of all of them; see `crossfit.cross_fit`."""
+) -> CellsFitted:
+    """Judge each held-out normal by statistics that its group did not help to fit; see
+    `crossfit.cross_fit`."""
     parts = list(folds(categories, CROSS_FITS, 0, groups))
     scores, peaks = np.empty(len(maps_NLhw)), np.empty(len(maps_NLhw))
     by_predictor = np.empty((len(maps_NLhw), len(rule.counts)))
+    maps_Nhw = np.empty((len(maps_NLhw), *maps_NLhw.shape[2:]), np.float32)
     for rest, fold in parts:
         stats = cell_stats(maps_NLhw[rest])
-        map_Bhw = typicality_map(maps_NLhw[fold], stats, rule)
+        maps_Nhw[fold] = map_Bhw = typicality_map(maps_NLhw[fold], stats, rule)
         peaks[fold] = [map_hw.max() if of_map is None else of_map(map_hw) for map_hw in map_Bhw]
         if rule.top_fractions is None:
             scores[fold] = _highest(map_Bhw, rule.top_fraction)
@@ -180,7 +191,7 @@ def cross_fit(
         whole = replace(whole, mean_P=mean_P, std_P=std_P)
     if of_map is not None:
         scores = peaks
-    return tuple(scores.tolist()), tuple(peaks.tolist()), whole
+    return CellsFitted(tuple(scores.tolist()), tuple(peaks.tolist()), whole, maps_Nhw)
 
 
 def _centre_and_spread(scores_NP: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
