@@ -65,6 +65,21 @@ def test_a_bundle_needs_no_more_to_be_told(run, model, cloth, tmp_path):
     here, there = (run("predict", folder, spots, "--json", "-") for folder in (model, bundle))
     scores = [[row["score"] for row in json.loads(found.stdout)["images"]] for found in (here, there)]
     assert scores[1] == pytest.approx(scores[0], rel=1e-3)
+    region = tmp_path / "region.json"
+    ignored = [[0, 30], [160, 30], [160, 60], [0, 60]]
+    region.write_text(json.dumps({"frame": [160, 120], "ignore": [ignored]}))
+    told, said = (
+        json.loads(
+            run("calibrate", folder, "--roi", region, "--output", tmp_path / name, "--json", "-").stdout
+        )
+        for folder, name in ((model, "m"), (bundle, "b"))
+    )
+    assert set(told) - {"model"} == set(said) - {"bundle"}
+    assert (said["limits"], said["region"]) == (told["limits"], told["region"])
+    assert said["score_limits"] == pytest.approx(told["score_limits"], rel=1e-3)
+    assert "cells beside it do not count" in said["warnings"][-1]
+    found = json.loads(run("predict", tmp_path / "b", spots, "--json", "-").stdout)["images"]
+    assert all(row["score"] < before / 2 for row, before in zip(found, scores[1], strict=True))
     refused = run("bench", bundle)
     assert refused.exit_code != 0
     assert "cuts pictures into tiles" in refused.stderr

@@ -206,6 +206,7 @@ def test_a_bundle_is_calibrated_as_the_model_is(own, draw_cloth, tmp_path, form,
     pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
     pytest.importorskip(engine, reason=f"needs {engine}")
     from invad import runtime
+    from invad.detector import regional
     from invad.export import ExportConfig, export
     from invad.runtime import changing
     from invad.runtime.certificate import TOLERANCES, certify, compare
@@ -241,6 +242,13 @@ def test_a_bundle_is_calibrated_as_the_model_is(own, draw_cloth, tmp_path, form,
     # The certificate is about the graph, which stays as it was.
     assert made.info.as_exported == exported
     assert not certify(as_certified(made), tmp_path / str(number)).problems
+    station = regional.with_region(made, CORNER)
+    assert regional.looks_at(station, CORNER)
+    assert "cells beside it do not count" in regional.doubts_of(station)[0]
+    assert regional.save(station, tmp_path / "station") == station.content_hash
+    again = runtime.load(tmp_path / "station", engine, threads=1)
+    assert (again.region, again.content_hash) == (CORNER, station.content_hash)
+    assert again.predict(pictures[0]).score == station.predict(pictures[0]).score
     low = Rates(review=0.05, bad=1e-300)
     with pytest.raises(
         DataError, match=r"which it was not so far; the bundle stays as it was.*export it again"
