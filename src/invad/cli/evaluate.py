@@ -248,8 +248,9 @@ def false_alarm_lines(metrics: Mapping[str, Any], what: str = "images") -> list[
     if not metrics["n_normal"]:
         return [f"No good {what} were tested, so false alarms cannot be counted."]
     said = {"review": "sent to review or called bad", "bad": "called bad"}
+    good = f"good {what}" if metrics["n_normal"] > 1 else f"good {what.removesuffix('s')}"
     return [
-        f"{row['count']} of {metrics['n_normal']} good {what} {said[name]}: {row['realised']:.1%}; asked "
+        f"{row['count']} of {metrics['n_normal']} {good} {said[name]}: {row['realised']:.1%}; asked "
         f"{row['asked']:.1%}, which is {row['expected_count_95'][0]} to {row['expected_count_95'][1]} {what}"
         for name, row in metrics["false_alarms"].items()
     ]

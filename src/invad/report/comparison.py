@@ -128,6 +128,7 @@ def p_chart(moved: Sequence[Moved]) -> Markup:
     parts.append(f'<text class="label" x="{MARGIN + SIDE / 2}" y="{SIDE + 46}">p-value by A</text>')
     turned = f'transform="translate(11 {12 + SIDE / 2:.0f}) rotate(-90)"'
     parts.append(f'<text class="label" {turned}>p-value by B</text>')
-    told = f"p-values of {len(moved)} parts by A and by B; {sum(one.changed for one in moved)} changed."
+    changed = sum(one.changed for one in moved)
+    told = f"p-values of {counted(len(moved), 'part')} by A and by B; {changed} changed."
     box = f'viewBox="0 0 {SIDE + MARGIN + 14:.0f} {SIDE + 54:.0f}"'
     return Markup(f'<svg {box} role="img" aria-label="{told}">' + "".join(parts) + "</svg>")

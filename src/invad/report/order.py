@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from invad.records import Decision
 from invad.report.charts import nice_ticks
+from invad.report.wording import counted
 
 WIDTH, HEIGHT = 720.0, 260.0
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 14.0, 22.0, 40.0
@@ -69,7 +70,8 @@ def order_chart(
     parts.append(_text(LEFT, HEIGHT - BOTTOM + 16, "1", "tick start"))
     parts.append(_text(WIDTH - RIGHT, HEIGHT - BOTTOM + 16, str(n), "tick end"))
     parts.append(_text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 8, "part, in the order judged", "label"))
-    told = f"Anomaly scores of {n} parts in their order; review limit {limits[0]:.4g}, bad {limits[1]:.4g}."
+    review, bad = limits
+    told = f"Anomaly scores of {counted(n, 'part')} in their order; review limit {review:.4g}, bad {bad:.4g}."
     opening = f'<svg viewBox="0 0 {WIDTH:.0f} {HEIGHT:.0f}" role="img" aria-label="{told}">'
     return Markup(opening + "".join(parts) + "</svg>")
 

@@ -8,6 +8,7 @@ from statistics import median
 from markupsafe import Markup, escape
 
 from invad.records import Hw
+from invad.report.wording import counted
 
 ZONES = 8
 """Along the longer side of a picture."""
@@ -82,7 +83,8 @@ def place_map(found: Zones, picture: str = "") -> Markup:
     """The zones as SVG, the darker the more defects. picture: a data URI that is laid under them."""
     side = LONG / max(found.rows, found.columns)
     width, height = found.columns * side, found.rows * side
-    told = f"Map of {found.total} defects in {found.rows} rows and {found.columns} columns of the picture."
+    zones = f"{counted(found.rows, 'row')} and {counted(found.columns, 'column')}"
+    told = f"Map of {counted(found.total, 'defect')} in {zones} of the picture."
     parts = [f'<svg viewBox="0 0 {width + MARGIN:.0f} {height + MARGIN:.0f}" role="img" aria-label="{told}">']
     if picture:
         parts.append(

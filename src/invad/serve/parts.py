@@ -35,7 +35,8 @@ Waiting = TypeVar("Waiting")
 class Job:
     """A part under way, and what is known of it so far. Times are those of a clock that only rises.
 
-    digest: SHA-256 of the image file, "" until the look at it.
+    digest: SHA-256 of the image file, "" until the look at it. digests: of a part of several pictures each
+    member and the SHA-256 of its file, in the order of their archive, from then on.
     """
 
     part: Part
@@ -47,6 +48,7 @@ class Job:
     picture: tuple[float, float, float] = (0.0, 0.0, 0.0)
     key: str = ""
     digest: str = ""
+    digests: tuple[tuple[str, str], ...] = ()
     steps_left: int = 2  # before its row: the run, and the look at its image
     image_kept: bool = False
     fault: BaseException | None = None  # of the look
@@ -212,7 +214,7 @@ def shown_of(part: PartPrediction) -> Prediction:
 
 def members_of(job: Job) -> tuple[Member, ...]:
     """Each picture of a part that came, in the order of their archive."""
-    if job.of_part is None or isinstance(job.part.body, np.ndarray):
+    if job.of_part is None:
         return ()
     judged, above = job.of_part.members, job.of_part.above
     return tuple(
@@ -221,10 +223,15 @@ def members_of(job: Job) -> tuple[Member, ...]:
             score=judged[name].score if name in judged else None,
             p_value=judged[name].p_value if name in judged else None,
             above=above.get(name),
-            sha256=sha256(content).hexdigest(),
+            sha256=digest,
         )
-        for name, content in unpacked(job.part.body)
+        for name, digest in job.digests
     )
+
+
+def digests_of(body: bytes) -> tuple[tuple[str, str], ...]:
+    """Each member of a part of several pictures and the SHA-256 of its file."""
+    return tuple((member, sha256(content).hexdigest()) for member, content in unpacked(body))
 
 
 def map_limits_of(job: Job) -> tuple[float, float] | None:

@@ -15,6 +15,7 @@ import numpy as np
 from scipy.stats import beta
 
 from invad.metrics.alarms import realised_interval
+from invad.report.wording import counted
 from invad.scoring.calibration import Calibration, decision_between, normals_needed
 from invad.scoring.drift import autocorrelation
 from invad.scoring.rates import Rates
@@ -119,7 +120,7 @@ def propose(
     if after is not None:
         passing = tuple(one.id for one in known_bad if one.score <= after[0])
         if passing and not let_pass:
-            refusals.append(f"{len(passing)} parts that were called bad would be good, such as {passing[0]}")
+            refusals.append(f"{counted(len(passing), 'part')} called bad would be good, such as {passing[0]}")
     proposal = Proposal(
         revision=None,
         parts=len(window),

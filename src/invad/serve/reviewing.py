@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from invad.report.wording import counted
 from invad.scoring.calibration import Calibration
 from invad.scoring.rates import Rates
 from invad.serve.recalibration import MOST, Proposal, Wanted, propose
@@ -102,7 +103,7 @@ def recalibrate(
     if made is None:
         raise Refused("; ".join(found.refusals), 409)
     key = service.in_force.key(station, category)
-    made_from = f"window of {found.parts} parts, {found.normals} normal"
+    made_from = f"window of {counted(found.parts, 'part')}, {found.normals} normal"
     with service.database.write() as connection:
         version = service.active(station).hash
         revision = stations.add_revision(connection, station, key, version, made, made_from)

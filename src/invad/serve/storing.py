@@ -20,7 +20,7 @@ from invad.serve.ids import Ids
 from invad.serve.limits import InForce
 from invad.serve.maps import LateMaps
 from invad.serve.metrics import Metrics
-from invad.serve.parts import Job, other_image
+from invad.serve.parts import Job, digests_of, other_image
 from invad.serve.pictures import encode_map, statistics
 from invad.serve.records import Refused, Result
 from invad.serve.rows import peak_of, row_of
@@ -208,6 +208,8 @@ class Committer:
             body = encode_png(body)
             self.metrics.stage.labels("encode").observe(time.monotonic() - started)
         job.digest = sha256(body).hexdigest()
+        if job.part.several and body is job.part.body:
+            job.digests = digests_of(body)
         return has_room and self._keep("image", body, job.digest)
 
     def _keep(self, kind: str, content: bytes, digest: str, anew: bool = False) -> bool:

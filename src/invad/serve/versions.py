@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 from invad.data.region import Region
 from invad.errors import InvadError, in_one_line
 from invad.records import Decision
+from invad.report.wording import counted
 from invad.serve.models import Loaded
 from invad.serve.records import Refused, require_word, utc
 from invad.serve.service import Service
@@ -242,7 +243,8 @@ def _objections(service: Service, station: str, before: Loaded, model: Loaded) -
         shadowed = shadows.count(connection, station, model.hash)
     lines = []
     if shadowed < SHADOWED_BEFORE:
-        lines.append(f"{shadowed} parts were shadowed, {SHADOWED_BEFORE} are asked")
+        seen = f"{counted(shadowed, 'part')} {'was' if shadowed == 1 else 'were'} shadowed"
+        lines.append(f"{seen}, {SHADOWED_BEFORE} are asked")
     missing = sorted(set(before.calibrations) - set(model.calibrations))
     if missing:
         lines.append(f"it has no limits for category {', '.join(missing)}")

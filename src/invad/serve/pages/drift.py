@@ -8,6 +8,7 @@ from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response
 
+from invad.report.wording import counted
 from invad.serve.ids import time_of_id
 from invad.serve.pages.frame import Frame
 from invad.serve.pages.words import percent
@@ -108,13 +109,13 @@ def in_words(report: DriftReport) -> Said:
     lines = [_state(report)]
     if report.window and report.flagged > report.flagged_limit:
         lines.append(
-            f"{report.flagged} of the last {report.window} parts were flagged; chance brings more than "
-            f"{report.flagged_limit} once in a thousand windows. Those are defects or a drift upwards: "
+            f"{report.flagged} of the last {counted(report.window, 'part')} were flagged; chance brings more "
+            f"than {report.flagged_limit} once in a thousand windows. Those are defects or a drift upwards: "
             "review tells."
         )
     elif report.window:
         lines.append(
-            f"{report.flagged} of the last {report.window} parts were flagged "
+            f"{report.flagged} of the last {counted(report.window, 'part')} were flagged "
             f"({percent(report.flagged / report.window)}); up to {report.flagged_limit} may be chance."
         )
     if report.every > 1:
@@ -133,7 +134,7 @@ def in_words(report: DriftReport) -> Said:
 
 def _state(report: DriftReport) -> str:
     risen = "risen" if report.effect < 0.5 else "fallen"
-    seen = f"{report.parts} parts were watched"
+    seen = f"{counted(report.parts, 'part')} {'was' if report.parts == 1 else 'were'} watched"
     return {
         "commissioning": "The limits are still those of the training. Let the line run, judge what is "
         "flagged, and make limits of the line on the page Limits: from then on it is watched.",

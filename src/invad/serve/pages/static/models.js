@@ -33,7 +33,7 @@ const acts = {
   },
   async activate(row) {
     const parts = document.getElementById("shadowed")?.textContent ?? "0";
-    const why = `From the next part on it judges at ${station}. ${parts} parts were shadowed; below 500 a reason is needed.`;
+    const why = `From the next part on it judges at ${station}. ${parts === "1" ? "1 part was" : `${parts} parts were`} shadowed; below 500 a reason is needed.`;
     const reason = await ask(`Activate ${short(row)}?`, why);
     if (reason === null) return null;
     await api(`${of(row)}:activate`, { json: { station, reason: reason || null } });
