@@ -17,6 +17,7 @@ from invad.runtime.tile_limits import fit_tile_limits
 from invad.scoring.rates import POOLED, Rates
 
 SPOT = (50, 90)
+MIDDLE = Region(frame=(160, 120), ignore=(((60, 20), (160, 20), (160, 100), (60, 100)),))
 
 
 class Notes(Silent):
@@ -73,7 +74,7 @@ def test_it_is_kept_and_calibrated_without_pictures(own, tiled_parts, draw_light
     own.calibrate(rates=Rates(review=0.3, bad=0.1))
     assert own.fusion.calibration.rates.review == 0.3
     assert own.fusion.calibration.scores == tiled_parts.fusion.calibration.scores
-    own.calibrate(region=Region(frame=(160, 120), ignore=(((60, 20), (160, 20), (160, 100), (60, 100)),)))
+    own.calibrate(region=MIDDLE)
     assert own.fusion.calibration.n == 14
     assert own.predict_part(picture).score < tiled_parts.predict_part(picture).score / 2
 
@@ -125,11 +126,12 @@ def test_cells_are_fused_as_those_of_one_picture_are(own, draw_lights):
         fit_tiled_parts(held, limits.scores, several, own.kept.groups, **options)
 
 
-def test_a_bundle_judges_parts_in_tiles(tiled_parts, draw_lights, tmp_path):
+def test_a_bundle_judges_parts_in_tiles(own, tiled_parts, draw_lights, tmp_path):
     pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
     pytest.importorskip("onnxruntime", reason="exporting needs invad[onnx]")
     from invad import runtime
     from invad.export import ExportConfig, export
+    from invad.runtime import changing
 
     export(tiled_parts, tmp_path / "bundle", ExportConfig())
     bundle = runtime.load(tmp_path / "bundle")
@@ -138,6 +140,15 @@ def test_a_bundle_judges_parts_in_tiles(tiled_parts, draw_lights, tmp_path):
         here, there = tiled_parts.predict_part(pictures), bundle.predict_part(pictures)
         assert there.score == pytest.approx(here.score, abs=1e-3 * (1 + abs(here.score)))
         assert (there.decision, there.p_value, there.seen_by) == (here.decision, here.p_value, here.seen_by)
+    # Another region of interest, of the maps that both keep.
+    own.calibrate(region=MIDDLE)
+    made = changing.calibrated(bundle, region=MIDDLE)
+    assert changing.warnings_about(made) == own.warnings()
+    limits = own.fusion.calibration
+    assert made.fusion.calibration.scores == pytest.approx(limits.scores, rel=1e-3, abs=1e-3)
+    here, there = (one.predict_part(draw_lights(101, SPOT)) for one in (own, made))
+    assert there.score == pytest.approx(here.score, abs=1e-3 * (1 + abs(here.score)))
+    assert there.decision == here.decision
 
 
 def test_an_evaluation_counts_parts(tiled_parts, lit_cloth, draw_lights, tmp_path):
