@@ -10,6 +10,7 @@ nothing.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -189,14 +190,20 @@ class _Axis:
         weights = np.ones(tile, np.float32)
         if self.overlap < LEAST_OVERLAP:
             return weights
-        shared = self.overlap - 2 * self.border
-        rise = np.pad(np.sin(np.pi / 2 * np.arange(shared) / (shared - 1)) ** 2, (self.border, 0))
-        rise = np.pad(rise, (0, self.border), constant_values=1)
+        rise = _rise(self.overlap, self.border)
         if number > 0:
             weights[: self.overlap] *= rise
         if number < len(self.origins) - 1:
             weights[tile - self.overlap :] *= rise[::-1]
         return weights
+
+
+@cache
+def _rise(overlap: int, border: int) -> NDArray[np.float64]:
+    """What the cells that two tiles share count, from the border of a tile on."""
+    shared = overlap - 2 * border
+    rise = np.sin(np.pi / 2 * np.arange(shared) / (shared - 1)) ** 2
+    return np.concatenate([np.zeros(border), rise, np.ones(border)])
 
 
 def origins(length: int, tile: int, stride: int) -> tuple[int, ...]:
