@@ -23,6 +23,30 @@ from invad.system.lock import sole_writer
 from invad.system.packages import PACKAGES
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+ALONE = "INVAD_TEST_ALONE"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem):
+    """Run a test that is marked `alone` in a process of its own.
+
+    SIGINT ended processes of the suite without a word, twice, whatever handler Python had for it; which of
+    the libraries that other tests had loaded is behind it is not known.
+    """
+    if pyfuncitem.get_closest_marker("alone") is None or ALONE in os.environ:
+        return None
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", pyfuncitem.nodeid]
+    done = subprocess.run(
+        command,
+        cwd=pyfuncitem.config.rootpath,
+        env={**kept, ALONE: "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return True
 
 
 @pytest.fixture(scope="session")

@@ -196,6 +196,7 @@ def listens_to_ctrl_c():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("listens_to_ctrl_c")
 def test_a_real_ctrl_c_waits_for_the_end_of_the_step(checkpoint, monkeypatch):
     """Pressed in the middle of an update, which a plain interrupt would tear."""
@@ -217,6 +218,7 @@ def test_a_real_ctrl_c_waits_for_the_end_of_the_step(checkpoint, monkeypatch):
     assert_same(train()[0], train(checkpoint=checkpoint)[0])
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("listens_to_ctrl_c")
 def test_a_second_ctrl_c_does_not_save_a_torn_step(checkpoint, monkeypatch):
     def twice(*arguments):

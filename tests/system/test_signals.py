@@ -7,6 +7,7 @@ import pytest
 from invad.system.signals import answering, is_unanswered
 
 
+@pytest.mark.alone
 def test_a_signal_is_answered_inside_the_block_alone():
     before, heard = signal.getsignal(signal.SIGINT), []
     with answering([signal.SIGINT], lambda: heard.append(1)):
