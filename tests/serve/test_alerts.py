@@ -17,6 +17,7 @@ from invad.serve.plant import making
 from invad.serve.plant.lineup import Station
 from invad.serve.plant.outputs import AlertOutput
 from invad.serve.plant.sinks import situation
+from invad.serve.readiness import Readiness
 from invad.serve.records import SourceState
 from waiting import waits
 
@@ -182,6 +183,13 @@ def test_a_full_disk_and_drift_are_told(tmp_path, service, monkeypatch):
         found = situation.troubles(full, STATION, ("disk",), "")
     assert "bytes are free" in found["the disk is nearly full"]
     assert situation.troubles(service, STATION, ("disk", "drift"), "") == {}
+
+    away = Readiness.of(pictures="the share is away")
+    with monkeypatch.context() as shared:
+        shared.setattr(service, "readiness", lambda: away)
+        found = situation.troubles(service, STATION, ("disk",), "")
+        assert found == {"no pictures are kept": "the share is away"}
+        assert situation.troubles(service, STATION, ("drift",), "") == {}
 
     real = service.watch.report
     changed = {"phase": "alarm", "since": "01M8JHXQP4K6F1Y6W8KR416549", "hints": ("it is darker",)}

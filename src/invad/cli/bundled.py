@@ -98,6 +98,8 @@ def promised(made: Any) -> "Promise | None":
     distribution behind it and is no part of the runtime."""
     try:
         from invad.runtime.promise import promise
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "scipy":
+            raise
         return None
     return promise(made.calibrations, made.fusion)

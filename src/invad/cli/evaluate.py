@@ -29,6 +29,7 @@ from invad.cli.progress import observing
 from invad.cli.rows import FIELDS, RowFile, csv_form
 from invad.cli.voice import Voice
 from invad.errors import ConfigError
+from invad.report.wording import counted
 
 if TYPE_CHECKING:
     from invad.detector.opening import Trained
@@ -248,9 +249,9 @@ def false_alarm_lines(metrics: Mapping[str, Any], what: str = "images") -> list[
     if not metrics["n_normal"]:
         return [f"No good {what} were tested, so false alarms cannot be counted."]
     said = {"review": "sent to review or called bad", "bad": "called bad"}
-    good = f"good {what}" if metrics["n_normal"] > 1 else f"good {what.removesuffix('s')}"
+    good = counted(metrics["n_normal"], f"good {what.removesuffix('s')}")
     return [
-        f"{row['count']} of {metrics['n_normal']} {good} {said[name]}: {row['realised']:.1%}; asked "
+        f"{row['count']} of {good} {said[name]}: {row['realised']:.1%}; asked "
         f"{row['asked']:.1%}, which is {row['expected_count_95'][0]} to {row['expected_count_95'][1]} {what}"
         for name, row in metrics["false_alarms"].items()
     ]

@@ -3,6 +3,7 @@
 import { api, prefix, say } from "./app.js";
 
 const byId = (id) => document.getElementById(id);
+const counted = (parts) => (parts === 1 ? "1 part" : `${parts} parts`);
 const form = byId("window");
 const station = encodeURIComponent(form.dataset.station);
 const names = ["review", "bad"];
@@ -261,7 +262,7 @@ function tell() {
   const flips = Object.entries(found.flips);
   const changed = flips.reduce((sum, [, count]) => sum + count, 0);
   const lines = [
-    line(`${found.parts === 1 ? "1 part" : `${found.parts} parts`}, ${found.normals} of them normal; ${found.flagged_parts} were flagged, ${found.unreviewed} of those have no verdict.`),
+    line(`${counted(found.parts)}, ${found.normals} of them normal; ${found.flagged_parts} were flagged, ${found.unreviewed} of those have no verdict.`),
     line(`Flagged: ${percent(found.flagged_before)} by the limits in force, ${percent(found.flagged_after)} by the new ones.`),
     list(changed ? `${changed === 1 ? "1 past decision would be another" : `${changed} past decisions would be others`}:` : "No past decision would be another.", flips.map(([change, count]) => `${count} ${change.replace(">", "→")}`)),
   ];
@@ -271,7 +272,7 @@ function tell() {
   if (found.passing.length) {
     const shown = found.passing.slice(0, 20).map(link);
     const more = found.passing.length - shown.length;
-    lines.push(list(`${found.passing.length === 1 ? "1 part" : `${found.passing.length} parts`} that people called bad would be good:`, more ? [...shown, `and ${more} more`] : shown));
+    lines.push(list(`${counted(found.passing.length)} that people called bad would be good:`, more ? [...shown, `and ${more} more`] : shown));
   }
   lines.push(...found.warnings.map((one) => line(`Mind: ${one}.`)));
   if (found.refusals.length) {

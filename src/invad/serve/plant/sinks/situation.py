@@ -64,11 +64,12 @@ def troubles(service: Service, station: str, events: Collection[str], own: str) 
         for name, output in outputs.items():
             if output.problem is not None and name != own:
                 found[f"{name} takes no results"] = f"{output.problem}; {output.waiting} waiting"
-    checks = service.readiness().checks
-    if "disk" in events and (disk := checks.get("disk", "ok")) != "ok":
-        found["the disk is nearly full"] = f"{disk}; no pictures are kept until there is room"
-    if "disk" in events and (store := checks.get("pictures", "ok")) != "ok":  # where services share them
-        found["no pictures are kept"] = store
+    if "disk" in events:
+        checks = service.readiness().checks  # of a disk or of pictures that services share
+        if (disk := checks.get("disk", "ok")) != "ok":
+            found["the disk is nearly full"] = f"{disk}; no pictures are kept until there is room"
+        if (store := checks.get("pictures", "ok")) != "ok":
+            found["no pictures are kept"] = store
     return found
 
 
