@@ -322,7 +322,26 @@ def test_other_things_that_are_no_video(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "av", None)
     assert said(clip) == "a video needs av>=17 (not installed); pip install 'invad[camera]'"
     monkeypatch.undo()
-    assert said(cut(clip, 0.7)).startswith("is no video, or one that is cut off")
+    packed = clip.read_bytes()
+    clip.write_bytes(packed.replace(b"avc1", b"zzzz"))
+    assert "(FFmpeg does not know how its pictures are packed)" in said(clip)
+
+
+@pytest.mark.parametrize("ending", ["mp4", "ts"])
+def test_a_file_that_is_cut_off_in_what_it_says_of_itself_is_told(ending: str, tmp_path: Path) -> None:
+    """FFmpeg opens some of them, without a stream, with one of no known kind or of no size."""
+    clip = write_clip(tmp_path / f"clip.{ending}", moving(10), codec="libx264", layout="yuv420p")
+    whole = clip.read_bytes()
+    told = set()
+    for length in range(1, len(whole), 61):
+        clip.write_bytes(whole[:length])
+        try:
+            next(read_video(clip))
+        except DataError as error:
+            told.add(str(error).removeprefix(f"{clip}: ").split("(")[0])
+    cut_off = "is no video, or one that is cut off or of another kind than its ending says "
+    assert cut_off in told
+    assert told <= {cut_off, "holds no frames; copy the file again, or record the video again"}
 
 
 MATRICES = {1: (1, 0, 0, 1), 2: (-1, 0, 0, 1), 4: (1, 0, 0, -1), 5: (0, 1, 1, 0), 8: (0, -1, 1, 0)}

@@ -442,6 +442,13 @@ def test_a_camera_that_is_not_there_is_named(station, url, words):
     )
 
 
+def test_a_video_of_a_kind_that_cannot_be_decoded_is_named(station, tmp_path):
+    path = video(tmp_path / "clip.mov", [picture(1, (16, 16))], "libx264", "yuv420p")
+    path.write_bytes(path.read_bytes().replace(b"avc1", b"zzzz"))
+    _, source = station(path)
+    assert waits(lambda: _said(source)) == f"{path}: has no video that can be decoded; check the address"
+
+
 # Around it
 
 

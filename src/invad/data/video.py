@@ -160,7 +160,7 @@ def _frames(path: Path, every: Fraction | None) -> Iterator[Frame]:
                 continue
             yield Frame(number, float(time), pixels)
     if number < 0:
-        raise DataError(f"{path}: holds no frames; record the video again")
+        raise DataError(f"{path}: holds no frames; copy the file again, or record the video again")
 
 
 def _missing(path: Path, number: int, time: Fraction, why: str) -> Frame:
@@ -182,15 +182,16 @@ def _opened(path: Path) -> "Iterator[tuple[InputContainer, VideoStream]]":
             try:
                 container = av.open(file, options=options)
             except (av.FFmpegError, ValueError) as error:
-                raise DataError(
-                    f"{path}: is no video, or one that is cut off or of another kind than its ending says "
-                    f"({_said(error)}); copy the file again or convert it to MP4"
-                ) from None
+                raise _no_video(path, _said(error)) from None
             with container:
                 given = cast("InputContainer", container)
-                stream = _moving(given, path)
+                stream = moving_stream(given)
+                if stream is None:
+                    raise _without_pictures(path, given)
                 limit = pixel_limit()
                 codec = stream.codec_context
+                if not (codec.width and codec.height):
+                    raise _no_video(path, "it states no size")
                 check_size(codec.width, codec.height, str(path), limit)
                 # A damaged frame shall be an error rather than a picture that was made up.
                 codec.options = {"err_detect": "explode", "max_pixels": str(limit)}
@@ -201,12 +202,30 @@ def _opened(path: Path) -> "Iterator[tuple[InputContainer, VideoStream]]":
         raise DataError(f"{path}: {reason(error, writing=False)}") from None
 
 
-def _moving(container: "InputContainer", path: Path) -> "VideoStream":
+def moving_stream(container: "InputContainer") -> "VideoStream | None":
+    """The first stream of moving pictures that can be decoded: no cover, and of a kind that FFmpeg knows."""
     for stream in container.streams.video:
-        if not _is_cover(stream):
+        # PyAV says that it is never None, and gives None where there is no decoder.
+        if not _is_cover(stream) and cast("object", stream.codec_context) is not None:
             return stream
-    kinds = " and ".join(sorted({stream.type for stream in container.streams} - {"video"})) or "nothing"
-    raise DataError(f"{path}: holds {kinds} and no video; give a file with moving pictures")
+    return None
+
+
+def _without_pictures(path: Path, container: "InputContainer") -> DataError:
+    """A file that is cut off may still open, with the streams that its rest names."""
+    streams = container.streams
+    if any(not _is_cover(stream) for stream in streams.video):
+        return _no_video(path, "FFmpeg does not know how its pictures are packed")
+    if not streams.audio:
+        return _no_video(path, "no pictures are in it")
+    return DataError(f"{path}: holds audio and no video; give a file with moving pictures")
+
+
+def _no_video(path: Path, why: str) -> DataError:
+    return DataError(
+        f"{path}: is no video, or one that is cut off or of another kind than its ending says ({why}); "
+        "copy the file again or convert it to MP4"
+    )
 
 
 def _is_cover(stream: "VideoStream") -> bool:

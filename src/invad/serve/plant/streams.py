@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from invad.data.video import frame_pixels
+from invad.data.video import frame_pixels, moving_stream
 from invad.errors import DataError, in_one_line
 from invad.serve.plant.feeds import Feed, Frame, SpoiledFrame
 from invad.serve.plant.sources import CameraSource
@@ -53,10 +53,10 @@ class Stream(Feed):
             self._container = av.open(source.address, format=kind, options=_options(source), timeout=seconds)
         except (av.FFmpegError, OSError, ValueError) as error:
             raise DataError(_said(source, error)) from None
-        if not self._container.streams.video:
+        stream = moving_stream(self._container)
+        if stream is None:
             self._container.close()
-            raise DataError(f"{source.place}: has no video; check the address")
-        stream = self._container.streams.video[0]
+            raise DataError(f"{source.place}: has no video that can be decoded; check the address")
         stream.codec_context.thread_type = "SLICE"  # threads by frame would hold frames back
         if not source.is_file:
             stream.codec_context.flags |= av.codec.context.Flags.low_delay
