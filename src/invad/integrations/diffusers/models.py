@@ -99,7 +99,8 @@ def _align(network: nn.Module) -> None:
     such weights otherwise, so a detector that was saved and read again would score otherwise.
     """
     for weight in (*network.parameters(), *network.buffers()):
-        if weight.data_ptr() % ALIGNMENT:
+        # Quantised weights are tensors of other kinds, which may have no memory of their own.
+        if type(weight.data) is Tensor and weight.data_ptr() % ALIGNMENT:
             weight.data = weight.data.clone()
 
 
