@@ -1,5 +1,6 @@
 """Industrial cameras: the producer that comes with the package genicam, and pixels of every format."""
 
+import signal
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,8 +62,10 @@ def test_frames_of_a_producer_are_parts(producer, tmp_path):
     assert not genicam._PRODUCERS
 
 
-def test_a_camera_says_what_it_sends(producer):
+def test_a_camera_says_what_it_sends_and_leaves_ctrl_c_alone(producer):
+    before = signal.getsignal(signal.SIGINT)
     feed = opened_feed(settings(producer, serial="2"))
+    assert signal.getsignal(signal.SIGINT) is before
     assert described(feed, 1.0).words.startswith("400 x 400 pixels, 8 bit colour, ")
     feed.close()
 

@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from invad.system.signals import answering, is_unanswered
+from invad.system.signals import answering, is_unanswered, keeping
 
 
 @pytest.mark.alone
@@ -34,3 +34,10 @@ def test_another_thread_is_left_alone():
     thread.start()
     thread.join()
     assert inside == [before]
+
+
+def test_a_library_keeps_no_signal():
+    before = signal.getsignal(signal.SIGTERM)
+    with keeping(signal.SIGTERM):
+        signal.signal(signal.SIGTERM, lambda *_: None)
+    assert signal.getsignal(signal.SIGTERM) is before

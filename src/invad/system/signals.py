@@ -29,3 +29,16 @@ def answering(numbers: Iterable[int], answer: Callable[[], None]) -> Iterator[No
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def keeping(number: int) -> Iterator[None]:
+    """Give a signal its handler back after a block, in which a library may take it for itself."""
+    before = signal.getsignal(number)
+    try:
+        yield
+    finally:
+        is_main = threading.current_thread() is threading.main_thread()
+        # None stands for a handler that Python does not know and cannot set.
+        if is_main and before is not None and signal.getsignal(number) is not before:
+            signal.signal(number, before)

@@ -15,6 +15,7 @@ from invad.runtime.predictor import Pixels
 from invad.serve.plant.feeds import Feed, Frame, NoFrame, SpoiledFrame
 from invad.serve.plant.sources import GenicamSource
 from invad.system.packages import importing
+from invad.system.signals import INTERRUPT, keeping
 
 GREY = {"Mono8": 8, "Mono10": 10, "Mono12": 12, "Mono14": 14, "Mono16": 16}
 """Bits by pixel format; more than 8 are spread over 0..65535, so that every level survives."""
@@ -118,7 +119,10 @@ def _connected(source: GenicamSource) -> Any:
             raise DataError(f"{source.place}: {len(found)} cameras are there; give a serial of: {serials}")
         if source.serial is not None and source.serial not in found:
             raise DataError(f"{source.place}: no such camera is there; found: {serials}")
-        return producer.harvester.create(0 if source.serial is None else found.index(source.serial))
+        with keeping(
+            INTERRUPT
+        ):  # in the main thread an acquirer would take Ctrl-C, and end nothing but itself
+            return producer.harvester.create(0 if source.serial is None else found.index(source.serial))
     except BaseException:
         _release(source.producer)
         raise
