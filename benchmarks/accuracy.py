@@ -269,7 +269,7 @@ def unified(folders: list[Path], seed: int, preset: str) -> list[dict[str, Any]]
         judged = replace(
             fitted,
             held_maps_NLhw=fitted.held_maps_NLhw[own],
-            held_categories=("",) * len(own),
+            held_samples=tuple(replace(fitted.held_samples[i], category="") for i in own),
             held_groups=tuple(fitted.held_groups[i] for i in own),
         )
         labels = np.array([s.is_anomalous for s in dataset.test])
