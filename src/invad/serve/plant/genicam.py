@@ -119,9 +119,8 @@ def _connected(source: GenicamSource) -> Any:
             raise DataError(f"{source.place}: {len(found)} cameras are there; give a serial of: {serials}")
         if source.serial is not None and source.serial not in found:
             raise DataError(f"{source.place}: no such camera is there; found: {serials}")
-        with keeping(
-            INTERRUPT
-        ):  # in the main thread an acquirer would take Ctrl-C, and end nothing but itself
+        # In the main thread an acquirer takes Ctrl-C, which then ends nothing but itself.
+        with keeping(INTERRUPT):
             return producer.harvester.create(0 if source.serial is None else found.index(source.serial))
     except BaseException:
         _release(source.producer)
