@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from invad.data import tiling
+from invad.data.region import Region, cells_of
 from invad.data.tiling import OVERVIEW, TILE, Blend, Tiling, origins, overview, tile_for
 from invad.errors import ConfigError, DataError
 from invad.system.plain import from_plain
@@ -144,3 +146,15 @@ def test_an_overview_keeps_the_mean_and_the_type(dtype):
 def test_the_tile_in_which_a_defect_is_one_cell():
     assert tile_for(32, (256, 256), (16, 16)) == 512
     assert tile_for(5, (256, 256), (16, 16)) == 256  # nothing lies between the pixels of a picture
+
+
+def test_where_a_region_lies_on_the_cells_is_worked_out_once(monkeypatch):
+    region = Region(frame=(640, 480), ignore=(((0, 0), (200, 0), (200, 100), (0, 100)),))
+    asked = []
+    monkeypatch.setattr(tiling, "cells_of", lambda *given: asked.append(given) or cells_of(*given))
+    for one in (region, replace(region, min_cover=0.9)):
+        made = Tiling(tile_px=96, region=one)
+        first = made.cut((480, 640), (12, 12))
+        assert replace(made).cut((480, 640), (12, 12)) is first
+        assert made.cut((480, 640), (12, 12), "side") is not first
+    assert len(asked) == 4

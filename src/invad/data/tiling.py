@@ -10,7 +10,7 @@ nothing.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -87,6 +87,9 @@ class Tiling:
         Raises DataError for a picture smaller than a tile, and with positions of their own for one of another
         size.
         """
+        return _cut(self, picture_hw, grid_hw, member)
+
+    def _cut(self, picture_hw: Hw, grid_hw: Hw, member: str) -> "Cut":
         height, width = picture_hw
         if self.picture_hw not in (None, picture_hw):
             own_h, own_w = self.picture_hw or picture_hw
@@ -152,6 +155,12 @@ class Tiling:
         filled = pixels.copy()
         filled[~inside] = pixels[some][inside[some]].mean(axis=0, dtype=np.float64).astype(pixels.dtype)
         return filled
+
+
+@lru_cache(maxsize=16)
+def _cut(tiling: Tiling, picture_hw: Hw, grid_hw: Hw, member: str) -> "Cut":
+    """Kept, because which cells a region leaves is worked out on all pixels of a picture."""
+    return tiling._cut(picture_hw, grid_hw, member)
 
 
 def _grown(cells_hw: NDArray[np.bool_]) -> NDArray[np.bool_]:
