@@ -38,3 +38,55 @@ def test_it_is_the_same_as_with_torch(called, by_largest):
     found_B, found_Bhw = norms.judge(far, stats, own, of_map)
     np.testing.assert_allclose(found_B, told_B.numpy(), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(found_Bhw, map_Bhw.numpy(), rtol=1e-5, atol=1e-4)
+
+
+def test_where_pictures_move_a_place_says_how_near_the_border_is_and_no_more():
+    rng, rule = np.random.default_rng(0), norms.CellRule(counts=(1, 1))
+    maps = rng.normal(5, 1, (40, 2, 7, 9))
+    maps[:, :, 3, 4] += 50  # one place that is odd in every picture
+    ring = np.ones((7, 9), int)
+    ring[1:-1, 1:-1], ring[2:-2, 2:-2] = 2, 3
+    maps += 10.0 * (ring == 1) + 4.0 * (ring == 2) * rng.normal(size=(40, 1, 7, 9))
+    counted = np.ones((40, 7, 9), bool)
+    stats = norms.ring_stats(maps, counted, 2, rule)
+    for number in (1, 2, 3):
+        own = maps.swapaxes(0, 1)[:, :, ring == number].reshape(2, -1)
+        expected = np.median(own, axis=1)
+        assert (stats.median_Lhw[:, ring == number] == expected.astype(np.float32)[:, None]).all()
+        if number == 3:
+            spread = 1.4826 * np.median(np.abs(own - expected[:, None]), axis=1)
+            np.testing.assert_allclose(stats.scale_Lhw[:, 3, 4], spread, rtol=1e-4)
+    one = norms.ring_stats(np.ones((1, 1, 2, 2)), np.ones((1, 2, 2), bool), 1, norms.CellRule(counts=(1,)))
+    assert (one.scale_Lhw > 0).all()
+    # A ring of which nothing counts anywhere is judged by all of its cells.
+    without = norms.ring_stats(maps, counted & (ring > 1), 2, rule)
+    assert (without.median_Lhw == stats.median_Lhw).all()
+
+
+def test_tails_near_the_border_are_as_long_as_within():
+    rng, rule = np.random.default_rng(0), norms.CellRule(counts=(2, 1))
+    maps = rng.normal(5, 1, (60, 3, 12, 14))
+    ring = np.ones((12, 14), bool)
+    ring[1:-1, 1:-1] = False
+    odd = ring & (rng.random((60, 12, 14)) < 0.03)
+    plain = maps.copy()
+    maps += 9 * odd[:, None]  # A few, of which median and MAD know nothing.
+    counted, within = np.ones((60, 12, 14), bool), np.s_[:, 2:-2, 2:-2]
+
+    def tail(stats, cells_hw):
+        values = np.sort(norms.typicality_map(maps.astype(np.float32), stats, rule)[:, cells_hw].ravel())
+        return values[-round(0.01 * values.size) :].mean()
+
+    inner = np.zeros((12, 14), bool)
+    inner[2:-2, 2:-2] = True
+    before = norms.ring_stats(plain, counted, 2, rule)
+    even = norms.ring_stats(maps, counted, 2, rule)
+    assert tail(before, ring) > 2 * tail(before, inner)
+    assert tail(even, ring) == pytest.approx(tail(even, inner), rel=1e-3)
+    np.testing.assert_allclose(even.scale_Lhw[within], before.scale_Lhw[within], rtol=1e-6)
+    # A date code that does not count makes no cell less sensitive, and a shorter tail makes none more so.
+    ignored = norms.ring_stats(maps, counted & ~odd, 2, rule)
+    np.testing.assert_allclose(ignored.scale_Lhw, before.scale_Lhw, rtol=0.1)
+    short = np.where(ring, plain.clip(4.5, 5.5), plain)
+    spread = 1.4826 * np.median(np.abs(short[:, 0, ring] - np.median(short[:, 0, ring])))
+    assert norms.ring_stats(short, counted, 2, rule).scale_Lhw[0, 0, 0] == pytest.approx(spread, rel=1e-3)

@@ -18,7 +18,6 @@ from invad.scoring.typicality import (
     combined_scores,
     fit_position_stats,
     fit_score_stats,
-    fit_shared_stats,
     image_scores,
     judge,
     paper_fusion,
@@ -54,41 +53,6 @@ def test_position_stats_cell_by_cell(n):
     expected = np.sqrt(own * spread**2 + (1 - own) * typical)
     np.testing.assert_allclose(stats.scale_Lhw, expected, rtol=1e-4)
     assert stats.median_Lhw.dtype == stats.scale_Lhw.dtype == torch.float32
-
-
-def test_cells_of_one_kind_share_their_statistics_and_those_at_the_edge_have_their_own():
-    generator = torch.Generator().manual_seed(1)
-    maps = torch.randn(2000, 1, 6, 7, generator=generator)
-    maps[:, :, 0] += 5
-    stats, own = fit_position_stats(maps, edge=1), fit_position_stats(maps)
-    assert (
-        stats.median_Lhw[0, 1:-1, 1:-1].unique().numel()
-        == stats.scale_Lhw[0, 1:-1, 1:-1].unique().numel()
-        == 1
-    )
-    assert own.median_Lhw[0, 1:-1, 1:-1].unique().numel() == 20
-    torch.testing.assert_close(stats.median_Lhw[0, 0], own.median_Lhw[0, 0])
-    assert abs(float(stats.scale_Lhw[0, 2, 2]) - 1) < 0.05
-
-
-def test_where_pictures_move_a_place_says_how_near_the_border_is_and_no_more():
-    maps = maps_of(5, h=4, w=6)
-    maps[:, :, 2, 3] += 50  # one place that is odd in every picture
-    maps[:, :, 0] += 10
-    maps[:, :, -1] += 10
-    maps[:, :, :, 0] += 10
-    maps[:, :, :, -1] += 10
-    stats = fit_shared_stats(maps)
-    within = stats.median_Lhw[:, 1:-1, 1:-1]
-    outermost = torch.cat(
-        [stats.median_Lhw[:, 0], stats.median_Lhw[:, 1:3, 0], stats.median_Lhw[:, -1]], dim=1
-    )
-    for level in range(2):
-        expected = statistics.median(maps[:, level, 1:-1, 1:-1].flatten().double().tolist())
-        assert within[level].unique().tolist() == [pytest.approx(expected)]
-        assert outermost[level].unique().numel() == 1
-        assert float(outermost[level, 0]) > expected + 8
-    assert bool((fit_shared_stats(torch.ones(1, 1, 2, 2)).scale_Lhw > 0).all())
 
 
 def test_with_many_images_a_cell_has_its_own_statistics():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from invad.data.tiling import Cut, Tile
 from invad.runtime.fusing import Usual, picture_score
 from invad.runtime.kept_tiles import HeldPicture
 from invad.scoring.calibration import Calibration, folds, numbered
@@ -14,7 +15,7 @@ from invad.scoring.norms import (
     CellRule,
     CellStats,
     position_stats,
-    shared_stats,
+    ring_stats,
     typicality_map,
 )
 from invad.scoring.rates import POOLED, Rates
@@ -61,7 +62,7 @@ def fit_tile_limits(
     parts = list(folds(categories, CROSS_FITS, 0, groups))
     maps: list[Maps] = [[] for _ in held]
     for rest, fold in parts:
-        stats = _stats([held[i] for i in rest])
+        stats = _stats([held[i] for i in rest], rule)
         for i in fold:
             maps[i] = _z_maps(held[i], stats, rule)
     tops = [[top_mean(map_hw, top) for map_hw in own] for own in maps]
@@ -74,7 +75,7 @@ def fit_tile_limits(
             wholes[i] = whole
             peaks[i] = float(whole.max()) if min_area is None else scores[i]
     return TileLimits(
-        _stats(held),
+        _stats(held, rule),
         _inside(held, maps, tops, groups, rates),
         _usual(held, tops),
         {
@@ -95,38 +96,47 @@ def fit_tile_limits(
     )
 
 
-def _stats(held: Sequence[HeldPicture]) -> dict[str, CellStats]:
+def _stats(held: Sequence[HeldPicture], rule: CellRule) -> dict[str, CellStats]:
     """Of the cells of the tiles of each place; where they have a place each, also of all together.
 
     Tiles that share theirs begin anywhere, so a cell's place in one says how near its border is and no more.
     The same holds for overviews of pictures that move, which are those without a region: what is ignored
-    lies still.
+    lies still. Cells near a tile's border count at the picture's, where no neighbour sees them from within.
     """
-    by_place: dict[str, list[NDArray[np.float32]]] = {}
+    by_place: dict[str, list[_Read]] = {}
     for one in held:
-        for place, maps_Lhw in zip(one.cut.places(), one.maps_TLhw, strict=True):
-            by_place.setdefault(place, []).append(maps_Lhw)
+        counted = [*(_counted_in(one.cut, tile) for tile in one.cut.tiles()), np.ones(one.cut.grid_hw, bool)]
+        for place, *read in zip(one.cut.places(), one.maps_TLhw, counted, strict=True):
+            by_place.setdefault(place, []).append(_Read(*read))
     overviews = {one.cut.overview for one in held}
     tiles = [own for place, own in by_place.items() if place not in overviews]
-    by_place[POOLED] = [maps_Lhw for own in tiles for maps_Lhw in own]
-    shared = held[0].cut.positions == "shared"
-    edge = min(one.cut.edge for one in held) if shared else None
-    moving = overviews if shared and held[0].cut.counted is None else set()
-    return {
-        place: CellStats(
-            *(
-                shared_stats(_some(own))
-                if place in moving
-                else position_stats(_some(own), None if place in overviews else edge)
-            )
-        )
-        for place, own in by_place.items()
-    }
+    by_place[POOLED] = [read for own in tiles for read in own]
+    shared, moving = held[0].cut.positions == "shared", held[0].cut.counted is None
+    edge, found = min(one.cut.edge for one in held), {}
+    for place, own in by_place.items():
+        some = own[:: max(1, -(-len(own) // MOST_TILES))]
+        maps_NLhw = np.stack([one.maps_Lhw for one in some]).astype(np.float64)
+        if shared and (moving or place not in overviews):
+            counted_Nhw = np.stack([one.counted_hw for one in some])
+            found[place] = ring_stats(maps_NLhw, counted_Nhw, 1 if place in overviews else edge, rule)
+        else:
+            found[place] = CellStats(*position_stats(maps_NLhw))
+    return found
 
 
-def _some(maps: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
-    step = max(1, -(-len(maps) // MOST_TILES))
-    return np.stack(maps[::step]).astype(np.float64)
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """The norm maps L x h x w of a tile or an overview, and its cells that count."""
+
+    maps_Lhw: NDArray[np.float32]
+    counted_hw: NDArray[np.bool_]
+
+
+def _counted_in(cut: Cut, tile: Tile) -> NDArray[np.bool_]:
+    if cut.counted is None:
+        return np.ones(cut.grid_hw, bool)
+    (h, w), top, left = cut.grid_hw, cut.down.origins[tile.row], cut.along.origins[tile.column]
+    return cut.counted[top : top + h, left : left + w]
 
 
 def _z_maps(one: HeldPicture, stats: Mapping[str, CellStats], rule: CellRule) -> Maps:

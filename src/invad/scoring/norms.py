@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from invad.scoring.calibration import folds
-from invad.scoring.spread import shrunk_variance
+from invad.scoring.spread import shrunk_variance, top_mean
 
 SHRINKAGE = 100
 """Images that the statistics over all cells count for against those of one cell."""
@@ -19,6 +19,9 @@ FLOOR_CELLS = 0.2
 """Share of the cells of an image, its most typical ones, whose mean is its floor."""
 
 CROSS_FITS = 5
+
+TAIL = 0.01
+"""Share of the cells of a kind, their highest, whose mean says how long their tail is."""
 
 Floats = NDArray[np.floating]
 
@@ -70,9 +73,7 @@ ScoreOfMap = Callable[[NDArray[np.float32]], float]
 """Of an anomaly map h x w, in place of the rule's own score."""
 
 
-def position_stats(
-    maps_NLhw: NDArray[np.float64], edge: int | None = None
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def position_stats(maps_NLhw: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Median and robust scale; see `typicality.fit_position_stats`."""
     maps = maps_NLhw
     median = np.median(maps, axis=0)
@@ -82,13 +83,7 @@ def position_stats(
         middle = np.median(median, axis=(1, 2), keepdims=True)
         scale = np.broadcast_to(
             1.4826 * np.median(np.abs(median - middle), axis=(1, 2), keepdims=True), median.shape
-        ).copy()
-    if edge is not None:
-        inner = np.s_[:, edge : maps.shape[2] - edge, edge : maps.shape[3] - edge]
-        alike = maps[(slice(None), *inner)]
-        common = np.median(alike, axis=(0, 2, 3))[:, None, None]
-        median[inner] = common
-        scale[inner] = 1.4826 * np.median(np.abs(alike - common), axis=(0, 2, 3))[:, None, None]
+        )
     own = len(maps) / (len(maps) + SHRINKAGE)
     middle = np.median(maps, axis=(0, 2, 3), keepdims=False)[:, None, None]
     typical = np.square(scale).mean(axis=(1, 2), keepdims=True)
@@ -99,20 +94,42 @@ def position_stats(
     )
 
 
-def shared_stats(maps_NLhw: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Median and robust scale over images and cells together; see `typicality.fit_shared_stats`."""
-    maps = maps_NLhw
-    outermost = np.ones(maps.shape[2:], bool)
-    outermost[1:-1, 1:-1] = False
-    median, scale = np.empty(maps.shape[1:]), np.empty(maps.shape[1:])
-    for alike in (outermost, ~outermost):
-        cells = maps[:, :, alike]  # N x L x cells
-        if cells.size:
-            middle = np.median(cells, axis=(0, 2))[:, None]
-            median[:, alike] = middle
-            scale[:, alike] = 1.4826 * np.median(np.abs(cells - middle), axis=(0, 2))[:, None]
-    floor = 1e-6 * np.abs(median).mean() + 1e-12
-    return median.astype(np.float32), (scale + floor).astype(np.float32)
+def ring_stats(
+    maps_NLhw: NDArray[np.float64], counted_Nhw: NDArray[np.bool_], rings: int, rule: CellRule
+) -> CellStats:
+    """Of pictures whose content moves, so that a cell's place says how near the border is and no more.
+
+    Median and 1.4826 MAD, per level, over the images and the cells of a ring together. counted_Nhw: the cells
+    that count. rings: how many of one cell there are along the border; all cells further within are one more.
+    Near the border a cell knows its surroundings on one side alone, and the odd one lies further out than
+    median and MAD say. So the scale of a ring is multiplied by
+
+        max(1, t_ring / t_within)
+
+    with t the mean of the highest TAIL of the cells of the map, before its floor.
+    """
+    h, w = counted_Nhw.shape[1:]
+    ring_hw = np.minimum.outer(_from_border(h), _from_border(w)).clip(max=rings)
+    median, scale = np.empty(maps_NLhw.shape[1:]), np.empty(maps_NLhw.shape[1:])
+    floor, tails = 1e-6 * np.abs(maps_NLhw).mean() + 1e-12, []
+    for ring in range(ring_hw.max() + 1):
+        own_Nhw = np.broadcast_to(ring_hw == ring, counted_Nhw.shape)
+        counted = counted_Nhw & own_Nhw
+        cells_LK = maps_NLhw.swapaxes(0, 1)[:, counted if counted.any() else own_Nhw]
+        middle = np.median(cells_LK, axis=1, keepdims=True)
+        spread = 1.4826 * np.median(np.abs(cells_LK - middle), axis=1, keepdims=True) + floor
+        map_K = rule.weights @ ((cells_LK - middle) / spread)
+        tails.append(top_mean(map_K, max(1, round(TAIL * map_K.size))))
+        median[:, ring_hw == ring], scale[:, ring_hw == ring] = middle, spread
+    for ring, tail in enumerate(tails) if tails[-1] > 0 else ():
+        scale[:, ring_hw == ring] *= max(1.0, tail / tails[-1])
+    return CellStats(median.astype(np.float32), scale.astype(np.float32))
+
+
+def _from_border(length: int) -> NDArray[np.intp]:
+    """Cells between each one of a row and the nearer end of it."""
+    places = np.arange(length)
+    return np.minimum(places, places[::-1])
 
 
 def cell_stats(maps_NLhw: Floats) -> CellStats:

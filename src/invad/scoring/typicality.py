@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from invad.scoring.norms import FLOOR_CELLS, CellRule, CellStats, position_stats, shared_stats
+from invad.scoring.norms import FLOOR_CELLS, CellRule, CellStats, position_stats
 from invad.scoring.spread import shrunk_variance
 
 
@@ -88,28 +88,15 @@ class PositionStats:
         return CellStats(self.median_Lhw.numpy(), self.scale_Lhw.numpy(), mean_P, std_P)
 
 
-def fit_position_stats(maps_NLhw: Tensor, edge: int | None = None) -> PositionStats:
+def fit_position_stats(maps_NLhw: Tensor) -> PositionStats:
     """Median and 1.4826 MAD over the images, per level and cell; N >= 1.
-
-    edge: cells further from the border of the map than that are of one kind and have those of all of them;
-    None where every place is of its own.
 
     With few images a cell's own statistics are noisy, so both are drawn towards those of their level's
     cells together, with the weight of SHRINKAGE images (of squares, for the scale): a cell has to earn its
     own norm. One image shows no spread at all; that of its cells stands in.
     """
     # numpy: torch refuses quantiles of more than 2^24 numbers.
-    median, scale = position_stats(maps_NLhw.double().numpy(), edge)
-    return PositionStats(torch.from_numpy(median), torch.from_numpy(scale))
-
-
-def fit_shared_stats(maps_NLhw: Tensor) -> PositionStats:
-    """Median and 1.4826 MAD, per level, over images and cells together; N >= 1.
-
-    For pictures whose content moves, so that a cell's place says one thing only: the outermost cells, which
-    know their surroundings on one side alone, have statistics of their own.
-    """
-    median, scale = shared_stats(maps_NLhw.double().numpy())
+    median, scale = position_stats(maps_NLhw.double().numpy())
     return PositionStats(torch.from_numpy(median), torch.from_numpy(scale))
 
 
