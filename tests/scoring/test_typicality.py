@@ -58,7 +58,7 @@ def test_position_stats_cell_by_cell(n):
 def test_with_many_images_a_cell_has_its_own_statistics():
     generator = torch.Generator().manual_seed(1)
     level, spread = torch.linspace(5, 15, 64).view(8, 8), torch.linspace(1, 3, 64).view(8, 8)
-    maps = torch.randn(4000, 1, 8, 8, generator=generator) * spread + level
+    maps = torch.randn(12000, 1, 8, 8, generator=generator) * spread + level
     stats = fit_position_stats(maps)
     np.testing.assert_allclose(stats.median_Lhw[0], level, atol=0.3)
     np.testing.assert_allclose(stats.scale_Lhw[0], spread, rtol=0.12)

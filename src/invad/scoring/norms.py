@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from invad.scoring.calibration import folds
 from invad.scoring.spread import shrunk_variance, top_mean
 
-SHRINKAGE = 100
+SHRINKAGE = 200
 """Images that the statistics over all cells count for against those of one cell."""
 
 FLOOR_CELLS = 0.2
