@@ -77,6 +77,7 @@ def main() -> None:
         rows = {name: row(one, pictures) for name, one in zip(("none", "trained"), fitted, strict=True)}
     for margin in (0, 1, 2):
         tiling.MARGIN = margin
+        tiling._cut.cache_clear()
         kept = copy(fitted[0])
         started = time.process_time()
         kept.calibrate(region=REGION)
