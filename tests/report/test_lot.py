@@ -133,6 +133,17 @@ def test_the_operating_point_is_held_against_what_chance_allows(tmp_path):
     assert "more than chance explains" in written(tmp_path, many, seen)
 
 
+def test_a_flagged_part_whose_heat_map_stays_below_its_limit_is_not_said_to_be_none(tmp_path):
+    for scores, found in ([1.0, 2.5], ()), ([1.0, 1.0], ()), ([1.0, 2.5], [defect()]):
+        parts, seen = lot(scores, lambda i, score, found=found: found if score > 2 else ())
+        text = " ".join(written(tmp_path, parts, seen).replace("\u00a0", " ").split())
+        none = "No place: no heat map of a flagged part is above its review limit." in text
+        assert none == (not found)
+        assert "0 flagged parts" not in text
+        assert ("1 place in 1 flagged part: where a heat map is above" in text) == bool(found)
+        assert ("Places are larger than the defects in them" in text) == bool(found)
+
+
 def test_a_size_has_no_more_digits_than_its_bound():
     told = [
         plus_minus(*pair).replace("\u00a0", " ") for pair in ((0.9346, 1.124), (53.15, 16), (412.7, 377.9))
