@@ -18,7 +18,9 @@ from invad.fit.run import Run
 from invad.fit.tile_choice import choose_tiling, tile_settings
 from invad.fit.tiles import fit_tiles
 from invad.observer import Silent
+from invad.runtime.kept_tiles import HeldPicture
 from invad.runtime.tile_limits import _one_usual, fit_tile_limits
+from invad.scoring.norms import CellRule
 from invad.scoring.rates import POOLED, Rates
 from invad.scoring.spread import top_mean
 
@@ -251,6 +253,18 @@ def test_cells_at_a_border_that_are_often_odd_count_less(cloth, tile_preset, mak
         place = next(held[0].cut.tiles()).place
         wider = after[place] / before[place]
         np.testing.assert_allclose(wider[:, 0, 2:], wider[:, 1:3, 1:3].mean(), rtol=0.1)
+
+
+def test_tiles_have_as_many_rings_as_their_border_and_overviews_one():
+    cut, rng = Tiling(tile_px=96, border=3).cut((192, 240), (24, 24)), np.random.default_rng(0)
+    held = [
+        HeldPicture("sheet", cut, rng.gamma(3, 2, (len(cut) + 1, 1, 24, 24)).astype(np.float32))
+        for _ in range(10)
+    ]
+    stats = fit_tile_limits(held, range(10), CellRule(counts=(1,)), Rates()).stats
+    kinds = {place: len(np.unique(stats[place].median_Lhw)) for place in (TILE, OVERVIEW, POOLED)}
+    assert cut.edge == 4
+    assert kinds == {TILE: 5, OVERVIEW: 2, POOLED: 5}
 
 
 def test_other_pictures_calibrate(tiled_detector, draw_cloth, cloth, tmp_path):
