@@ -78,6 +78,7 @@ def test_shapes_are_drawn_and_saved(tab, drawn, tmp_path):
     tab.get_by_role("button", name="Remove shape 1").click()
     assert saved(tab, tmp_path / "less.json").ignore == region.ignore
     tab.get_by_label("Go on with a region drawn earlier").set_input_files(tmp_path / "region.json")
+    tab.get_by_role("button", name="Remove shape 2").wait_for()  # a file is read beside what else happens
     assert saved(tab, tmp_path / "again.json") == region
 
 
