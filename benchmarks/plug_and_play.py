@@ -36,7 +36,7 @@ from invad.integrations.diffusers import NoiseModel, from_pipeline, noise_model
 from invad.integrations.diffusers.detector import cell_lengths
 from invad.metrics.exact import auroc
 from invad.records import Sample
-from invad.scoring.calibration import hold_out
+from invad.scoring.holding import hold_out
 from invad.scoring.typicality import (
     ScoreRule,
     fit_position_stats,

@@ -26,8 +26,9 @@ from invad.fit.run import Run
 from invad.model.settings import preset_named
 from invad.observer import Silent
 from invad.records import GOOD
-from invad.scoring.calibration import Calibration, folds
+from invad.scoring.calibration import Calibration
 from invad.scoring.crossfit import cross_fit
+from invad.scoring.holding import folds
 from invad.scoring.rates import POOLED, Rates
 from invad.scoring.scale import Scale
 from invad.scoring.typicality import (

@@ -29,7 +29,7 @@ def test_so_many_normals_halve_the_width(n, rate):
 
 
 def test_the_category_with_the_fewest_normals_promises_least():
-    one = promise({POOLED: made(43), "a": made(43)})
+    one = promise({POOLED: made(43), "a": made(43)}, network=True)
     assert (one.category, one.n, one.unit, one.rate) == (POOLED, 43, "good images", 0.05)
     assert one.realised_95 == realised_interval(43, 0.05)
     assert (one.n_to_halve, one.normals_to_halve) == (208, 1040)
@@ -37,6 +37,8 @@ def test_the_category_with_the_fewest_normals_promises_least():
         "43 good images set the limit for 5.0% false alarms: what it realises lies between 0.6% and 12.3% in "
         "95% of cases; about 1,000 to train on, or 210 others for 'invad calibrate', would halve that range"
     )
+    assert promise({POOLED: made(43)}).normals_to_halve == 208  # each is held out once
+    assert promise({POOLED: made(900)}).normals_to_halve > 5 * 2500  # but of so many a fifth is
     several = promise({POOLED: made(63), "a": made(43), "b": made(20)})
     assert (several.category, several.n) == ("b", 20)
     assert "20 good images set the limit of b for" in str(several)

@@ -17,7 +17,7 @@ from invad.data.images import read_image
 from invad.diffusion.empirical import EmpiricalConfig
 from invad.errors import DataError, TrainingError
 from invad.fit.features import balance, extract_features
-from invad.fit.fit import FOLDS, fit
+from invad.fit.fit import fit
 from invad.fit.plan import plan
 from invad.fit.run import Run
 from invad.model.settings import Preset, TrainConfig
@@ -246,7 +246,7 @@ def test_the_held_out_images_do_not_train(write_parts, tmp_path, tiny_preset, ma
 
 
 def held_out_of(n):
-    from invad.scoring.calibration import hold_out
+    from invad.scoring.holding import hold_out
 
     return set(hold_out(n, 0)[1].tolist())
 
@@ -254,10 +254,28 @@ def held_out_of(n):
 def test_fewer_are_each_held_out_once(good_parts, tiny_preset, make_backbone):
     notes = Notes()
     fitted = fit(good_parts[:10], tiny_preset, make_backbone(), run=Run(observer=notes))
-    assert (fitted.record.held_out, fitted.record.folds) == ({"part": 10}, FOLDS)
+    assert (fitted.record.held_out, fitted.record.folds) == ({"part": 10}, 4)
     assert len(fitted.held_maps_NLhw) == 10
     names = [name for name, _ in notes.stages]
     assert names == ["features", *[f"fold {k} of 4" for k in (1, 2, 3, 4)], "denoiser"]
+
+
+def test_without_a_network_all_are_held_out_in_turn(write_parts, tmp_path, tiny_preset, make_backbone):
+    """What the last fold holds out leaves the model that is kept as it is, and changes how it is read."""
+    known = replace(tiny_preset, denoiser=None, top_fractions=None)
+    samples = [replace(sample, group=str(i)) for i, sample in enumerate(write_parts(tmp_path, 60))]
+    first = fit(samples, known, make_backbone())
+    assert (first.record.held_out, first.record.folds) == ({"part": 60}, 5)
+    assert sorted(str(sample.path) for sample in first.held_samples) == [str(s.path) for s in samples]
+    assert len(first.record.trained) == 48
+    last = first.held_samples[-12:]
+    for sample in last:
+        Image.fromarray(255 - read_image(sample.path)).save(sample.path)
+    second = fit(samples, known, make_backbone())
+    assert torch.equal(first.model.empirical.bank, second.model.empirical.bank)
+    same = [bool(torch.equal(a, b)) for a, b in zip(first.held_maps_NLhw, second.held_maps_NLhw, strict=True)]
+    assert not any(same)
+    assert second.record.trained == first.record.trained
 
 
 def test_no_fold_sees_its_own_images(write_parts, tmp_path, tiny_preset, make_backbone):

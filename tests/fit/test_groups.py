@@ -15,9 +15,9 @@ from invad.records import Sample
 
 @pytest.fixture
 def job(monkeypatch):
-    """job(groups, seed): what is trained on, without training: the fold's or share's images are recorded."""
+    """job(groups, seed, preset): what is trained on, without training: the images are recorded."""
 
-    def make(groups, seed):
+    def make(groups, seed, name):
         trained = []
 
         def train(self, name, index):
@@ -28,7 +28,7 @@ def job(monkeypatch):
         monkeypatch.setattr(module.Job, "read", lambda self, model, index: torch.zeros(len(index), 1))
         samples = tuple(Sample(path=Path(f"{i}.png"), category="a") for i in range(len(groups)))
         features = SimpleNamespace(samples=samples, pixels=tuple(map(str, range(len(groups)))))
-        preset = PRESETS["fast"]
+        preset = PRESETS[name]
         settings = replace(preset, train=replace(preset.train, seed=seed))
         return module.Job(None, settings, features, groups, Run()), trained
 
@@ -36,14 +36,15 @@ def job(monkeypatch):
 
 
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("way", ["split", "k_fold"])
-def test_groups_stay_whole(job, way, seed):
-    groups = tuple(i // 3 * 3 for i in range(60))
-    made, trained = job(groups, seed)
-    getattr(made, way)()
-    parts = trained[:-1] if way == "k_fold" else trained
-    assert len(parts) == (4 if way == "k_fold" else 1)
-    for part in parts:
-        held = set(range(60)) - part
-        assert held
-        assert not {groups[i] for i in part} & {groups[i] for i in held}
+@pytest.mark.parametrize(("parts", "preset", "models"), [(20, "fast", 4), (80, "fast", 5), (80, "dit", 1)])
+def test_groups_stay_whole(job, parts, preset, models, seed):
+    groups = tuple(i // 3 * 3 for i in range(3 * parts))
+    made, trained = job(groups, seed, preset)
+    _, _, held, _ = made.in_turns(made.turns)
+    assert len(trained[:models]) == models
+    assert (trained[models:] == [set(range(3 * parts))]) == (parts == 20)  # the one that is kept
+    assert len(held) == len(set(held)) == (3 * parts if models > 1 else 48)
+    for part in trained[:models]:
+        out = set(range(3 * parts)) - part
+        assert out
+        assert not {groups[i] for i in part} & {groups[i] for i in out}

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from scipy.stats import beta, binom
 
 from invad.errors import ConfigError, NotCalibratedError
-from invad.scoring.calibration import Calibration, folds, for_category, hold_out, upper_limit
+from invad.scoring.calibration import Calibration, for_category, upper_limit
+from invad.scoring.holding import folds, hold_out
 from invad.scoring.rates import POOLED, Rates
 
 scores = st.lists(st.integers(-5, 5).map(float) | st.floats(-1e6, 1e6), min_size=1, max_size=120)

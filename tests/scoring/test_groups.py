@@ -7,12 +7,12 @@ from invad.records import Sample
 from invad.scoring.calibration import (
     Calibration,
     group_weights,
-    hold_out,
     numbered,
     one_of_each,
     upper_limit,
 )
 from invad.scoring.groups import groups_in_words, groups_of_samples, likely_groups
+from invad.scoring.holding import hold_out
 from invad.scoring.rates import Rates
 
 

@@ -103,10 +103,10 @@ def calibrate(
     with observing(voice.err) as observer:
         from invad.data.datasets import normal_set, not_taken
         from invad.data.groups import grouped
+        from invad.detector.card import promised
         from invad.detector.fusing import normals_of
         from invad.detector.opening import open_model
         from invad.runtime.parts import rule_of
-        from invad.runtime.promise import promise
         from invad.scoring.rates import POOLED
 
         detector = open_model(model, device)
@@ -147,7 +147,7 @@ def calibrate(
     unit = pooled.unit if fusion is None else fusion.unit
     voice.say(
         limits_line(pooled, unit, rates),
-        f"{promise(detector.calibrations, fusion)}.",
+        f"{promised(detector.info, detector.calibrations, fusion)}.",
         f"Model: {model if output is None else output}",
     )
     voice.warn(*warnings)

@@ -24,9 +24,8 @@ def info(model: BundleArgument, json: JsonOption = None) -> None:
     if is_bundle(model):
         _say_bundle(voice, model)
         return
-    from invad.detector.card import normals_in_words
+    from invad.detector.card import normals_in_words, promised
     from invad.detector.opening import open_model
-    from invad.runtime.promise import promise
     from invad.runtime.smallest import counting
 
     detector = open_model(model, "cpu")
@@ -43,7 +42,7 @@ def info(model: BundleArgument, json: JsonOption = None) -> None:
             "calibrated on": f"{pooled.n} {pooled.unit if fusion is None else fusion.unit}",
             "review above": f"score {review:.4g}, for {pooled.rates.review:.2%} of good images",
             "bad above": f"score {bad:.4g}, for {pooled.rates.bad:.2%} of good images",
-            "what the limits keep": promise(detector.calibrations, fusion),
+            "what the limits keep": promised(made, detector.calibrations, fusion),
             "input": "{} x {} pixels, grid {} x {}".format(*made.input_hw, *made.grid_hw),
             **counting(made.region, made.smallest, made.regions),
             **_tiles(made.tiles),
@@ -139,7 +138,7 @@ def _size(size_hw: Hw | None) -> str:
 
 
 def _described(detector: "Trained", model: str) -> dict[str, Any]:
-    from invad.runtime.promise import promise
+    from invad.detector.card import promised
     from invad.system.plain import to_plain
 
     told, fusion = to_plain(detector.info), detector.fusion
@@ -154,7 +153,7 @@ def _described(detector: "Trained", model: str) -> dict[str, Any]:
         "calibration": _limits(detector.calibrations[POOLED]),
         "parts": None if fusion is None else {**_limits(fusion.calibration), **fusion.summary},
         "categories": {name: _limits(detector.calibrations[name]) for name in own},
-        "limits": to_plain(promise(detector.calibrations, fusion)),
+        "limits": to_plain(promised(detector.info, detector.calibrations, fusion)),
         "warnings": list(detector.warnings()),
         "content_hash": detector.content_hash,
     }

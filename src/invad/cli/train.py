@@ -192,6 +192,7 @@ def train(
         from invad.data.datasets import not_taken, read_dataset, selected
         from invad.data.groups import grouped
         from invad.data.members import Rule, split_by_part, with_windows
+        from invad.detector.card import promised
         from invad.detector.detector import Detector
         from invad.detector.folder import require_place
         from invad.detector.tiled import TiledDetector
@@ -199,7 +200,6 @@ def train(
         from invad.fit.run import Run
         from invad.fit.training import Execution
         from invad.model.settings import preset_named
-        from invad.runtime.promise import promise
 
         require_place(output)
         whole = read_dataset(data, layout=layout, split=split)
@@ -249,7 +249,9 @@ def train(
             detector.save(output)
     if leads:
         result = summary(detector, output)
-        voice.say(*_closing_lines(result, str(promise(detector.calibrations, detector.fusion))))
+        voice.say(
+            *_closing_lines(result, str(promised(detector.info, detector.calibrations, detector.fusion)))
+        )
         voice.hand_over(result)
 
 
@@ -306,7 +308,7 @@ def _closing_lines(result: dict[str, Any], kept: str) -> list[str]:
 
 def summary(detector: "Trained", output: Path) -> dict[str, Any]:
     """What `--json` says of a training."""
-    from invad.runtime.promise import promise
+    from invad.detector.card import promised
     from invad.system.plain import to_plain
 
     info, fusion = detector.info, detector.fusion
@@ -332,7 +334,7 @@ def summary(detector: "Trained", output: Path) -> dict[str, Any]:
         "processes": info.fit.processes,
         "precision": info.fit.precision,
         "sizes": None if info.sizes is None else to_plain(info.sizes),
-        "limits": to_plain(promise(detector.calibrations, detector.fusion)),
+        "limits": to_plain(promised(info, detector.calibrations, fusion)),
         "parts": parts,
         "warnings": list(detector.warnings()),
         "content_hash": detector.content_hash,

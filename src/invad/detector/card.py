@@ -6,7 +6,7 @@ from invad.detector.parts import DetectorInfo
 from invad.fit.fit import FitRecord
 from invad.records import Hw
 from invad.runtime.fusing import counting_in
-from invad.runtime.promise import promise
+from invad.runtime.promise import Promise, promise
 from invad.runtime.smallest import counting
 from invad.scoring.calibration import Calibration
 from invad.scoring.fusion import Fusion
@@ -118,10 +118,15 @@ def _calibration_rows(
     return {
         **of_parts,
         "calibrated on": f"{_counts(counts) or pooled.n}{unit} ({how})",
-        "what the limits keep": str(promise(calibrations, fusion)),
+        "what the limits keep": str(promised(info, calibrations, fusion)),
         "review above": f"score {review:.4f}, false-alarm rate asked {pooled.rates.review:.2%}",
         "bad above": f"score {bad:.4f}, false-alarm rate asked {pooled.rates.bad:.2%}",
     }
+
+
+def promised(info: DetectorInfo, calibrations: Mapping[str, Calibration], fusion: Fusion | None) -> Promise:
+    """What the limits of a model keep."""
+    return promise(calibrations, fusion, network=info.settings.denoiser is not None)
 
 
 def _counts(by_category: Mapping[str, int]) -> str:

@@ -141,14 +141,16 @@ def _row(x_Chw: NDArray[np.float32], places: NDArray[np.intp] | None) -> Tensor:
 def greedy_coreset(cells_NC: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """Indices of a k-centre greedy selection on a random projection (as PatchCore, arXiv 2106.08265)."""
     y = cells_NC @ (torch.randn(cells_NC.shape[1], SKETCH, generator=generator) / math.sqrt(SKETCH))
+    squares = y.square().sum(1)
     chosen = torch.empty(size, dtype=torch.int64)
     chosen[0] = torch.randint(len(y), (1,), generator=generator)
-    nearest = (y - y[chosen[0]]).square().sum(1)
-    # Into the same memory each time: a new block of this size for each of the steps costs more than the sums.
-    away, distance = torch.empty_like(y), torch.empty_like(nearest)
-    for i in range(1, size):
-        chosen[i] = nearest.argmax()
-        torch.sub(y, y[chosen[i]], out=away)
-        torch.sum(away.square_(), 1, out=distance)
+    nearest, distance = torch.full_like(squares, math.inf), torch.empty_like(squares)
+    for i in range(size):
+        if i > 0:
+            chosen[i] = nearest.argmax()
+        last = y[chosen[i]]
+        # ||y - c||^2 = ||y||^2 - 2 y c + ||c||^2 reads y once where the difference is written and read again.
+        torch.addmv(squares, y, last, alpha=-2, out=distance).add_(last.square().sum())
         torch.minimum(nearest, distance, out=nearest)
+        nearest[chosen[i]] = -math.inf  # whatever rounding left of its distance to itself
     return chosen

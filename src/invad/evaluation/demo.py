@@ -20,7 +20,8 @@ from invad.fit.run import Run
 from invad.observer import Observer, Silent
 from invad.records import Sample, ScoredSample
 from invad.report import save_overlay, write_report
-from invad.scoring.calibration import for_category, hold_out
+from invad.scoring.calibration import for_category
+from invad.scoring.holding import hold_out
 from invad.system.files import fitting_name, write_atomically, writing
 
 CATEGORIES = ("gasket", "brushed_metal", "fabric", "solder_chip")

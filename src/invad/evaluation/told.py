@@ -4,11 +4,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from invad.detector.card import normals_in_words
+from invad.detector.card import normals_in_words, promised
 from invad.detector.opening import Trained
 from invad.evaluation.evaluate import Evaluation
 from invad.metrics.exact import PIXEL_METRICS
-from invad.runtime.promise import promise
 from invad.scoring.fusion import Fusion
 from invad.scoring.rates import POOLED
 
@@ -59,7 +58,7 @@ def describe(detector: Trained, evaluation: Evaluation) -> dict[str, str]:
         if info.fit.normals
         else "images not recorded in the imported checkpoint",
         "calibrated on": count,
-        "what the limits keep": str(promise(detector.calibrations, fusion)),
+        "what the limits keep": str(promised(info, detector.calibrations, fusion)),
         "preset": f"{info.preset}, seed {info.settings.train.seed}",
         "backbone": f"{info.settings.backbone} ({info.backbone_source}); {info.backbone_licence}",
         "input": f"{info.input_hw[0]} x {info.input_hw[1]} pixels (height x width)",

@@ -34,9 +34,7 @@ from invad.model.reading import FeatureExtractor, FineReader, Model
 from invad.model.settings import Preset
 from invad.model.space import FeatureSpace
 from invad.records import Hw, Sample
-from invad.scoring.calibration import FEW_GROUPS, folds, hold_out
-
-FOLDS = 4
+from invad.scoring.holding import Turns, apart, turns
 
 RUN = Run()
 
@@ -100,10 +98,8 @@ def fit(
 ) -> Fitted:
     """Train on normal samples, holding out what calibrates.
 
-    Images that are not independent (`groups_of_samples`) are held out together. Of 60 or more groups, a fifth
-    (at least 8) of each category is held out for good. Of fewer, each of four models is trained without a
-    quarter, which it then reads, and a fifth model is trained on all. region: the part of the pictures that
-    counts; those of another size are passed over like unreadable ones.
+    What is held out is what `turns` says, and images that are not independent (`groups_of_samples`) together.
+    region: the part of the pictures that counts; those of another size are passed over like unreadable ones.
     Raises DataError when fewer than two images can be read, TrainingError as `train_denoiser`.
     """
     started = time.perf_counter()
@@ -122,15 +118,15 @@ def fit(
         features, together = independent(features, run.observer)
         require_pictures(2, features)
         job = Job(extract, settings, features, together, run)
-        few = len(set(together)) < FEW_GROUPS
-        model, maps, held, loss = job.k_fold() if few else job.split()
+        how = job.turns
+        model, maps, held, loss = job.in_turns(how)
     out = tuple(features.samples[i] for i in held)
     pixels = tuple(features.pixels[i] for i in held)
     record = FitRecord(
         normals=_count([s.category for s in features.samples]),
         held_out=_count([s.category for s in out]),
-        folds=FOLDS if few else 1,
-        steps=settings.steps_for(len(features.samples) - (0 if few else len(held))),
+        folds=len(how.parts),
+        steps=settings.steps_for(len(features.samples) - len(how.unlearned)),
         skipped=features.skipped,
         copies=features.copies,
         final_loss=None if loss is None else round(loss, 5),
@@ -140,7 +136,7 @@ def fit(
         processes=run.workers.size,
         precision=run.execution.precision_on(extract.device),
         groups=_count([features.samples[i].category for i in sorted(set(together))]),
-        trained=short_digests(features.pixels if few else {*features.pixels}.difference(pixels)),
+        trained=short_digests({*features.pixels}.difference(features.pixels[i] for i in how.unlearned)),
     )
     means_of = means_by_category(samples, extract.preprocess)
     own_groups = tuple(together[i] for i in held)
@@ -166,8 +162,8 @@ def train_apart(
         features, together = independent(features, run.observer)
         require_pictures(4, features)
         job = Job(extract, settings, features, together, run)
-        kept, held = job.shares()
-        model, _ = job.train("denoiser", np.array(kept))
+        kept, held = apart(job.categories, job.groups, settings.train.seed)
+        model, _ = job.train("denoiser", np.array(job.unseen(kept.tolist(), held.tolist())))
         return model, np.array(features.z_NChw[features.rows[held]])
 
 
@@ -183,24 +179,24 @@ class Job:
     def categories(self) -> list[str]:
         return [sample.category for sample in self.features.samples]
 
-    def split(self) -> tuple[Model, torch.Tensor, list[int], float | None]:
-        """One training without the held-out share of every category."""
-        kept, held = self.shares()
-        model, loss = self.train("denoiser", np.array(kept))
-        return model, self.read(model, held), held, loss
+    @property
+    def turns(self) -> Turns:
+        network = self.settings.denoiser is not None
+        return turns(self.categories, self.groups, self.settings.train.seed, network=network)
 
-    def shares(self) -> tuple[list[int], list[int]]:
-        """Images to train on and images held out, of every category its share."""
-        kept: list[int] = []
+    def in_turns(self, how: Turns) -> tuple[Model, torch.Tensor, list[int], float | None]:
+        """The model that is kept, the maps of what was held out, which that is, and the last loss, if any."""
+        maps: list[torch.Tensor] = []
         held: list[int] = []
-        # A part goes with its first picture, whose category may be another than that of its others.
-        first = np.array([self.categories[group] for group in self.groups])
-        for category in dict.fromkeys(first.tolist()):
-            own = np.flatnonzero(first == category)
-            a, b = hold_out([self.groups[i] for i in own], self.settings.train.seed)
-            kept += own[a].tolist()
-            held += own[b].tolist()
-        return self.unseen(kept, held), held
+        several = len(how.parts) > 1
+        for number, (rest, out) in enumerate(how.parts, start=1):
+            name = f"fold {number} of {len(how.parts)}" if several else "denoiser"
+            model, loss = self.train(name, np.array(self.unseen(rest.tolist(), out.tolist())))
+            maps.append(self.read(model, out.tolist()))
+            held += out.tolist()
+        if how.whole:
+            model, loss = self.train("denoiser", np.arange(len(self.categories)))
+        return model, torch.cat(maps), held, loss
 
     def unseen(self, rest: Iterable[int], held: Iterable[int]) -> list[int]:
         """The images of `rest` that no held-out one equals: categories may share a picture."""
@@ -213,19 +209,6 @@ class Job:
                 "train on; give each category its own"
             )
         return unseen
-
-    def k_fold(self) -> tuple[Model, torch.Tensor, list[int], float | None]:
-        """One training per fold, whose images that model reads, and one on all images to keep."""
-        maps: list[torch.Tensor] = []
-        held: list[int] = []
-        parts = list(folds(self.categories, FOLDS, self.settings.train.seed, self.groups))
-        for number, (rest, fold) in enumerate(parts, start=1):
-            unseen = np.array(self.unseen(rest.tolist(), fold.tolist()))
-            model, _ = self.train(f"fold {number} of {len(parts)}", unseen)
-            maps.append(self.read(model, fold.tolist()))
-            held += fold.tolist()
-        model, loss = self.train("denoiser", np.arange(len(self.categories)))
-        return model, torch.cat(maps), held, loss
 
     def train(self, name: str, index: NDArray[np.intp]) -> tuple[Model, float | None]:
         """A model of the images `index`, all categories alike (see `balance`), and its last loss, if any."""

@@ -25,7 +25,7 @@ from invad.data.samples import read_sample, source_of
 from invad.data.tiling import OVERVIEW, TILE, Cut, Tiling, overview, place_of
 from invad.errors import ConfigError, DataError
 from invad.fit.features import COMPARED_VALUES, Features, independent, require_pictures
-from invad.fit.fit import FOLDS, FitRecord, Job
+from invad.fit.fit import FitRecord, Job
 from invad.fit.plan import plan
 from invad.fit.run import Run
 from invad.fit.tile_choice import tile_settings
@@ -34,7 +34,7 @@ from invad.model.settings import Preset
 from invad.observer import Observer
 from invad.records import Hw, Sample
 from invad.runtime.kept_tiles import HeldPicture
-from invad.scoring.calibration import FEW_GROUPS, folds, hold_out
+from invad.scoring.holding import turns
 
 TRAINED_TILES = 400
 """Tiles that the networks learn from, or one of each picture where these are more."""
@@ -86,31 +86,24 @@ def fit_tiles(
         seen = _learn(samples, tiling, extract, settings, strict, run, stack)
         pictures, together = seen.pictures, seen.groups
         job = Job(extract, settings, seen.tiles, (), run)
-        few = len(set(together)) < FEW_GROUPS
         held: list[int] = []
         read: list[HeldPicture] = []
-
-        def hold(name: str, rest: NDArray[np.intp], out: NDArray[np.intp]) -> tuple[Model, float | None]:
-            model, loss = job.train(name, seen.rows_of(rest))
-            chosen = [pictures.samples[i] for i in out]
-            read.extend(read_pictures(chosen, tiling, model, run.observer))
-            held.extend(out.tolist())
-            return model, loss
-
         categories, seed = [sample.category for sample in pictures.samples], settings.train.seed
-        if few:
-            parts = list(folds(categories, FOLDS, seed, together))
-            for number, (rest, out) in enumerate(parts, start=1):
-                hold(f"fold {number} of {len(parts)}", rest, out)
+        how = turns(categories, together, seed, network=settings.denoiser is not None)
+        for number, (rest, out) in enumerate(how.parts, start=1):
+            name = f"fold {number} of {len(how.parts)}" if len(how.parts) > 1 else "denoiser"
+            model, loss = job.train(name, seen.rows_of(rest))
+            read += read_pictures([pictures.samples[i] for i in out], tiling, model, run.observer)
+            held += out.tolist()
+        if how.whole:
             model, loss = job.train("denoiser", seen.rows_of(np.arange(len(categories))))
-        else:
-            model, loss = hold("denoiser", *hold_out(together, seed))
     held_categories = [categories[i] for i in held]
-    kept = {pictures.pixels[i] for i in range(len(categories)) if few or i not in set(held)}
+    unlearned = set(how.unlearned.tolist())
+    kept = {digest for i, digest in enumerate(pictures.pixels) if i not in unlearned}
     record = FitRecord(
         normals=_count(categories),
         held_out=_count(held_categories),
-        folds=FOLDS if few else 1,
+        folds=len(how.parts),
         steps=settings.steps_for(len(seen.tiles.samples)),
         skipped=pictures.skipped,
         copies=pictures.copies,

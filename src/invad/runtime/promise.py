@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from invad.metrics.alarms import normals_to_halve, realised_interval
-from invad.scoring.calibration import FEW_GROUPS, Calibration
+from invad.scoring.calibration import Calibration
 from invad.scoring.fusion import Fusion
+from invad.scoring.holding import FEW_GROUPS, MANY_GROUPS
 from invad.scoring.rates import POOLED
 
 HELD_SHARE = 5
-"""Normals in all for each that a training holds out, of FEW_GROUPS or more."""
+"""Normals in all for each that a training holds out where it does so `apart`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,17 +46,21 @@ class Promise:
         )
 
 
-def promise(calibrations: Mapping[str, Calibration], fusion: Fusion | None = None) -> Promise:
+def promise(
+    calibrations: Mapping[str, Calibration], fusion: Fusion | None = None, *, network: bool = False
+) -> Promise:
     """Of the category with the fewest normals, because images are judged by the limits of their own.
 
-    fusion: of parts, whose limits then are what is promised.
+    fusion: of parts, whose limits then are what is promised. network: whether the model has one, and so holds
+    fewer normals out.
     """
     if fusion is not None:
         calibrations = {POOLED: fusion.calibration}
     own = {name: made for name, made in calibrations.items() if name != POOLED}
     name, made = min((own or calibrations).items(), key=lambda item: item[1].n)
     more = normals_to_halve(made.n, made.rates.review)
-    whole = None if more is None else more if more < FEW_GROUPS else HELD_SHARE * more
+    in_turn = FEW_GROUPS if network else MANY_GROUPS
+    whole = None if more is None else more if more < in_turn else HELD_SHARE * more
     return Promise(
         category=name if len(own) > 1 else POOLED,
         n=made.n,

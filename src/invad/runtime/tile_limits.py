@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from invad.data.tiling import Cut, Tile
 from invad.runtime.fusing import Usual, picture_score
 from invad.runtime.kept_tiles import HeldPicture
-from invad.scoring.calibration import Calibration, folds, numbered
+from invad.scoring.calibration import Calibration, numbered
+from invad.scoring.holding import folds
 from invad.scoring.norms import (
     CROSS_FITS,
     CellRule,

@@ -15,7 +15,7 @@ images counts 1 / N_k (also Lee, Barber and Willett 2023, arXiv 2306.06342), kee
 
 import unicodedata
 import zlib
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -23,12 +23,9 @@ from numpy.typing import NDArray
 
 from invad.errors import ConfigError, NotCalibratedError
 from invad.records import Decision, Prediction
+from invad.scoring.holding import members_of
 from invad.scoring.rates import POOLED, Rates
 from invad.system.arguments import require
-
-FEW_GROUPS = 60
-"""Below this many independent groups of normals, holding a fifth out would leave too few: each is held out
-once instead."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,7 +144,7 @@ def one_of_each(groups: Sequence[int]) -> NDArray[np.bool_]:
     there are, as by a die and the same each time, never on what the items are.
     """
     chosen = np.zeros(len(groups), dtype=np.bool_)
-    for number, items in zip(dict.fromkeys(groups), _members(groups), strict=True):
+    for number, items in zip(dict.fromkeys(groups), members_of(groups), strict=True):
         chosen[items[zlib.crc32(str(number).encode()) % len(items)]] = True
     return chosen
 
@@ -217,49 +214,7 @@ def known_category(calibrations: Mapping[str, Calibration], category: str | None
     raise ConfigError(f"no category {category!r}; {choice} it away for the limits over all categories")
 
 
-def folds(
-    categories: Sequence[str], count: int, seed: int, groups: Sequence[Hashable] | None = None
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
-    """(rest, fold) index pairs: a seeded shuffle dealt into `count` near-equal folds (at most one per group).
-
-    categories: of each item; every one is spread over as many folds as it can fill. groups: of each item,
-    None for one each; a group is never divided (one that spans categories goes with its first).
-    """
-    members = _members(groups or range(len(categories)))
-    first_of = np.asarray([categories[own[0]] for own in members])
-    order = np.random.default_rng(seed).permutation(len(members))
-    order = order[np.argsort(first_of[order], kind="stable")]
-    for first in range(min(count, len(members))):
-        part = np.concatenate([members[unit] for unit in order[first::count]])
-        yield np.setdiff1d(np.arange(len(categories)), part), np.sort(part)
-
-
-def hold_out(
-    groups: int | Sequence[Hashable], seed: int, *, share: float = 0.2, minimum: int = 8
-) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """(kept, held) indices: a seeded random `share` of the groups, at least `minimum` of them, is held out.
-
-    groups: of each item, or the number of items where each is one. Of fewer than twice the minimum it is
-    half: a category has to be learned, too.
-    """
-    members = _members(range(groups) if isinstance(groups, int) else groups)
-    n = len(members)
-    held = min(max(minimum, round(share * n)), n // 2)
-    order = np.random.default_rng(seed).permutation(n)
-    kept_held = (np.concatenate([members[u] for u in p] or [[]]) for p in (order[held:], order[:held]))
-    kept, out = (np.sort(part.astype(np.intp)) for part in kept_held)
-    return kept, out
-
-
 def numbered(groups: Iterable[Hashable]) -> tuple[int, ...]:
     """For each item the number of its group, from 0 in the order of their first items."""
     numbers: dict[Hashable, int] = {}
     return tuple(numbers.setdefault(group, len(numbers)) for group in groups)
-
-
-def _members(groups: Sequence[Hashable]) -> list[NDArray[np.intp]]:
-    """The items of each group, in the order of their first ones."""
-    own: dict[Hashable, list[int]] = {}
-    for i, group in enumerate(groups):
-        own.setdefault(group, []).append(i)
-    return [np.array(items, dtype=np.intp) for items in own.values()]

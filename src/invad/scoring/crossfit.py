@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from invad.scoring.calibration import folds
+from invad.scoring.holding import folds
 from invad.scoring.norms import CROSS_FITS as CROSS_FITS
 from invad.scoring.typicality import (
     PositionStats,

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 
 from invad.errors import DataError, NotCalibratedError
 from invad.records import Decision
-from invad.scoring.calibration import Calibration, folds, numbered
+from invad.scoring.calibration import Calibration, numbered
+from invad.scoring.holding import folds
 from invad.scoring.rates import Rates
 from invad.scoring.spread import shrunk_variance, top_mean
 

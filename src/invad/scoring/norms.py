@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from invad.scoring.calibration import folds
+from invad.scoring.holding import folds
 from invad.scoring.spread import shrunk_variance, top_mean
 
 SHRINKAGE = 200
