@@ -290,7 +290,7 @@ def test_parts_are_calibrated_anew(of_parts, plain, files, tmp_path, make_backbo
     assert detector.predict_part(members(101, defect=True)).decision == "bad"
 
 
-@pytest.mark.parametrize("count", [24, 64])  # once in each of four folds, and a fifth for good
+@pytest.mark.parametrize("count", [24, 64])  # by one of four models, and of five
 def test_the_pictures_of_a_part_are_held_out_together(count, plain, make_backbone, tmp_path):
     from invad.fit.fit import fit
 
@@ -304,7 +304,7 @@ def test_the_pictures_of_a_part_are_held_out_together(count, plain, make_backbon
     for sample, group in zip(fitted.held_samples, fitted.held_groups, strict=True):
         parts.setdefault(sample.sample_id, []).append(sample.member)
         groups.setdefault(sample.sample_id, set()).add(group)
-    assert len(parts) == (24 if count == 24 else 13)
+    assert len(parts) == count
     assert all(sorted(own) == ["light1", "light2"] for part, own in parts.items() if part != "part000")
     assert all(len(own) == 1 for own in groups.values())
     assert len(set.union(*groups.values())) == len(parts)

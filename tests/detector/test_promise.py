@@ -29,7 +29,7 @@ def test_so_many_normals_halve_the_width(n, rate):
 
 
 def test_the_category_with_the_fewest_normals_promises_least():
-    one = promise({POOLED: made(43), "a": made(43)}, network=True)
+    one = promise({POOLED: made(43), "a": made(43)}, once=True)
     assert (one.category, one.n, one.unit, one.rate) == (POOLED, 43, "good images", 0.05)
     assert one.realised_95 == realised_interval(43, 0.05)
     assert (one.n_to_halve, one.normals_to_halve) == (208, 1040)
@@ -62,7 +62,10 @@ def test_the_closing_lines_of_a_training_tell_both():
     }
     first, second, *_ = _closing_lines(result, "kept")
     assert first == (
-        "Learned from 64 good images (12 independent groups) in 3 s; 64 of them, held out, set the limits."
+        "Learned from 64 good images (12 independent groups) in 3 s; all of them, held out in turn, set the "
+        "limits."
     )
+    once = _closing_lines({**result, "held_out": {"a": 13}}, "")[0]
+    assert once.endswith("in 3 s; 13 of them, held out, set the limits.")
     assert second == "kept."
     assert "independent" not in _closing_lines({**result, "groups": {"a": 64}}, "")[0]

@@ -264,7 +264,9 @@ def test_without_a_network_all_are_held_out_in_turn(write_parts, tmp_path, tiny_
     """What the last fold holds out leaves the model that is kept as it is, and changes how it is read."""
     known = replace(tiny_preset, denoiser=None, top_fractions=None)
     samples = [replace(sample, group=str(i)) for i, sample in enumerate(write_parts(tmp_path, 60))]
-    first = fit(samples, known, make_backbone())
+    notes = Notes()
+    first = fit(samples, known, make_backbone(), run=Run(observer=notes))
+    assert notes.stages == [("features", 60), ("models", 5)]
     assert (first.record.held_out, first.record.folds) == ({"part": 60}, 5)
     assert sorted(str(sample.path) for sample in first.held_samples) == [str(s.path) for s in samples]
     assert len(first.record.trained) == 48

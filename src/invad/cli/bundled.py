@@ -97,9 +97,9 @@ def promised(made: Any) -> "Promise | None":
     """What the limits of a detector or a bundle keep; None where SciPy is not installed, which knows the
     distribution behind it and is no part of the runtime."""
     try:
-        from invad.runtime.promise import promise
+        from invad.runtime.promise import made_once, promise
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "scipy":
             raise
         return None
-    return promise(made.calibrations, made.fusion)
+    return promise(made.calibrations, made.fusion, once=made_once(made.info))

@@ -290,6 +290,7 @@ def _untrained(dataset: "Dataset") -> list[str]:
 
 def _closing_lines(result: dict[str, Any], kept: str) -> list[str]:
     normals, held = sum(result["normals"].values()), sum(result["held_out"].values())
+    those = "all of them, held out in turn," if held == normals else f"{held} of them, held out,"
     output, skipped, copied = result["output"], len(result["skipped"]), len(result["copies"])
     groups = sum(result["groups"].values())
     apart = f" ({groups} independent groups)" if groups < normals else ""
@@ -297,7 +298,7 @@ def _closing_lines(result: dict[str, Any], kept: str) -> list[str]:
         apart = f" of {groups} parts ({', '.join(result['parts']['members'])})"
     return [
         f"Learned from {normals} good images{apart} in {result['train_seconds']:.0f} s; "
-        f"{held} of them, held out, set the limits.",
+        f"{those} set the limits.",
         f"{kept}.",
         *([f"Skipped as unreadable: {skipped}, named above."] if skipped else []),
         *([f"Copies, which count once: {copied}, named above."] if copied else []),

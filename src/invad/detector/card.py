@@ -6,7 +6,7 @@ from invad.detector.parts import DetectorInfo
 from invad.fit.fit import FitRecord
 from invad.records import Hw
 from invad.runtime.fusing import counting_in
-from invad.runtime.promise import Promise, promise
+from invad.runtime.promise import Promise, made_once, promise
 from invad.runtime.smallest import counting
 from invad.scoring.calibration import Calibration
 from invad.scoring.fusion import Fusion
@@ -126,7 +126,7 @@ def _calibration_rows(
 
 def promised(info: DetectorInfo, calibrations: Mapping[str, Calibration], fusion: Fusion | None) -> Promise:
     """What the limits of a model keep."""
-    return promise(calibrations, fusion, network=info.settings.denoiser is not None)
+    return promise(calibrations, fusion, once=made_once(info))
 
 
 def _counts(by_category: Mapping[str, int]) -> str:

@@ -181,21 +181,29 @@ class Job:
 
     @property
     def turns(self) -> Turns:
-        network = self.settings.denoiser is not None
-        return turns(self.categories, self.groups, self.settings.train.seed, network=network)
+        once = self.settings.denoiser is not None  # a network is trained
+        return turns(self.categories, self.groups, self.settings.train.seed, once=once)
 
     def in_turns(self, how: Turns) -> tuple[Model, torch.Tensor, list[int], float | None]:
         """The model that is kept, the maps of what was held out, which that is, and the last loss, if any."""
+        parts = [(self.unseen(rest.tolist(), out.tolist()), out.tolist()) for rest, out in how.parts]
+        names = [f"fold {number} of {len(parts)}" for number, _ in enumerate(parts, start=1)]
+        if how.whole:
+            parts.append((list(range(len(self.categories))), []))
+        if how.whole or len(parts) == 1:
+            names[len(parts) - 1 :] = ["denoiser"]
+        told = self.settings.denoiser is not None  # a training tells its steps
+        if not told:
+            self.run.observer.stage("models", len(parts))
         maps: list[torch.Tensor] = []
         held: list[int] = []
-        several = len(how.parts) > 1
-        for number, (rest, out) in enumerate(how.parts, start=1):
-            name = f"fold {number} of {len(how.parts)}" if several else "denoiser"
-            model, loss = self.train(name, np.array(self.unseen(rest.tolist(), out.tolist())))
-            maps.append(self.read(model, out.tolist()))
-            held += out.tolist()
-        if how.whole:
-            model, loss = self.train("denoiser", np.arange(len(self.categories)))
+        for name, (rest, out) in zip(names, parts, strict=True):
+            model, loss = self.train(name, np.array(rest))
+            if out:
+                maps.append(self.read(model, out))
+                held += out
+            if not told:
+                self.run.observer.advance()
         return model, torch.cat(maps), held, loss
 
     def unseen(self, rest: Iterable[int], held: Iterable[int]) -> list[int]:

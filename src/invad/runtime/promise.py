@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from invad.metrics.alarms import normals_to_halve, realised_interval
 from invad.scoring.calibration import Calibration
@@ -47,19 +48,19 @@ class Promise:
 
 
 def promise(
-    calibrations: Mapping[str, Calibration], fusion: Fusion | None = None, *, network: bool = False
+    calibrations: Mapping[str, Calibration], fusion: Fusion | None = None, *, once: bool = False
 ) -> Promise:
     """Of the category with the fewest normals, because images are judged by the limits of their own.
 
-    fusion: of parts, whose limits then are what is promised. network: whether the model has one, and so holds
-    fewer normals out.
+    fusion: of parts, whose limits then are what is promised. once: whether a training of this kind holds some
+    normals out for good and not all in turn (see `turns`).
     """
     if fusion is not None:
         calibrations = {POOLED: fusion.calibration}
     own = {name: made for name, made in calibrations.items() if name != POOLED}
     name, made = min((own or calibrations).items(), key=lambda item: item[1].n)
     more = normals_to_halve(made.n, made.rates.review)
-    in_turn = FEW_GROUPS if network else MANY_GROUPS
+    in_turn = FEW_GROUPS if once else MANY_GROUPS
     whole = None if more is None else more if more < in_turn else HELD_SHARE * more
     return Promise(
         category=name if len(own) > 1 else POOLED,
@@ -70,6 +71,15 @@ def promise(
         n_to_halve=more,
         normals_to_halve=whole,
     )
+
+
+def made_once(info: Any) -> bool:
+    """Whether models of this kind are made once, with a network or of tiles: `once` of `turns` and `promise`.
+
+    info: what a model or a bundle says of itself; the latter does not know of a network.
+    """
+    settings = getattr(info, "settings", None)
+    return info.tiles is not None or (settings is not None and settings.denoiser is not None)
 
 
 def _rounded(count: int | None) -> str:

@@ -29,19 +29,20 @@ class Turns:
         return self.parts[-1][1][: 0 if self.whole else None]
 
 
-def turns(categories: Sequence[str], groups: Sequence[Hashable], seed: int, *, network: bool) -> Turns:
+def turns(categories: Sequence[str], groups: Sequence[Hashable], seed: int, *, once: bool) -> Turns:
     """How a training holds its normals out (docs/method.md, "Held-out normals").
 
     Of fewer than FEW_GROUPS groups each is held out by one of four models, and one that learns from all is
     kept. Of more each is held out by one of five, and the last of these is kept. But some are held out for
-    good, as `apart` says, where a `network` is trained, because five would take five times as long, and where
-    every category has MANY_GROUPS. categories, groups: of each item; a group is never divided.
+    good, as `apart` says, where every category has MANY_GROUPS, and where a model is to be made `once`,
+    because five, or reading all normals, would take too long. categories, groups: of each item; a group is
+    never divided.
     """
     if len(set(groups)) < FEW_GROUPS:
         return Turns(tuple(folds(categories, 4, seed, groups)), whole=True)
     first = _categories_of_groups(categories, groups)
     least = min(len({g for g, own in zip(groups, first, strict=True) if own == kind}) for kind in {*first})
-    if network or least >= MANY_GROUPS:
+    if once or least >= MANY_GROUPS:
         return Turns((apart(categories, groups, seed),))
     return Turns(tuple(folds(categories, 5, seed, groups)))
 
