@@ -28,7 +28,7 @@ CATEGORIES = ("gasket", "brushed_metal", "fabric", "solder_chip")
 TRAIN, TEST_GOOD, PER_DEFECT = 100, 30, 8
 """Drawn images per category: good ones to learn from, good ones to test, and of each kind of defect.
 
-A fifth of the first is held out: 20 are the fewest that can vouch for a false-alarm rate of 5 %.
+Each of the first is held out once: 99 are the fewest that can vouch for a false-alarm rate of 1 %.
 """
 
 MARK = ".invad-demo"
