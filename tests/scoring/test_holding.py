@@ -17,9 +17,21 @@ def test_all_are_held_out_in_turn_and_the_last_model_is_kept():
     assert how.unlearned.tolist() == how.parts[-1][1].tolist()
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_the_only_picture_of_a_category_is_always_learned(seed):
+    """The model that is kept would not know it else. Of two it knows one."""
+    how = turns(["a"] * 70 + ["b"] + ["c"] * 2, range(73), seed, once=False)
+    assert len(how.parts) == 5
+    for rest, out in how.parts:
+        assert 70 in rest
+        assert {71, 72} & {*rest.tolist()}
+        assert sorted([*rest, *out]) == list(range(73))
+
+
 def test_of_few_the_model_that_is_kept_learns_from_all():
     how = turns(["a"] * 59, range(59), 0, once=False)
     assert (len(how.parts), how.whole, len(how.unlearned)) == (4, True, 0)
+    assert turns([str(i) for i in range(60)], range(60), 0, once=True).whole is True
     assert turns(["a"] * 180, [i // 3 for i in range(180)], 0, once=False).whole is False
     assert turns(["a"] * 180, [i // 4 for i in range(180)], 0, once=False).whole is True
 

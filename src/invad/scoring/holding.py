@@ -1,5 +1,6 @@
 """Which normals are held out, so that what a model says of them is what it says of new ones."""
 
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -32,19 +33,22 @@ class Turns:
 def turns(categories: Sequence[str], groups: Sequence[Hashable], seed: int, *, once: bool) -> Turns:
     """How a training holds its normals out (docs/method.md, "Held-out normals").
 
-    Of fewer than FEW_GROUPS groups each is held out by one of four models, and one that learns from all is
-    kept. Of more each is held out by one of five, and the last of these is kept. But some are held out for
-    good, as `apart` says, where every category has MANY_GROUPS, and where a model is to be made `once`,
-    because five, or reading all normals, would take too long. categories, groups: of each item; a group is
-    never divided.
+    Of fewer than FEW_GROUPS groups, or one of each category, each is held out by one of four models, and one
+    that learns from all is kept. Of more each is held out by one of five, and the last of these is kept. But
+    some are held out for good, as `apart` says, where every category has MANY_GROUPS, and where a model is to
+    be made `once`, because five, or reading all normals, would take too long. The only group of a category is
+    always kept. categories, groups: of each item; a group is never divided.
     """
-    if len(set(groups)) < FEW_GROUPS:
-        return Turns(tuple(folds(categories, 4, seed, groups)), whole=True)
     first = _categories_of_groups(categories, groups)
-    least = min(len({g for g, own in zip(groups, first, strict=True) if own == kind}) for kind in {*first})
-    if once or least >= MANY_GROUPS:
+    counts = Counter(dict(zip(groups, first, strict=True)).values())
+    if counts.total() < FEW_GROUPS or max(counts.values()) == 1:
+        return Turns(tuple(folds(categories, 4, seed, groups)), whole=True)
+    if once or min(counts.values()) >= MANY_GROUPS:
         return Turns((apart(categories, groups, seed),))
-    return Turns(tuple(folds(categories, 5, seed, groups)))
+    some = np.array([i for i, kind in enumerate(first) if counts[kind] > 1])
+    parts = folds([categories[i] for i in some], 5, seed, [groups[i] for i in some])
+    everything = np.arange(len(groups))
+    return Turns(tuple((np.setdiff1d(everything, some[out]), some[out]) for _, out in parts))
 
 
 def apart(
