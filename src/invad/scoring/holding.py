@@ -1,6 +1,5 @@
 """Which normals are held out, so that what a model says of them is what it says of new ones."""
 
-from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -39,13 +38,15 @@ def turns(categories: Sequence[str], groups: Sequence[Hashable], seed: int, *, o
     be made `once`, because five, or reading all normals, would take too long. The only group of a category is
     always kept. categories, groups: of each item; a group is never divided.
     """
-    first = _categories_of_groups(categories, groups)
-    counts = Counter(dict(zip(groups, first, strict=True)).values())
-    if counts.total() < FEW_GROUPS or max(counts.values()) == 1:
+    own: dict[str, set[Hashable]] = {}
+    for kind, group in zip(categories, groups, strict=True):
+        own.setdefault(kind, set()).add(group)
+    only = {group for those in own.values() if len(those) == 1 for group in those}
+    if len(set(groups)) < FEW_GROUPS or only == set(groups):
         return Turns(tuple(folds(categories, 4, seed, groups)), whole=True)
-    if once or min(counts.values()) >= MANY_GROUPS:
+    if once or min(map(len, own.values())) >= MANY_GROUPS:
         return Turns((apart(categories, groups, seed),))
-    some = np.array([i for i, kind in enumerate(first) if counts[kind] > 1])
+    some = np.array([i for i, group in enumerate(groups) if group not in only])
     parts = folds([categories[i] for i in some], 5, seed, [groups[i] for i in some])
     everything = np.arange(len(groups))
     return Turns(tuple((np.setdiff1d(everything, some[out]), some[out]) for _, out in parts))
