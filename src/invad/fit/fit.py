@@ -34,7 +34,7 @@ from invad.model.reading import FeatureExtractor, FineReader, Model
 from invad.model.settings import Preset
 from invad.model.space import FeatureSpace
 from invad.records import Hw, Sample
-from invad.scoring.holding import Turns, apart, turns
+from invad.scoring.holding import WHOLE, Turns, apart, turns
 
 RUN = Run()
 
@@ -163,7 +163,7 @@ def train_apart(
         require_pictures(4, features)
         job = Job(extract, settings, features, together, run)
         kept, held = apart(job.categories, job.groups, settings.train.seed)
-        model, _ = job.train("denoiser", np.array(job.unseen(kept.tolist(), held.tolist())))
+        model, _ = job.train(WHOLE, np.array(job.unseen(kept.tolist(), held.tolist())))
         return model, np.array(features.z_NChw[features.rows[held]])
 
 
@@ -186,25 +186,24 @@ class Job:
 
     def in_turns(self, how: Turns) -> tuple[Model, torch.Tensor, list[int], float | None]:
         """The model that is kept, the maps of what was held out, which that is, and the last loss, if any."""
-        parts = [(self.unseen(rest.tolist(), out.tolist()), out.tolist()) for rest, out in how.parts]
-        names = [f"fold {number} of {len(parts)}" for number, _ in enumerate(parts, start=1)]
-        if how.whole:
-            parts.append((list(range(len(self.categories))), []))
-        if how.whole or len(parts) == 1:
-            names[len(parts) - 1 :] = ["denoiser"]
-        told = self.settings.denoiser is not None  # a training tells its steps
-        if not told:
-            self.run.observer.stage("models", len(parts))
+        if self.settings.denoiser is None:  # else the trainings tell their steps
+            self.run.observer.stage("models", len(how.parts) + how.whole)
         maps: list[torch.Tensor] = []
         held: list[int] = []
-        for name, (rest, out) in zip(names, parts, strict=True):
-            model, loss = self.train(name, np.array(rest))
-            if out:
-                maps.append(self.read(model, out))
-                held += out
-            if not told:
-                self.run.observer.advance()
+        for number, (rest, out) in enumerate(how.parts, start=1):
+            model, loss = self._told(how.name(number), self.unseen(rest.tolist(), out.tolist()))
+            maps.append(self.read(model, out.tolist()))
+            held += out.tolist()
+        if how.whole:
+            model, loss = self._told(WHOLE, list(range(len(self.categories))))
         return model, torch.cat(maps), held, loss
+
+    def _told(self, name: str, index: list[int]) -> tuple[Model, float | None]:
+        """`train`, of which the observer hears also where it has no steps."""
+        made = self.train(name, np.array(index))
+        if self.settings.denoiser is None:
+            self.run.observer.advance()
+        return made
 
     def unseen(self, rest: Iterable[int], held: Iterable[int]) -> list[int]:
         """The images of `rest` that no held-out one equals: categories may share a picture."""

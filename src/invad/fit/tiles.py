@@ -34,7 +34,7 @@ from invad.model.settings import Preset
 from invad.observer import Observer
 from invad.records import Hw, Sample
 from invad.runtime.kept_tiles import HeldPicture
-from invad.scoring.holding import turns
+from invad.scoring.holding import WHOLE, turns
 
 TRAINED_TILES = 400
 """Tiles that the networks learn from, or one of each picture where these are more."""
@@ -92,12 +92,11 @@ def fit_tiles(
         # Recalibrating reads all tiles of what was held out, in seconds that somebody waits for.
         how = turns(categories, together, seed, once=True)
         for number, (rest, out) in enumerate(how.parts, start=1):
-            name = f"fold {number} of {len(how.parts)}" if len(how.parts) > 1 else "denoiser"
-            model, loss = job.train(name, seen.rows_of(rest))
+            model, loss = job.train(how.name(number), seen.rows_of(rest))
             read += read_pictures([pictures.samples[i] for i in out], tiling, model, run.observer)
             held += out.tolist()
         if how.whole:
-            model, loss = job.train("denoiser", seen.rows_of(np.arange(len(categories))))
+            model, loss = job.train(WHOLE, seen.rows_of(np.arange(len(categories))))
     held_categories = [categories[i] for i in held]
     unlearned = set(how.unlearned.tolist())
     kept = {digest for i, digest in enumerate(pictures.pixels) if i not in unlearned}

@@ -13,6 +13,9 @@ is kept learns from all."""
 MANY_GROUPS = 2500
 """From this many independent groups of every category on, a fifth of them is enough for the limits."""
 
+WHOLE = "denoiser"
+"""The name of the only model of a training, and of that which learns from all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Turns:
@@ -22,6 +25,10 @@ class Turns:
 
     parts: tuple[tuple[NDArray[np.intp], NDArray[np.intp]], ...]
     whole: bool = False
+
+    def name(self, number: int) -> str:
+        """Of the model of a part, counted from 1: progress, records and checkpoints have it."""
+        return f"fold {number} of {len(self.parts)}" if self.whole or len(self.parts) > 1 else WHOLE
 
     @property
     def unlearned(self) -> NDArray[np.intp]:
