@@ -1,11 +1,13 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from invad.cli.train import _closing_lines
 from invad.detector.card import normals_in_words
 from invad.metrics.alarms import MOST_NORMALS, normals_to_halve, realised_interval
-from invad.runtime.promise import promise
+from invad.model.settings import PRESETS
+from invad.runtime.promise import made_once, promise
 from invad.scoring.calibration import Calibration
 from invad.scoring.rates import POOLED, Rates
 
@@ -42,6 +44,14 @@ def test_the_category_with_the_fewest_normals_promises_least():
     several = promise({POOLED: made(63), "a": made(43), "b": made(20)})
     assert (several.category, several.n) == ("b", 20)
     assert "20 good images set the limit of b for" in str(several)
+
+
+def test_tiles_and_networks_are_made_once(detector):
+    """Of a model and of a bundle, which has no settings."""
+    assert made_once(detector.info)
+    assert not made_once(replace(detector.info, settings=PRESETS["fast"]))
+    assert made_once(SimpleNamespace(tiles="some"))
+    assert not made_once(SimpleNamespace(tiles=None))
 
 
 def test_groups_count_and_are_named(detector):

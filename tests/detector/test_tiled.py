@@ -20,6 +20,7 @@ from invad.fit.tiles import fit_tiles
 from invad.observer import Silent
 from invad.runtime.kept_tiles import HeldPicture
 from invad.runtime.tile_limits import _one_usual, fit_tile_limits
+from invad.scoring import holding
 from invad.scoring.norms import CellRule
 from invad.scoring.rates import POOLED, Rates
 from invad.scoring.spread import top_mean
@@ -222,6 +223,15 @@ def test_tiles_that_differ_by_place_suggest_positions(tiled_detector, cloth, til
         one.maps_TLhw[3] *= 3  # one place that is less typical in every picture
     limits = fit_tile_limits(fitted.held, fitted.groups, tile_preset.score_rule.of_cells, Rates())
     assert "--positions each may find more" in limits.hint
+
+
+def test_some_pictures_are_held_out_for_good(cloth, tile_preset, make_backbone, monkeypatch):
+    """Not all in turn, because recalibrating reads the tiles of each that was."""
+    monkeypatch.setattr(holding, "FEW_GROUPS", 4)
+    samples = [Sample(path=path, category="cloth") for path in sorted((cloth / "train/good").iterdir())]
+    fitted = fit_tiles(samples, Tiling(tile_px=64), tile_preset, make_backbone())
+    assert fitted.record.folds == 1
+    assert len(fitted.held) == len(samples) - len(fitted.record.trained) < len(samples)
 
 
 def test_cells_at_a_border_that_are_often_odd_count_less(cloth, tile_preset, make_backbone):

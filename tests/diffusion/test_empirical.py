@@ -107,6 +107,13 @@ def test_the_coreset_covers_better_than_chance():
     assert gap(chosen) < 0.7 * gap(random)
 
 
+def test_the_coreset_takes_no_cell_twice():
+    """Of copies either, once all that differ are taken, although rounding may leave them apart."""
+    points = 100 + cells(6, 40).repeat(5, 1)
+    chosen = greedy_coreset(points, 20, torch.Generator().manual_seed(0))
+    assert len(set(chosen.tolist())) == 20
+
+
 def test_it_is_saved_with_its_bank():
     net = filled(cells(6))
     other = EmpiricalDenoiser(4, 6)
