@@ -14,7 +14,14 @@ from invad.diffusion.gaussian import GaussianPreconditioned
 from invad.diffusion.readings import ReadingConfig, read
 from invad.diffusion.schedule import SCHEDULE
 from invad.graph.graph import NoiseNorms, _below
-from invad.graph.resample import antialias_weights, area_weights, bilinear_weights, centres
+from invad.graph.resample import (
+    Resize,
+    antialias_weights,
+    area_weights,
+    bilinear_weights,
+    centres,
+    near_weights,
+)
 from invad.scoring.rates import POOLED
 
 SIDES = st.integers(1, 60)
@@ -35,6 +42,33 @@ def test_the_matrices_resize_as_torch_does(height, width, to_height, to_width):
     given_rows = torch.rand(to_height, 3, generator=torch.Generator().manual_seed(0))
     wanted = torch.nn.functional.adaptive_avg_pool2d(given_rows[None], (2, 3))[0]
     torch.testing.assert_close(pooled, wanted, atol=1e-6, rtol=0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 3000), st.integers(2, 400))
+def test_what_is_left_of_a_matrix_of_resizing_is_all_that_counts(length, after):
+    places, weights = near_weights(length, after)
+    rows = weights.flatten(0, 1)
+    dense = torch.zeros(after, length).scatter_add_(
+        1, places.repeat_interleave(weights.shape[1], dim=0), rows
+    )
+    torch.testing.assert_close(dense, antialias_weights(centres(length), after), atol=1e-6, rtol=0)
+
+
+def test_a_large_matrix_of_resizing_has_hardly_any_zeros_left():
+    _, weights = near_weights(4096, 192)
+    assert weights.numel() < 0.1 * 4096 * 192
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+@pytest.mark.parametrize("size_hw", [(1, 1), (5, 300), (96, 128), (700, 500)])
+def test_the_graph_resizes_as_the_detector_does(size_hw, fixed):
+    pixels = np.random.default_rng(0).integers(0, 65536, (*size_hw, 3)).astype(np.uint16)
+    window, input_hw = (0.2, 0.7), (96, 128)
+    levels = torch.tensor([65535 * window[0], 65535 * window[1]])
+    resize = Resize(input_hw, size_hw if fixed else None)
+    found = resize(torch.from_numpy(pixels.astype(np.float32))[None], levels)[0]
+    torch.testing.assert_close(found, Preprocess(input_hw, window)(pixels), atol=2e-5, rtol=0)
 
 
 def pictures(draw):

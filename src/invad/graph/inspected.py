@@ -37,10 +37,10 @@ class Neutral(nn.Module):
         self.fill: Tensor
 
     def forward(self, x_B3HW: Tensor, category_B: Tensor) -> Tensor:
-        if len(self.keep) == 1:
-            return torch.where(self.keep, x_B3HW, self.fill)
-        # Indexing would have exporters turn the constants round, and give them other names.
-        keep, fill = (torch.index_select(one, 0, category_B) for one in (self.keep, self.fill))
+        # Of all categories the only one where there is one: a constant choice of nothing would be taken away.
+        # Indexing by brackets would have exporters turn the constants round, and give them other names.
+        number_B = category_B.clamp(max=len(self.keep) - 1)
+        keep, fill = (torch.index_select(one, 0, number_B) for one in (self.keep, self.fill))
         return torch.where(keep, x_B3HW, fill)
 
 

@@ -10,6 +10,10 @@ from torch import Tensor, nn
 
 from invad.records import Hw
 
+BLOCKS = 32
+"""Into as many blocks the rows of a large matrix of resizing are put at most: the more, the fewer of its
+numbers are zeros, and the smaller are the products."""
+
 
 def centres(length: int, device: torch.device | None = None) -> Tensor:
     """0.5, 1.5, ...: float32, `length` of them."""
@@ -23,6 +27,32 @@ def antialias_weights(centres_H: Tensor, after: int) -> Tensor:
     targets = centres(after, centres_H.device) * ratio
     triangle = (1 - (centres_H - targets[:, None]).abs() / ratio.clamp_min(1)).clamp_min(0)
     return triangle / triangle.sum(dim=1, keepdim=True)
+
+
+def near_weights(length: int, after: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """`antialias_weights` without most of their zeros: places S x N int64, weights S x M x N, S M = after.
+
+    Row M s + m of the matrix has weights[s, m] at places[s], and zeros elsewhere. Places beyond either end
+    are that end, with the weight 0.
+    """
+    blocks = max(n for n in range(1, BLOCKS + 1) if after % n == 0)
+    # A row reaches as far as the ratio to either side of its centre, at least 1; the rest is for rounding.
+    first_S = torch.arange(blocks, device=device) * length // blocks - length // (2 * after) - 2
+    across = torch.arange(length // blocks + length // after + 6, device=device)
+    places_SN = first_S[:, None] + across
+    ratio = (centres(length, device)[-1] + 0.5) / after
+    targets_SM1 = (centres(after, device) * ratio).view(blocks, -1, 1)
+    distance = (places_SN[:, None].float() + 0.5 - targets_SM1).abs()
+    inside = ((places_SN >= 0) & (places_SN < length))[:, None].float()
+    triangle = (1 - distance / ratio.clamp_min(1)).clamp_min(0) * inside
+    return places_SN.clamp(0, length - 1), triangle / triangle.sum(dim=2, keepdim=True)
+
+
+def resized(x_BLN: Tensor, places_SN: Tensor, weights_SMN: Tensor) -> Tensor:
+    """B x L x N to B x S M x N, by `near_weights`."""
+    images, _, across = x_BLN.shape
+    near = x_BLN.index_select(1, places_SN.flatten()).reshape(images, *places_SN.shape, across)
+    return (weights_SMN @ near).flatten(1, 2)
 
 
 def bilinear_weights(centres_H: Tensor, before: int) -> Tensor:
@@ -62,24 +92,37 @@ class Resize(nn.Module):
 
     def __init__(self, input_hw: Hw, size_hw: Hw | None) -> None:
         super().__init__()
-        self.input_hw, self.same = input_hw, size_hw == input_hw
-        fixed = size_hw is not None and not self.same
+        self.input_hw, self.size_hw = input_hw, size_hw
         for axis, name in enumerate(("rows", "columns")):
-            weights = antialias_weights(centres(size_hw[axis]), input_hw[axis]) if size_hw and fixed else None
+            places, weights = (None, None) if size_hw is None else near_weights(size_hw[axis], input_hw[axis])
+            self.register_buffer(f"{name}_near", places)
             self.register_buffer(name, weights)
-        self.rows: Tensor | None
-        self.columns: Tensor | None
+        self.rows: Tensor
+        self.rows_near: Tensor
+        self.columns: Tensor
+        self.columns_near: Tensor
 
     def forward(self, image_BHW3: Tensor, range_2: Tensor) -> Tensor:
         black, white = range_2[0], range_2[1]
-        x = ((image_BHW3 - black) / (white - black)).clamp(0, 1).permute(0, 3, 1, 2)
-        if self.same:
-            return x
-        rows, columns = self.rows, self.columns
-        if rows is None or columns is None:
-            rows = antialias_weights(centres(image_BHW3.shape[1], x.device), self.input_hw[0])
-            columns = antialias_weights(centres(image_BHW3.shape[2], x.device), self.input_hw[1])
-        return (rows @ (x @ columns.T)).clamp(0, 1)
+        images, height, width, _ = image_BHW3.shape
+        # As rows, because OpenVINO's loops are as short as the last axis.
+        x_BHN = ((image_BHW3.flatten(2) - black) / (white - black)).clamp(0, 1)
+        if self.size_hw == self.input_hw:
+            x_B3hw = x_BHN.reshape(images, height, width, 3).permute(0, 3, 1, 2)
+        else:
+            (h, w), (rows, columns) = self.input_hw, self._weights(height, width, x_BHN.device)
+            x_BW3h = resized(x_BHN, *rows).reshape(images, h, width, 3).permute(0, 2, 3, 1)
+            x_B3hw = resized(x_BW3h.flatten(2), *columns).reshape(images, w, 3, h).permute(0, 2, 3, 1)
+        # As rows again, because OpenVINO would turn round, and rename, the constants of what follows.
+        return x_B3hw.flatten(1).clamp(0, 1).reshape(images, 3, *self.input_hw)
+
+    def _weights(
+        self, height: int, width: int, device: torch.device
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        if self.size_hw is not None:
+            return (self.rows_near, self.rows), (self.columns_near, self.columns)
+        h, w = self.input_hw
+        return near_weights(height, h, device), near_weights(width, w, device)
 
 
 class Enlarge(nn.Module):

@@ -29,13 +29,14 @@ class OpenVinoEngine:
 
     def run(self, image_BHW3: Array, range_2: Array | None, category_B: Array) -> Outputs:
         feed = {"image": image_BHW3, "range": range_2, "category": category_B}
-        results = self._request().infer({name: array for name, array in feed.items() if array is not None})
+        given = {name: array for name, array in feed.items() if array is not None}
+        results = self._request().infer(given, share_inputs=True)
         # Copied, because the request writes its next results to the same place.
         return Outputs(*(results[name].copy() for name in Outputs._fields))
 
     def norms(self, image_BHW3: Array, range_2: Array, category_B: Array) -> NDArray[np.float32]:
         given = {"image": image_BHW3, "range": range_2, "category": category_B}
-        found: NDArray[np.float32] = self._request().infer(given)[NORMS].copy()
+        found: NDArray[np.float32] = self._request().infer(given, share_inputs=True)[NORMS].copy()
         return found
 
     def _request(self) -> ov.InferRequest:
