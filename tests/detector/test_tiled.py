@@ -17,11 +17,13 @@ from invad.errors import ArtifactError, ConfigError, DataError
 from invad.fit.run import Run
 from invad.fit.tile_choice import choose_tiling, tile_settings
 from invad.fit.tiles import fit_tiles
+from invad.model.settings import preset_named
 from invad.observer import Silent
+from invad.runtime.fusing import picture_score
 from invad.runtime.kept_tiles import HeldPicture
-from invad.runtime.tile_limits import _one_usual, fit_tile_limits
+from invad.runtime.tile_limits import _one_usual, fit_tile_limits, top_cells
 from invad.scoring import holding
-from invad.scoring.norms import CellRule
+from invad.scoring.norms import CellRule, typicality_map
 from invad.scoring.rates import POOLED, Rates
 from invad.scoring.spread import top_mean
 
@@ -277,6 +279,29 @@ def test_tiles_have_as_many_rings_as_their_border_and_overviews_one():
     assert kinds == {TILE: 5, OVERVIEW: 2, POOLED: 5}
 
 
+@pytest.mark.parametrize("size_hw", [(96, 144), (384, 480)])
+def test_the_overview_decides_as_seldom_however_many_tiles_there_are(size_hw):
+    cut, rng = Tiling(tile_px=96).cut(size_hw, (12, 12)), np.random.default_rng(0)
+    held = [
+        HeldPicture("sheet", cut, rng.gamma(3, 2, (len(cut) + 1, 1, 12, 12)).astype(np.float32))
+        for _ in range(100)
+    ]
+    rule = CellRule(counts=(1,))
+    limits = fit_tile_limits(held, range(100), rule, Rates())
+    decided = 0
+    for one in held:
+        maps = [
+            typicality_map(m[None], limits.stats[p], rule)[0]
+            for p, m in zip(one.cut.places(), one.maps_TLhw, strict=True)
+        ]
+        nothing = np.full_like(maps[-1], -1e6)
+        top = top_cells(rule, (12, 12))
+        tiles, _ = picture_score(cut, [*maps[:-1], nothing], limits.places, top)
+        whole, _ = picture_score(cut, [*[nothing] * len(cut), maps[-1]], limits.places, top)
+        decided += whole > tiles
+    assert 1 <= decided <= 10
+
+
 def test_other_pictures_calibrate(tiled_detector, draw_cloth, cloth, tmp_path):
     tiled_detector.save(tmp_path / "model")
     detector = TiledDetector.load(tmp_path / "model")
@@ -341,6 +366,52 @@ def test_the_tile_is_chosen_by_the_smallest_defect(tile_preset, make_backbone):
     for wrong in ({}, {"tile": 64, "smallest_defect": 3}, {"smallest_defect": 0}):
         with pytest.raises(ConfigError):
             chosen(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("size_hw", "defect", "wanted", "rows_columns"),
+    [
+        ((3000, 4096), 32, Tiling(tile_px=1248, overlap=9 / 39, border=3, cells=39), (3, 4)),
+        (
+            (460, 1130),
+            16,
+            Tiling(tile_px=460, overlap=9 / 28, border=3, cells=28),
+            (1, 4),
+        ),  # its whole height
+        ((600, 600), 16, Tiling(tile_px=384, border=3), (2, 2)),  # larger ones see as much
+    ],
+)
+def test_tiles_are_so_large_that_little_is_seen_twice(size_hw, defect, wanted, rows_columns):
+    settings = preset_named("fast")
+    backbone = settings.load_backbone()
+    tiling = choose_tiling(size_hw, settings, backbone, smallest_defect=defect)
+    assert tiling == wanted
+    cells = wanted.cells or 24
+    assert tiling.cut(size_hw, (cells, cells)).rows_columns == rows_columns
+    own = tile_settings(settings, backbone, tiling.tile_px, tiling.positions, tiling.cells)
+    assert own.area_side == 16 * cells
+    # A score stays the mean of as many cells.
+    assert own.top_fraction * cells**2 == pytest.approx(settings.top_fraction * 12**2)
+
+
+def test_a_tile_may_have_cells_of_its_own_number(tile_preset, make_backbone, draw_cloth, tmp_path):
+    for seed in range(8):
+        Image.fromarray(draw_cloth(seed)).save(tmp_path / f"{seed}.png")
+    detector = TiledDetector.fit(
+        tmp_path,
+        tiling=Tiling(tile_px=96, cells=6),
+        preset=tile_preset,
+        backbone=make_backbone(),
+        device="cpu",
+    )
+    assert detector.grid_hw == (6, 6)
+    picture = draw_cloth(99, spot=(40, 60))
+    detector.save(tmp_path / "model")
+    loaded = TiledDetector.load(tmp_path / "model")
+    assert loaded.tiled == detector.tiled
+    assert loaded.predict(picture).score == detector.predict(picture).score
+    with pytest.raises(ConfigError, match="cells = 0: give a number along the side"):
+        Tiling(tile_px=96, cells=0)
 
 
 def test_normal_tiles_that_lie_far_out_widen_the_spread_of_their_place():

@@ -39,7 +39,7 @@ def same(model, bundle, pictures, category=None):
 @pytest.mark.parametrize("size_hw", [None, (64, 64)])
 @pytest.mark.parametrize(("form", "engine"), ENGINES)
 def test_it_says_what_the_model_says_of_that_region(short_detector, draw, tmp_path, form, engine, size_hw):
-    """Of a graph of one size OpenVINO takes away what it sees to do nothing, such as a region of all pixels."""
+    """Of a graph of one size OpenVINO takes away what does nothing, such as a region of all pixels."""
     pytest.importorskip(engine, reason=f"needs {engine}")
     export(short_detector, tmp_path / "bundle", ExportConfig(format=form, size_hw=size_hw))
     before = runtime.load(tmp_path / "bundle", engine, threads=1)

@@ -50,7 +50,8 @@ class Tiling:
     little more or less. overlap: share of its side that a tile has in common with the next one, at least.
     border: cells along a tile's border that count nothing where another tile sees them from further within,
     beside the outermost one, which never does; fewer where the overlap is short. Models made before there was
-    such a thing have 0.
+    such a thing have 0. cells: along its side; None for as many as the settings have, up to 24 with shared
+    positions.
     positions: `shared` judges all tiles by the same statistics, `each` every place by its own, for parts that
     lie still. picture_hw: the one size of pictures, with `each` alone. region: the part of pictures that
     counts, in the frame of all of them; None where all of it does. in_sight: whether the network sees what
@@ -66,9 +67,12 @@ class Tiling:
     region: Region | None = None
     in_sight: bool = False
     hidden: Region | None = None
+    cells: int | None = None
 
     def __post_init__(self) -> None:
         require_fields(self)
+        if self.cells is not None and self.cells < 1:
+            raise ConfigError(f"cells = {self.cells}: give a number along the side of a tile, at least 1")
         if self.tile_px < 16:
             raise ConfigError(f"tile = {self.tile_px}: give a side in pixels, at least 16")
         if not 0 <= self.overlap <= 0.5:

@@ -120,7 +120,7 @@ class TiledDetector(TiledPredictor):
             tiling = choose_tiling(first_size(samples), settings, net, smallest_defect=smallest_defect)
         if tiling is None:
             raise ConfigError("the whole picture shows such a defect already; use Detector.fit")
-        settings = tile_settings(settings, net, tiling.tile_px, tiling.positions)
+        settings = tile_settings(settings, net, tiling.tile_px, tiling.positions, tiling.cells)
         fitted = fit_tiles(samples, tiling, settings, net, strict=strict, run=run)
         rule, named = settings.score_rule.of_cells, preset if isinstance(preset, str) else "custom"
         limits, fused = fit_tile_limits(fitted.held, fitted.groups, rule, rates), None

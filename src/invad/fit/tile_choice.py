@@ -11,8 +11,15 @@ from invad.fit.plan import input_and_grid
 from invad.model.settings import Preset
 from invad.records import Hw
 
-TILE_CELLS = 24
-"""Cells along a tile at most, where it has the pixels: the more, the fewer lie beside its border."""
+TILE_CELLS, MOST_CELLS = 24, 40
+"""Cells along a tile that has the pixels for them, and at most where tiles are chosen.
+
+The more, the fewer lie beside its border and the less of a picture is seen twice; but what a run of the
+network takes in memory grows with their square."""
+
+SHARED_CELLS = 9
+"""Cells that a tile of more than TILE_CELLS has in common with the next one: BORDER and the outermost of
+both, which do not count, and one in the middle to which both contribute."""
 
 BORDER = 3
 """Cells beside the outermost one of which the neighbour of a tile has the say: of those, two tiles differ by
@@ -21,8 +28,12 @@ more than a third of a cell's spread, since the network pads what it does not se
 OVERLAP_EACH = 0.25  # of tiles whose borders lie in the same place in every picture
 
 
-def tile_settings(settings: Preset, backbone: Backbone, tile_px: int, positions: str) -> Preset:
-    """The settings by which tiles of this side are read. settings: of whole pictures.
+def tile_settings(
+    settings: Preset, backbone: Backbone, tile_px: int, positions: str, cells: int | None = None
+) -> Preset:
+    """The settings by which tiles of this side are read.
+
+    settings: of whole pictures. cells: along that side, None for what follows.
 
     Where tiles share their statistics, what a cell shows must not depend on where a tile ends. So smaller
     scales are left away, in which every cell lies beside a border, and so is the floor, which one tile has
@@ -31,14 +42,15 @@ def tile_settings(settings: Preset, backbone: Backbone, tile_px: int, positions:
     """
     # A tile has a map, of which pictures are judged, and needs no score combined from several.
     settings = replace(settings, top_fractions=None)
-    if positions == "each":
-        return settings
     side = settings.area_side or backbone.info.side
-    wide = min(2 * side, TILE_CELLS * settings.grid_stride)
-    if side < wide <= tile_px:
+    wide = (cells or 0) * settings.grid_stride
+    if cells is None and positions == "shared":
+        wide = min(2 * side, TILE_CELLS * settings.grid_stride)
+        wide = wide if side < wide <= tile_px else 0
+    if wide:
         top = settings.top_fraction * (side / wide) ** 2
         settings = replace(settings, area_side=wide, top_fraction=top)
-    return replace(settings, scales=(1.0,), floor=0.0)
+    return settings if positions == "each" else replace(settings, scales=(1.0,), floor=0.0)
 
 
 def choose_tiling(
@@ -71,8 +83,37 @@ def choose_tiling(
         settings = tile_settings(settings, backbone, short, "each" if each else "shared")
         input_hw, grid_hw = input_and_grid([(short, short)], settings, backbone)
         tile = min(tile_for(smallest_defect, input_hw, grid_hw), short)
+        if not each and (larger := _larger(size_hw, tile, max(grid_hw), settings, backbone)) is not None:
+            return larger
     elif tile > short:
         raise ConfigError(f"tile = {tile}: larger than the picture of {width} x {height} pixels; give less")
     if each:
         return Tiling(tile_px=tile, overlap=OVERLAP_EACH, positions="each", picture_hw=size_hw)
     return Tiling(tile_px=tile, border=BORDER)
+
+
+def _larger(size_hw: Hw, tile_px: int, cells: int, settings: Preset, backbone: Backbone) -> Tiling | None:
+    """Tiles of more cells, no smaller ones, of which the network has fewer to see; None where there are none.
+
+    At least two tiles, since one would be the whole picture, which is seen anyway.
+    """
+    found, least = None, _seen(Tiling(tile_px=tile_px, border=BORDER), size_hw, cells)
+    short, cell_px = min(size_hw), tile_px / cells
+    for more in range(cells + 1, MOST_CELLS + 1) if cells >= TILE_CELLS else ():
+        side = round(more * cell_px)
+        if round((more + 1) * cell_px) > short >= side:
+            side = short
+        own = replace(settings, area_side=more * settings.grid_stride)
+        _, grid_hw = input_and_grid([(side, side)], own, backbone)
+        if side > short or grid_hw != (more, more):
+            continue
+        tiling = Tiling(tile_px=side, overlap=SHARED_CELLS / more, border=BORDER, cells=more)
+        seen = _seen(tiling, size_hw, more)
+        if seen < least and len(tiling.cut(size_hw, grid_hw)) > 1:
+            found, least = tiling, seen
+    return found
+
+
+def _seen(tiling: Tiling, size_hw: Hw, cells: int) -> int:
+    """Cells of all tiles of a picture together."""
+    return len(tiling.cut(size_hw, (cells, cells))) * cells**2

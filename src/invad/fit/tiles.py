@@ -36,14 +36,15 @@ from invad.records import Hw, Sample
 from invad.runtime.kept_tiles import HeldPicture
 from invad.scoring.holding import WHOLE, turns
 
-TRAINED_TILES = 400
-"""Tiles that the networks learn from, or one of each picture where these are more."""
+TRAINED_TILES, TRAINED_CELLS = 400, 400 * 24**2
+"""Tiles that the networks learn from, and their cells, at most; or one tile of each picture where that is
+more."""
 
 TRAINED_PICTURES = 400
 """Pictures that they learn from; of others there are held-out readings alone."""
 
-BATCH = 8
-"""Tiles that pass the networks at a time."""
+BATCH, BATCH_CELLS = 8, 8 * 24**2
+"""Tiles that pass the networks at a time, and their cells, at most; one at least."""
 
 READING = 1.3
 """What a tile takes with its reading, as a multiple of its features alone."""
@@ -151,8 +152,8 @@ def _features(
     pixels: NDArray[Any], cut: Cut, numbers: Sequence[int], extract: FeatureExtractor
 ) -> Iterator[torch.Tensor]:
     """Raw features of the tiles of these numbers, some at a time, then of the overview."""
-    tiles, wanted = list(cut.tiles()), iter(numbers)
-    while batch := list(islice(wanted, BATCH)):
+    tiles, wanted, size = list(cut.tiles()), iter(numbers), _batch(cut.grid_hw)
+    while batch := list(islice(wanted, size)):
         yield extract.features(torch.stack([extract.preprocess(tiles[i].of(pixels)) for i in batch]))
     yield extract.features(extract.preprocess(overview(pixels))[None])
 
@@ -171,7 +172,7 @@ def cost(samples: Sequence[Sample], tiling: Tiling, settings: Preset, backbone: 
 
     settings: of whole pictures.
     """
-    settings = tile_settings(settings, backbone, tiling.tile_px, tiling.positions)
+    settings = tile_settings(settings, backbone, tiling.tile_px, tiling.positions, tiling.cells)
     sample, pixels = next(
         (sample, found) for sample, found in _decoded(samples) if not isinstance(found, DataError)
     )
@@ -180,14 +181,14 @@ def cost(samples: Sequence[Sample], tiling: Tiling, settings: Preset, backbone: 
     started = time.perf_counter()
     read_sample(sample)
     decoding = time.perf_counter() - started
-    some = [i % len(cut) for i in range(BATCH)]
+    some = [i % len(cut) for i in range(_batch(cut.grid_hw))]
     timed = []
     for _ in range(3):
         started = time.perf_counter()
         next(_features(pixels, cut, some, extract))
-        timed.append((time.perf_counter() - started) / BATCH)
+        timed.append((time.perf_counter() - started) / len(some))
     tile = READING * min(timed)
-    learned = 1 + math.ceil(TRAINED_TILES / min(len(samples), TRAINED_PICTURES))
+    learned = 1 + _share(min(len(samples), TRAINED_PICTURES), cut.grid_hw)
     read = (len(cut) + 1) * tile
     picture = 2 * decoding + min(learned, len(cut) + 1) * tile + read
     return Cost(len(cut), decoding + read, len(samples) * picture)
@@ -220,7 +221,7 @@ def _learn(
     """One look at every picture: features of its overview and of some tiles, digests, copies and groups."""
     rng = np.random.default_rng(settings.train.seed)
     chosen = set(rng.permutation(len(samples))[:TRAINED_PICTURES].tolist())
-    share = math.ceil(TRAINED_TILES / len(chosen))
+    share = _share(len(chosen), extract.grid_hw)
     shape = (extract.channels, *extract.grid_hw)
     z_RChw = run.empty((len(chosen) * (share + 1), *shape), stack)
     compared = np.random.default_rng(0).choice(
@@ -315,6 +316,15 @@ def _cut(tiling: Tiling, sample: Sample, pixels: NDArray[Any], grid_hw: Hw) -> C
         return tiling.cut((pixels.shape[0], pixels.shape[1]), grid_hw)
     except DataError as error:
         raise DataError(str(error).replace("<array>", str(sample.path), 1)) from None
+
+
+def _batch(grid_hw: Hw) -> int:
+    return max(1, min(BATCH, BATCH_CELLS // math.prod(grid_hw)))
+
+
+def _share(pictures: int, grid_hw: Hw) -> int:
+    """Tiles of each picture that the networks learn from."""
+    return math.ceil(min(TRAINED_TILES, TRAINED_CELLS // math.prod(grid_hw)) / pictures)
 
 
 def _count(categories: Sequence[str]) -> dict[str, int]:

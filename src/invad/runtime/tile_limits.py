@@ -20,7 +20,12 @@ from invad.scoring.norms import (
     typicality_map,
 )
 from invad.scoring.rates import POOLED, Rates
-from invad.scoring.spread import shrunk_variance, top_mean
+from invad.scoring.spread import SPREAD, shrunk_variance, top_mean
+
+BEHIND = 2.0
+"""Spreads by which the score of an overview stays behind that of the tiles of its picture, whatever their
+number: who cuts pictures looks for what is small, and the tiles see most of what is large, too. Of 10 to 24
+tiles it was about as many while an overview counted like one of them."""
 
 MOST_TILES = 4000
 """Tiles from which the statistics of one place are taken; more change them by less than they vary."""
@@ -148,11 +153,29 @@ def _z_maps(one: HeldPicture, stats: Mapping[str, CellStats], rule: CellRule) ->
 
 
 def _usual(held: Sequence[HeldPicture], tops: Sequence[Sequence[float]]) -> dict[str, Usual]:
+    """Of tiles their median score and spread; of an overview what brings its scores to the median and the
+    spread of the highest tile of the same pictures, less BEHIND spreads."""
     by_place: dict[str, list[float]] = {}
     for one, own in zip(held, tops, strict=True):
         for place, score in zip(one.cut.places(), own, strict=True):
             by_place.setdefault(place, []).append(score)
-    return {place: _one_usual(scores) for place, scores in by_place.items()}
+    usual = {place: _one_usual(scores) for place, scores in by_place.items()}
+    highest: dict[str, list[float]] = {}
+    for one, own in zip(held, tops, strict=True):
+        tiles = zip(one.cut.places()[:-1], own, strict=False)
+        most = max((score - usual[place].median) / usual[place].spread for place, score in tiles)
+        highest.setdefault(one.cut.overview, []).append(most)
+    return {**usual, **{place: _behind(usual[place], most) for place, most in highest.items()}}
+
+
+def _behind(overview: Usual, highest: Sequence[float]) -> Usual:
+    """For an overview, by its own scores and the highest standardised ones of tiles of the same pictures."""
+    values = np.asarray(highest)
+    median = float(np.median(values))
+    # Of few pictures mixed with 1, the spread of a tile's score.
+    variance = shrunk_variance(float(np.mean(np.square(values - median))), 1 / SPREAD, len(values))
+    spread = overview.spread / max(variance**0.5, 1e-6)
+    return Usual(median=overview.median + BEHIND * overview.spread - median * spread, spread=spread)
 
 
 def _one_usual(scores: Sequence[float]) -> Usual:
