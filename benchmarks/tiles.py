@@ -132,7 +132,7 @@ def bsdata(root: Path, how: str) -> dict[str, Any]:
     tiled = TiledDetector.fit(train, tiling=tiling, preset="fast", device="cpu")
     found = row(tiled, test)
     if how == "shared":
-        half = tiled.cut((size[1], size[0])).along.tile_px // 2
+        half = half_a_tile(tiled, (size[1], size[0]))
         good = [read_image(sample.path) for sample in test if not sample.is_anomalous]
         pairs = [(pixels[:, half:], pixels[:, :-half]) for pixels in good]
         found["shift"] = {"pixels": half, "good": shift(tiled, pairs, (0, half))}
@@ -170,7 +170,7 @@ def drawn(folder: Path) -> dict[str, Any]:
     test = samples["good"] + samples["spot"]
     tiled = TiledDetector.fit(samples["train"], tiling=tiling, preset="fast", device="cpu")
     rows: dict[str, Any] = {"tiled": row(tiled, test)}
-    half = tiled.cut((SIDE, SIDE)).along.tile_px // 2
+    half = half_a_tile(tiled, (SIDE, SIDE))
     rows["shift"] = {
         "pixels": half,
         "spread_of_held_out": round(float(np.std(tiled.calibrations[POOLED].scores)), 3),
@@ -182,6 +182,12 @@ def drawn(folder: Path) -> dict[str, Any]:
     rows["seam"] = seam(tiled, window(pictures["good"][0]))
     rows["whole"] = row(Detector.fit(samples["train"], preset="fast", device="cpu"), test)
     return rows
+
+
+def half_a_tile(tiled: "TiledDetector", size_hw: Hw) -> int:
+    """Half the width of a tile in pixels, of whole cells."""
+    cut = tiled.cut(size_hw)
+    return cut.along.place(cut.grid_hw[1] // 2, size_hw[1])
 
 
 def shift(

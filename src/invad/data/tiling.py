@@ -192,7 +192,7 @@ class _Axis:
         cells = max(tile, round(length * tile / tile_px))
         overlap = min(max(LEAST_OVERLAP, round(share * tile)), tile // 2)
         border = max(0, min(border, (overlap - LEAST_OVERLAP) // 2))
-        return cls(cells, -(-length * tile // cells), origins(cells, tile, tile - overlap), overlap, border)
+        return cls(cells, round(length * tile / cells), origins(cells, tile, tile - overlap), overlap, border)
 
     def place(self, origin: int, length: int) -> int:
         """The pixel that a tile begins at."""
@@ -273,6 +273,16 @@ class Cut:
     def edge(self) -> int:
         """Cells along a tile's border that count less than half of a map, but where it is the picture's."""
         return min(self.down.overlap, self.along.overlap, *(side - 1 for side in self.grid_hw)) // 2
+
+    @property
+    def off(self) -> float:
+        """How far, in cells, tiles of whole pixels lie from their cells at most."""
+        off = [0.0]
+        for length, tile, axis in zip(self.picture_hw, self.grid_hw, (self.down, self.along), strict=True):
+            cell = length / axis.cells
+            off.append(abs(axis.tile_px / cell - tile))
+            off += [abs(axis.place(origin, length) / cell - origin) for origin in axis.origins]
+        return max(off)
 
     @property
     def rows_columns(self) -> tuple[int, int]:

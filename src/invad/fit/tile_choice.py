@@ -11,7 +11,7 @@ from invad.fit.plan import input_and_grid
 from invad.model.settings import Preset
 from invad.records import Hw
 
-TILE_CELLS, MOST_CELLS = 24, 40
+TILE_CELLS, MOST_CELLS = 24, 48
 """Cells along a tile that has the pixels for them, and at most where tiles are chosen.
 
 The more, the fewer lie beside its border and the less of a picture is seen twice; but what a run of the
@@ -24,6 +24,10 @@ both, which do not count, and one in the middle to which both contribute."""
 BORDER = 3
 """Cells beside the outermost one of which the neighbour of a tile has the say: of those, two tiles differ by
 more than a third of a cell's spread, since the network pads what it does not see."""
+
+STRETCH, MOST_OFF = 1.08, 1 / 160
+"""By how much cells may be larger than asked for, so that tiles of whole pixels lie less than this share of a
+cell, a tenth of a pixel of the network, from their cells; noise of single pixels looks another elsewhere."""
 
 OVERLAP_EACH = 0.25  # of tiles whose borders lie in the same place in every picture
 
@@ -97,23 +101,23 @@ def _larger(size_hw: Hw, tile_px: int, cells: int, settings: Preset, backbone: B
 
     At least two tiles, since one would be the whole picture, which is seen anyway.
     """
-    found, least = None, _seen(Tiling(tile_px=tile_px, border=BORDER), size_hw, cells)
-    short, cell_px = min(size_hw), tile_px / cells
-    for more in range(cells + 1, MOST_CELLS + 1) if cells >= TILE_CELLS else ():
-        side = round(more * cell_px)
-        if round((more + 1) * cell_px) > short >= side:
-            side = short
+    usual = Tiling(tile_px=tile_px, border=BORDER)
+    least, off = _seen(usual, size_hw, cells), usual.cut(size_hw, (cells, cells)).off
+    found: dict[tuple[bool, int], Tiling] = {}
+    for more in range(cells, MOST_CELLS + 1) if cells >= TILE_CELLS else ():
         own = replace(settings, area_side=more * settings.grid_stride)
-        _, grid_hw = input_and_grid([(side, side)], own, backbone)
-        if side > short or grid_hw != (more, more):
+        _, grid_hw = input_and_grid([(tile_px, tile_px)], own, backbone)
+        if grid_hw != (more, more):
             continue
-        tiling = Tiling(tile_px=side, overlap=SHARED_CELLS / more, border=BORDER, cells=more)
-        seen = _seen(tiling, size_hw, more)
-        if seen < least and len(tiling.cut(size_hw, grid_hw)) > 1:
-            found, least = tiling, seen
-    return found
+        smallest = more * tile_px / cells
+        for side in range(round(smallest), min(round(smallest * STRETCH), *size_hw) + 1):
+            tiling = Tiling(tile_px=side, overlap=SHARED_CELLS / more, border=BORDER, cells=more)
+            seen, cut = _seen(tiling, size_hw, more), tiling.cut(size_hw, grid_hw)
+            if seen < least and len(cut) > 1 and cut.off <= max(MOST_OFF, off):
+                found.setdefault((cut.off > MOST_OFF, seen), tiling)
+    return found[min(found)] if found else None
 
 
 def _seen(tiling: Tiling, size_hw: Hw, cells: int) -> int:
-    """Cells of all tiles of a picture together."""
-    return len(tiling.cut(size_hw, (cells, cells))) * cells**2
+    """Cells of all tiles of a picture and its overview together."""
+    return (len(tiling.cut(size_hw, (cells, cells))) + 1) * cells**2
