@@ -56,12 +56,12 @@ def test_the_pixels_of_a_tile_are_those_of_its_cells(size_hw):
         left = cut.along.origins[tile.column] * size_hw[1] / columns
         assert abs(tile.top - top) <= 1
         assert abs(tile.left - left) <= 1
-        assert abs(tile.height - 16 * size_hw[0] / rows) <= 0.5
+        assert -0.25 <= tile.height - 16 * size_hw[0] / rows < 0.75
 
 
 def test_how_far_tiles_lie_from_their_cells():
     assert Tiling(tile_px=64).cut((128, 160), (16, 16)).off == 0
-    # 2048 pixels are 102 cells of 20.08, 40 of them 803.1 pixels, and the tile in the middle begins at 622.4.
+    # 2048 pixels are 102 cells of 20.08; the tile in the middle begins at the 31st, which is at 622.4.
     off = Tiling(tile_px=800, overlap=9 / 40, cells=40).cut((2048, 2048), (40, 40)).off
     assert off == pytest.approx((31 * 2048 / 102 - 622) / (2048 / 102))
 

@@ -3,12 +3,14 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from invad import runtime
 from invad.errors import ArtifactError
+from invad.records import Prediction
 from invad.runtime.bundle import ExportInfo
-from invad.runtime.certificate import TOLERANCES, Certificate, Comparison, certify
+from invad.runtime.certificate import TOLERANCES, Certificate, Comparison, certify, compare
 from invad.runtime.engines import Options, open_engine
 from invad.system.plain import from_plain
 
@@ -49,6 +51,25 @@ PROBE = Comparison(
     map_peak=1.0,
     n=20,
 )
+
+
+@pytest.mark.parametrize(
+    ("pixels", "value", "fine"), [(9, 5, True), (30, 5, False), (1, np.nan, False), (1, np.inf, False)]
+)
+def test_a_few_pixels_of_a_map_may_differ_by_more(pixels, value, fine):
+    told = Prediction(
+        path=None,
+        category=None,
+        score=1.0,
+        p_value=0.5,
+        decision="good",
+        anomaly_map=np.zeros((100, 100), np.float32),
+        cells=np.zeros((10, 10), np.float32),
+    )
+    other = told.anomaly_map.copy()
+    other.flat[:pixels] = value
+    found = compare("a.png", 20, told, replace(told, anomaly_map=other))
+    assert (found.problem(TOLERANCES["fp32"]) is None) == fine
 
 
 def made(changed, images, share, earlier=0):

@@ -34,6 +34,9 @@ LEAST_WEIGHT = 1e-6
 LEAST_OVERLAP = 2
 """Cells: with fewer the outermost cells of two neighbours would meet."""
 
+SLACK = 0.25
+"""Part of a pixel that a tile may be smaller than its cells."""
+
 MARGIN = 1
 """Cells around what is ignored and yet in sight, which do not count: they see the most of it. Of the overview
 as many of its own, larger ones."""
@@ -192,7 +195,8 @@ class _Axis:
         cells = max(tile, round(length * tile / tile_px))
         overlap = min(max(LEAST_OVERLAP, round(share * tile)), tile // 2)
         border = max(0, min(border, (overlap - LEAST_OVERLAP) // 2))
-        return cls(cells, round(length * tile / cells), origins(cells, tile, tile - overlap), overlap, border)
+        pixels = math.ceil(length * tile / cells - SLACK)
+        return cls(cells, pixels, origins(cells, tile, tile - overlap), overlap, border)
 
     def place(self, origin: int, length: int) -> int:
         """The pixel that a tile begins at."""
