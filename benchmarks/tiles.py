@@ -371,8 +371,8 @@ def main() -> None:
         elif given.what == "drawn":
             made |= drawn(Path(folder))
         elif given.what == "chance":
-            # Half a tile is 12 cells: of drawn sheets two edges come in anew, of windows of screws one.
-            made["rows"] = [chance(102 * 102, 1 - (90 / 102) ** 2), chance(59 * 29, 12 / 59)]
+            # Half a tile is 19 and 14 cells: two edges of drawn sheets come in anew, one of screws.
+            made["rows"] = [chance(98 * 98, 1 - (79 / 98) ** 2), chance(56 * 28, 14 / 56)]
         else:
             bundle = str(half_scale_bundle(Path(folder)))
             made["rows"] = [alone(judged, bundle, batch) for batch in (1, 2)]
