@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from invad.data import tiling
 from invad.data.region import Region, cells_of
-from invad.data.tiling import OVERVIEW, TILE, Blend, Tiling, origins, overview, tile_for
+from invad.data.tiling import OVERVIEW, TILE, Blend, Tiling, origins, overview, tile_for, tiles_at_once
 from invad.errors import ConfigError, DataError
 from invad.system.plain import from_plain
 
@@ -165,3 +165,7 @@ def test_where_a_region_lies_on_the_cells_is_worked_out_once(monkeypatch):
         assert replace(made).cut((480, 640), (12, 12)) is first
         assert made.cut((480, 640), (12, 12), "side") is not first
     assert len(asked) == 4
+
+
+def test_the_larger_tiles_are_the_fewer_pass_a_network_together():
+    assert [tiles_at_once((side, side), 8, 1152) for side in (4, 12, 24, 48)] == [8, 8, 2, 1]

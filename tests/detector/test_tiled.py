@@ -14,14 +14,16 @@ from invad.data.tiling import OVERVIEW, TILE
 from invad.detector.measuring import learn_sizes
 from invad.detector.opening import open_model
 from invad.errors import ArtifactError, ConfigError, DataError
+from invad.fit import tiles
+from invad.fit.fit import Job
 from invad.fit.run import Run
 from invad.fit.tile_choice import choose_tiling, tile_settings
-from invad.fit.tiles import fit_tiles
+from invad.fit.tiles import cost, fit_tiles
 from invad.model.settings import preset_named
 from invad.observer import Silent
 from invad.runtime.fusing import picture_score
 from invad.runtime.kept_tiles import HeldPicture
-from invad.runtime.tile_limits import _one_usual, fit_tile_limits, top_cells
+from invad.runtime.tile_limits import _behind, _one_usual, fit_tile_limits, top_cells
 from invad.scoring import holding
 from invad.scoring.norms import CellRule, typicality_map
 from invad.scoring.rates import POOLED, Rates
@@ -302,6 +304,15 @@ def test_the_overview_decides_as_seldom_however_many_tiles_there_are(size_hw):
     assert 1 <= decided <= 10
 
 
+def test_the_score_of_an_overview_stays_two_spreads_behind_those_of_the_highest_tiles():
+    rng = np.random.default_rng(0)
+    own, highest = rng.normal(7, 3, 4000), rng.normal(1.5, 0.5, 4000)
+    usual = _behind(_one_usual(own), highest)
+    scores = (own - usual.median) / usual.spread
+    assert np.median(scores) == pytest.approx(1.5 - 2 * 0.5, abs=0.05)
+    assert scores.std() == pytest.approx(0.5, abs=0.02)
+
+
 def test_other_pictures_calibrate(tiled_detector, draw_cloth, cloth, tmp_path):
     tiled_detector.save(tmp_path / "model")
     detector = TiledDetector.load(tmp_path / "model")
@@ -379,6 +390,9 @@ def test_the_tile_is_chosen_by_the_smallest_defect(tile_preset, make_backbone):
             (1, 4),
         ),  # its whole height
         ((600, 600), 16, Tiling(tile_px=384, border=3), (2, 2)),  # larger ones see as much
+        # Tiles of 44 cells see less and lie further from them; four of 44 see less, with the overview more.
+        ((2048, 2448), 24, Tiling(tile_px=1129, overlap=9 / 46, border=3, cells=46), (2, 3)),
+        ((1024, 1280), 16, Tiling(tile_px=592, overlap=9 / 37, border=3, cells=37), (2, 3)),
     ],
 )
 def test_tiles_are_so_large_that_little_is_seen_twice(size_hw, defect, wanted, rows_columns):
@@ -394,6 +408,46 @@ def test_tiles_are_so_large_that_little_is_seen_twice(size_hw, defect, wanted, r
     assert own.area_side == 16 * cells
     # A score stays the mean of as many cells.
     assert own.top_fraction * cells**2 == pytest.approx(settings.top_fraction * 12**2)
+
+
+def test_tiles_of_a_place_each_are_those_of_whole_pictures():
+    settings = replace(preset_named("fast"), area_side=384)
+    tiling = choose_tiling((3000, 4096), settings, settings.load_backbone(), smallest_defect=32, each=True)
+    assert tiling == Tiling(tile_px=768, overlap=0.25, positions="each", picture_hw=(3000, 4096))
+
+
+def test_where_no_tiles_are_whole_cells_they_are_no_further_off_than_smaller_ones():
+    settings = preset_named("fast")
+    tiling = choose_tiling((3000, 4096), settings, settings.load_backbone(), smallest_defect=16)
+    smaller = Tiling(tile_px=384, border=3).cut((3000, 4096), (24, 24))
+    cut = tiling.cut((3000, 4096), (tiling.cells, tiling.cells))
+    assert 0.01 < cut.off <= smaller.off
+    assert len(cut) < len(smaller) / 4
+
+
+def test_the_more_cells_a_tile_has_the_fewer_tiles_are_learned_from(
+    tile_preset, make_backbone, draw_cloth, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(tiles, "TRAINED_CELLS", 8 * 16)  # two tiles of 4 x 4 cells of each of four pictures
+    samples = []
+    for seed in range(4):
+        path = tmp_path / f"{seed}.png"
+        Image.fromarray(draw_cloth(seed)).save(path)
+        samples.append(Sample(path=path, category="cloth"))
+    backbone, learned = make_backbone(), []
+    train = Job.train
+    monkeypatch.setattr(
+        Job, "train", lambda job, name, rows: learned.append(len(rows)) or train(job, name, rows)
+    )
+    for cells in (4, 8):
+        tiling = Tiling(tile_px=64, overlap=0.25, cells=cells)
+        own = tile_settings(tile_preset, backbone, 64, "shared", cells)
+        fit_tiles(samples, tiling, own, backbone)
+        # Of the model that learns from all: an overview of each picture, too.
+        assert learned[-1] == 4 * ({4: 2, 8: 1}[cells] + 1)
+        assert cost(samples, tiling, tile_preset, backbone).tiles == len(
+            tiling.cut((120, 160), (cells, cells))
+        )
 
 
 def test_a_tile_may_have_cells_of_its_own_number(tile_preset, make_backbone, draw_cloth, tmp_path):

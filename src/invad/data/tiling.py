@@ -371,6 +371,11 @@ def overview(pixels: NDArray[Any]) -> NDArray[Any]:
     return made
 
 
+def tiles_at_once(grid_hw: Hw, tiles: int, cells: int) -> int:
+    """How many tiles pass a network together: so many, of so many cells in all, at most; one at least."""
+    return max(1, min(tiles, cells // math.prod(grid_hw)))
+
+
 def tile_for(defect_px: float, input_hw: Hw, grid_hw: Hw) -> int:
     """Side of the tile in which the smallest defect, of this many pixels, is about one cell of the grid.
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from invad.backbones.base import Backbone
 from invad.data.region import Region
-from invad.data.tiling import Tiling, tile_for
+from invad.data.tiling import Cut, Tiling, tile_for
 from invad.errors import ConfigError
 from invad.fit.plan import input_and_grid
 from invad.model.settings import Preset
@@ -101,8 +101,8 @@ def _larger(size_hw: Hw, tile_px: int, cells: int, settings: Preset, backbone: B
 
     At least two tiles, since one would be the whole picture, which is seen anyway.
     """
-    usual = Tiling(tile_px=tile_px, border=BORDER)
-    least, off = _seen(usual, size_hw, cells), usual.cut(size_hw, (cells, cells)).off
+    usual = Tiling(tile_px=tile_px, border=BORDER).cut(size_hw, (cells, cells))
+    least, off = _seen(usual), usual.off
     found: dict[tuple[bool, int], Tiling] = {}
     for more in range(cells, MOST_CELLS + 1) if cells >= TILE_CELLS else ():
         own = replace(settings, area_side=more * settings.grid_stride)
@@ -112,12 +112,12 @@ def _larger(size_hw: Hw, tile_px: int, cells: int, settings: Preset, backbone: B
         smallest = more * tile_px / cells
         for side in range(round(smallest), min(round(smallest * STRETCH), *size_hw) + 1):
             tiling = Tiling(tile_px=side, overlap=SHARED_CELLS / more, border=BORDER, cells=more)
-            seen, cut = _seen(tiling, size_hw, more), tiling.cut(size_hw, grid_hw)
-            if seen < least and len(cut) > 1 and cut.off <= max(MOST_OFF, off):
-                found.setdefault((cut.off > MOST_OFF, seen), tiling)
+            cut = tiling.cut(size_hw, grid_hw)
+            if _seen(cut) < least and cut.rows_columns != (1, 1) and cut.off <= max(MOST_OFF, off):
+                found.setdefault((cut.off > MOST_OFF, _seen(cut)), tiling)
     return found[min(found)] if found else None
 
 
-def _seen(tiling: Tiling, size_hw: Hw, cells: int) -> int:
+def _seen(cut: Cut) -> int:
     """Cells of all tiles of a picture and its overview together."""
-    return (len(tiling.cut(size_hw, (cells, cells))) + 1) * cells**2
+    return (math.prod(cut.rows_columns) + 1) * math.prod(cut.grid_hw)

@@ -22,7 +22,7 @@ from invad.data.ahead import read_ahead
 from invad.data.content import copies, copies_in_words, pixel_digest, short_digests
 from invad.data.preprocess import levelled
 from invad.data.samples import read_sample, source_of
-from invad.data.tiling import OVERVIEW, TILE, Cut, Tiling, overview, place_of
+from invad.data.tiling import OVERVIEW, TILE, Cut, Tiling, overview, place_of, tiles_at_once
 from invad.errors import ConfigError, DataError
 from invad.fit.features import COMPARED_VALUES, Features, independent, require_pictures
 from invad.fit.fit import FitRecord, Job
@@ -152,7 +152,7 @@ def _features(
     pixels: NDArray[Any], cut: Cut, numbers: Sequence[int], extract: FeatureExtractor
 ) -> Iterator[torch.Tensor]:
     """Raw features of the tiles of these numbers, some at a time, then of the overview."""
-    tiles, wanted, size = list(cut.tiles()), iter(numbers), _batch(cut.grid_hw)
+    tiles, wanted, size = list(cut.tiles()), iter(numbers), tiles_at_once(cut.grid_hw, BATCH, BATCH_CELLS)
     while batch := list(islice(wanted, size)):
         yield extract.features(torch.stack([extract.preprocess(tiles[i].of(pixels)) for i in batch]))
     yield extract.features(extract.preprocess(overview(pixels))[None])
@@ -181,7 +181,7 @@ def cost(samples: Sequence[Sample], tiling: Tiling, settings: Preset, backbone: 
     started = time.perf_counter()
     read_sample(sample)
     decoding = time.perf_counter() - started
-    some = [i % len(cut) for i in range(_batch(cut.grid_hw))]
+    some = [i % len(cut) for i in range(tiles_at_once(cut.grid_hw, BATCH, BATCH_CELLS))]
     timed = []
     for _ in range(3):
         started = time.perf_counter()
@@ -316,10 +316,6 @@ def _cut(tiling: Tiling, sample: Sample, pixels: NDArray[Any], grid_hw: Hw) -> C
         return tiling.cut((pixels.shape[0], pixels.shape[1]), grid_hw)
     except DataError as error:
         raise DataError(str(error).replace("<array>", str(sample.path), 1)) from None
-
-
-def _batch(grid_hw: Hw) -> int:
-    return max(1, min(BATCH, BATCH_CELLS // math.prod(grid_hw)))
 
 
 def _share(pictures: int, grid_hw: Hw) -> int:

@@ -93,8 +93,9 @@ class Resize(nn.Module):
     def __init__(self, input_hw: Hw, size_hw: Hw | None) -> None:
         super().__init__()
         self.input_hw, self.size_hw = input_hw, size_hw
+        fixed = None if size_hw == input_hw else size_hw
         for axis, name in enumerate(("rows", "columns")):
-            places, weights = (None, None) if size_hw is None else near_weights(size_hw[axis], input_hw[axis])
+            places, weights = (None, None) if fixed is None else near_weights(fixed[axis], input_hw[axis])
             self.register_buffer(f"{name}_near", places)
             self.register_buffer(name, weights)
         self.rows: Tensor
@@ -113,8 +114,7 @@ class Resize(nn.Module):
             (h, w), (rows, columns) = self.input_hw, self._weights(height, width, x_BHN.device)
             x_BW3h = resized(x_BHN, *rows).reshape(images, h, width, 3).permute(0, 2, 3, 1)
             x_B3hw = resized(x_BW3h.flatten(2), *columns).reshape(images, w, 3, h).permute(0, 2, 3, 1)
-        # As rows again, because OpenVINO would turn round, and rename, the constants of what follows.
-        return x_B3hw.flatten(1).clamp(0, 1).reshape(images, 3, *self.input_hw)
+        return x_B3hw.clamp(0, 1)
 
     def _weights(
         self, height: int, width: int, device: torch.device

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -156,15 +157,14 @@ def _usual(held: Sequence[HeldPicture], tops: Sequence[Sequence[float]]) -> dict
     """Of tiles their median score and spread; of an overview what brings its scores to the median and the
     spread of the highest tile of the same pictures, less BEHIND spreads."""
     by_place: dict[str, list[float]] = {}
-    for one, own in zip(held, tops, strict=True):
-        for place, score in zip(one.cut.places(), own, strict=True):
-            by_place.setdefault(place, []).append(score)
+    scored = [tuple(zip(one.cut.places(), own, strict=True)) for one, own in zip(held, tops, strict=True)]
+    for place, score in chain.from_iterable(scored):
+        by_place.setdefault(place, []).append(score)
     usual = {place: _one_usual(scores) for place, scores in by_place.items()}
     highest: dict[str, list[float]] = {}
-    for one, own in zip(held, tops, strict=True):
-        tiles = zip(one.cut.places()[:-1], own, strict=False)
+    for *tiles, (overview, _) in scored:
         most = max((score - usual[place].median) / usual[place].spread for place, score in tiles)
-        highest.setdefault(one.cut.overview, []).append(most)
+        highest.setdefault(overview, []).append(most)
     return {**usual, **{place: _behind(usual[place], most) for place, most in highest.items()}}
 
 

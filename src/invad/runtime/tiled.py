@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from invad.data.images import ImageSource, pixel_limit, read_image
 from invad.data.preprocess import resize_map
 from invad.data.region import Region, inside_of
-from invad.data.tiling import Cut, overview
+from invad.data.tiling import Cut, overview, tiles_at_once
 from invad.errors import ConfigError, DataError
 from invad.records import Hw, Prediction
 from invad.runtime.detector import ExportedDetector
@@ -173,7 +173,7 @@ def cut_maps(inside: Reader, pixels: Pixels, cut: Cut) -> list[NDArray[np.float3
 
 def _batch(inside: Reader, grid_hw: Hw) -> int:
     try:
-        return inside.group_size(min(BATCH, max(1, BATCH_CELLS // (grid_hw[0] * grid_hw[1]))))
+        return inside.group_size(tiles_at_once(grid_hw, BATCH, BATCH_CELLS))
     except ConfigError:  # of a bundle that runs another number
         return inside.group_size(1)
 
