@@ -57,3 +57,9 @@ def page(browser, site, signed_in):
 def encoded():
     """encoded(bytes): as text, for what goes into the browser."""
     return lambda content: base64.b64encode(content).decode()
+
+
+@pytest.fixture(scope="session")
+def ready():
+    """ready(page): wait until the scripts of the document shown have run; before, it takes nothing."""
+    return lambda page: page.locator("main:not([inert])").wait_for()

@@ -53,7 +53,7 @@ def test_a_page_fits_a_telephone_and_names_what_it_holds(path, page):
     assert page.evaluate(NAMELESS) == []
 
 
-def test_a_picture_is_sent_seen_found_and_looked_at(page, site, pictures):
+def test_a_picture_is_sent_seen_found_and_looked_at(page, ready, site, pictures):
     page.goto("/")
     name = {"name": "part-77.png", "mimeType": "image/png", "buffer": pictures[1][0]}
     page.locator("#files").set_input_files(name)
@@ -69,6 +69,7 @@ def test_a_picture_is_sent_seen_found_and_looked_at(page, site, pictures):
     rows.get_by_role("link", name="part-77").click()
 
     page.locator("h1").get_by_text("Part part-77").wait_for()
+    ready(page)
     page.wait_for_function("document.getElementById('layer').naturalWidth > 0")
     layer = page.locator("#layer")
     assert layer.is_visible()
@@ -117,7 +118,7 @@ def test_what_is_dropped_is_judged_and_what_is_no_picture_is_said_in_one_line(pa
     page.complaints.clear()  # the browser notes each refusal
 
 
-def test_an_admin_makes_a_user_and_a_key_and_removes_them(page):
+def test_an_admin_makes_a_user_and_a_key_and_removes_them(page, ready):
     page.goto("/settings")
     users = page.locator("section", has=page.get_by_role("heading", name="Users"))
     users.get_by_label("Name").fill("anna")
@@ -128,6 +129,7 @@ def test_an_admin_makes_a_user_and_a_key_and_removes_them(page):
     users.get_by_label("Password").fill("long enough for anybody")
     users.get_by_role("button", name="Add").click()
     users.get_by_role("rowheader", name="anna").wait_for()
+    ready(page)
     users.get_by_label("Role of anna").select_option("viewer")
     page.locator("#said").get_by_text("anna is viewer").wait_for()
     page.on("dialog", lambda dialog: dialog.accept())
@@ -142,3 +144,31 @@ def test_an_admin_makes_a_user_and_a_key_and_removes_them(page):
     row = made.get_by_role("row", name="camera 7")
     row.get_by_text("revoked").wait_for()
     assert "make key" in page.locator("section", has=page.locator("#done")).inner_text()
+
+
+def test_what_is_pressed_before_the_scripts_have_come_is_not_taken_for_done(page, ready):
+    held = []
+    page.route("**/static/settings.js*", lambda route: held.append(route))
+    page.goto("/settings", wait_until="commit")
+    users = page.locator("section", has=page.get_by_role("heading", name="Users"))
+    users.get_by_label("Password").wait_for()
+    assert page.locator("main").get_attribute("inert") is not None
+    box = users.get_by_label("Name").bounding_box()
+    page.mouse.click(box["x"] + 5, box["y"] + 5)
+    page.keyboard.type("early")
+    page.keyboard.press("Enter")
+    assert users.get_by_label("Name").input_value() == ""
+    assert page.url.endswith("/settings")  # and no password in an address
+    held[0].continue_()
+    ready(page)
+    users.get_by_label("Name").fill("late")
+    assert users.get_by_label("Name").input_value() == "late"
+
+
+def test_a_page_without_scripts_of_its_own_waits_for_none(page):
+    page.route("**/static/*.js*", lambda route: route.abort())
+    page.goto("/history")
+    page.get_by_label("Part", exact=True).fill("part-77")
+    page.get_by_role("button", name="Find").click()
+    page.wait_for_url("**/history?*part-77*")
+    page.complaints.clear()  # the browser notes what did not come

@@ -77,3 +77,5 @@ document.addEventListener("change", (event) => {
   if (event.target.matches?.("[data-submits]")) event.target.form.requestSubmit();
 });
 localTimes();
+// All modules have run by then. What is pressed or chosen before would be lost, so the page takes nothing until then.
+document.addEventListener("DOMContentLoaded", () => document.getElementById("main")?.removeAttribute("inert"));
