@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from PIL import Image
@@ -109,18 +109,19 @@ def test_polygons_and_boxes_mark_what_they_hold():
 
 
 @given(st.integers(0, 2**32 - 1))
-def test_polygons_are_those_of_pycocotools_within_a_pixel(seed):
+@example(599)  # a tip that holds one centre, which pycocotools leaves out
+def test_polygons_differ_from_those_of_pycocotools_within_a_pixel_of_their_sides(seed):
     tools = pytest.importorskip("pycocotools.mask", reason="pycocotools is not installed")
-    from scipy.ndimage import binary_dilation, binary_erosion
-
     rng = np.random.default_rng(seed)
     angles = np.sort(rng.uniform(0, 2 * np.pi, 7))
-    corners = np.stack([80 + 60 * np.cos(angles), 45 + 40 * np.sin(angles)], 1).ravel().tolist()
-    theirs = tools.decode(tools.frPyObjects([corners], HEIGHT, WIDTH))[..., 0] > 0
-    found = mask_of({"segmentation": [corners]}, (HEIGHT, WIDTH))
-    square = np.ones((3, 3))
-    assert not (found & ~binary_dilation(theirs, square)).any()
-    assert not (binary_erosion(theirs, square) & ~found).any()
+    corners = np.stack([80 + 60 * np.cos(angles), 45 + 40 * np.sin(angles)], 1)
+    polygon = corners.ravel().tolist()
+    theirs = tools.decode(tools.frPyObjects([polygon], HEIGHT, WIDTH))[..., 0] > 0
+    differ = np.argwhere(mask_of({"segmentation": [polygon]}, (HEIGHT, WIDTH)) ^ theirs)[:, None, ::-1] + 0.5
+    sides = np.roll(corners, -1, axis=0) - corners
+    along = ((differ - corners) * sides).sum(-1) / (sides**2).sum(-1)
+    nearest = corners + along.clip(0, 1)[..., None] * sides
+    assert (np.linalg.norm(differ - nearest, axis=-1).min(1, initial=np.inf) <= 1).all()
 
 
 def test_what_does_not_fit_is_left_out_and_named(images, tmp_path):

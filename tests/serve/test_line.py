@@ -234,7 +234,8 @@ def test_a_database_that_stays_away_is_said_and_the_part_may_come_again(made):
     service = made(wait_seconds=0.3)
     file = service.database.path
     file.rename(file.with_name("away"))
-    with pytest.raises(Refused, match="not stored, send it again") as caught:
+    # Where a pooled connection is free the row before is still read, and it is storing that fails.
+    with pytest.raises(Refused, match=r"(not stored|not answer).*send it again") as caught:
         service.inspect(png(1), request_id="r")
     assert (caught.value.status, service.line.under_way) == (503, 0)
     file.with_name("away").rename(file)
