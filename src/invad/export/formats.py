@@ -61,7 +61,12 @@ def write_onnx(
 
     with quiet():
         made = torch.onnx.export(
-            program, dynamo=True, input_names=list(inputs), output_names=list(outputs), verbose=False
+            program,
+            dynamo=True,
+            input_names=list(inputs),
+            output_names=list(outputs),
+            verbose=False,
+            optimize=False,  # below, without its limits of size
         )
     assert made is not None
     # What the noise level alone decides becomes constants, and one layer at several levels stays one.
