@@ -34,6 +34,8 @@ from invad.scoring.regions import regions  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray")  # its own use of itself
 SRC = Path(__file__).resolve().parents[2] / "src"
+BESIDE_OTHERS = {"RAY_worker_niceness": "0"}
+"""Ray lets its workers yield to all other processes, here to the other tests, which are never idle."""
 KEPT = ("PATH", "LANG", "LD_LIBRARY_PATH", "TMPDIR")
 IMAGES = 640
 BROKEN = ("0003.png", "0500.png")
@@ -76,6 +78,7 @@ def score():
             ("AWS_DEFAULT_REGION", "us-east-1"),
             ("OMP_NUM_THREADS", "1"),
             ("PYTHONPATH", str(SRC)),
+            *BESIDE_OTHERS.items(),
         ):
             patch.setenv(name, value)
         with ProcessPoolExecutor(1, get_context("spawn"), archives.begin) as own:
@@ -94,7 +97,7 @@ def start(model, source, output, home, *options):
     command = [sys.executable, "-m", "invad", "predict", str(model), str(source), "--engine", "ray"]
     return subprocess.Popen(
         [*command, "--output", str(output), *options],
-        env={**kept, "HOME": str(home), "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"},
+        env={**kept, **BESIDE_OTHERS, "HOME": str(home), "PYTHONPATH": str(SRC), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
