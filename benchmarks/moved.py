@@ -1,17 +1,20 @@
 """False alarms on moved images, with borders that no camera saw and without, and trained with jitter.
 
     python benchmarks/moved.py DATA/* --output benchmarks/results/moved.json
+    python benchmarks/moved.py DATA/* --preset standard --output benchmarks/results/moved_standard.json
 
-Any folder in MVTec layout, preset `fast` with a network trained for 20 steps, one seed. `padded`: whole
+Any folder in MVTec layout, a preset that trains no network, one seed. `padded`: whole
 images, moved as in accuracy.py --study robustness: stripes are repeated or filled. `cut`: of every image, of
 training and test, the outer 5 % of each side is left out, of moved ones after the moving, so that all pixels
 were seen by the camera. `cut, jitter`: the same, trained on one more copy of each normal image, shifted by up
-to 2 % and turned by up to 2 degrees at random; a copy is of one group with its image. Sets already in the
-output are kept.
+to 2 % and turned by up to 2 degrees at random; a copy is of one group with its image. `cut, filled copies`:
+the copies are made of what is left of an image, as somebody makes them who has no more than that: what comes
+in at a side is its border, mirrored. Sets already in the output are kept.
 """
 
 import argparse
 import json
+import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,7 +26,6 @@ from accuracy import brief, read_maps
 from perturbations import PERTURBATIONS, Pixels
 from PIL import Image
 
-from backbones import STEPS
 from invad.backbones.registry import load_backbone
 from invad.data.datasets import load_dataset
 from invad.data.images import read_image
@@ -35,9 +37,9 @@ from invad.model.settings import preset_named
 from invad.records import Sample
 from invad.scoring.groups import likely_groups
 
-PRESET, MARGIN, SEED = "fast", 0.05, 0
+MARGIN, SEED = 0.05, 0
 MOVES = ("none", "shift 2 %", "rotation 2 degrees")
-WAYS = ("padded", "cut", "cut, jitter")
+WAYS = ("padded", "cut", "cut, jitter", "cut, filled copies")
 
 
 def cut(pixels: Pixels) -> Pixels:
@@ -45,14 +47,21 @@ def cut(pixels: Pixels) -> Pixels:
     return np.ascontiguousarray(pixels[dy : pixels.shape[0] - dy, dx : pixels.shape[1] - dx])
 
 
-def jittered(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """Shifted by up to 2 % of each side and turned by up to 2 degrees, then cut."""
+def moved(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """Shifted by up to 2 % of each side and turned by up to 2 degrees; black comes in."""
     height, width = pixels.shape[:2]
     by = (rng.uniform(-0.02, 0.02) * width, rng.uniform(-0.02, 0.02) * height)
     turned = Image.fromarray(pixels).rotate(
         rng.uniform(-2, 2), Image.Resampling.BILINEAR, translate=(round(by[0]), round(by[1]))
     )
-    return cut(np.asarray(turned))
+    return np.asarray(turned)
+
+
+def filled(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """The same, of the size of the image; its mirrored border comes in."""
+    dy, dx = (math.ceil(MARGIN * side) for side in pixels.shape[:2])
+    wide = np.pad(pixels, ((dy, dy), (dx, dx), (0, 0)), mode="symmetric")
+    return np.ascontiguousarray(moved(wide, rng)[dy:-dy, dx:-dx])
 
 
 def training(dataset: Dataset, way: str, folder: Path, groups: list[str]) -> tuple[Sample, ...]:
@@ -67,12 +76,13 @@ def training(dataset: Dataset, way: str, folder: Path, groups: list[str]) -> tup
 
     for number, sample in enumerate(dataset.train):
         pixels = read_image(sample.path)
-        if "jitter" not in way:
+        if way == "cut":
             keep(sample, cut(pixels), f"{number}.png")
         else:
             together = replace(sample, group=groups[number])
             keep(together, cut(pixels), f"{number}.png")
-            keep(together, jittered(pixels, rng), f"{number}-moved.png")
+            copy = cut(moved(pixels, rng)) if "jitter" in way else filled(cut(pixels), rng)
+            keep(together, copy, f"{number}-moved.png")
     return tuple(made)
 
 
@@ -92,9 +102,9 @@ def changed(move: str, way: str) -> Callable[[Pixels], Pixels]:
     return change
 
 
-def rows_of(folder: Path) -> list[dict[str, Any]]:
-    dataset, preset = load_dataset(folder), preset_named(PRESET)
-    settings = replace(preset, train=replace(preset.train, steps=STEPS, seed=SEED))
+def rows_of(folder: Path, name: str) -> list[dict[str, Any]]:
+    dataset, preset = load_dataset(folder), preset_named(name)
+    settings = replace(preset, train=replace(preset.train, seed=SEED))
     labels = np.array([sample.is_anomalous for sample in dataset.test])
     rows: list[dict[str, Any]] = []
     groups: list[str] = []
@@ -106,7 +116,7 @@ def rows_of(folder: Path) -> list[dict[str, Any]]:
         groups = groups or groups_by_likeness(fitted.model.extract, dataset.train)
         for move in MOVES:
             _, maps = read_maps(fitted.model, dataset.test, changed(move, way))
-            rows.append(brief(fitted, maps, labels, PRESET, set=folder.name, way=way, move=move))
+            rows.append(brief(fitted, maps, labels, name, set=folder.name, way=way, move=move))
             print(rows[-1], flush=True)
     return rows
 
@@ -132,13 +142,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path, nargs="+")
+    parser.add_argument("--preset", choices=["fast", "standard", "accurate"], default="fast")
     parser.add_argument("--output", type=Path, required=True)
     options = parser.parse_args()
     rows = json.loads(options.output.read_text())["rows"] if options.output.exists() else []
     for folder in filter(Path.is_dir, options.data):
         if any(row["set"] == folder.name for row in rows):
             continue
-        rows += rows_of(folder)
+        rows += rows_of(folder, options.preset)
         told = {"what": __doc__.split("\n")[0], "machine": facts(), "summary": summary(rows), "rows": rows}
         options.output.write_text(json.dumps(told, indent=1) + "\n")
     print(json.dumps(summary(rows), indent=1))
