@@ -69,10 +69,14 @@ def test_a_version_is_uploaded_shadowed_activated_and_rolled_back(page, press, s
     press(f"Roll back to {first[:12]}")
     page.keyboard.press("Enter")
     page.locator(f'tr[data-version="{first}"]').get_by_text("judges here").wait_for()
+    asked = []
+    page.on("request", lambda request: asked.append(request.method))
     press("Retire")
     page.get_by_text("Its files are deleted").wait_for()
     page.keyboard.press("Escape")  # which leaves it
     page.get_by_text("Its files are deleted").wait_for(state="hidden")
+    page.reload()
+    assert "POST" not in asked
     assert here.get_by_text("retired").count() == 0
     # What the service refused, the browser also writes down.
     page.complaints[:] = [one for one in page.complaints if "Failed to load resource" not in one]

@@ -158,11 +158,23 @@ def test_what_is_pressed_before_the_scripts_have_come_is_not_taken_for_done(page
     page.keyboard.type("early")
     page.keyboard.press("Enter")
     assert users.get_by_label("Name").input_value() == ""
-    assert page.url.endswith("/settings")  # and no password in an address
     held[0].continue_()
     ready(page)
     users.get_by_label("Name").fill("late")
     assert users.get_by_label("Name").input_value() == "late"
+
+
+def test_no_password_reaches_the_address_where_a_script_does_not_come(page, ready):
+    page.route("**/static/settings.js*", lambda route: route.abort())
+    page.goto("/settings")
+    ready(page)
+    users = page.locator("section", has=page.get_by_role("heading", name="Users"))
+    users.get_by_label("Name").fill("early")
+    users.get_by_label("Password").fill("a word of twelve letters")
+    with page.expect_console_message(lambda line: "405" in line.text):
+        users.get_by_role("button", name="Add").click()
+    assert "letters" not in page.url
+    page.complaints.clear()  # the browser notes what did not come and what was refused
 
 
 def test_a_page_without_scripts_of_its_own_waits_for_none(page):
