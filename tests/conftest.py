@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,15 +37,17 @@ def pytest_pyfunc_call(pyfuncitem):
     if pyfuncitem.get_closest_marker("alone") is None or ALONE in os.environ:
         return None
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", pyfuncitem.nodeid]
-    done = subprocess.run(
-        command,
-        cwd=pyfuncitem.config.rootpath,
-        env={**kept, ALONE: "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    command = [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider"]
+    # in the usual place it would clear away what earlier runs left, which can take minutes
+    with tempfile.TemporaryDirectory() as own:
+        done = subprocess.run(
+            [*command, "--basetemp", f"{own}/alone", pyfuncitem.nodeid],
+            cwd=pyfuncitem.config.rootpath,
+            env={**kept, ALONE: "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
     assert done.returncode == 0, done.stdout + done.stderr
     return True
 
