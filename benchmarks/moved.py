@@ -8,13 +8,12 @@ images, moved as in accuracy.py --study robustness: stripes are repeated or fill
 training and test, the outer 5 % of each side is left out, of moved ones after the moving, so that all pixels
 were seen by the camera. `cut, jitter`: the same, trained on one more copy of each normal image, shifted by up
 to 2 % and turned by up to 2 degrees at random; a copy is of one group with its image. `cut, filled copies`:
-the copies are made of what is left of an image, as somebody makes them who has no more than that: what comes
-in at a side is its border, mirrored. Sets already in the output are kept.
+trained with `moved` of 0.02, as `invad train --moved` does it, on what is left of an image: what comes in at
+a side is its border, mirrored. Ways already in the output are kept.
 """
 
 import argparse
 import json
-import math
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,12 +31,13 @@ from invad.data.images import read_image
 from invad.data.layouts.base import Dataset
 from invad.evaluation.machine import facts
 from invad.fit.fit import fit
+from invad.fit.plan import plan
 from invad.model.reading import FeatureExtractor
 from invad.model.settings import preset_named
 from invad.records import Sample
 from invad.scoring.groups import likely_groups
 
-MARGIN, SEED = 0.05, 0
+MARGIN, SHARE, SEED = 0.05, 0.02, 0
 MOVES = ("none", "shift 2 %", "rotation 2 degrees")
 WAYS = ("padded", "cut", "cut, jitter", "cut, filled copies")
 
@@ -57,13 +57,6 @@ def moved(pixels: Pixels, rng: np.random.Generator) -> Pixels:
     return np.asarray(turned)
 
 
-def filled(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """The same, of the size of the image; its mirrored border comes in."""
-    dy, dx = (math.ceil(MARGIN * side) for side in pixels.shape[:2])
-    wide = np.pad(pixels, ((dy, dy), (dx, dx), (0, 0)), mode="symmetric")
-    return np.ascontiguousarray(moved(wide, rng)[dy:-dy, dx:-dx])
-
-
 def training(dataset: Dataset, way: str, folder: Path, groups: list[str]) -> tuple[Sample, ...]:
     """The normal images as that way has them, written to `folder` where they were changed."""
     if way == "padded":
@@ -76,13 +69,12 @@ def training(dataset: Dataset, way: str, folder: Path, groups: list[str]) -> tup
 
     for number, sample in enumerate(dataset.train):
         pixels = read_image(sample.path)
-        if way == "cut":
-            keep(sample, cut(pixels), f"{number}.png")
-        else:
+        if "jitter" in way:
             together = replace(sample, group=groups[number])
             keep(together, cut(pixels), f"{number}.png")
-            copy = cut(moved(pixels, rng)) if "jitter" in way else filled(cut(pixels), rng)
-            keep(together, copy, f"{number}-moved.png")
+            keep(together, cut(moved(pixels, rng)), f"{number}-moved.png")
+        else:
+            keep(sample, cut(pixels), f"{number}.png")
     return tuple(made)
 
 
@@ -102,18 +94,19 @@ def changed(move: str, way: str) -> Callable[[Pixels], Pixels]:
     return change
 
 
-def rows_of(folder: Path, name: str) -> list[dict[str, Any]]:
+def rows_of(folder: Path, name: str, ways: list[str]) -> list[dict[str, Any]]:
     dataset, preset = load_dataset(folder), preset_named(name)
     settings = replace(preset, train=replace(preset.train, seed=SEED))
+    backbone = load_backbone(settings.backbone, image_size=settings.area_side)
     labels = np.array([sample.is_anomalous for sample in dataset.test])
     rows: list[dict[str, Any]] = []
     groups: list[str] = []
-    for way in WAYS:
+    if "cut, jitter" in ways:
+        groups = groups_by_likeness(plan(dataset.train, settings, backbone, strict=True), dataset.train)
+    for way in ways:
+        own = replace(settings, moved=SHARE if "filled" in way else 0.0)
         with tempfile.TemporaryDirectory() as scratch:
-            samples = training(dataset, way, Path(scratch), groups)
-            backbone = load_backbone(settings.backbone, image_size=settings.area_side)
-            fitted = fit(samples, settings, backbone)
-        groups = groups or groups_by_likeness(fitted.model.extract, dataset.train)
+            fitted = fit(training(dataset, way, Path(scratch), groups), own, backbone)
         for move in MOVES:
             _, maps = read_maps(fitted.model, dataset.test, changed(move, way))
             rows.append(brief(fitted, maps, labels, name, set=folder.name, way=way, move=move))
@@ -147,9 +140,10 @@ def main() -> None:
     options = parser.parse_args()
     rows = json.loads(options.output.read_text())["rows"] if options.output.exists() else []
     for folder in filter(Path.is_dir, options.data):
-        if any(row["set"] == folder.name for row in rows):
+        known = {row["way"] for row in rows if row["set"] == folder.name}
+        if not (missing := [way for way in WAYS if way not in known]):
             continue
-        rows += rows_of(folder, options.preset)
+        rows += rows_of(folder, options.preset, missing)
         told = {"what": __doc__.split("\n")[0], "machine": facts(), "summary": summary(rows), "rows": rows}
         options.output.write_text(json.dumps(told, indent=1) + "\n")
     print(json.dumps(summary(rows), indent=1))

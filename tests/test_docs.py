@@ -3,14 +3,10 @@
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 from typer.main import get_command
 
-from invad import Sample
 from invad.cli.app import app
-from invad.data.groups import grouped
-from invad.data.images import read_image
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted(ROOT.glob("docs/**/*.md"))
@@ -90,24 +86,3 @@ def test_commands_and_options_exist(page):
             command, rest = command.commands[rest[0]], rest[1:]
         options = {option for parameter in command.params for option in parameter.opts} | {"--help", "-h"}
         assert {word for word in rest if word.startswith("-") and word != "-"} - options == set(), words
-
-
-def test_moved_copies_of_the_guide_are_each_of_one_part_with_its_image(write_parts, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    drawn = write_parts(tmp_path / "parts" / "train" / "good", 6)
-    text = (ROOT / "docs/guide.md").read_text(encoding="utf-8").partition("**Parts that lie loosely.**")[2]
-    (program,) = [
-        code for language, code in FENCE.findall(text.partition("\n## ")[0]) if language == "python"
-    ]
-    exec(compile(program, "guide.md", "exec"), {})
-    pattern = re.findall(r"--group-by '(.*)'", text)[0]
-    samples = [Sample(path=path, category="parts") for path in sorted((tmp_path / "parts").rglob("*.png"))]
-    assert len(samples) == 12
-    found = {sample.path.name: sample.group for sample in grouped(samples, pattern, tmp_path / "parts")}
-    assert len(set(found.values())) == 6
-    for sample in drawn:
-        moved = sample.path.with_name(f"{sample.path.stem}-moved.png")
-        assert found[moved.name] == found[sample.path.name]
-        there, here = read_image(moved).astype(int), read_image(sample.path).astype(int)
-        assert there.shape == here.shape
-        assert 0 < np.abs(there - here).mean() < 0.5 * here.std()

@@ -15,9 +15,9 @@ from invad.cli.voice import Voice
 SURFACE = {
     "demo": "--output --data --layout --steps --seed --device --serve --json",
     "train": "DATA --output --preset --steps --seed --resume --categories --review-rate --false-alarm-rate "
-    "--device --json --layout --split --group-by --roi --parts --fusion --strict --sizes --smallest-defect "
-    "--tile --positions --scale --backbone --weights --cache --batch --accumulate --precision "
-    "--checkpointing --track --deterministic",
+    "--device --json --layout --split --group-by --roi --parts --fusion --strict --sizes --moved "
+    "--smallest-defect --tile --positions --scale --backbone --weights --cache --batch --accumulate "
+    "--precision --checkpointing --track --deterministic",
     "evaluate": "MODEL DATA --protocol --report --csv --categories --pooled --device --json --layout --split "
     "--strict --parts --defects --scale --homography --min-area",
     "predict": "MODEL PATH --output --csv --category --fail-on --engine --device --json --strict --parts "

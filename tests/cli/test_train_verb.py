@@ -45,6 +45,7 @@ def test_json_on_standard_output_is_all_there_is_on_it(trained):
         "backbone",
         "seed",
         "steps",
+        "moved",
         "normals",
         "groups",
         "held_out",

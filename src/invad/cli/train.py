@@ -98,6 +98,15 @@ def train(
     fusion: FusionOption = "scores",
     strict: StrictOption = False,
     sizes: SizesOption = False,
+    moved: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SHARE",
+            rich_help_panel=IMAGES,
+            help="For parts that lie loosely: learn also from a copy of each image, moved by up to this "
+            "share of its sides and turned by as much, such as 0.02.",
+        ),
+    ] = None,
     smallest_defect: SmallestDefectOption = None,
     tile: TileOption = None,
     positions: PositionsOption = "shared",
@@ -171,6 +180,7 @@ def train(
     options = {
         **{"data": str(data), "preset": preset, "backbone": backbone, "steps": steps, "batch": batch},
         **{"seed": seed, "accumulate": accumulate, "precision": precision, "checkpointing": checkpointing},
+        "moved": moved,
         "roi": ", ".join(roi) if roi else None,
     }
     if deterministic:
@@ -209,13 +219,13 @@ def train(
         samples = dataset.train if group_by is None else grouped(dataset.train, group_by, data)
         for line in (*not_taken(whole), *_untrained(dataset)):
             observer.note(line)
-        settings, tiling = preset_named(preset), None
+        settings, tiling = preset_named(preset).override(moved=moved), None
         region, regions = given_regions(roi)
         net = settings.load_backbone(backbone, weights) if weights or wanted else backbone
         if wanted is not None and not isinstance(net, str | None):
             tiling = chosen(wanted, samples, region, settings, net, observer)
         fit = (
-            partial(Detector.fit, region=region, regions=regions, parts=parts, fusion=fusion)
+            partial(Detector.fit, region=region, regions=regions, parts=parts, fusion=fusion, moved=moved)
             if tiling is None
             else partial(TiledDetector.fit, tiling=tiling, regions=regions, parts=parts, fusion=fusion)
         )
@@ -296,8 +306,9 @@ def _closing_lines(result: dict[str, Any], kept: str) -> list[str]:
     apart = f" ({groups} independent groups)" if groups < normals else ""
     if result["parts"]:
         apart = f" of {groups} parts ({', '.join(result['parts']['members'])})"
+    copies = f" and a copy of each, moved by up to {result['moved']:.1%}," if result["moved"] else ""
     return [
-        f"Learned from {normals} good images{apart} in {result['train_seconds']:.0f} s; "
+        f"Learned from {normals} good images{apart}{copies} in {result['train_seconds']:.0f} s; "
         f"{those} set the limits.",
         f"{kept}.",
         *([f"Skipped as unreadable: {skipped}, named above."] if skipped else []),
@@ -322,6 +333,7 @@ def summary(detector: "Trained", output: Path) -> dict[str, Any]:
         "backbone": info.settings.backbone,
         "seed": info.settings.train.seed,
         "steps": info.fit.steps,
+        "moved": info.settings.moved,
         "normals": info.fit.normals,
         "groups": info.fit.groups,
         "held_out": info.fit.held_out,

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from invad.detector.parts import DetectorInfo
 from invad.fit.fit import FitRecord
+from invad.fit.moving import largest_turn
 from invad.records import Hw
 from invad.runtime.fusing import counting_in
 from invad.runtime.promise import Promise, made_once, promise
@@ -71,6 +72,7 @@ def _training_rows(info: DetectorInfo) -> dict[str, str]:
         trained = f"no network; fitted in {where}" if fit.normals else "none here"
     return {
         "normal images": normals_in_words(fit) or "unknown, the denoiser was imported",
+        **moved_rows(settings.moved),
         "skipped as unreadable": str(len(fit.skipped)),
         "copies, counted once": str(len(fit.copies)),
         "input": f"{_size(info.input_hw)} pixels (height x width), grid {_size(info.grid_hw)}",
@@ -80,6 +82,14 @@ def _training_rows(info: DetectorInfo) -> dict[str, str]:
         "training": trained,
         "backbone": f"{settings.backbone} ({info.backbone_source}), licence: {info.backbone_licence}",
     }
+
+
+def moved_rows(share: float) -> dict[str, str]:
+    """What is said of moved copies; nothing where there are none."""
+    if not share:
+        return {}
+    far = f"{share:.1%} of its sides and {largest_turn(share):.1f} degrees"
+    return {"moved copies": f"one of each image, by up to {far}"}
 
 
 def _tile_rows(info: DetectorInfo) -> dict[str, str]:

@@ -197,6 +197,7 @@ class Detector(Predictor):
         steps: int | None = None,
         batch: int | None = None,
         seed: int | None = None,
+        moved: float | None = None,
         rates: Rates = DEFAULT_RATES,
         region: Region | str | Path | None = None,
         regions: Mapping[str, Region | str | Path] | None = None,
@@ -209,12 +210,12 @@ class Detector(Predictor):
         """Train and calibrate on normal images.
 
         data: a folder (see `load_dataset`; only its normal training images are used) or samples.
-        backbone, steps, batch, seed override the preset; `Preset.load_backbone` makes a backbone with weights
-        from a file. rates: false-alarm rates of the limits. region: the part of the pictures that counts, or
-        the path of its file; pictures of another size than its frame are passed over. regions: of categories
-        that look at a part of their own in place of that, by limits of the same held-out images. parts: how
-        several pictures are of one part, as `invad train --parts` says it: an expression with the groups part
-        and member, names, views or pages. fusion: scores, or cells for pictures of one frame
+        backbone, steps, batch, seed, moved override the preset; `Preset.load_backbone` makes a backbone with
+        weights from a file. rates: false-alarm rates of the limits. region: the part of the pictures that
+        counts, or the path of its file; pictures of another size than its frame are passed over. regions: of
+        categories that look at a part of their own in place of that, by limits of the same held-out images.
+        parts: how several pictures are of one part, as `invad train --parts` says it: an expression with the
+        groups part and member, names, views or pages. fusion: scores, or cells for pictures of one frame
         (`invad.scoring.fusion`).
         strict: fail on an unreadable image. device: a torch device, by default a CUDA GPU if there is one.
         run: folders for checkpoints and features, processes, precision, and who is told; of several processes
@@ -229,7 +230,7 @@ class Detector(Predictor):
         require_regions(wanted or {}, samples, parts)
         samples, plan = plan_parts(samples, parts, fusion, root_of(data), region, run.observer)
         name = backbone.info.name if isinstance(backbone, Backbone) else backbone
-        settings = settings.override(backbone=name, steps=steps, batch=batch, seed=seed)
+        settings = settings.override(backbone=name, steps=steps, batch=batch, seed=seed, moved=moved)
         net = backbone if isinstance(backbone, Backbone) else settings.load_backbone()
         net = net.freeze().to(run.workers.device or choose_device(device))
         fitted = fit(samples, settings, net, region=region, strict=strict, run=run)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from invad.detector.card import normals_in_words, promised
+from invad.detector.card import moved_rows, normals_in_words, promised
 from invad.detector.opening import Trained
 from invad.evaluation.evaluate import Evaluation
 from invad.metrics.exact import PIXEL_METRICS
@@ -57,6 +57,7 @@ def describe(detector: Trained, evaluation: Evaluation) -> dict[str, str]:
         "learned from": f"{sum(info.fit.normals.values())} good images ({normals_in_words(info.fit)})"
         if info.fit.normals
         else "images not recorded in the imported checkpoint",
+        **moved_rows(info.settings.moved),
         "calibrated on": count,
         "what the limits keep": str(promised(info, detector.calibrations, fusion)),
         "preset": f"{info.preset}, seed {info.settings.train.seed}",

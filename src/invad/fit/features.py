@@ -4,9 +4,10 @@ import hashlib
 import math
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import reduce
 from operator import or_
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from invad.data.content import copies, copies_in_words, file_digest, pixel_diges
 from invad.data.samples import read_sample
 from invad.errors import DataError
 from invad.fit.cache import Decoded, FeatureCache
+from invad.fit.moving import Move, moved
 from invad.fit.run import Run
 from invad.fit.training import fingerprint
 from invad.model.reading import FeatureExtractor
@@ -37,6 +39,7 @@ class Features:
     z_NChw: a row for each image, float32. samples: the readable ones, each picture once in its category.
     rows: where in z_NChw the features of each of them lie. pixels: the digest of its pixels. skipped: paths
     of those that cannot be read, whose rows mean nothing. copies: paths of those whose pixels a sample has.
+    moved: how many rows after its own the features of a sample's moved copy lie; 0 where there are none.
     """
 
     z_NChw: NDArray[np.float32]
@@ -45,12 +48,41 @@ class Features:
     pixels: tuple[str, ...]
     skipped: tuple[str, ...] = ()
     copies: tuple[str, ...] = ()
+    moved: int = 0
+
+    def with_moved(self) -> "Features":
+        """The same with a second sample for each, its moved copy, after all of them."""
+        parts = (sample.sample_id for sample in self.samples)
+        other = (None if part is None else f"{part}, moved" for part in parts)
+        return replace(
+            self,
+            samples=(
+                *self.samples,
+                *(replace(s, sample_id=o) for s, o in zip(self.samples, other, strict=True)),
+            ),
+            rows=np.concatenate([self.rows, self.rows + self.moved]),
+            pixels=(*self.pixels, *(f"{digest}, moved" for digest in self.pixels)),
+            moved=0,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """What features are computed of: an image, or its moved copy."""
+
+    sample: Sample
+    move: Move | None = None
+
+    def read(self, extract: FeatureExtractor) -> NDArray[Any]:
+        pixels = read_sample(self.sample, extract.decode)
+        return pixels if self.move is None else moved(pixels, self.move)
 
 
 def extract_features(
     samples: Sequence[Sample],
     extract: FeatureExtractor,
     *,
+    moves: Sequence[Move] = (),
     strict: bool,
     run: Run,
     stack: ExitStack,
@@ -58,22 +90,26 @@ def extract_features(
     """Features of all readable images, computed once; others are skipped and named, or fail if strict.
 
     Of several images of a category with the same pixels the first is kept, and it is said: counted as often
-    as they were copied, they would be trained on and held out at once.
+    as they were copied, they would be trained on and held out at once. moves: of a copy of each image.
     """
-    shape = (len(samples), extract.channels, *extract.grid_hw)
+    copied_too = (_Picture(sample, move) for sample, move in zip(samples, moves, strict=bool(moves)))
+    pictures = (*map(_Picture, samples), *copied_too)
+    shape = (len(pictures), extract.channels, *extract.grid_hw)
     size, count = 4 * math.prod(shape), run.workers.size
     where = "on disk" if run.keeps(shape) or not run.in_memory(shape) else "in memory"
+    what = f"{len(samples)} images{' and a moved copy of each' if moves else ''}"
     by = f", {count} processes" if count > 1 else ""
-    run.observer.note(f"features: {len(samples)} images, {size / 2**20:,.0f} MB {where}{by}")
+    run.observer.note(f"features: {what}, {size / 2**20:,.0f} MB {where}{by}")
     if where == "in memory":
         z_NChw: NDArray[np.float32] = np.empty(shape, np.float32)
-        run.observer.stage("features", len(samples))
-        decoded = _fill(z_NChw, range(len(samples)), samples, extract, strict, run.observer)
+        run.observer.stage("features", len(pictures))
+        decoded = _fill(z_NChw, range(len(pictures)), pictures, extract, strict, run.observer)
     else:
-        z_NChw, decoded = _on_disk(shape, samples, extract, strict, run, stack)
-    for why in decoded.unreadable.values():
+        z_NChw, decoded = _on_disk(shape, pictures, extract, strict, run, stack)
+    unreadable = {row % len(samples): why for row, why in decoded.unreadable.items()}
+    for why in unreadable.values():
         run.observer.note(f"skipped: {why}")
-    readable = [row for row in range(len(samples)) if row not in decoded.unreadable]
+    readable = [row for row in range(len(samples)) if row not in unreadable]
     copied = copies([(samples[row].category, decoded.pixels[row]) for row in readable])
     if copied:
         told = copies_in_words(copied, [samples[row].path for row in readable])
@@ -84,8 +120,9 @@ def extract_features(
         tuple(samples[row] for row in rows),
         np.array(rows, dtype=np.intp),
         tuple(decoded.pixels[row] for row in rows),
-        tuple(str(samples[row].path) for row in decoded.unreadable),
+        tuple(str(samples[row].path) for row in unreadable),
         tuple(str(samples[readable[i]].path) for i in copied),
+        len(samples) if moves else 0,
     )
 
 
@@ -173,7 +210,7 @@ def moments(x_NKhw: NDArray[np.float32], index: NDArray[np.intp]) -> tuple[torch
 def _fill(
     z_NChw: NDArray[np.float32],
     rows: range,
-    samples: Sequence[Sample],
+    pictures: Sequence[_Picture],
     extract: FeatureExtractor,
     strict: bool,
     observer: Observer,
@@ -182,7 +219,7 @@ def _fill(
     decoded = Decoded()
     for place, row in enumerate(rows):
         try:
-            pixels = read_sample(samples[row], extract.decode)
+            pixels = pictures[row].read(extract)
             z_NChw[place] = extract(pixels)[0].cpu().numpy()
             decoded.pixels[row] = pixel_digest(pixels)
         except DataError as error:
@@ -196,7 +233,7 @@ def _fill(
 
 def _on_disk(
     shape: tuple[int, ...],
-    samples: Sequence[Sample],
+    pictures: Sequence[_Picture],
     extract: FeatureExtractor,
     strict: bool,
     run: Run,
@@ -204,12 +241,12 @@ def _on_disk(
 ) -> tuple[NDArray[np.float32], Decoded]:
     """Every worker computes its share of the blocks that are not there yet."""
     parent = run.cache or run.work or run.temporary(stack)
-    cache = FeatureCache(parent / f"features-{_mark(samples, extract, run)}", shape)
+    cache = FeatureCache(parent / f"features-{_mark(pictures, extract, run)}", shape)
     with ExitStack() as held:
         if run.workers.rank == 0:
             cache.prepare(held, run.observer.note)
         run.workers.wait()
-        decoded = _shared(cache, samples, extract, strict, run)
+        decoded = _shared(cache, pictures, extract, strict, run)
         run.workers.wait()
     if strict and decoded.unreadable:
         raise DataError(next(iter(decoded.unreadable.values())))
@@ -218,7 +255,7 @@ def _on_disk(
 
 def _shared(
     cache: FeatureCache,
-    samples: Sequence[Sample],
+    pictures: Sequence[_Picture],
     extract: FeatureExtractor,
     strict: bool,
     run: Run,
@@ -238,7 +275,7 @@ def _shared(
     failure: dict[int, DataError] = {}
     try:
         for block in missing:
-            own |= _compute(cache, block, samples, extract, strict, run.observer)
+            own |= _compute(cache, block, pictures, extract, strict, run.observer)
     except DataError as error:
         failure[run.workers.rank] = error
     decoded = Decoded(run.workers.gather(own.unreadable), run.workers.gather(own.pixels))
@@ -251,20 +288,22 @@ def _shared(
 def _compute(
     cache: FeatureCache,
     block: int,
-    samples: Sequence[Sample],
+    pictures: Sequence[_Picture],
     extract: FeatureExtractor,
     strict: bool,
     observer: Observer,
 ) -> Decoded:
     rows = cache.rows(block)
     features = np.empty((len(rows), *cache.shape[1:]), np.float32)
-    decoded = _fill(features, rows, samples, extract, strict, observer)
+    decoded = _fill(features, rows, pictures, extract, strict, observer)
     cache.write(block, features, decoded)
     return decoded
 
 
-def _mark(samples: Sequence[Sample], extract: FeatureExtractor, run: Run) -> str:
+def _mark(pictures: Sequence[_Picture], extract: FeatureExtractor, run: Run) -> str:
     """A name that changes with the images, the weights, and everything done to the pixels."""
+    samples = [picture.sample for picture in pictures if picture.move is None]
+    moves = [astuple(picture.move) for picture in pictures if picture.move is not None]
     own = {i: file_digest(samples[i].path) for i in run.mine(len(samples))}
     contents = run.workers.gather(own).values()
     return fingerprint(
@@ -272,6 +311,7 @@ def _mark(samples: Sequence[Sample], extract: FeatureExtractor, run: Run) -> str
             (str(s.path.absolute()), content, *filter(None, [s.page, s.window]))
             for s, content in zip(samples, contents, strict=True)
         ],
+        *moves,
         backbone_digest(extract.backbone),
         # The same weights may be tapped at other strides.
         dict(extract.backbone.info.shape),

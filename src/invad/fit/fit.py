@@ -26,6 +26,7 @@ from invad.fit.features import (
     moments,
     require_pictures,
 )
+from invad.fit.moving import draw_moves
 from invad.fit.plan import mean_pictures, means_by_category, plan
 from invad.fit.run import Run
 from invad.fit.training import Checkpoint, fingerprint, train_denoiser
@@ -98,7 +99,8 @@ def fit(
 ) -> Fitted:
     """Train on normal samples, holding out what calibrates.
 
-    What is held out is what `turns` says, and images that are not independent (`groups_of_samples`) together.
+    What is held out is what `turns` says, and images that are not independent (`groups_of_samples`) together,
+    as an image and its moved copy are.
     region: the part of the pictures that counts; those of another size are passed over like unreadable ones.
     Raises DataError when fewer than two images can be read, TrainingError as `train_denoiser`.
     """
@@ -113,20 +115,18 @@ def fit(
     if region is not None:
         extract = replace(extract, inspected=inspect(region, means, extract.grid_hw))
     with ExitStack() as stack:
-        features = extract_features(samples, extract, strict=strict, run=run, stack=stack)
-        require_pictures(2, features)
-        features, together = independent(features, run.observer)
-        require_pictures(2, features)
-        job = Job(extract, settings, features, together, run)
+        job = prepared(samples, extract, settings, strict=strict, run=run, stack=stack)
         how = job.turns
         model, maps, held, loss = job.in_turns(how)
+    features, together, taken = job.features, job.groups, range(job.taken)
     out = tuple(features.samples[i] for i in held)
     pixels = tuple(features.pixels[i] for i in held)
+    unlearned = [features.pixels[i] for i in how.unlearned]
     record = FitRecord(
-        normals=_count([s.category for s in features.samples]),
-        held_out=_count([s.category for s in out]),
+        normals=_count([features.samples[i].category for i in taken]),
+        held_out=_count([features.samples[i].category for i in held if i in taken]),
         folds=len(how.parts),
-        steps=settings.steps_for(len(features.samples) - len(how.unlearned)),
+        steps=settings.steps_for(len(features.samples) - len(unlearned)),
         skipped=features.skipped,
         copies=features.copies,
         final_loss=None if loss is None else round(loss, 5),
@@ -136,7 +136,7 @@ def fit(
         processes=run.workers.size,
         precision=run.execution.precision_on(extract.device),
         groups=_count([features.samples[i].category for i in sorted(set(together))]),
-        trained=short_digests({*features.pixels}.difference(features.pixels[i] for i in how.unlearned)),
+        trained=short_digests({*features.pixels[: job.taken]}.difference(unlearned)),
     )
     means_of = means_by_category(samples, extract.preprocess)
     own_groups = tuple(together[i] for i in held)
@@ -157,14 +157,32 @@ def train_apart(
     """
     extract = plan(samples, settings, backbone, strict=False)
     with ExitStack() as stack:
-        features = extract_features(samples, extract, strict=False, run=run, stack=stack)
-        require_pictures(4, features)
-        features, together = independent(features, run.observer)
-        require_pictures(4, features)
-        job = Job(extract, settings, features, together, run)
+        job = prepared(samples, extract, settings, least=4, strict=False, run=run, stack=stack)
         kept, held = apart(job.categories, job.groups, settings.train.seed)
         model, _ = job.train(WHOLE, np.array(job.unseen(kept.tolist(), held.tolist())))
-        return model, np.array(features.z_NChw[features.rows[held]])
+        return model, np.array(job.features.z_NChw[job.features.rows[held]])
+
+
+def prepared(
+    samples: Sequence[Sample],
+    extract: FeatureExtractor,
+    settings: Preset,
+    *,
+    least: int = 2,
+    strict: bool,
+    run: Run,
+    stack: ExitStack,
+) -> "Job":
+    """What is to be learned from: the features of independent images, and of their moved copies if they have
+    such. Raises DataError for fewer than `least` pictures."""
+    drawn = draw_moves(samples, settings.moved, settings.train.seed) if settings.moved else ()
+    features = extract_features(samples, extract, moves=drawn, strict=strict, run=run, stack=stack)
+    require_pictures(least, features)
+    features, together = independent(features, run.observer)
+    require_pictures(least, features)
+    if drawn:
+        features, together = features.with_moved(), together * 2
+    return Job(extract, settings, features, together, run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +192,11 @@ class Job:
     features: Features
     groups: tuple[int, ...]
     run: Run
+
+    @property
+    def taken(self) -> int:
+        """How many of the samples, the first ones, are images, and no moved copies."""
+        return len(self.features.samples) // (2 if self.settings.moved else 1)
 
     @property
     def categories(self) -> list[str]:

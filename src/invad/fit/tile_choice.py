@@ -42,8 +42,14 @@ def tile_settings(
     Where tiles share their statistics, what a cell shows must not depend on where a tile ends. So smaller
     scales are left away, in which every cell lies beside a border, and so is the floor, which one tile has
     and its neighbour has not; and a tile with the pixels for it has twice the cells of a whole picture along
-    its side, up to TILE_CELLS, with a score of as many of them as before.
+    its side, up to TILE_CELLS, with a score of as many of them as before. Raises ConfigError for settings
+    with moved copies.
     """
+    if settings.moved:
+        raise ConfigError(
+            f"moved = {settings.moved:g}: copies are moved of whole pictures only; leave it away for tiles, "
+            "which know what is normal anywhere, unless their positions are 'each'"
+        )
     # A tile has a map, of which pictures are judged, and needs no score combined from several.
     settings = replace(settings, top_fractions=None)
     side = settings.area_side or backbone.info.side

@@ -16,6 +16,9 @@ from invad.model.space import SpaceConfig
 from invad.scoring.typicality import ScoreRule
 from invad.system.arguments import path_of, require, require_fields
 
+MOST_MOVED = 0.1
+"""Share of its sides by which a copy may be moved: beyond it a third and more of it is mirrored border."""
+
 POOLINGS = ("area", "bilinear")
 DRAWN = ("images", "cells")
 
@@ -110,11 +113,13 @@ class Preset:
     floor: float = 0.5
     top_fraction: float = 0.02
     top_fractions: tuple[float, ...] | None = None
+    moved: float = 0.0
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
         require_fields(self)
         rules = {
+            "moved": (0 <= self.moved <= MOST_MOVED, f"a share from 0 to {MOST_MOVED}, such as 0.02"),
             "strides": (bool(self.strides) and min(self.strides) >= 1, "strides such as 4, 8, 16"),
             "grid_stride": (self.grid_stride >= 1, "an integer of at least 1"),
             "area_side": (self.area_side is None or self.area_side >= 16, "pixels, at least 16"),
@@ -176,12 +181,14 @@ class Preset:
         steps: int | None = None,
         batch: int | None = None,
         seed: int | None = None,
+        moved: float | None = None,
     ) -> "Preset":
         """These settings with what is given in place of their own. Raises ConfigError out of range."""
         given: dict[str, Any] = {"steps": steps, "batch": batch, "seed": seed}
         train = replace(self.train, **{name: value for name, value in given.items() if value is not None})
         side = self.area_side if area_side is None else area_side
-        return replace(self, backbone=backbone or self.backbone, area_side=side, train=train)
+        by = self.moved if moved is None else moved
+        return replace(self, backbone=backbone or self.backbone, area_side=side, moved=by, train=train)
 
     def load_backbone(self, name: str | None = None, weights: str | Path | None = None) -> Backbone:
         """The frozen backbone of these settings, or the one called `name` as they would use it.
