@@ -3,13 +3,13 @@
     python benchmarks/moved.py DATA/* --output benchmarks/results/moved.json
     python benchmarks/moved.py DATA/* --preset standard --output benchmarks/results/moved_standard.json
 
-Any folder in MVTec layout, a preset that trains no network, one seed. `padded`: whole
-images, moved as in accuracy.py --study robustness: stripes are repeated or filled. `cut`: of every image, of
-training and test, the outer 5 % of each side is left out, of moved ones after the moving, so that all pixels
-were seen by the camera. `cut, jitter`: the same, trained on one more copy of each normal image, shifted by up
-to 2 % and turned by up to 2 degrees at random; a copy is of one group with its image. `cut, filled copies`:
-trained with `moved` of 0.02, as `invad train --moved` does it, on what is left of an image: what comes in at
-a side is its border, mirrored. Ways already in the output are kept.
+Any folder in MVTec layout, a preset that trains no network, one seed. `padded`: whole images, moved as in
+accuracy.py --study robustness (stripes are repeated or filled), and anywhere within 2 % (mirrored). `cut`: of
+every image, of training and test, the outer 5 % of each side is left out, of moved ones after the moving, so
+that all pixels were seen by the camera. `cut, jitter`: the same, trained on one more copy of each normal
+image, moved as `invad train --moved 0.02` moves it before it is cut; a copy is of one group with its image.
+`cut, filled copies`: trained with that option on what is left of an image: what comes in at a side is its
+border, mirrored. "Anywhere" is as far as the copies, by other draws. Ways already in the output are kept.
 """
 
 import argparse
@@ -31,6 +31,7 @@ from invad.data.images import read_image
 from invad.data.layouts.base import Dataset
 from invad.evaluation.machine import facts
 from invad.fit.fit import fit
+from invad.fit.moving import draw_moves, moved
 from invad.fit.plan import plan
 from invad.model.reading import FeatureExtractor
 from invad.model.settings import preset_named
@@ -38,7 +39,10 @@ from invad.records import Sample
 from invad.scoring.groups import likely_groups
 
 MARGIN, SHARE, SEED = 0.05, 0.02, 0
-MOVES = ("none", "shift 2 %", "rotation 2 degrees")
+ANYWHERE = "anywhere within 2 %"
+MOVES = ("none", "shift 2 %", "rotation 2 degrees", ANYWHERE)
+DRAWS = (1, 2, 3)
+"""Seeds of the moves of test images anywhere."""
 WAYS = ("padded", "cut", "cut, jitter", "cut, filled copies")
 
 
@@ -47,32 +51,23 @@ def cut(pixels: Pixels) -> Pixels:
     return np.ascontiguousarray(pixels[dy : pixels.shape[0] - dy, dx : pixels.shape[1] - dx])
 
 
-def moved(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """Shifted by up to 2 % of each side and turned by up to 2 degrees; black comes in."""
-    height, width = pixels.shape[:2]
-    by = (rng.uniform(-0.02, 0.02) * width, rng.uniform(-0.02, 0.02) * height)
-    turned = Image.fromarray(pixels).rotate(
-        rng.uniform(-2, 2), Image.Resampling.BILINEAR, translate=(round(by[0]), round(by[1]))
-    )
-    return np.asarray(turned)
-
-
 def training(dataset: Dataset, way: str, folder: Path, groups: list[str]) -> tuple[Sample, ...]:
     """The normal images as that way has them, written to `folder` where they were changed."""
     if way == "padded":
         return dataset.train
-    rng, made = np.random.default_rng(SEED), []
+    made: list[Sample] = []
 
     def keep(sample: Sample, pixels: Pixels, name: str) -> None:
         Image.fromarray(pixels).save(folder / name, compress_level=1)
         made.append(replace(sample, path=folder / name))
 
-    for number, sample in enumerate(dataset.train):
+    moves = draw_moves(dataset.train, SHARE, SEED)
+    for number, (sample, move) in enumerate(zip(dataset.train, moves, strict=True)):
         pixels = read_image(sample.path)
         if "jitter" in way:
             together = replace(sample, group=groups[number])
             keep(together, cut(pixels), f"{number}.png")
-            keep(together, cut(moved(pixels, rng)), f"{number}-moved.png")
+            keep(together, cut(moved(pixels, move)), f"{number}-moved.png")
         else:
             keep(sample, cut(pixels), f"{number}.png")
     return tuple(made)
@@ -84,14 +79,12 @@ def groups_by_likeness(extract: FeatureExtractor, samples: tuple[Sample, ...]) -
     return [str(label) for label in likely_groups(x_NK)]
 
 
-def changed(move: str, way: str) -> Callable[[Pixels], Pixels]:
-    apply = PERTURBATIONS[move]
-
-    def change(pixels: Pixels) -> Pixels:
-        moved = pixels if apply is None else apply(pixels)
-        return moved if way == "padded" else cut(moved)
-
-    return change
+def changes(move: str, dataset: Dataset) -> list[Callable[[Pixels], Pixels]]:
+    """What is done to the test images, one after the other, in each of the draws of that move."""
+    if move != ANYWHERE:
+        return [PERTURBATIONS[move] or (lambda pixels: pixels)]
+    draws = [iter(draw_moves(dataset.test, SHARE, draw)) for draw in DRAWS]
+    return [lambda pixels, own=own: moved(pixels, next(own)) for own in draws]
 
 
 def rows_of(folder: Path, name: str, ways: list[str]) -> list[dict[str, Any]]:
@@ -108,9 +101,11 @@ def rows_of(folder: Path, name: str, ways: list[str]) -> list[dict[str, Any]]:
         with tempfile.TemporaryDirectory() as scratch:
             fitted = fit(training(dataset, way, Path(scratch), groups), own, backbone)
         for move in MOVES:
-            _, maps = read_maps(fitted.model, dataset.test, changed(move, way))
-            rows.append(brief(fitted, maps, labels, name, set=folder.name, way=way, move=move))
-            print(rows[-1], flush=True)
+            for change in changes(move, dataset):
+                seen = change if way == "padded" else lambda pixels, own=change: cut(own(pixels))
+                _, maps = read_maps(fitted.model, dataset.test, seen)
+                rows.append(brief(fitted, maps, labels, name, set=folder.name, way=way, move=move))
+                print(rows[-1], flush=True)
     return rows
 
 
