@@ -68,7 +68,7 @@ def test_groups_count_and_are_named(detector):
 def test_the_closing_lines_of_a_training_tell_both():
     result = {
         **{"normals": {"a": 64}, "groups": {"a": 12}, "held_out": {"a": 64}, "train_seconds": 3.0},
-        **{"output": "model", "skipped": [], "copies": [], "parts": None},
+        **{"output": "model", "skipped": [], "copies": [], "parts": None, "moved": 0.0},
     }
     first, second, *_ = _closing_lines(result, "kept")
     assert first == (

@@ -36,6 +36,7 @@ from invad.model.settings import Preset
 from invad.model.space import FeatureSpace
 from invad.records import Hw, Sample
 from invad.scoring.holding import WHOLE, Turns, apart, turns
+from invad.scoring.offsets import as_the_last_reads
 
 RUN = Run()
 
@@ -208,18 +209,23 @@ class Job:
         return turns(self.categories, self.groups, self.settings.train.seed, once=once)
 
     def in_turns(self, how: Turns) -> tuple[Model, torch.Tensor, list[int], float | None]:
-        """The model that is kept, the maps of what was held out, which that is, and the last loss, if any."""
+        """The model that is kept, the maps of what was held out as it would read them, which that is, and the
+        last loss, if any."""
         if self.settings.denoiser is None:  # else the trainings tell their steps
             self.run.observer.stage("models", len(how.parts) + how.whole)
         maps: list[torch.Tensor] = []
         held: list[int] = []
+        readers: list[int] = []
         for number, (rest, out) in enumerate(how.parts, start=1):
             model, loss = self._told(how.name(number), self.unseen(rest.tolist(), out.tolist()))
             maps.append(self.read(model, out.tolist()))
             held += out.tolist()
+            readers += [number] * len(out)
         if how.whole:
             model, loss = self._told(WHOLE, list(range(len(self.categories))))
-        return model, torch.cat(maps), held, loss
+            return model, torch.cat(maps), held, loss
+        kinds, together = [self.categories[i] for i in held], [self.groups[i] for i in held]
+        return model, as_the_last_reads(torch.cat(maps), readers, kinds, together), held, loss
 
     def _told(self, name: str, index: list[int]) -> tuple[Model, float | None]:
         """`train`, of which the observer hears also where it has no steps."""
