@@ -12,7 +12,7 @@ from packaging.metadata import Metadata
 from packaging.requirements import Requirement
 from PIL import Image
 
-from invad._version import __version__
+from invad.system.version import __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST_MB = 12

@@ -7,7 +7,6 @@ print(detector.predict("part.png").decision)
 
 from typing import TYPE_CHECKING, Any
 
-from invad._version import __version__
 from invad.errors import (
     ArtifactError,
     ConfigError,
@@ -18,6 +17,7 @@ from invad.errors import (
     WeightsError,
 )
 from invad.records import Decision, PartPrediction, Prediction, Sample
+from invad.system.version import __version__
 
 if TYPE_CHECKING:
     from invad.data.check import check_dataset

@@ -7,10 +7,10 @@ import sys
 import pytest
 from typer.main import get_command
 
-from invad._version import __version__
 from invad.cli.app import app
 from invad.cli.options import split_names
 from invad.cli.voice import Voice
+from invad.system.version import __version__
 
 SURFACE = {
     "demo": "--output --data --layout --steps --seed --device --serve --json",

@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from invad._version import __version__
 from invad.archive.sources import list_source, states
 from invad.archive.worker import ATTEMPTS, PARTS, Worker, drop_rows, finished_paths, parts_of
 from invad.detector.opening import open_detector
@@ -25,6 +24,7 @@ from invad.system.files import is_folder, is_there, make_folder, write_atomicall
 from invad.system.lock import LOCK, sole_writer
 from invad.system.packages import importing
 from invad.system.plain import read_json
+from invad.system.version import __version__
 
 MANIFEST = "manifest.json"
 BLOCK = 64

@@ -14,7 +14,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from invad._version import __version__
 from invad.cli import kept, labels, models, users, versions
 from invad.cli import serve as serving
 from invad.cli.ablate import ablate
@@ -43,6 +42,7 @@ from invad.cli.train import train
 from invad.cli.voice import complain
 from invad.errors import ConfigError, InvadError, reason
 from invad.fit.launch import first_to_fail
+from invad.system.version import __version__
 from invad.system.waiting import sleep_in_this_process
 
 FAILED, USAGE = 1, 2

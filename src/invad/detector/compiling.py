@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import torch
 
-from invad._version import __version__
 from invad.data.preprocess import Preprocess
 from invad.data.region import framed
 from invad.detector.calibrating import Limits, limits_of_kept
@@ -21,6 +20,7 @@ from invad.scoring.calibration import Calibration
 from invad.scoring.fusion import Fusion
 from invad.scoring.rates import POOLED
 from invad.system.arguments import require, shown
+from invad.system.version import __version__
 
 
 def compiled(

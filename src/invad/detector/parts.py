@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, from_numpy
 
-from invad._version import __version__
 from invad.backbones.base import Backbone
 from invad.backbones.registry import load_backbone
 from invad.data.preprocess import Preprocess
@@ -34,6 +33,7 @@ from invad.scoring.rates import POOLED
 from invad.scoring.sizes import Smallest
 from invad.scoring.typicality import PositionStats, ScoreStats
 from invad.system.plain import from_plain, to_plain
+from invad.system.version import __version__
 
 MEAN, HELD, HELD_TILES = "mean.", "held.", "held_tiles."
 MEAN_OF, HELD_OF = "mean_of.", "held_of."

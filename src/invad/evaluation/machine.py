@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from invad._version import __version__
+from invad.system.version import __version__
 
 PACKAGES = ("torch", "numpy", "scipy", "timm")
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from invad._version import __version__
 from invad.errors import DataError
 from invad.evaluation.beside import beside
 from invad.evaluation.definitions import DEFINITIONS, definitions_named
@@ -18,6 +17,7 @@ from invad.metrics.exact import SEVEN_METRICS, mean_over_categories
 from invad.system.digests import file_sha256
 from invad.system.files import is_file, is_folder, write_atomically
 from invad.system.plain import read_plain, to_plain
+from invad.system.version import __version__
 
 PREDICTIONS, ROWS = "predictions", "rows"
 """Folders of a benchmark: a prediction file and the rows made from it, for each category and seed."""

@@ -10,13 +10,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from invad._version import __version__
 from invad.errors import ArtifactError, DataError, in_one_line
 from invad.fit.tracking import MLflow
 from invad.runtime import load
 from invad.runtime.bundle import read_bundle
 from invad.runtime.engines import fitting_engines
 from invad.system.packages import importing, using
+from invad.system.version import __version__
 
 HOST = ("mlflow-skinny", "pandas")
 

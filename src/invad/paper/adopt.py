@@ -7,7 +7,6 @@ from pathlib import Path
 
 import torch
 
-from invad._version import __version__
 from invad.backbones.base import Backbone
 from invad.backbones.registry import load_backbone
 from invad.data.datasets import normal_set, not_taken
@@ -24,6 +23,7 @@ from invad.paper.reference import load_reference
 from invad.records import Hw, Sample
 from invad.scoring.rates import Rates
 from invad.system.devices import choose_device
+from invad.system.version import __version__
 
 
 def adopt(

@@ -19,13 +19,13 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote, unquote, urljoin, urlsplit
 from urllib.request import Request, urlopen
 
-from invad._version import __version__
 from invad.errors import ArtifactError, ConfigError, DataError, reason
 from invad.observer import Observer, Silent
 from invad.runtime.bundle import BUNDLE, named_files, open_to_all, require_inside, sha256
 from invad.system.digests import PIECE
 from invad.system.files import PARTIAL, is_folder, is_there, write_atomically, writing
 from invad.system.plain import from_plain, read_json, to_plain
+from invad.system.version import __version__
 
 FORMAT = 1
 INDEX = "index.json"

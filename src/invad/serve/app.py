@@ -7,7 +7,6 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from invad._version import __version__
 from invad.serve.pages import site
 from invad.serve.pages.frame import Frame
 from invad.serve.payload import SCHEMA_PATH, schema
@@ -25,6 +24,7 @@ from invad.serve.web import (
 )
 from invad.serve.web.auth import Caller, Gate
 from invad.serve.web.guard import Guard
+from invad.system.version import __version__
 
 
 def application(service: Service, *, without_keys: bool = False, prefix: str = "") -> ASGIApp:

@@ -19,7 +19,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from invad._version import __version__
 from invad.errors import ConfigError, InvadError
 from invad.records import Prediction
 from invad.runtime.predictor import Pixels
@@ -34,6 +33,7 @@ from invad.serve.web import oip, problems
 from invad.serve.web.auth import Caller
 from invad.serve.web.guard import Guard
 from invad.serve.web.keyfile import KeyFile
+from invad.system.version import __version__
 
 LOG = logging.getLogger("invad.serve")
 CLOSE_SECONDS = 2.0

@@ -1,5 +1,5 @@
 """What invad asks of the machine: files written whole, one writer to a folder, digests, signals, devices.
 
-Order of imports: waiting, pauses, arguments, digests, packages, devices, signals, supervisor, files,
-tensors, plain, lock, network.
+Order of imports: version, waiting, pauses, arguments, digests, packages, devices, signals, supervisor,
+files, tensors, plain, lock, network.
 """

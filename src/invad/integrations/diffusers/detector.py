@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from invad._version import __version__
 from invad.data.datasets import all_samples, normal_images
 from invad.data.images import read_image
 from invad.data.preprocess import Preprocess, choose_window, resize_map
@@ -35,6 +34,7 @@ from invad.system.digests import file_sha256
 from invad.system.files import is_folder, writing
 from invad.system.packages import importing, version
 from invad.system.plain import from_plain, to_plain
+from invad.system.version import __version__
 
 with importing(("diffusers",), "diffusers", __package__):
     from diffusers import DiffusionPipeline

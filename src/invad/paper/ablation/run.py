@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from invad._version import __version__
 from invad.backbones.registry import load_backbone
 from invad.data.content import file_digest
 from invad.data.datasets import load_dataset
@@ -35,6 +34,7 @@ from invad.system.devices import choose_device
 from invad.system.files import make_folder, write_all
 from invad.system.lock import sole_writer
 from invad.system.plain import from_plain, read_json, to_plain
+from invad.system.version import __version__
 
 BATCH = 8
 AGAIN = "remove it or choose another output"

@@ -9,11 +9,11 @@ from urllib.parse import quote, urlencode
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from invad._version import __version__
 from invad.serve.pages.rendering import render
 from invad.serve.service import Service
 from invad.serve.store import results
 from invad.serve.web.auth import Caller, Gate
+from invad.system.version import __version__
 
 NAV = (
     ("/", "Live", "read"),

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
-from invad._version import __version__
 from invad.records import Decision, Hw
 from invad.serve.models import Loaded
 from invad.serve.records import Refused
@@ -33,6 +32,7 @@ from invad.serve.web.tensors import (
     texts,
     write_answer,
 )
+from invad.system.version import __version__
 
 DECISIONS = ("good", "review", "bad")
 MAP, RESULT = "anomaly_map", "result_id"

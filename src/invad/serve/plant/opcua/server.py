@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from invad._version import __version__
 from invad.errors import ConfigError, DataError, InvadError, in_one_line
 from invad.serve.plant.cycle import Signals
 from invad.serve.plant.handshake import Handshake
@@ -20,6 +19,7 @@ from invad.serve.service import Service
 from invad.serve.store.results import Query
 from invad.system import pauses
 from invad.system.network import why_no_port
+from invad.system.version import __version__
 
 if TYPE_CHECKING:
     from asyncua import Server
