@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from openvino.properties import hint
 
 from invad.errors import ArtifactError, ConfigError, in_one_line
-from invad.runtime.cache import cache_folder, keep, kept, key_of
+from invad.runtime.cache import cache_folder, keep, kept, key_of, some_home
 from invad.runtime.engines import NORMS, Array, Options, Outputs
 from invad.runtime.processor import processor
 
@@ -103,7 +103,13 @@ def _compiled(
 
 def _read(core: ov.Core, path: Path, options: Options) -> ov.Model:
     """The graph, with the constants that are given in the place of its own; it then says norm maps alone."""
-    model = core.read_model(path)
+    if path.suffix == ".onnx":
+        # As read, a graph of any number of images asks the CPU for a sum that it refuses, and one of one
+        # image compiles for longer than converting and compiling take together.
+        with some_home():
+            model = ov.convert_model(path)
+    else:
+        model = core.read_model(path)
     if not options.constants:
         return model
     own = {node.get_friendly_name(): node for node in model.get_ops() if node.get_type_name() == "Constant"}
