@@ -52,6 +52,20 @@ def pytest_pyfunc_call(pyfuncitem):
     return True
 
 
+def pytest_collection_modifyitems(items):
+    """Spread the files of the service, whose tests wait, evenly among the others, which keep a core busy.
+
+    One kind after the other, the processes of a run first wait for the cores, and then the cores for them.
+    """
+    files = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    waiting = [path for path in files if "serve" in path.parts]
+    working = [path for path in files if "serve" not in path.parts]
+    place = {path: (i + 0.5) / len(kind) for kind in (waiting, working) for i, path in enumerate(kind)}
+    items[:] = [item for path in sorted(files, key=lambda path: place[path]) for item in files[path]]
+
+
 @pytest.fixture(scope="session")
 def once(tmp_path_factory):
     """once(name, make): the folder that make(folder) has made, one for all processes of a test run."""

@@ -204,20 +204,29 @@ def test_a_bundle_calls_by_the_smallest_area(own, draw_cloth, tmp_path):
         assert len(bundle.defects(there)) == len(own.defects(here))
 
 
-@pytest.mark.parametrize(("form", "engine"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
-def test_a_bundle_is_calibrated_as_the_model_is(own, draw_cloth, tmp_path, form, engine):
+@pytest.fixture(scope="module")
+def exported(tiled_detector, tmp_path_factory):
+    """A bundle of `tiled_detector` that takes several tiles at a time. Not to be written to."""
     pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
+    pytest.importorskip("onnxruntime", reason="needs invad[onnx]")
+    from invad.export import ExportConfig, export
+
+    folder = tmp_path_factory.mktemp("exported") / "bundle"
+    export(tiled_detector, folder, ExportConfig(batch=None))
+    return folder
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_bundle_is_calibrated_as_the_model_is(own, exported, draw_cloth, tmp_path, engine):
     pytest.importorskip(engine, reason=f"needs {engine}")
     from invad import runtime
     from invad.detector import regional
-    from invad.export import ExportConfig, export
     from invad.runtime import changing
     from invad.runtime.certificate import TOLERANCES, certify, compare
     from invad.runtime.loading import as_certified
 
-    export(own, tmp_path / "0", ExportConfig(format=form, batch=None))
-    made = runtime.load(tmp_path / "0", engine, threads=1)
-    exported, category = made.info, max(own.calibrations)
+    made = runtime.load(exported, engine, threads=1)
+    before, category = made.info, max(own.calibrations)
     pictures = [draw_cloth(300, spot=(70, 120)), draw_cloth(301, spot=(40, 40)), draw_cloth(302)]
     changes = [
         {"region": CORNER},
@@ -240,7 +249,7 @@ def test_a_bundle_is_calibrated_as_the_model_is(own, draw_cloth, tmp_path, form,
                 assert compare(f"{number} {i}", found.n, told, said).problem(TOLERANCES["fp32"]) is None
                 assert said.decision == told.decision
     # The certificate is about the graph, which stays as it was.
-    assert made.info.as_exported == exported
+    assert made.info.as_exported == before
     assert not certify(as_certified(made), tmp_path / str(number)).problems
     station = regional.with_region(made, CORNER)
     assert regional.looks_at(station, CORNER)
@@ -254,7 +263,7 @@ def test_a_bundle_is_calibrated_as_the_model_is(own, draw_cloth, tmp_path, form,
         DataError, match=r"which it was not so far; the bundle stays as it was.*export it again"
     ):
         changing.calibrated(made, rates=low, min_area="none")
-    old = altered(tmp_path / "0", tmp_path / "old", lambda plain: plain.pop("held"))
+    old = altered(exported, tmp_path / "old", lambda plain: plain.pop("held"))
     with pytest.raises(ConfigError, match="keeps no maps of held-out tiles"):
         changing.calibrated(runtime.load(old, engine, threads=1), region=CORNER)
 

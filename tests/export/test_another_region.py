@@ -20,7 +20,12 @@ pytest.importorskip("onnxruntime", reason="exporting needs invad[onnx]")
 CORNER = Region(frame=(64, 64), ignore=(((33, 30), (64, 30), (64, 64), (33, 64)),))
 TOP = Region(frame=(64, 64), ignore=(((0, 0), (64, 0), (64, 21), (0, 21)),), min_cover=0.4)
 WIDE = Region(frame=(96, 64), ignore=(((0, 0), (40, 0), (40, 64), (0, 64)),))
-ENGINES = [("onnx", "onnxruntime"), ("openvino", "openvino"), ("torch", "torch")]
+WAYS = [
+    ("onnx", "onnxruntime", None),
+    ("openvino", "openvino", None),
+    ("openvino", "openvino", (64, 64)),
+    ("torch", "torch", None),
+]
 
 
 def same(model, bundle, pictures, category=None):
@@ -36,8 +41,7 @@ def same(model, bundle, pictures, category=None):
     assert own.peaks == pytest.approx(calibration.peaks, rel=1e-4, abs=1e-4)
 
 
-@pytest.mark.parametrize("size_hw", [None, (64, 64)])
-@pytest.mark.parametrize(("form", "engine"), ENGINES)
+@pytest.mark.parametrize(("form", "engine", "size_hw"), WAYS)
 def test_it_says_what_the_model_says_of_that_region(short_detector, draw, tmp_path, form, engine, size_hw):
     """Of a graph of one size OpenVINO takes away what does nothing, such as a region of all pixels."""
     pytest.importorskip(engine, reason=f"needs {engine}")
