@@ -112,13 +112,13 @@ def test_int8_is_fitted_to_normals_and_proved_on_them(form, two_categories, writ
     )
 
 
-def test_a_program_for_pytorch_with_any_number_of_images(detector, draw, tmp_path):
-    export(detector, tmp_path / "b", ExportConfig(format="torch", batch=None))
+def test_a_program_for_pytorch_with_any_number_of_images(short_detector, draw, tmp_path):
+    export(short_detector, tmp_path / "b", ExportConfig(format="torch", batch=None))
     loaded = runtime.load(tmp_path / "b")
     assert loaded.engine.name == "torch"
     images = [draw(i) for i in range(3)]
     for found, image in zip(loaded.predict_many(images), images, strict=True):
-        assert found.score == pytest.approx(detector.predict(image).score, abs=2e-3)
+        assert found.score == pytest.approx(short_detector.predict(image).score, abs=2e-3)
 
 
 def test_large_weights_lie_beside_the_graph(short_detector, tmp_path):
