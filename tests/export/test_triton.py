@@ -229,8 +229,12 @@ def test_it_has_a_certificate_and_can_be_verified_and_used(repository, draw, tmp
         told = json.loads((repository / name / "certificate.json").read_text())
         assert (told["passed"], told["changed_decisions"]) == (True, 0)
         assert len({row["probe"] for row in told["rows"]}) == probes
-        done = CliRunner().invoke(app, ["verify", str(repository / name), "--threads", "1"])
-        assert done.exit_code == 0, done.output
+        for engine in ("onnxruntime", "openvino"):
+            if find_spec(engine) is None:
+                continue
+            asked = ["verify", str(repository / name), "--threads", "1", "--engine", engine]
+            done = CliRunner().invoke(app, asked)
+            assert done.exit_code == 0, done.output
     loaded = runtime.load(repository / "eight", threads=1)
     image = draw(5)
     assert len(list(loaded.predict_many([image] * 3, batch=3))) == 3
