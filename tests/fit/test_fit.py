@@ -478,14 +478,25 @@ def test_a_fit_leaves_the_random_state_alone(good_parts, tiny_preset, make_backb
     assert_same(first, fit(good_parts[:4], tiny_preset, make_backbone()))
 
 
-def test_maps_of_five_models_are_those_of_the_one_that_is_kept(good_parts, tiny_preset, make_backbone):
-    """What a model reads higher than the next everywhere says nothing of the images that it read."""
+def test_maps_of_five_models_are_brought_to_the_one_that_is_kept(
+    good_parts, tiny_preset, make_backbone, monkeypatch
+):
+    """Once, for all held-out images together, with the numbers of their models."""
+    given = []
+
+    def noted(*asked):
+        given.extend(asked)
+        return asked[0] + 1
+
+    monkeypatch.setattr("invad.fit.fit.as_the_last_reads", noted)
     known = replace(tiny_preset, denoiser=None, top_fractions=None)
     fitted = fit(good_parts, known, make_backbone())
     how = turns(["part"] * 64, range(64), known.train.seed, once=False)
     assert len(how.parts) == fitted.record.folds == 5
-    own = fitted.held_maps_NLhw.split([len(out) for _, out in how.parts])
-    for maps in own[:-1]:
-        torch.testing.assert_close(maps.mean(dim=0), own[-1].mean(dim=0), rtol=1e-4, atol=1e-3)
+    maps, readers, categories, groups = given
+    assert readers == [k for k, (_, out) in enumerate(how.parts, start=1) for _ in out]
+    assert (set(categories), len(set(groups))) == ({"part"}, 64)
+    assert torch.equal(fitted.held_maps_NLhw, maps + 1)
+    own = maps.split([len(out) for _, out in how.parts])
     read = [fitted.model.read(fitted.model.extract(read_image(s.path))) for s in fitted.held_samples[-3:]]
     torch.testing.assert_close(torch.stack(read), own[-1][-3:], rtol=1e-4, atol=1e-3)
