@@ -25,7 +25,7 @@ def job(monkeypatch):
             return None, 0.0
 
         monkeypatch.setattr(module.Job, "train", train)
-        monkeypatch.setattr(module.Job, "read", lambda self, model, index: torch.zeros(len(index), 1))
+        monkeypatch.setattr(module.Job, "read", lambda self, model, index: torch.zeros(len(index), 1, 1, 1))
         samples = tuple(Sample(path=Path(f"{i}.png"), category="a") for i in range(len(groups)))
         features = SimpleNamespace(samples=samples, pixels=tuple(map(str, range(len(groups)))))
         preset = PRESETS[name]
