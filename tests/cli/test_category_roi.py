@@ -87,14 +87,17 @@ def test_a_training_refuses_what_it_does_not_know_before_it_starts(run, place, o
     assert tiles.stderr.splitlines()[-1].endswith("no category 'c' to give a region; choose from a, b")
 
 
-def test_a_bundle_chooses_the_region_by_the_category(run, trained, draw, tmp_path):
+@pytest.mark.parametrize(
+    ("format", "engines"), [("onnx", ("onnxruntime", "openvino")), ("openvino", ("openvino",))]
+)
+def test_a_bundle_chooses_the_region_by_the_category(run, trained, draw, tmp_path, format, engines):
     pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
     pytest.importorskip("onnxruntime", reason="needs invad[onnx]")
     pytest.importorskip("openvino", reason="needs invad[openvino]")
-    done = run("export", trained, "--output", tmp_path / "bundle", "--format", "onnx", "--batch", "dynamic")
+    done = run("export", trained, "--output", tmp_path / "bundle", "--format", format, "--batch", "dynamic")
     assert done.exit_code == 0, done.stderr
     detector = Detector.load(trained)
-    bundles = [runtime.load(tmp_path / "bundle", name, threads=1) for name in ("onnxruntime", "openvino")]
+    bundles = [runtime.load(tmp_path / "bundle", name, threads=1) for name in engines]
     assert bundles[0].regions == detector.regions
     plain = draw(900)
     scribbled = plain.copy()
