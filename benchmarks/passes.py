@@ -3,9 +3,10 @@
     python benchmarks/passes.py DATA/kolektor_sdd DATA/magnetic_tile --cache features \
         --output benchmarks/results/passes.json
 
-One network is trained for each set, number of passes, way of drawing batches and seed, with the settings of
-`standard`, on all normal images but the held-out share. What is read: the network at single levels, at those
-of the preset, and the preset as a whole, with its banks. Rows already in the output are kept.
+One network is trained for each set, number of passes, way of drawing batches and seed, beside the known
+cells of `standard`, on all normal images but the held-out share. What is read: the network at single levels,
+at 200, 300 and 400 together, the banks, and both together, by the mean of their maps and by their scores
+combined as in `standard`. Rows already in the output are kept.
 """
 
 import argparse
@@ -26,26 +27,41 @@ from invad.data.datasets import load_dataset
 from invad.data.images import read_image
 from invad.data.layouts.base import Dataset
 from invad.data.preprocess import resize_map
+from invad.diffusion.denoiser import SIZES
 from invad.diffusion.readings import ReadingConfig
 from invad.evaluation.machine import facts
 from invad.fit.fit import train_apart
 from invad.fit.run import Run
+from invad.fit.training import PRECISIONS, Execution
 from invad.metrics.exact import image_metrics, pixel_metrics
 from invad.model.reading import Model
 from invad.model.settings import DRAWN, Preset
-from invad.scoring.typicality import fit_position_stats, image_scores, typicality_map
+from invad.scoring.typicality import (
+    ScoreRule,
+    fit_position_stats,
+    fit_score_stats,
+    judge,
+    predictor_scores,
+)
 
 STANDARD = Preset()
 READ_AT = (100, 200, 300, 400)
 
-OWN = [READ_AT.index(t) for t in STANDARD.reading.timesteps]
+OWN = tuple(READ_AT.index(t) for t in STANDARD.reading.timesteps)
 BANKS = (len(READ_AT), len(READ_AT) + 1)
-WEIGHTS: dict[str, dict[int, float]] = {
-    **{f"network at {t}": {i: 1.0} for i, t in enumerate(READ_AT)},
-    "network": dict.fromkeys(OWN, 1 / len(OWN)),
-    "network and banks": dict.fromkeys(OWN, 1 / 3 / len(OWN)) | dict.fromkeys(BANKS, 1 / 3),
+READINGS: dict[str, tuple[tuple[int, ...], ScoreRule]] = {
+    **{
+        f"network at {t}": ((i,), ScoreRule(counts=(1,), floor=STANDARD.floor)) for i, t in enumerate(READ_AT)
+    },
+    "network": (OWN, ScoreRule(counts=(len(OWN),), floor=STANDARD.floor)),
+    "banks": (BANKS, ScoreRule(counts=(1, 1), floor=STANDARD.floor, top_fractions=(0.02, 0.01))),
+    "network and banks": (OWN + BANKS, ScoreRule(counts=(len(OWN), 1, 1), floor=STANDARD.floor)),
+    "network and banks, scores combined": (
+        OWN + BANKS,
+        ScoreRule(counts=(len(OWN), 1, 1), floor=STANDARD.floor, top_fractions=(0.02, 0.02, 0.01)),
+    ),
 }
-"""Weights of the norm maps: the network at READ_AT, the bank on the grid, the bank on the fine one."""
+"""Which norm maps are read, and how: of the network at READ_AT, of the bank on the grid, of the fine one."""
 
 
 def accuracy(held_NLhw: Tensor, maps_NLhw: Tensor, model: Model, dataset: Dataset) -> dict[str, Any]:
@@ -54,12 +70,14 @@ def accuracy(held_NLhw: Tensor, maps_NLhw: Tensor, model: Model, dataset: Datase
     hw = model.extract.preprocess.input_hw
     masks = masks_of(dataset, hw)
     made = {}
-    for name, weights in WEIGHTS.items():
-        chosen, shares = list(weights), list(weights.values())
-        stats = fit_position_stats(held_NLhw[:, chosen])
-        map_Nhw = typicality_map(maps_NLhw[:, chosen], stats, shares, STANDARD.floor)
-        scores = image_scores(map_Nhw, STANDARD.top_fraction).double().numpy()
-        found: dict[str, Any] = {"image_auroc": image_metrics(scores, labels)["image_auroc"], "aupro": None}
+    for name, (chosen, rule) in READINGS.items():
+        held = held_NLhw[:, list(chosen)]
+        stats = fit_position_stats(held)
+        if rule.top_fractions is not None:
+            stats = replace(stats, scores=fit_score_stats(predictor_scores(held, stats, rule)))
+        scores, map_Nhw = judge(maps_NLhw[:, list(chosen)], stats, rule)
+        auroc = image_metrics(scores.double().numpy(), labels)["image_auroc"]
+        found: dict[str, Any] = {"image_auroc": auroc, "aupro": None}
         if masks:
             resized = [resize_map(map_Nhw[i].numpy().astype(np.float32), hw) for i in masks]
             found["aupro"] = pixel_metrics(resized, list(masks.values()))["pixel_aupro"]
@@ -67,16 +85,14 @@ def accuracy(held_NLhw: Tensor, maps_NLhw: Tensor, model: Model, dataset: Datase
     return made
 
 
-def run(
-    folder: Path, passes: int, draw: str, seed: int, cache: Path | None, tested: dict[Path, list[Tensor]]
-) -> dict[str, Any]:
+def run(folder: Path, preset: Preset, how: Run, tested: dict[Path, list[Tensor]]) -> dict[str, Any]:
     """A row. tested: the features of the test images of each folder, added where they are not there yet."""
     dataset = load_dataset(folder)
-    train = replace(STANDARD.train, epochs=passes, min_steps=1, draw=draw, seed=seed)
-    settings = replace(STANDARD, train=train, reading=ReadingConfig(timesteps=READ_AT))
+    train = preset.train
+    settings = replace(preset, reading=ReadingConfig(timesteps=READ_AT))
     net = load_backbone(settings.backbone, strides=settings.strides, image_size=settings.area_side).freeze()
     started = time.process_time()
-    model, held = train_apart(dataset.train, settings, net, run=Run(cache=cache))
+    model, held = train_apart(dataset.train, settings, net, run=how)
     seconds = time.process_time() - started
     held_maps = torch.stack([model.read(torch.from_numpy(z[None])) for z in held])
     if folder not in tested:
@@ -84,9 +100,12 @@ def run(
     maps = torch.stack([model.read(z) for z in tested[folder]])
     return {
         "set": folder.name,
-        "draw": draw,
-        "passes": passes,
-        "seed": seed,
+        "denoiser": next(name for name, size in SIZES.items() if size == preset.denoiser),
+        "lr": train.lr,
+        "precision": how.execution.precision,
+        "draw": train.draw,
+        "passes": train.epochs,
+        "seed": train.seed,
         "steps": train.steps_for(len(dataset.train) - len(held)),
         "cpu_seconds": round(seconds),
         "readings": accuracy(held_maps, maps, model, dataset),
@@ -101,20 +120,26 @@ def main() -> None:
     parser.add_argument("--passes", default="5,25,50,100")
     parser.add_argument("--draw", default=",".join(DRAWN))
     parser.add_argument("--seeds", default="0")
+    parser.add_argument("--denoiser", default="mlp-s", choices=SIZES)
+    parser.add_argument("--lr", type=float, default=STANDARD.train.lr, help="peak learning rate")
+    parser.add_argument("--precision", default="fp32", choices=PRECISIONS)
     parser.add_argument("--cache", type=Path, help="folder that keeps the features")
     parser.add_argument("--output", type=Path, required=True)
     args = parser.parse_args()
     rows = json.loads(args.output.read_text())["rows"] if args.output.exists() else []
-    key = ("set", "passes", "draw", "seed")
+    key = ("set", "denoiser", "passes", "draw", "seed")
     done = {tuple(row[k] for k in key) for row in rows}
+    how = Run(cache=args.cache, execution=Execution(precision=args.precision))
     wanted = product(
         args.data, map(int, args.passes.split(",")), args.draw.split(","), map(int, args.seeds.split(","))
     )
     tested: dict[Path, list[Tensor]] = {}
     for folder, passes, draw, seed in wanted:
-        if (folder.name, passes, draw, seed) in done:
+        if (folder.name, args.denoiser, passes, draw, seed) in done:
             continue
-        rows.append(run(folder, passes, draw, seed, args.cache, tested) | {"machine": facts()})
+        train = replace(STANDARD.train, epochs=passes, min_steps=1, lr=args.lr, draw=draw, seed=seed)
+        preset = replace(STANDARD, denoiser=SIZES[args.denoiser], train=train)
+        rows.append(run(folder, preset, how, tested) | {"machine": facts()})
         print(json.dumps({k: v for k, v in rows[-1].items() if k != "machine"}), flush=True)
         command = "python benchmarks/passes.py " + " ".join(str(f.name) for f in args.data)
         document = {"what": __doc__.splitlines()[0], "command": command, "rows": rows}
