@@ -40,7 +40,7 @@ def calibrate_bundle(
     content_hash = changing.save(made, written)
     fusion, warnings = made.fusion, list(changing.warnings_about(made))
     pooled = made.calibrations[POOLED] if fusion is None else fusion.calibration
-    told, keeping = limits_as_json(made, pooled, rates), promised(made)
+    told, keeping = limits_as_json(made, pooled, rates), promise_if_known(made)
     voice.say(
         limits_line(pooled, pooled.unit if fusion is None else fusion.unit, rates),
         *([] if keeping is None else [f"{keeping}."]),
@@ -79,7 +79,7 @@ def limits_as_json(made: Any, pooled: "Calibration", rates: Rates) -> dict[str, 
     from invad.system.plain import to_plain
 
     review, bad = pooled.score_limits()
-    keeping = promised(made)
+    keeping = promise_if_known(made)
     return {
         "n": pooled.n,
         "review_rate": rates.review,
@@ -93,7 +93,7 @@ def limits_as_json(made: Any, pooled: "Calibration", rates: Rates) -> dict[str, 
     }
 
 
-def promised(made: Any) -> "Promise | None":
+def promise_if_known(made: Any) -> "Promise | None":
     """What the limits of a detector or a bundle keep; None where SciPy is not installed, which knows the
     distribution behind it and is no part of the runtime."""
     try:

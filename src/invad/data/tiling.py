@@ -94,7 +94,7 @@ class Tiling:
         Raises DataError for a picture smaller than a tile, and with positions of their own for one of another
         size.
         """
-        return _cut(self, picture_hw, grid_hw, member)
+        return _kept_cut(self, picture_hw, grid_hw, member)
 
     def _cut(self, picture_hw: Hw, grid_hw: Hw, member: str) -> "Cut":
         height, width = picture_hw
@@ -165,7 +165,7 @@ class Tiling:
 
 
 @lru_cache(maxsize=16)
-def _cut(tiling: Tiling, picture_hw: Hw, grid_hw: Hw, member: str) -> "Cut":
+def _kept_cut(tiling: Tiling, picture_hw: Hw, grid_hw: Hw, member: str) -> "Cut":
     """Kept, because which cells a region leaves is worked out on all pixels of a picture."""
     return tiling._cut(picture_hw, grid_hw, member)
 
