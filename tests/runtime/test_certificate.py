@@ -12,6 +12,8 @@ from invad.records import Prediction
 from invad.runtime.bundle import ExportInfo
 from invad.runtime.certificate import TOLERANCES, Certificate, Comparison, certify, compare
 from invad.runtime.engines import Options, open_engine
+from invad.scoring.calibration import Calibration
+from invad.scoring.rates import Rates
 from invad.system.plain import from_plain
 
 pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
@@ -53,6 +55,11 @@ PROBE = Comparison(
 )
 
 
+LIMITS = Calibration(
+    scores=tuple(range(20)), peaks=tuple(float(i % 10) for i in range(20)), rates=Rates(review=0.1, bad=0.05)
+)
+
+
 @pytest.mark.parametrize(
     ("pixels", "value", "fine"), [(9, 5, True), (30, 5, False), (1, np.nan, False), (1, np.inf, False)]
 )
@@ -68,8 +75,27 @@ def test_a_few_pixels_of_a_map_may_differ_by_more(pixels, value, fine):
     )
     other = told.anomaly_map.copy()
     other.flat[:pixels] = value
-    found = compare("a.png", 20, told, replace(told, anomaly_map=other))
+    found = compare("a.png", LIMITS, told, replace(told, anomaly_map=other))
     assert (found.problem(TOLERANCES["fp32"]) is None) == fine
+
+
+def test_a_map_is_as_wrong_as_its_limits_say():
+    """Of bottles int8 drew 2.99 more beside a map whose peak was 2.62, where 7.3 is called bad."""
+    told = Prediction(
+        path=None,
+        category=None,
+        score=1.0,
+        p_value=0.5,
+        decision="good",
+        anomaly_map=np.full((100, 100), 2.62, np.float32),
+        cells=None,
+    )
+    other = replace(told, anomaly_map=told.anomaly_map + np.float32(2.99))
+    assert LIMITS.map_limits()[1] == 9.0
+    assert compare("a.png", LIMITS, told, other).problem(TOLERANCES["int8"]) is None
+    low = replace(LIMITS, peaks=tuple(peak / 10 for peak in LIMITS.peaks))
+    problem = compare("a.png", low, told, other).problem(TOLERANCES["int8"])
+    assert problem == "map off by 2.99 at a peak of 2.62 (bad above 0.9)"
 
 
 def made(changed, images, share, earlier=0):

@@ -246,11 +246,14 @@ def _prove(
     inside = ExportedDetector(info, open_engine(AUTO, info.format, folder / info.graph, Options()))
     exported = made_whole(inside)
     probes = certify(exported, folder, allowed)
-    n = detector.calibrations[POOLED].n
+    limits = detector.calibrations[POOLED]
     usual = _usual(info)
     rows = [
         compare(
-            f"normal {i}", n, detector.predict(image, category=usual), exported.predict(image, category=usual)
+            f"normal {i}",
+            limits,
+            detector.predict(image, category=usual),
+            exported.predict(image, category=usual),
         )
         for i, image in enumerate(normals)
     ]

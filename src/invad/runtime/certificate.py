@@ -21,6 +21,8 @@ from invad.runtime.engines import ENGINES
 from invad.runtime.predictor import Predictor
 from invad.runtime.processor import processor
 from invad.runtime.tiled import TiledPredictor
+from invad.scoring.calibration import Calibration
+from invad.scoring.rates import POOLED
 from invad.system.plain import from_plain, read_json, read_plain, to_plain
 
 PROBES = "probes"
@@ -37,8 +39,9 @@ SUMMARY = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerance:
-    """score, map: largest difference allowed, in shares of 1 + |what PyTorch said|. changed: share of images
-    whose decision may be another one. steps: how many calibration images a p-value may be off by."""
+    """score, map: largest difference allowed, in shares of 1 + |what PyTorch said|, of a map of 1 + its
+    largest value or the limit of such values for bad, whichever is larger. changed: share of images whose
+    decision may be another one. steps: how many calibration images a p-value may be off by."""
 
     score: float
     map: float
@@ -73,7 +76,8 @@ TOLERANCES = {
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """One probe: what PyTorch and the engine said, and the largest difference of their maps in all but a few
-    pixels (KEPT)."""
+    pixels (KEPT). map_limit: above it the largest value of a map is called bad; 0 where the invad that made
+    the bundle did not note it."""
 
     probe: str
     category: str
@@ -86,6 +90,7 @@ class Comparison:
     map_difference: float
     map_peak: float
     n: int
+    map_limit: float = 0.0
 
     @property
     def changed(self) -> bool:
@@ -97,15 +102,19 @@ class Comparison:
         steps = abs(self.p_value - self.p_value_found) * (self.n + 1)
         if not score <= allowed.score:
             return f"score {self.score_found:.6g} for {self.score:.6g}"
-        if not self.map_difference / (1 + self.map_peak) <= allowed.map:
-            return f"map off by {self.map_difference:.3g} at a peak of {self.map_peak:.3g}"
+        # A map that lies far below its limit is nearly black, and what matters is how far.
+        if not self.map_difference / (1 + max(self.map_peak, self.map_limit)) <= allowed.map:
+            return (
+                f"map off by {self.map_difference:.3g} at a peak of {self.map_peak:.3g} "
+                f"(bad above {self.map_limit:.3g})"
+            )
         if not steps <= allowed.steps + 0.5:
             return f"p-value {self.p_value_found:.4g} for {self.p_value:.4g}"
         return None
 
 
-def compare(probe: str, n: int, expected: Prediction, actual: Prediction) -> Comparison:
-    """n: images of the calibration."""
+def compare(probe: str, limits: Calibration, expected: Prediction, actual: Prediction) -> Comparison:
+    """limits: those that both were judged by."""
     return Comparison(
         probe=probe,
         category=expected.category or "",
@@ -117,7 +126,8 @@ def compare(probe: str, n: int, expected: Prediction, actual: Prediction) -> Com
         decision_found=actual.decision,
         map_difference=_largest_kept(actual.anomaly_map, expected.anomaly_map),
         map_peak=float(np.abs(expected.anomaly_map).max()),
-        n=n,
+        n=limits.n,
+        map_limit=limits.map_limits()[1],
     )
 
 
@@ -229,7 +239,7 @@ def made_by(detector: ExportedDetector | TiledPredictor) -> dict[str, str]:
 
 def _asked(detector: Predictor, folder: Path, name: str, told: Prediction) -> Comparison:
     actual = detector.predict(read_image(folder / PROBES / name), category=told.category)
-    return compare(name, detector.calibrations[told.category or ""].n, told, actual)
+    return compare(name, detector.calibrations[told.category or POOLED], told, actual)
 
 
 def stored_certificate(folder: Path) -> Certificate:
