@@ -45,7 +45,7 @@ from invad.scoring.typicality import (
 )
 
 STANDARD = Preset()
-READ_AT = (100, 200, 300, 400)
+READ_AT = (50, 100, 200, 300, 400)
 
 OWN = tuple(READ_AT.index(t) for t in STANDARD.reading.timesteps)
 BANKS = (len(READ_AT), len(READ_AT) + 1)
@@ -60,6 +60,13 @@ READINGS: dict[str, tuple[tuple[int, ...], ScoreRule]] = {
         OWN + BANKS,
         ScoreRule(counts=(len(OWN), 1, 1), floor=STANDARD.floor, top_fractions=(0.02, 0.02, 0.01)),
     ),
+    **{
+        f"network at {t} and banks, scores combined": (
+            (READ_AT.index(t), *BANKS),
+            ScoreRule(counts=(1, 1, 1), floor=STANDARD.floor, top_fractions=(0.02, 0.02, 0.01)),
+        )
+        for t in (50, 100)
+    },
 }
 """Which norm maps are read, and how: of the network at READ_AT, of the bank on the grid, of the fine one."""
 

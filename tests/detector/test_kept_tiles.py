@@ -246,7 +246,7 @@ def test_a_bundle_is_calibrated_as_the_model_is(own, exported, draw_cloth, tmp_p
             assert found.scores == pytest.approx(calibration.scores, rel=1e-4, abs=1e-4)
             for i, pixels in enumerate(pictures):
                 told, said = (one.predict(pixels, category=name or None) for one in (own, made))
-                assert compare(f"{number} {i}", found.n, told, said).problem(TOLERANCES["fp32"]) is None
+                assert compare(f"{number} {i}", found, told, said).problem(TOLERANCES["fp32"]) is None
                 assert said.decision == told.decision
     # The certificate is about the graph, which stays as it was.
     assert made.info.as_exported == before

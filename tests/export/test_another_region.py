@@ -33,7 +33,7 @@ def same(model, bundle, pictures, category=None):
     calibration, own = (one.calibrations[category or ""] for one in (model, bundle))
     for name, pixels in pictures.items():
         told, found = (one.predict(pixels, category=category) for one in (model, bundle))
-        assert compare(name, calibration.n, told, found).problem(TOLERANCES["fp32"]) is None
+        assert compare(name, calibration, told, found).problem(TOLERANCES["fp32"]) is None
         assert found.decision == told.decision
         np.testing.assert_allclose(found.cells, told.cells, atol=1e-2)
     assert own.n == calibration.n
