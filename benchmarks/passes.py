@@ -61,11 +61,11 @@ READINGS: dict[str, tuple[tuple[int, ...], ScoreRule]] = {
         ScoreRule(counts=(len(OWN), 1, 1), floor=STANDARD.floor, top_fractions=(0.02, 0.02, 0.01)),
     ),
     **{
-        f"network at {t} and banks, scores combined": (
-            (READ_AT.index(t), *BANKS),
-            ScoreRule(counts=(1, 1, 1), floor=STANDARD.floor, top_fractions=(0.02, 0.02, 0.01)),
+        f"network at {' and '.join(map(str, levels))} and banks, scores combined": (
+            (*map(READ_AT.index, levels), *BANKS),
+            ScoreRule(counts=(len(levels), 1, 1), floor=STANDARD.floor, top_fractions=(0.02, 0.02, 0.01)),
         )
-        for t in (50, 100)
+        for levels in ((50,), (100,), (100, 200))
     },
 }
 """Which norm maps are read, and how: of the network at READ_AT, of the bank on the grid, of the fine one."""
