@@ -260,10 +260,13 @@ PRESETS: dict[str, Preset] = {
     "fast": replace(_STANDARD, area_side=192, fine=None, top_fractions=None),
     # Small defects on a larger input and a backbone trained on ImageNet.
     "accurate": replace(_STANDARD, backbone="invad-s//efficientnet-lite2"),
-    # A network with attention over the grid beside the known cells: wants a GPU to train.
-    "dit": Preset(
+    # A network with attention over the grid beside the known cells, for what is missing or misplaced.
+    "dit": replace(
+        _STANDARD,
         denoiser=SIZES["dit-s"],
-        train=TrainConfig(steps=3000, batch=16, lr=5e-4, warmup=200, ema=0.999),
+        reading=ReadingConfig(timesteps=(100,)),
+        top_fractions=(0.02, 0.02, 0.01),
+        train=TrainConfig(epochs=100, lr=5e-4),
     ),
     "paper": _PAPER,
     "paper-m": _PAPER_M,
