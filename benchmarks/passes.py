@@ -135,7 +135,7 @@ def main() -> None:
     args = parser.parse_args()
     rows = json.loads(args.output.read_text())["rows"] if args.output.exists() else []
     key = ("set", "denoiser", "passes", "draw", "seed")
-    done = {tuple(row[k] for k in key) for row in rows}
+    done = {tuple({"denoiser": "mlp-s", **row}[k] for k in key) for row in rows}  # older rows name none
     how = Run(cache=args.cache, execution=Execution(precision=args.precision))
     wanted = product(
         args.data, map(int, args.passes.split(",")), args.draw.split(","), map(int, args.seeds.split(","))

@@ -53,6 +53,14 @@ def test_paper_m_is_the_paper_in_everything_but_size():
     assert replace(standardised, space=small.space) == small
 
 
+def test_dit_is_standard_with_a_network_beside_its_banks():
+    dit, standard = PRESETS["dit"], PRESETS["standard"]
+    same = {"denoiser": None, "reading": standard.reading, "train": standard.train}
+    assert replace(dit, **same, top_fractions=standard.top_fractions) == standard
+    assert dit.top_fractions == (0.02, *standard.top_fractions)
+    assert (dit.denoiser.kind, dit.reading.timesteps, dit.steps_for(240)) == ("dit", (100,), 3000)
+
+
 def test_fast_is_standard_with_less_to_compute():
     fast, standard = PRESETS["fast"], PRESETS["standard"]
     same = {"area_side": standard.area_side, "fine": standard.fine, "top_fractions": standard.top_fractions}

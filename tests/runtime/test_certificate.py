@@ -80,7 +80,7 @@ def test_a_few_pixels_of_a_map_may_differ_by_more(pixels, value, fine):
 
 
 def test_a_map_is_as_wrong_as_its_limits_say():
-    """Of bottles int8 drew 2.99 more beside a map whose peak was 2.62, where 7.3 is called bad."""
+    """Of bottles int8 drew 2.99 more beside a map whose peak was 2.62, where 5.2 is called bad."""
     told = Prediction(
         path=None,
         category=None,
