@@ -35,7 +35,7 @@ from invad.fit.run import Run
 from invad.fit.training import PRECISIONS, Execution
 from invad.metrics.exact import image_metrics, pixel_metrics
 from invad.model.reading import Model
-from invad.model.settings import DRAWN, Preset
+from invad.model.settings import DRAWN, Preset, preset_named
 from invad.scoring.typicality import (
     ScoreRule,
     fit_position_stats,
@@ -45,6 +45,9 @@ from invad.scoring.typicality import (
 )
 
 STANDARD = Preset()
+SHARES = preset_named("standard").top_fractions or ()
+"""Of the highest cells in the score of a bank: on the grid, on the fine one."""
+OPTIONS = ("passes", "draw", "seeds", "denoiser", "lr", "precision")
 READ_AT = (50, 100, 200, 300, 400)
 
 OWN = tuple(READ_AT.index(t) for t in STANDARD.reading.timesteps)
@@ -54,16 +57,16 @@ READINGS: dict[str, tuple[tuple[int, ...], ScoreRule]] = {
         f"network at {t}": ((i,), ScoreRule(counts=(1,), floor=STANDARD.floor)) for i, t in enumerate(READ_AT)
     },
     "network": (OWN, ScoreRule(counts=(len(OWN),), floor=STANDARD.floor)),
-    "banks": (BANKS, ScoreRule(counts=(1, 1), floor=STANDARD.floor, top_fractions=(0.02, 0.01))),
+    "banks": (BANKS, ScoreRule(counts=(1, 1), floor=STANDARD.floor, top_fractions=SHARES)),
     "network and banks": (OWN + BANKS, ScoreRule(counts=(len(OWN), 1, 1), floor=STANDARD.floor)),
     "network and banks, scores combined": (
         OWN + BANKS,
-        ScoreRule(counts=(len(OWN), 1, 1), floor=STANDARD.floor, top_fractions=(0.02, 0.02, 0.01)),
+        ScoreRule(counts=(len(OWN), 1, 1), floor=STANDARD.floor, top_fractions=(0.02, *SHARES)),
     ),
     **{
         f"network at {' and '.join(map(str, levels))} and banks, scores combined": (
             (*map(READ_AT.index, levels), *BANKS),
-            ScoreRule(counts=(len(levels), 1, 1), floor=STANDARD.floor, top_fractions=(0.02, 0.02, 0.01)),
+            ScoreRule(counts=(len(levels), 1, 1), floor=STANDARD.floor, top_fractions=(0.02, *SHARES)),
         )
         for levels in ((50,), (100,), (100, 200))
     },
@@ -148,7 +151,8 @@ def main() -> None:
         preset = replace(STANDARD, denoiser=SIZES[args.denoiser], train=train)
         rows.append(run(folder, preset, how, tested) | {"machine": facts()})
         print(json.dumps({k: v for k, v in rows[-1].items() if k != "machine"}), flush=True)
-        command = "python benchmarks/passes.py " + " ".join(str(f.name) for f in args.data)
+        asked = " ".join(f"--{name} {getattr(args, name)}" for name in OPTIONS)
+        command = f"python benchmarks/passes.py {' '.join(f.name for f in args.data)} {asked}"
         document = {"what": __doc__.splitlines()[0], "command": command, "rows": rows}
         args.output.write_text(json.dumps(document, indent=1) + "\n")
 

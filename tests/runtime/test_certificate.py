@@ -56,23 +56,21 @@ PROBE = Comparison(
 
 
 LIMITS = Calibration(
-    scores=tuple(range(20)), peaks=tuple(float(i % 10) for i in range(20)), rates=Rates(review=0.1, bad=0.05)
+    scores=tuple(range(20)), peaks=tuple(float(i % 10) for i in range(20)), rates=Rates(review=0.3, bad=0.05)
 )
+
+
+def good(height):
+    """What is said of a good image whose map is flat."""
+    level = np.full((100, 100), height, np.float32)
+    return Prediction(path=None, category=None, score=1.0, p_value=0.5, decision="good", anomaly_map=level)
 
 
 @pytest.mark.parametrize(
     ("pixels", "value", "fine"), [(9, 5, True), (30, 5, False), (1, np.nan, False), (1, np.inf, False)]
 )
 def test_a_few_pixels_of_a_map_may_differ_by_more(pixels, value, fine):
-    told = Prediction(
-        path=None,
-        category=None,
-        score=1.0,
-        p_value=0.5,
-        decision="good",
-        anomaly_map=np.zeros((100, 100), np.float32),
-        cells=np.zeros((10, 10), np.float32),
-    )
+    told = good(0.0)
     other = told.anomaly_map.copy()
     other.flat[:pixels] = value
     found = compare("a.png", LIMITS, told, replace(told, anomaly_map=other))
@@ -81,15 +79,7 @@ def test_a_few_pixels_of_a_map_may_differ_by_more(pixels, value, fine):
 
 def test_a_map_is_as_wrong_as_its_limits_say():
     """Of bottles int8 drew 2.99 more beside a map whose peak was 2.62, where 5.2 is called bad."""
-    told = Prediction(
-        path=None,
-        category=None,
-        score=1.0,
-        p_value=0.5,
-        decision="good",
-        anomaly_map=np.full((100, 100), 2.62, np.float32),
-        cells=None,
-    )
+    told = good(2.62)
     other = replace(told, anomaly_map=told.anomaly_map + np.float32(2.99))
     assert LIMITS.map_limits()[1] == 9.0
     assert compare("a.png", LIMITS, told, other).problem(TOLERANCES["int8"]) is None
