@@ -126,6 +126,9 @@ def test_int8_reaches_the_backbones_of_both_grids(known, tmp_path):
         node.name: {p.key: p.value for p in node.metadata_props}.get("pkg.torch.onnx.name_scopes", "")
         for node in model.graph.node
     }
-    heavy = [scopes[name] for name in heavy_nodes(model)]
+    names = heavy_nodes(model)
+    heavy = [scopes[name] for name in names]
+    shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    assert all(shapes[node.input[1]][1] > 4 for node in model.graph.node if node.name in names)
     for part in ("features.backbone", "features.fine_backbone"):
         assert any(f"'{part}" in scope for scope in heavy), part

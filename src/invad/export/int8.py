@@ -25,6 +25,10 @@ from invad.scoring.fusion import Fusion
 PARTS = ("features.backbone", "features.fine_backbone", "reader.network")
 MOST_IMAGES = 128
 HEAVY = ("Conv", "Gemm", "MatMul")
+FEW_CHANNELS = 4
+"""A convolution that sums over at most so many of them stays float32: the first one, which sees the picture,
+and those of each channel by itself. They are a small part of the work, and the fine grid shows what 8 bits
+leave out of a smooth picture."""
 
 
 def calibration_images(
@@ -77,9 +81,10 @@ def heavy_nodes(model: Any) -> list[str]:
     """Names of the ONNX nodes of the networks that may be quantised: of what the image changes, by weights.
 
     The exporter notes at every node the modules it came from. A product of two things that the image changes
-    stays float32, because no limit bounds either of them (see `quantise_onnx`).
+    stays float32, because no limit bounds either of them (see `quantise_onnx`), and so does a convolution of
+    FEW_CHANNELS.
     """
-    weights = {tensor.name for tensor in model.graph.initializer}
+    weights = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
     changing = {value.name for value in model.graph.input}
     names = []
     for node in model.graph.node:
@@ -88,7 +93,9 @@ def heavy_nodes(model: Any) -> list[str]:
         changing.update(node.output)
         scopes = {p.key: p.value for p in node.metadata_props}.get("pkg.torch.onnx.name_scopes", "")
         inside = any(f"'{part}" in scopes or f".{part}" in scopes for part in PARTS)
-        if inside and node.op_type in HEAVY and node.input[1] in weights:
+        if not inside or node.op_type not in HEAVY or node.input[1] not in weights:
+            continue
+        if node.op_type != "Conv" or weights[node.input[1]][1] > FEW_CHANNELS:
             names.append(node.name)
     return names
 
