@@ -88,6 +88,15 @@ def test_a_map_is_as_wrong_as_its_limits_say():
     assert problem == "map off by 2.99 at a peak of 2.62 (bad above 0.9)"
 
 
+def test_below_zero_a_map_may_say_anything():
+    """Of a bottle int8 drew 2.0 where PyTorch had -4.3, at the border of a part whose cells hardly differ."""
+    told = good(-4.3)
+    above = compare("a.png", LIMITS, told, replace(told, anomaly_map=np.full_like(told.anomaly_map, 2.0)))
+    assert (above.map_difference, above.map_peak) == (2.0, 0.0)
+    below = replace(told, anomaly_map=np.full_like(told.anomaly_map, -1.0))
+    assert compare("a.png", LIMITS, told, below).problem(TOLERANCES["fp32"]) is None
+
+
 def made(changed, images, share, earlier=0):
     """A certificate over so many images; the last `earlier` were compared when the bundle was made."""
     rows = [replace(PROBE, decision_found="review")] * changed + [PROBE] * (images - changed)
