@@ -72,14 +72,21 @@ STUDIES = ("accuracy", "robustness", "sizes", "unified", "teacher")
 STANDARD = preset_named("standard")
 SIZES = (10, 20, 50, 100)
 
-GRIDS = {"grid alone": (0,), "fine grid alone": (1,), "maps averaged": (0, 1)}
-"""Predictors of other configurations: their averaged map alone decides, as with one predictor."""
+ONE_EACH = "one bank on each grid"
+"""The bank in `space` alone, scores combined as the preset combines them."""
 CONFIGURATIONS = {
-    "standard": {"standard": (0, 1), **GRIDS},
+    "standard": {
+        "standard": (0, 1, 2, 3),
+        ONE_EACH: (0, 2),
+        "grid alone": (0,),
+        "fine grid alone": (2,),
+        "maps averaged": (0, 2),
+    },
     "fast": {"fast": (0,)},
-    "accurate": {"accurate": (0, 1), **GRIDS},
+    "accurate": {"accurate": (0, 1), "grid alone": (0,), "fine grid alone": (1,), "maps averaged": (0, 1)},
 }
-"""By preset, the norm maps it uses: known cells on the grid, on the fine one."""
+"""By preset, the norm maps it uses: known cells on the grid, on the fine one, in each of the spaces. But for
+the preset itself and ONE_EACH their averaged map alone decides, as with one predictor."""
 
 
 def read_maps(model: Model, samples: tuple[Sample, ...], change: Callable[[Any], Any] | None = None) -> Any:
@@ -119,7 +126,8 @@ def rule_of(preset: str, name: str) -> ScoreRule:
     own = preset_named(preset).score_rule
     if name == preset:
         return own
-    return replace(own, counts=(1,) * len(CONFIGURATIONS[preset][name]), top_fractions=None)
+    shares = own.top_fractions if name == ONE_EACH else None
+    return replace(own, counts=(1,) * len(CONFIGURATIONS[preset][name]), mapped=None, top_fractions=shares)
 
 
 def calibrated(

@@ -116,7 +116,7 @@ def reference() -> Detect:
     )
     space = FeatureSpace(Standardiser.identity(extract.channels))
     denoiser = build_denoiser(settings.denoiser, extract.channels, grid)
-    model = Model(extract, space, denoiser, None, settings).to_device()
+    model = Model(extract, space, denoiser, (), settings).to_device()
     return lambda pixels: model.read(model.extract(pixels))
 
 
@@ -211,7 +211,7 @@ def floor(detector: Detector, image: Any, rate: dict[str, float]) -> dict[str, A
     with FlopCounterMode(display=False) as counter:
         model.read_batch(z)
     counted["inversion"] = counter.get_total_flops() / 1e9
-    networks = [model.extract.backbone, model.denoiser, model.empirical, model.fine and model.fine.empirical]
+    networks = [model.extract.backbone, model.denoiser, *(bank.empirical for bank in model.banks)]
     weights = sum(t.numel() * t.element_size() for n in networks if n for t in n.state_dict().values())
     times = {
         "backbone": statistics.median(timed(model.extract.features, x) for _ in range(20)),

@@ -195,7 +195,7 @@ def make_backbone():
 @pytest.fixture(scope="session")
 def tiny_preset():
     from invad.diffusion.denoiser import DenoiserConfig
-    from invad.model.settings import Preset, TrainConfig
+    from invad.model.settings import DIRECTIONS, Preset, TrainConfig
 
     return Preset(
         area_side=64,
@@ -203,6 +203,7 @@ def tiny_preset():
         denoiser=DenoiserConfig(kind="mlp", width=16, depth=1, mlp_ratio=1.0),
         train=TrainConfig(steps=4, batch=4, warmup=1),
         top_fractions=(0.02, 0.02, 0.01),
+        second_space=DIRECTIONS,
     )
 
 
@@ -297,7 +298,9 @@ def tile_preset(tiny_preset):
     from invad.diffusion.empirical import EmpiricalConfig
 
     known = EmpiricalConfig(cells=200)
-    return replace(tiny_preset, denoiser=None, empirical=known, fine=None, top_fractions=None)
+    return replace(
+        tiny_preset, denoiser=None, empirical=known, fine=None, top_fractions=None, second_space=None
+    )
 
 
 @pytest.fixture(scope="session")
@@ -348,7 +351,9 @@ def short_detector(good_parts, tiny_preset, make_backbone):
     from invad.detector.detector import Detector
 
     reading = replace(tiny_preset.reading, timesteps=(300,))
-    preset = replace(tiny_preset, scales=(1.0,), reading=reading, fine=None, top_fractions=None)
+    preset = replace(
+        tiny_preset, scales=(1.0,), reading=reading, fine=None, top_fractions=None, second_space=None
+    )
     return Detector.fit(good_parts, preset=preset, backbone=make_backbone(), device="cpu")
 
 

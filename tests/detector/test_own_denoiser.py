@@ -50,7 +50,7 @@ def scaling(monkeypatch):
 def test_a_registered_denoiser_is_trained_saved_loaded_and_used(
     scaling, gaussian, good_parts, tiny_preset, make_backbone, draw, tmp_path
 ):
-    alone = {"fine": None, "empirical": None, "top_fractions": None}
+    alone = {"fine": None, "empirical": None, "top_fractions": None, "second_space": None}
     preset = replace(tiny_preset, denoiser=replace(scaling, gaussian=gaussian), **alone)
     run = Run(execution=Execution(checkpointing=True))
     detector = Detector.fit(good_parts, preset=preset, backbone=make_backbone(), device="cpu", run=run)

@@ -48,7 +48,9 @@ def files(tmp_path_factory):
 @pytest.fixture(scope="module")
 def plain(tiny_preset):
     """Without a network to train."""
-    return replace(tiny_preset, scales=(1.0,), denoiser=None, fine=None, top_fractions=None)
+    return replace(
+        tiny_preset, scales=(1.0,), denoiser=None, fine=None, top_fractions=None, second_space=None
+    )
 
 
 @pytest.fixture(scope="module", params=["scores", "cells"])

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -65,7 +66,8 @@ def rewrite(folder, *, config=None, calibration=None, tensors=None):
         ({"tensors": lambda t: t.pop("empirical.bank")}, "'empirical.bank'"),
         ({"tensors": lambda t: t.pop("fine.empirical.bank")}, "'fine.empirical.bank'"),
         ({"tensors": lambda t: t.pop("fine.space.basis")}, "'basis'"),
-        ({"tensors": lambda t: t.pop("space.basis")}, "basis"),
+        ({"tensors": lambda t: t.pop("second.empirical.bank")}, "'second.empirical.bank'"),
+        ({"tensors": lambda t: t.pop("fine.second.space.basis")}, "'basis'"),
         ({"tensors": lambda t: t.pop("denoiser.output.weight")}, "output.weight"),
         ({"tensors": lambda t: t.update({"denoiser.more": torch.ones(1)})}, "more"),
         ({"calibration": lambda c: c.pop("categories")}, "categories"),
@@ -93,6 +95,16 @@ def test_parts_that_do_not_fit_together(folder, changes, words):
 def test_rewritten_without_changes_it_loads(folder, detector, draw):
     rewrite(folder)
     assert Detector.load(folder).predict(draw(0)).score == detector.predict(draw(0)).score
+
+
+def test_models_from_before_there_was_a_second_space_load(
+    good_parts, tiny_preset, make_backbone, tmp_path, draw
+):
+    one = replace(tiny_preset, second_space=None)
+    made = Detector.fit(good_parts[:6], preset=one, backbone=make_backbone())
+    made.save(tmp_path / "model")
+    rewrite(tmp_path / "model", config=lambda c: c["settings"].pop("second_space"))
+    assert Detector.load(tmp_path / "model").predict(draw(0)).score == made.predict(draw(0)).score
 
 
 def test_a_backbone_without_a_name_is_given_again(good_parts, tiny_preset, tmp_path, draw):

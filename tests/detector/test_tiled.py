@@ -86,7 +86,7 @@ def test_limits_are_of_pictures_and_not_of_tiles(tiled_detector):
     assert set(tiled_detector.inside.stats) == {POOLED, TILE, OVERVIEW}
     # A bank does not grow with the tiles of a picture: two kinds of them share it.
     settings = tiled_detector.inside.info.settings
-    assert len(tiled_detector.inside.model.empirical.bank) <= settings.empirical.cells_for(2)
+    assert len(tiled_detector.inside.model.banks[0].empirical.bank) <= settings.empirical.cells_for(2)
 
 
 def test_what_was_saved_says_the_same(tiled_detector, draw_cloth, tmp_path):
@@ -170,7 +170,7 @@ def test_positions_of_their_own_find_what_is_usual_elsewhere(cloth, tile_preset,
         cloth, tiling=tiling, preset=tile_preset, backbone=make_backbone(), device="cpu"
     )
     assert len(detector.tiled.places) == len(detector.cut((120, 160))) + 1
-    assert len(detector.inside.model.empirical.bank) <= tile_preset.empirical.cells_for(2)
+    assert len(detector.inside.model.banks[0].empirical.bank) <= tile_preset.empirical.cells_for(2)
     assert detector.predict(draw_cloth(300, spot=(60, 60))).decision == "bad"
     with pytest.raises(DataError, match="of 160 x 120 alone"):
         detector.predict(np.zeros((160, 120, 3), np.uint8))

@@ -263,7 +263,7 @@ def test_fewer_are_each_held_out_once(good_parts, tiny_preset, make_backbone):
 
 def test_without_a_network_all_are_held_out_in_turn(write_parts, tmp_path, tiny_preset, make_backbone):
     """What the last fold holds out leaves the model that is kept as it is, and changes how it is read."""
-    known = replace(tiny_preset, denoiser=None, top_fractions=None)
+    known = replace(tiny_preset, denoiser=None, top_fractions=None, second_space=None)
     samples = [replace(sample, group=str(i)) for i, sample in enumerate(write_parts(tmp_path, 60))]
     notes = Notes()
     first = fit(samples, known, make_backbone(), run=Run(observer=notes))
@@ -275,7 +275,8 @@ def test_without_a_network_all_are_held_out_in_turn(write_parts, tmp_path, tiny_
     for sample in last:
         Image.fromarray(255 - read_image(sample.path)).save(sample.path)
     second = fit(samples, known, make_backbone())
-    assert torch.equal(first.model.empirical.bank, second.model.empirical.bank)
+    for one, other in zip(first.model.banks, second.model.banks, strict=True):
+        assert torch.equal(one.empirical.bank, other.empirical.bank)
     same = [bool(torch.equal(a, b)) for a, b in zip(first.held_maps_NLhw, second.held_maps_NLhw, strict=True)]
     assert not any(same)
     assert second.record.trained == first.record.trained
@@ -307,7 +308,7 @@ def test_the_banks_of_several_categories_are_larger(write_parts, tmp_path, tiny_
     several = [*one, *(s for c in "bcd" for s in write_parts(tmp_path / c, 12, category=c))]
     for samples, size in ((one, 20), (several, 40)):
         model = fit(samples, small, make_backbone()).model
-        assert (len(model.empirical.bank), len(model.fine.empirical.bank)) == (size, size)
+        assert [len(bank.empirical.bank) for bank in model.banks] == [size] * 4
 
 
 def test_few_of_several_categories(write_parts, tmp_path, tiny_preset, make_backbone):
@@ -489,7 +490,7 @@ def test_maps_of_five_models_are_brought_to_the_one_that_is_kept(
         return asked[0] + 1
 
     monkeypatch.setattr("invad.fit.fit.as_the_last_reads", noted)
-    known = replace(tiny_preset, denoiser=None, top_fractions=None)
+    known = replace(tiny_preset, denoiser=None, top_fractions=None, second_space=None)
     fitted = fit(good_parts, known, make_backbone())
     how = turns(["part"] * 64, range(64), known.train.seed, once=False)
     assert len(how.parts) == fitted.record.folds == 5

@@ -105,7 +105,7 @@ def test_a_training_is_that_on_copies_written_by_hand(write_parts, tmp_path, tin
     wanted = fit(by_hand, tiny_preset, make_backbone())
     ours, theirs = made.model.denoiser.state_dict(), wanted.model.denoiser.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
-    assert torch.equal(made.model.empirical.bank, wanted.model.empirical.bank)
+    assert torch.equal(made.model.banks[0].empirical.bank, wanted.model.banks[0].empirical.bank)
     assert torch.equal(made.held_maps_NLhw, wanted.held_maps_NLhw)
     assert made.record.steps == wanted.record.steps
     assert made.record.normals == made.record.held_out == made.record.groups == {"part": 8}
@@ -114,7 +114,7 @@ def test_a_training_is_that_on_copies_written_by_hand(write_parts, tmp_path, tin
 
 @pytest.mark.parametrize("count", [10, 64])
 def test_a_held_out_image_is_held_out_with_its_copy(good_parts, tiny_preset, make_backbone, count):
-    known = replace(tiny_preset, denoiser=None, top_fractions=None, moved=0.02)
+    known = replace(tiny_preset, denoiser=None, top_fractions=None, second_space=None, moved=0.02)
     made = fit(good_parts[:count], known, make_backbone())
     paths = [str(sample.path) for sample in made.held_samples]
     assert {paths.count(path) for path in paths} == {2}

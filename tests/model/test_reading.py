@@ -12,7 +12,7 @@ from invad.diffusion.denoiser import DenoiserConfig, build_denoiser
 from invad.diffusion.empirical import EmpiricalConfig, EmpiricalDenoiser, draw_cells
 from invad.diffusion.readings import norms
 from invad.diffusion.schedule import SCHEDULE
-from invad.model.reading import FeatureExtractor, FineReader, Model
+from invad.model.reading import Bank, FeatureExtractor, Model
 from invad.model.space import FeatureSpace, SpaceConfig, Standardiser
 
 HW = (64, 96)
@@ -29,7 +29,7 @@ def model(extract, tiny_preset):
     net = build_denoiser(DenoiserConfig(kind="mlp", width=16, depth=1), 36, (4, 6)).eval()
     torch.nn.init.normal_(net.output.weight)
     standardiser = Standardiser(torch.linspace(-1, 1, 36), torch.linspace(0.5, 2, 36))
-    return Model(extract, FeatureSpace(standardiser), net, None, tiny_preset)
+    return Model(extract, FeatureSpace(standardiser), net, (), tiny_preset)
 
 
 def test_features_are_the_backbones_averaged_over_each_cell(extract, draw):
@@ -109,16 +109,17 @@ def test_the_empirical_predictor_is_read_beside_the_network(extract, draw, tiny_
     z = np.concatenate([extract(draw(i)).numpy() for i in range(6)])
     space = FeatureSpace.fit(SpaceConfig(contrast=0.5, components=8), z, np.arange(6))
     settings = replace(tiny_preset, empirical=EmpiricalConfig(cells=50, timesteps=(20, 100)))
-    settings = replace(settings, top_fractions=None)
+    settings = replace(settings, top_fractions=None, second_space=None)
     x = space(torch.from_numpy(z))
     empirical = EmpiricalDenoiser(8, 50)
     empirical.set_bank(draw_cells(x.numpy(), np.arange(len(x)), 50, seed=0), seed=0)
     net = build_denoiser(tiny_preset.denoiser, 8, (4, 6)).eval()
-    maps = Model(extract, space, net, empirical, settings).read(torch.from_numpy(z[:1]))
+    bank = Bank(settings.banks[0], space, empirical)
+    maps = Model(extract, space, net, (bank,), settings).read(torch.from_numpy(z[:1]))
     assert maps.shape == (5, 4, 6)
     for t, found in zip((20, 100), maps[3:], strict=True):
         torch.testing.assert_close(found, norms(empirical.predict_noise(x[:1], torch.tensor([t])))[0])
-    alone = Model(extract, space, net, None, replace(settings, empirical=None, fine=None))
+    alone = Model(extract, space, net, (), replace(settings, empirical=None, fine=None))
     assert torch.equal(alone.read(torch.from_numpy(z[:1])), maps[:3])
 
 
@@ -141,22 +142,33 @@ def test_the_fine_grid_is_packed_into_the_grid(extract, draw):
 
 
 def test_the_fine_map_is_the_noise_in_all_the_fine_cells_of_a_cell(extract, draw, tiny_preset):
+    """In the order of the banks: the grid in both spaces, then the fine grid in both."""
     extract = replace(extract, fine=2)
     z = np.concatenate([extract(draw(i)).numpy() for i in range(6)])
     coarse, fine = extract.split(z)
-    spaces = [
-        FeatureSpace.fit(SpaceConfig(contrast=0.5, components=8), part, np.arange(6))
-        for part in (coarse, fine)
-    ]
-    banks = [EmpiricalDenoiser(8, 20) for _ in spaces]
-    for bank, space, part in zip(banks, spaces, (coarse, fine), strict=True):
-        bank.set_bank(
-            draw_cells(space(torch.from_numpy(part)).numpy(), np.arange(len(part)), 20, seed=0), seed=0
-        )
+    settings = replace(
+        tiny_preset,
+        space=SpaceConfig(contrast=0.5, components=8),
+        second_space=SpaceConfig(contrast=1.0, components=8),
+        empirical=EmpiricalConfig(cells=20),
+    )
+    banks = []
+    for config in settings.banks:
+        part = fine if config.fine else coarse
+        space = FeatureSpace.fit(config.space, part, np.arange(6))
+        known = EmpiricalDenoiser(8, 20)
+        drawn = draw_cells(space(torch.from_numpy(part)).numpy(), np.arange(len(part)), 20, seed=0)
+        known.set_bank(drawn, seed=0)
+        banks.append(Bank(config, space, known))
     net = build_denoiser(tiny_preset.denoiser, 8, (4, 6)).eval()
-    model = Model(extract, spaces[0], net, banks[0], tiny_preset, FineReader(spaces[1], banks[1]))
+    model = Model(extract, banks[0].space, net, tuple(banks), settings)
     maps = model.read(torch.from_numpy(z[:1]))
-    assert maps.shape == (5, 4, 6)
-    noise = banks[1].predict_noise(spaces[1](torch.from_numpy(fine[:1])), torch.tensor([20]))
-    whole = noise.view(1, 8, 4, 4, 6).permute(0, 2, 1, 3, 4).reshape(1, 32, 4, 6)
-    torch.testing.assert_close(maps[4], norms(whole)[0])
+    assert maps.shape == (7, 4, 6)
+    for bank, found in zip(banks[:2], maps[3:5], strict=True):
+        noise = bank.empirical.predict_noise(bank.space(torch.from_numpy(coarse[:1])), torch.tensor([20]))
+        torch.testing.assert_close(found, norms(noise)[0])
+    for bank, found in zip(banks[2:], maps[5:], strict=True):
+        noise = bank.empirical.predict_noise(bank.space(torch.from_numpy(fine[:1])), torch.tensor([20]))
+        whole = noise.view(1, 8, 4, 4, 6).permute(0, 2, 1, 3, 4).reshape(1, 32, 4, 6)
+        torch.testing.assert_close(found, norms(whole)[0])
+    assert not torch.allclose(maps[3], maps[4], rtol=0.01)

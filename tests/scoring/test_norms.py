@@ -10,6 +10,7 @@ RULES = {
     "one predictor": {"counts": (1,), "floor": 0.5},
     "one map": {"counts": (2, 1), "floor": 0.5, "top_fraction": 0.1},
     "scores of predictors": {"counts": (2, 1), "floor": 0.5, "top_fractions": (0.1, 0.02)},
+    "maps for scores alone": {"counts": (2, 2), "mapped": (1, 2), "floor": 0.5, "top_fractions": (0.1, 0.02)},
     "no floor": {"counts": (1, 2), "top_fractions": (0.02, 0.1)},
 }
 

@@ -196,6 +196,19 @@ def test_what_one_predictor_sees_is_not_averaged_away():
     torch.testing.assert_close(judge(alone, stats, TWO)[1], judge(alone, stats, averaged)[1])
 
 
+def test_a_norm_map_that_is_not_mapped_changes_the_score_alone():
+    rule = ScoreRule(counts=(2, 1), mapped=(1, 1), top_fractions=(0.25, 0.25))
+    assert rule.weights == (1 / 2, 0, 1 / 2)
+    normals = maps_of(40, levels=3, seed=5)
+    stats = fit_position_stats(normals)
+    stats = replace(stats, scores=fit_score_stats(predictor_scores(normals, stats, rule)))
+    one, other = maps_of(1, levels=3, seed=6), maps_of(1, levels=3, seed=6)
+    other[0, 1, 1, 1] += 20
+    before, after = judge(one, stats, rule), judge(other, stats, rule)
+    assert torch.equal(before[1], after[1])
+    assert float(after[0]) > float(before[0]) + 1
+
+
 def test_a_rule_that_combines_needs_statistics_of_scores():
     with pytest.raises(ValueError, match="the statistics have none of them"):
         judge(maps_of(1), fit_position_stats(maps_of(5)), TWO)

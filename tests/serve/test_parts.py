@@ -52,7 +52,9 @@ def fitted(tiny_preset, make_backbone, tmp_path_factory):
     for seed in range(24):
         for name, content in part(seed).items():
             (folder / f"part{seed:03d}_{name}.png").write_bytes(content)
-    preset = replace(tiny_preset, scales=(1.0,), denoiser=None, fine=None, top_fractions=None)
+    preset = replace(
+        tiny_preset, scales=(1.0,), denoiser=None, fine=None, top_fractions=None, second_space=None
+    )
 
     def fit(fusion):
         options = {"preset": preset, "backbone": make_backbone(), "device": "cpu"}

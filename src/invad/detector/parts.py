@@ -20,8 +20,8 @@ from invad.diffusion.empirical import EmpiricalDenoiser
 from invad.errors import ArtifactError, InvadError
 from invad.fit.fit import FitRecord
 from invad.model.inspected import inspect
-from invad.model.reading import FeatureExtractor, FineReader, Model
-from invad.model.settings import Preset
+from invad.model.reading import Bank, FeatureExtractor, Model
+from invad.model.settings import BankConfig, Preset
 from invad.model.space import FeatureSpace
 from invad.records import Hw
 from invad.runtime.fusing import Tiled
@@ -145,11 +145,10 @@ def save_parts(folder: Path, parts: Parts, card: str) -> str:
     tensors |= {f"space.{k}": v for k, v in model.space.tensors().items()}
     if model.denoiser is not None:
         tensors |= {f"denoiser.{k}": v for k, v in model.denoiser.state_dict().items()}
-    if model.empirical is not None:
-        tensors |= {f"empirical.{k}": v for k, v in model.empirical.state_dict().items()}
-    if model.fine is not None:
-        tensors |= {f"fine.space.{k}": v for k, v in model.fine.space.tensors().items()}
-        tensors |= {f"fine.empirical.{k}": v for k, v in model.fine.empirical.state_dict().items()}
+    for bank in model.banks:
+        name = bank.config.name
+        tensors |= {f"{name}space.{k}": v for k, v in bank.space.tensors().items()}
+        tensors |= {f"{name}empirical.{k}": v for k, v in bank.empirical.state_dict().items()}
     told: dict[str, _Category] = {}
     all_stats = {**parts.stats, **{name: view.stats[name] for name, view in parts.views.items()}}
     for number, (category, stats) in enumerate(sorted(all_stats.items())):
@@ -318,20 +317,16 @@ def _model(
         inspected,
     )
     space = FeatureSpace.from_tensors(settings.space, _part(tensors, "space."))
-    empirical = None
-    if settings.empirical is not None:
-        empirical = _empirical(space, tensors, "empirical.")
-    fine = None
-    if settings.fine is not None:
-        space_fine = FeatureSpace.from_tensors(settings.space, _part(tensors, "fine.space."))
-        fine = FineReader(space_fine, _empirical(space_fine, tensors, "fine.empirical."))
-    return Model(extract, space, denoiser, empirical, settings, fine).to_device()
+    banks = tuple(_bank(config, tensors) for config in settings.banks)
+    return Model(extract, space, denoiser, banks, settings).to_device()
 
 
-def _empirical(space: FeatureSpace, tensors: Mapping[str, Tensor], prefix: str) -> EmpiricalDenoiser:
+def _bank(config: BankConfig, tensors: Mapping[str, Tensor]) -> Bank:
+    space = FeatureSpace.from_tensors(config.space, _part(tensors, f"{config.name}space."))
+    prefix = f"{config.name}empirical."
     empirical = EmpiricalDenoiser(space.channels, len(tensors[f"{prefix}bank"]))
     empirical.load_state_dict(_part(tensors, prefix))
-    return empirical
+    return Bank(config, space, empirical)
 
 
 def _calibration(

@@ -15,7 +15,7 @@ from invad.data.content import short_digests
 from invad.data.region import Region
 from invad.diffusion.base import Denoiser
 from invad.diffusion.denoiser import build_denoiser
-from invad.diffusion.empirical import EmpiricalDenoiser, draw_cells
+from invad.diffusion.empirical import EmpiricalConfig, EmpiricalDenoiser, draw_cells
 from invad.errors import DataError
 from invad.fit.features import (
     Features,
@@ -31,7 +31,7 @@ from invad.fit.plan import mean_pictures, means_by_category, plan
 from invad.fit.run import Run
 from invad.fit.training import Checkpoint, fingerprint, train_denoiser
 from invad.model.inspected import inspect
-from invad.model.reading import FeatureExtractor, FineReader, Model
+from invad.model.reading import Bank, FeatureExtractor, Model
 from invad.model.settings import Preset
 from invad.model.space import FeatureSpace
 from invad.records import Hw, Sample
@@ -256,7 +256,7 @@ class Job:
         images, repeats = np.unique(balanced, return_inverse=True)
         space = FeatureSpace.fit(settings.space, z, rows[balanced])
         denoiser = _fresh_denoiser(settings, space.channels, self.extract.grid_hw)
-        loss = None
+        loss, banks = None, []
         with ExitStack() as stack:
             x_NKhw = self._in_space(space, z, rows[images], stack)
             if denoiser is not None:
@@ -273,25 +273,25 @@ class Job:
                     execution=self.run.execution,
                     workers=self.run.workers,
                 )
-            empirical = self.remember(x_NKhw, repeats)
-        fine = None
-        if z_fine is not None:
+            for config in settings.banks[:1]:
+                banks.append(Bank(config, space, self.remember(config.empirical, x_NKhw, repeats)))
+        for config in settings.banks[1:]:
+            cells = z_fine if config.fine and z_fine is not None else z
             with ExitStack() as stack:
-                space_fine = FeatureSpace.fit(settings.space, z_fine, rows[balanced])
-                x_fine = self._in_space(space_fine, z_fine, rows[images], stack)
-                bank = self.remember(x_fine, repeats)
-            fine = None if bank is None else FineReader(space_fine, bank)
-        return Model(self.extract, space, denoiser, empirical, settings, fine).to_device(), loss
+                own = FeatureSpace.fit(config.space, cells, rows[balanced])
+                x_NKhw = self._in_space(own, cells, rows[images], stack)
+                banks.append(Bank(config, own, self.remember(config.empirical, x_NKhw, repeats)))
+        return Model(self.extract, space, denoiser, tuple(banks), settings).to_device(), loss
 
     def _on_step(self, name: str, step: int, loss: float) -> None:
         self.run.recorder.record(name, step, {"loss": loss})
         self.run.observer.advance(f"loss {loss:.3f}")
 
-    def remember(self, x_NKhw: NDArray[np.float32], index: NDArray[np.intp]) -> EmpiricalDenoiser | None:
+    def remember(
+        self, config: EmpiricalConfig, x_NKhw: NDArray[np.float32], index: NDArray[np.intp]
+    ) -> EmpiricalDenoiser:
         """The predictor without training of the cells of the images `index`."""
-        config, seed = self.settings.empirical, self.settings.train.seed
-        if config is None:
-            return None
+        seed = self.settings.train.seed
         size = config.cells_for(len(set(self.categories)))
         empirical = EmpiricalDenoiser(x_NKhw.shape[1], size)
         empirical.set_bank(draw_cells(x_NKhw, index, size, seed, self._counting(x_NKhw)), seed)

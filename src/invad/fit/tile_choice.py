@@ -51,7 +51,7 @@ def tile_settings(
             "which know what is normal anywhere, unless their positions are 'each'"
         )
     # A tile has a map, of which pictures are judged, and needs no score combined from several.
-    settings = replace(settings, top_fractions=None)
+    settings = replace(settings, top_fractions=None, second_space=None)
     side = settings.area_side or backbone.info.side
     wide = (cells or 0) * settings.grid_stride
     if cells is None and positions == "shared":

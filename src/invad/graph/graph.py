@@ -36,7 +36,7 @@ from invad.graph.resample import (
     centres,
 )
 from invad.model.inspected import Inspected
-from invad.model.reading import FeatureExtractor, Model
+from invad.model.reading import Bank, FeatureExtractor, Model
 from invad.model.space import SMALLEST_RMS, FeatureSpace
 from invad.records import Hw
 from invad.scoring.calibration import Calibration
@@ -222,32 +222,36 @@ class Reader(nn.Module):
     def __init__(self, model: Model, low: torch.dtype | None) -> None:
         super().__init__()
         settings, self.grid_hw = model.settings, model.extract.grid_hw
-        self.space = Space(model.space)
         self.network: NoiseNorms | None = None
         if model.denoiser is not None:
+            self.space = Space(model.space)
             self.network = NoiseNorms(model.denoiser, settings.reading, low)
-        self.empirical: NoiseNorms | None = None
-        self.fine_space: Space | None = None
-        self.fine: NoiseNorms | None = None
-        if model.empirical is None or settings.empirical is None:
-            return
-        reading = ReadingConfig(timesteps=settings.empirical.timesteps)
-        self.empirical = NoiseNorms(model.empirical, reading)
-        if model.fine is not None and model.extract.fine is not None:
-            self.times = model.extract.fine
-            self.fine_hw = (self.times * self.grid_hw[0], self.times * self.grid_hw[1])
-            self.fine_space = Space(model.fine.space)
-            self.fine = NoiseNorms(model.fine.empirical, reading)
+        times = model.extract.fine or 1
+        self.banks = nn.ModuleList(BankNorms(bank, self.grid_hw, times) for bank in model.banks)
 
     def forward(self, z_BNC: Tensor, fine_BMC: Tensor | None) -> Tensor:
-        x = _cells(self.space(z_BNC), self.grid_hw)
-        maps = [] if self.network is None else [self.network(x)]
-        if self.empirical is not None:
-            maps.append(self.empirical(x))
-        if self.fine is not None and self.fine_space is not None and fine_BMC is not None:
-            lengths = self.fine(_cells(self.fine_space(fine_BMC), self.fine_hw))
-            maps.append((self.times**2 * F.avg_pool2d(lengths.square(), self.times)).sqrt())
+        maps = [] if self.network is None else [self.network(_cells(self.space(z_BNC), self.grid_hw))]
+        maps += [bank(z_BNC, fine_BMC) for bank in self.banks]
         return torch.cat(maps, dim=1)
+
+
+class BankNorms(nn.Module):
+    """Norm maps of a bank on the grid, from tokens of raw features of the grid and of the fine one."""
+
+    def __init__(self, bank: Bank, grid_hw: Hw, times: int) -> None:
+        super().__init__()
+        self.fine = bank.config.fine
+        self.times = times if self.fine else 1
+        self.cells_hw = (self.times * grid_hw[0], self.times * grid_hw[1])
+        self.space = Space(bank.space)
+        self.norms = NoiseNorms(bank.empirical, bank.config.reading)
+
+    def forward(self, z_BNC: Tensor, fine_BMC: Tensor | None) -> Tensor:
+        tokens = fine_BMC if self.fine and fine_BMC is not None else z_BNC
+        lengths: Tensor = self.norms(_cells(self.space(tokens), self.cells_hw))
+        if not self.fine:
+            return lengths
+        return (self.times**2 * F.avg_pool2d(lengths.square(), self.times)).sqrt()
 
 
 class Judge(nn.Module):
@@ -260,10 +264,10 @@ class Judge(nn.Module):
         names = categories(calibrations)
         settings = model.settings
         self.rule = settings.score_rule
-        weights = torch.tensor(self.rule.weights, dtype=torch.float64)[:, None, None]
         judged = [stats.get(name, stats[POOLED]) for name in names]
         self._constant("median", torch.stack([s.median_Lhw for s in judged]))
-        self._constant("factor", torch.stack([weights / s.scale_Lhw.double() for s in judged]))
+        self._constant("factor", torch.stack([1 / s.scale_Lhw.double() for s in judged]))
+        self._constant("weights", torch.tensor(self.rule.weights)[:, None, None])
         rows = [calibrations[name] for name in names]
         most = max(len(row.scores) for row in rows)
         scores = [[-np.inf] * (most - len(row.scores)) + [_below(s) for s in row.scores] for row in rows]
@@ -279,6 +283,7 @@ class Judge(nn.Module):
             self._constant("score_std", torch.stack([s.std_P for s in own]))
         self.median: Tensor
         self.factor: Tensor
+        self.weights: Tensor
         self.scores: Tensor
         self.limits: Tensor
         self.shares: Tensor
@@ -291,7 +296,7 @@ class Judge(nn.Module):
 
     def forward(self, maps_BLhw: Tensor, category_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         z_BLhw = (maps_BLhw - self.median[category_B]) * self.factor[category_B]
-        map_Bhw = less_floor(z_BLhw.sum(dim=1), self.rule.floor)
+        map_Bhw = less_floor((z_BLhw * self.weights).sum(dim=1), self.rule.floor)
         score_B = self._scores(z_BLhw, map_Bhw, category_B)
         reached = (self.scores[category_B] >= score_B[:, None]).float()
         at_least = (reached * self.shares[category_B]).sum(dim=1)
@@ -303,12 +308,11 @@ class Judge(nn.Module):
         return score_B, p_value_B, decision_B, map_Bhw
 
     def _scores(self, z_BLhw: Tensor, map_Bhw: Tensor, category_B: Tensor) -> Tensor:
-        """As `scoring.typicality.judge`; z_BLhw has the weights of the map in it."""
+        """As `scoring.typicality.judge`."""
         if self.rule.top_fractions is None:
             return image_scores(map_Bhw, self.rule.top_fraction)
-        predictors = len(self.rule.counts)
         own = [
-            image_scores(less_floor(predictors * z_BLhw[:, part].sum(dim=1), self.rule.floor), share)
+            image_scores(less_floor(z_BLhw[:, part].mean(dim=1), self.rule.floor), share)
             for part, share in zip(self.rule.parts, self.rule.top_fractions, strict=True)
         ]
         stats = ScoreStats(self.score_mean[category_B], self.score_std[category_B])

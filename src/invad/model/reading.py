@@ -17,11 +17,11 @@ from invad.data.region import require_frame
 from invad.diffusion.base import Denoiser
 from invad.diffusion.ddim import Trajectory, invert
 from invad.diffusion.empirical import EmpiricalDenoiser
-from invad.diffusion.readings import ReadingConfig, read
+from invad.diffusion.readings import read
 from invad.diffusion.schedule import SCHEDULE
 from invad.errors import ConfigError
 from invad.model.inspected import Inspected
-from invad.model.settings import Preset
+from invad.model.settings import BankConfig, Preset
 from invad.model.space import FeatureSpace
 from invad.records import Hw
 
@@ -145,29 +145,27 @@ def scaled_hw(input_hw: Hw, scale: float, multiple: int) -> Hw:
 
 
 @dataclass(frozen=True, slots=True)
-class FineReader:
-    """The empirical predictor of the cells of the fine grid, and the space it works in."""
+class Bank:
+    """An empirical predictor and the space its known cells lie in."""
 
+    config: BankConfig
     space: FeatureSpace
     empirical: EmpiricalDenoiser
-
-    def to(self, device: torch.device) -> "FineReader":
-        return FineReader(self.space.to(device), self.empirical.to(device).eval())
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
     """Everything between pixels and norm maps.
 
-    denoiser: the trained network. empirical, fine: the predictors of known cells. One at least is there.
+    denoiser: the trained network, which works in `space`. banks: the predictors of known cells, in the order
+    of `Preset.banks`. One of all these at least is there.
     """
 
     extract: FeatureExtractor
     space: FeatureSpace
     denoiser: Denoiser | None
-    empirical: EmpiricalDenoiser | None
+    banks: tuple[Bank, ...]
     settings: Preset
-    fine: FineReader | None = None
 
     def read(self, z_1Chw: Tensor) -> Tensor:
         """Raw features 1 x C x h x w to norm maps L x h x w, on the CPU; see `read_batch`."""
@@ -177,23 +175,20 @@ class Model:
     def read_batch(self, z_BChw: Tensor) -> Tensor:
         """Raw features B x C x h x w to norm maps B x L x h x w, on the CPU.
 
-        Those of the network come first, then the empirical ones, then the fine ones: the length of the noise
-        in all the fine cells of a cell of the grid. With a region of interest only cells that count are
-        there: B x L x 1 x n.
+        Those of the network come first, then those of the banks; of a fine bank the length of the noise in
+        all the fine cells of a cell of the grid. With a region of interest only cells that count are there:
+        B x L x 1 x n.
         """
         z, z_fine = self.extract.split(z_BChw.to(self.extract.device))
-        x = self.space(z)
         maps = []
         if self.denoiser is not None:
+            x = self.space(z)
             maps.append(read(self.settings.reading, self.denoiser.predict_noise, x, SCHEDULE))
-        if self.empirical is not None and self.settings.empirical is not None:
-            levels = ReadingConfig(timesteps=self.settings.empirical.timesteps)
-            maps.append(read(levels, self.empirical.predict_noise, x, SCHEDULE))
-            if self.fine is not None and z_fine is not None:
-                x_fine = self.fine.space(z_fine)
-                lengths = read(levels, self.fine.empirical.predict_noise, x_fine, SCHEDULE)
-                blocks = lengths.view(*lengths.shape[:2], -1, *z.shape[2:])
-                maps.append(torch.linalg.vector_norm(blocks, dim=2))
+        for bank in self.banks:
+            x = bank.space(z_fine if bank.config.fine and z_fine is not None else z)
+            lengths = read(bank.config.reading, bank.empirical.predict_noise, x, SCHEDULE)
+            blocks = lengths.view(*lengths.shape[:2], -1, *z.shape[2:])
+            maps.append(torch.linalg.vector_norm(blocks, dim=2) if bank.config.fine else lengths)
         whole = torch.cat(maps, dim=1).float().cpu()
         inspected = self.extract.inspected
         return whole if inspected is None else inspected.counted(whole)
@@ -223,6 +218,8 @@ class Model:
             self,
             space=self.space.to(device),
             denoiser=None if self.denoiser is None else self.denoiser.to(device).eval(),
-            empirical=None if self.empirical is None else self.empirical.to(device).eval(),
-            fine=None if self.fine is None else self.fine.to(device),
+            banks=tuple(
+                replace(bank, space=bank.space.to(device), empirical=bank.empirical.to(device).eval())
+                for bank in self.banks
+            ),
         )

@@ -25,6 +25,9 @@ DRAWN = ("images", "cells")
 SPACE = SpaceConfig(contrast=0.5, components=256, whitening=0.5)
 """Half of a cell's contrast, in the directions that normals vary in, half whitened."""
 
+DIRECTIONS = replace(SPACE, contrast=1.0)
+"""All of it: where a cell points, and not how far."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
@@ -79,6 +82,20 @@ class TrainConfig:
         return self.steps or max(self.min_steps, round(self.epochs * images / self.batch))
 
 
+@dataclass(frozen=True, slots=True)
+class BankConfig:
+    """A bank of known cells: what the names of its tensors begin with, its grid and its space."""
+
+    name: str
+    fine: bool
+    space: SpaceConfig
+    empirical: EmpiricalConfig
+
+    @property
+    def reading(self) -> ReadingConfig:
+        return ReadingConfig(timesteps=self.empirical.timesteps)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preset:
     """All settings of a detector that do not depend on the images.
@@ -89,7 +106,9 @@ class Preset:
     input, at which the backbone sees the image; the maps of all are brought to one grid. fine: how many times
     finer a second grid is, on which the first of the scales alone, or the second part of a backbone `A//B`,
     is compared with an empirical predictor of its own; None for no such grid. pooling: how finer maps reach
-    a grid, `area` (antialiased) or `bilinear` (the paper's). space: what is noised and denoised. denoiser:
+    a grid, `area` (antialiased) or `bilinear` (the paper's). space: what is noised and denoised.
+    second_space: of a second empirical predictor beside that of each grid; its maps count as much as those of
+    the first in the image score of that grid, and not at all in the anomaly map. None for no such. denoiser:
     the network that predicts noise, and reading: where it is read; None for no network. empirical: the
     predictor of known cells, on the grid and on the fine one; None for none. All predictors count the same.
     floor: share of an image's own floor that is taken away from its map (see `typicality_map`).
@@ -107,6 +126,7 @@ class Preset:
     scales: tuple[float, ...] = (1.0, 0.5, 0.25)
     fine: int | None = 2
     space: SpaceConfig = SPACE
+    second_space: SpaceConfig | None = None
     denoiser: DenoiserConfig | None = field(default_factory=lambda: SIZES["mlp-s"])
     reading: ReadingConfig = field(default_factory=lambda: ReadingConfig(timesteps=(200, 300, 400)))
     empirical: EmpiricalConfig | None = field(default_factory=EmpiricalConfig)
@@ -131,6 +151,10 @@ class Preset:
                 self.fine is None or (self.fine >= 2 and self.empirical is not None),
                 "an integer of at least 2 and an empirical predictor, or null",
             ),
+            "second_space": (
+                self.second_space is None or (self.empirical is not None and self.top_fractions is not None),
+                "an empirical predictor and top_fractions beside it, or null",
+            ),
             "pooling": (self.pooling in POOLINGS, " or ".join(POOLINGS)),
             "denoiser": (
                 self.denoiser is not None or self.empirical is not None,
@@ -141,10 +165,10 @@ class Preset:
             "top_fractions": (
                 self.top_fractions is None
                 or (
-                    len(self.top_fractions) == len(self._counts)
+                    len(self.top_fractions) == len(self._counts(1))
                     and all(0 < share <= 1 for share in self.top_fractions)
                 ),
-                f"{len(self._counts)} shares above 0, at most 1, one for each predictor, or null",
+                f"{len(self._counts(1))} shares above 0, at most 1, one for each predictor, or null",
             ),
         }
         for name, (holds, wanted) in rules.items():
@@ -155,18 +179,35 @@ class Preset:
     def score_rule(self) -> ScoreRule:
         """How norm maps, in the order of `Model.read`, become an anomaly map and an image score."""
         return ScoreRule(
-            counts=self._counts,
+            counts=self._counts(len(self._spaces)),
+            mapped=None if self.second_space is None else self._counts(1),
             floor=self.floor,
             top_fraction=self.top_fraction,
             top_fractions=self.top_fractions,
         )
 
     @property
-    def _counts(self) -> tuple[int, ...]:
-        """Norm maps of each predictor."""
+    def banks(self) -> tuple[BankConfig, ...]:
+        """Of the grid and of the fine one, on each in `space` and in the second one."""
+        if self.empirical is None:
+            return ()
+        grids = {"": False} if self.fine is None else {"": False, "fine.": True}
+        return tuple(
+            BankConfig(grid + own, fine, space, self.empirical)
+            for grid, fine in grids.items()
+            for own, space in self._spaces.items()
+        )
+
+    @property
+    def _spaces(self) -> dict[str, SpaceConfig]:
+        second = {} if self.second_space is None else {"second.": self.second_space}
+        return {"": self.space, **second}
+
+    def _counts(self, spaces: int) -> tuple[int, ...]:
+        """Norm maps of each predictor, which on each grid has this many banks."""
         counts = [] if self.denoiser is None else [len(self.reading.timesteps)]
         if self.empirical is not None:
-            counts += [len(self.empirical.timesteps)] * (1 if self.fine is None else 2)
+            counts += [spaces * len(self.empirical.timesteps)] * (1 if self.fine is None else 2)
         return tuple(counts)
 
     def steps_for(self, images: int) -> int:
@@ -218,7 +259,7 @@ def preset_named(name: str) -> Preset:
 
 # Known cells alone: nothing is trained (see docs/results.md for what a network gave beside them).
 # A fine grid is there for what is small, so fewer of its cells make its score.
-_STANDARD = Preset(denoiser=None, top_fractions=(0.02, 0.01))
+_KNOWN = Preset(denoiser=None, top_fractions=(0.02, 0.01))
 
 # The paper's setting; 1,223 M parameters, for a data-centre GPU.
 _PAPER = Preset(
@@ -255,14 +296,15 @@ _PAPER_M = replace(
 )
 
 PRESETS: dict[str, Preset] = {
-    "standard": _STANDARD,
+    # What a cell shows, whatever its contrast, beside it.
+    "standard": replace(_KNOWN, second_space=DIRECTIONS),
     # On a smaller input and one grid, for a short cycle and a small CPU.
-    "fast": replace(_STANDARD, area_side=192, fine=None, top_fractions=None),
+    "fast": replace(_KNOWN, area_side=192, fine=None, top_fractions=None),
     # Small defects on a larger input and a backbone trained on ImageNet.
-    "accurate": replace(_STANDARD, backbone="invad-s//efficientnet-lite2"),
+    "accurate": replace(_KNOWN, backbone="invad-s//efficientnet-lite2"),
     # A network with attention over the grid beside the known cells, for what is missing or misplaced.
     "dit": replace(
-        _STANDARD,
+        _KNOWN,
         denoiser=SIZES["dit-s"],
         reading=ReadingConfig(timesteps=(100,)),
         top_fractions=(0.02, 0.02, 0.01),

@@ -64,7 +64,7 @@ def adopt(
             "trained on"
         )
     space = FeatureSpace(Standardiser.identity(source.channels))
-    model = Model(extract, space, denoiser, None, settings).to_device()
+    model = Model(extract, space, denoiser, (), settings).to_device()
     info = DetectorInfo(
         preset=f"paper, denoiser imported from {Path(checkpoint).name}",
         settings=settings,

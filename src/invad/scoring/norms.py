@@ -26,11 +26,21 @@ TAIL = 0.01
 Floats = NDArray[np.floating]
 
 
+def map_weights(counts: Sequence[int], mapped: Sequence[int] | None) -> tuple[float, ...]:
+    """Of each norm map in the anomaly map: the same for each predictor, and for each of its `mapped` maps."""
+    return tuple(
+        1 / (len(counts) * own) if i < own else 0.0
+        for count, own in zip(counts, mapped or counts, strict=True)
+        for i in range(count)
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellRule:
     """How the norm maps of an image become its map and score: the fields of `typicality.ScoreRule`."""
 
     counts: tuple[int, ...]
+    mapped: tuple[int, ...] | None = None
     floor: float = 0.0
     top_fraction: float = 0.02
     top_fractions: tuple[float, ...] | None = None
@@ -38,8 +48,7 @@ class CellRule:
     @property
     def weights(self) -> NDArray[np.float32]:
         """Of each norm map in the anomaly map; they sum to one."""
-        shares = [1 / (len(self.counts) * count) for count in self.counts for _ in range(count)]
-        return np.array(shares, np.float32)
+        return np.array(map_weights(self.counts, self.mapped), np.float32)
 
     @property
     def parts(self) -> tuple[slice, ...]:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from invad.scoring.norms import FLOOR_CELLS, CellRule, CellStats, position_stats
+from invad.scoring.norms import FLOOR_CELLS, CellRule, CellStats, map_weights, position_stats
 from invad.scoring.spread import shrunk_variance
 
 
@@ -21,7 +21,8 @@ from invad.scoring.spread import shrunk_variance
 class ScoreRule:
     """How the norm maps of an image become its anomaly map and its score.
 
-    counts: norm maps of each predictor, in their order; all predictors weigh the same. floor: see
+    counts: norm maps of each predictor, in their order; all predictors weigh the same. mapped: of how many of
+    them, the first ones, the anomaly map is made, None for all; the others count in scores only. floor: see
     `less_floor`. top_fraction: share of the most atypical cells of the map whose mean is the image score.
     top_fractions: that share for each predictor, where the score is combined from scores of the predictors
     (see `combined_scores`); None where it is that of the map. of_map: makes the scores B of the anomaly maps
@@ -29,6 +30,7 @@ class ScoreRule:
     """
 
     counts: tuple[int, ...]
+    mapped: tuple[int, ...] | None = None
     floor: float = 0.0
     top_fraction: float = 0.02
     top_fractions: tuple[float, ...] | None = None
@@ -37,7 +39,7 @@ class ScoreRule:
     @property
     def weights(self) -> tuple[float, ...]:
         """Of each norm map in the anomaly map; they sum to one."""
-        return tuple(1 / (len(self.counts) * count) for count in self.counts for _ in range(count))
+        return map_weights(self.counts, self.mapped)
 
     @property
     def parts(self) -> tuple[slice, ...]:
@@ -50,6 +52,7 @@ class ScoreRule:
         """The same without PyTorch, but for `of_map`."""
         return CellRule(
             counts=self.counts,
+            mapped=self.mapped,
             floor=self.floor,
             top_fraction=self.top_fraction,
             top_fractions=self.top_fractions,
