@@ -259,7 +259,7 @@ def preset_named(name: str) -> Preset:
 
 # Known cells alone: nothing is trained (see docs/results.md for what a network gave beside them).
 # A fine grid is there for what is small, so fewer of its cells make its score.
-_KNOWN = Preset(denoiser=None, top_fractions=(0.02, 0.01))
+_STANDARD = Preset(denoiser=None, top_fractions=(0.02, 0.01), second_space=DIRECTIONS)
 
 # The paper's setting; 1,223 M parameters, for a data-centre GPU.
 _PAPER = Preset(
@@ -296,15 +296,14 @@ _PAPER_M = replace(
 )
 
 PRESETS: dict[str, Preset] = {
-    # What a cell shows, whatever its contrast, beside it.
-    "standard": replace(_KNOWN, second_space=DIRECTIONS),
-    # On a smaller input and one grid, for a short cycle and a small CPU.
-    "fast": replace(_KNOWN, area_side=192, fine=None, top_fractions=None),
+    "standard": _STANDARD,
+    # On a smaller input, one grid and one space, for a short cycle and a small CPU.
+    "fast": replace(_STANDARD, area_side=192, fine=None, second_space=None, top_fractions=None),
     # Small defects on a larger input and a backbone trained on ImageNet.
-    "accurate": replace(_KNOWN, backbone="invad-s//efficientnet-lite2"),
+    "accurate": replace(_STANDARD, backbone="invad-s//efficientnet-lite2"),
     # A network with attention over the grid beside the known cells, for what is missing or misplaced.
     "dit": replace(
-        _KNOWN,
+        _STANDARD,
         denoiser=SIZES["dit-s"],
         reading=ReadingConfig(timesteps=(100,)),
         top_fractions=(0.02, 0.02, 0.01),
