@@ -74,11 +74,16 @@ SIZES = (10, 20, 50, 100)
 
 ONE_EACH = "one bank on each grid"
 """The bank in `space` alone, scores combined as the preset combines them."""
-GRIDS = {ONE_EACH: (0, 2), "grid alone": (0,), "fine grid alone": (2,), "maps averaged": (0, 2)}
 CONFIGURATIONS = {
-    "standard": {"standard": (0, 1, 2, 3), **GRIDS},
+    "standard": {
+        "standard": (0, 1, 2, 3),
+        ONE_EACH: (0, 2),
+        "grid alone": (0,),
+        "fine grid alone": (2,),
+        "maps averaged": (0, 2),
+    },
     "fast": {"fast": (0,)},
-    "accurate": {"accurate": (0, 1, 2, 3), **GRIDS},
+    "accurate": {"accurate": (0, 1), "grid alone": (0,), "fine grid alone": (1,), "maps averaged": (0, 1)},
 }
 """By preset, the norm maps it uses: known cells on the grid, on the fine one, in each of the spaces. But for
 the preset itself and ONE_EACH their averaged map alone decides, as with one predictor."""

@@ -300,7 +300,8 @@ PRESETS: dict[str, Preset] = {
     # On a smaller input, one grid and one space, for a short cycle and a small CPU.
     "fast": replace(_STANDARD, area_side=192, fine=None, second_space=None, top_fractions=None),
     # Small defects on a larger input and a backbone trained on ImageNet.
-    "accurate": replace(_STANDARD, backbone="invad-s//efficientnet-lite2"),
+    # There a second space found nothing more.
+    "accurate": replace(_STANDARD, backbone="invad-s//efficientnet-lite2", second_space=None),
     # A network with attention over the grid beside the known cells, for what is missing or misplaced.
     "dit": replace(
         _STANDARD,
