@@ -1,7 +1,7 @@
 """No calibration makes a black picture or one of noise good, whatever it is given."""
 
-from contextlib import suppress
 from copy import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -92,13 +92,21 @@ def test_paths_in_place_of_samples_are_refused_in_one_line(detector, tiny_preset
             call(["a.png"])
 
 
-@pytest.mark.parametrize("spread", [1, 2, 3, 4, 8])
-def test_normals_that_show_next_to_nothing_pass_no_control(own, save, spread):
-    """They are refused, or have limits by which every control is bad."""
-    with suppress(DataError):
+def test_normals_that_show_next_to_nothing_pass_no_control(good_parts, tiny_preset, make_backbone, save):
+    preset = replace(tiny_preset, second_space=None)
+    one = Detector.fit(good_parts, preset=preset, backbone=make_backbone(), device="cpu")
+    one.calibrate(save([noisy(BLACK, 2) for _ in range(12)], ("png", "bmp", "tiff")))
+    pictures = [picture for _, picture in controls(one.model.extract.preprocess)]
+    assert {p.decision for p in one.predict(pictures)} == {"bad"}
+
+
+@pytest.mark.parametrize("spread", [1, 8])
+def test_with_a_second_space_they_are_refused(own, save, spread):
+    """Directions tell one black picture from another even less."""
+    before = own.calibrations
+    with pytest.raises(DataError, match=r"nearly copies of others|a black picture would be good"):
         own.calibrate(save([noisy(BLACK, spread) for _ in range(12)], ("png", "bmp", "tiff")))
-    pictures = [picture for _, picture in controls(own.model.extract.preprocess)]
-    assert {p.decision for p in own.predict(pictures)} == {"bad"}
+    assert own.calibrations == before
 
 
 def test_copies_among_good_images_count_once(own, save, draw, detector):
