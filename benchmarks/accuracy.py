@@ -127,7 +127,7 @@ def rule_of(preset: str, name: str) -> ScoreRule:
     if name == preset:
         return own
     shares = own.top_fractions if name == ONE_EACH else None
-    return replace(own, counts=(1,) * len(CONFIGURATIONS[preset][name]), mapped=None, top_fractions=shares)
+    return ScoreRule.of((1,) * len(CONFIGURATIONS[preset][name]), floor=own.floor, top_fractions=shares)
 
 
 def calibrated(

@@ -39,7 +39,7 @@ from invad.fit.fit import fit
 from invad.fit.plan import plan
 from invad.model.settings import Preset
 from invad.records import Sample
-from invad.scoring.typicality import image_scores
+from invad.scoring.typicality import ScoreRule, image_scores
 
 STEPS, LEVEL = 20, 300
 CONFIGURATIONS = {
@@ -117,7 +117,7 @@ def rows_of(folder: Path, backbone: str, seed: int, area_side: int) -> list[dict
     masks = masks_of(dataset, hw)
     rows = []
     for name, chosen in CONFIGURATIONS.items():
-        rule = replace(settings.score_rule, counts=(1,) * len(chosen), top_fractions=None)
+        rule = ScoreRule.of((1,) * len(chosen), floor=settings.floor)
         map_Nhw, scores, calibration = calibrated(chosen, fitted, maps, rule)
         rows.append(
             {"set": folder.name, "backbone": backbone, "area_side": area_side, "seed": seed}

@@ -53,20 +53,18 @@ READ_AT = (50, 100, 200, 300, 400)
 OWN = tuple(READ_AT.index(t) for t in STANDARD.reading.timesteps)
 BANKS = (len(READ_AT), len(READ_AT) + 1)
 READINGS: dict[str, tuple[tuple[int, ...], ScoreRule]] = {
-    **{
-        f"network at {t}": ((i,), ScoreRule(counts=(1,), floor=STANDARD.floor)) for i, t in enumerate(READ_AT)
-    },
-    "network": (OWN, ScoreRule(counts=(len(OWN),), floor=STANDARD.floor)),
-    "banks": (BANKS, ScoreRule(counts=(1, 1), floor=STANDARD.floor, top_fractions=SHARES)),
-    "network and banks": (OWN + BANKS, ScoreRule(counts=(len(OWN), 1, 1), floor=STANDARD.floor)),
+    **{f"network at {t}": ((i,), ScoreRule.of((1,), floor=STANDARD.floor)) for i, t in enumerate(READ_AT)},
+    "network": (OWN, ScoreRule.of((len(OWN),), floor=STANDARD.floor)),
+    "banks": (BANKS, ScoreRule.of((1, 1), floor=STANDARD.floor, top_fractions=SHARES)),
+    "network and banks": (OWN + BANKS, ScoreRule.of((len(OWN), 1, 1), floor=STANDARD.floor)),
     "network and banks, scores combined": (
         OWN + BANKS,
-        ScoreRule(counts=(len(OWN), 1, 1), floor=STANDARD.floor, top_fractions=(0.02, *SHARES)),
+        ScoreRule.of((len(OWN), 1, 1), floor=STANDARD.floor, top_fractions=(0.02, *SHARES)),
     ),
     **{
         f"network at {' and '.join(map(str, levels))} and banks, scores combined": (
             (*map(READ_AT.index, levels), *BANKS),
-            ScoreRule(counts=(len(levels), 1, 1), floor=STANDARD.floor, top_fractions=(0.02, *SHARES)),
+            ScoreRule.of((len(levels), 1, 1), floor=STANDARD.floor, top_fractions=(0.02, *SHARES)),
         )
         for levels in ((50,), (100,), (100, 200))
     },

@@ -184,7 +184,7 @@ def rows_of(
         held_NLhw, test_NLhw = (
             torch.cat([way.maps(x) for x in xs.split(TOGETHER)]) for xs in (x_held, x_test)
         )
-        rule = ScoreRule(counts=(held_NLhw.shape[1],), floor=0.5)
+        rule = ScoreRule.of((held_NLhw.shape[1],), floor=0.5)
         scores, _ = judge(test_NLhw, fit_position_stats(held_NLhw), rule)
         rows.append(
             {

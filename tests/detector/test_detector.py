@@ -223,7 +223,7 @@ def test_score_and_map_are_those_of_the_rule(detector, draw):
 @pytest.mark.parametrize(("counts", "floor"), [((1, 1, 1), 0.0), ((1, 2), 0.5)])
 def test_cross_fit_by_brute_force(counts, floor):
     maps = torch.rand(13, 3, 3, 3, generator=torch.Generator().manual_seed(0))
-    groups, rule = ["a"] * 8 + ["b"] * 5, ScoreRule(counts=counts, floor=floor, top_fraction=0.3)
+    groups, rule = ["a"] * 8 + ["b"] * 5, ScoreRule.of(counts, floor=floor, top_fraction=0.3)
     weights = (1 / 3, 1 / 3, 1 / 3) if counts == (1, 1, 1) else (1 / 2, 1 / 4, 1 / 4)
     scores, peaks = np.empty(13), np.empty(13)
     for rest, fold in folds(groups, 5, seed=0):
@@ -238,7 +238,7 @@ def test_combined_scores_of_held_out_normals_by_brute_force():
     """Each is standardised by the mean and spread of the scores of the other folds alone."""
     maps = torch.rand(14, 3, 4, 4, generator=torch.Generator().manual_seed(3))
     groups = [*"aabbcdefghijkl"]
-    rule = ScoreRule(counts=(1, 2), floor=0.5, top_fractions=(0.5, 0.1))
+    rule = ScoreRule.of((1, 2), floor=0.5, top_fractions=(0.5, 0.1))
     split = list(folds([""] * 14, 5, 0, groups))
     own = np.empty((14, 2))
     for rest, fold in split:
@@ -287,14 +287,14 @@ def test_no_image_helps_to_judge_itself(i):
     for shift in (100.0, 200.0, 300.0):
         moved = maps.clone()
         moved[i] += shift
-        tops.append(max(cross_fit(moved, ScoreRule(counts=(1,), top_fraction=1.0), [""] * 12).scores))
+        tops.append(max(cross_fit(moved, ScoreRule.of((1,), top_fraction=1.0), [""] * 12).scores))
     assert tops[2] - tops[1] == pytest.approx(tops[1] - tops[0], rel=1e-5)
     assert tops[0] > 50
 
 
 @pytest.mark.parametrize(
     "rule",
-    [ScoreRule(counts=(1, 1), top_fraction=0.2), ScoreRule(counts=(1, 1), top_fractions=(0.2, 0.1))],
+    [ScoreRule.of((1, 1), top_fraction=0.2), ScoreRule.of((1, 1), top_fractions=(0.2, 0.1))],
     ids=["of the map", "combined"],
 )
 def test_p_values_of_new_normals_are_not_too_kind(rule):

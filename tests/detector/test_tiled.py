@@ -275,7 +275,7 @@ def test_tiles_have_as_many_rings_as_their_border_and_overviews_one():
         HeldPicture("sheet", cut, rng.gamma(3, 2, (len(cut) + 1, 1, 24, 24)).astype(np.float32))
         for _ in range(10)
     ]
-    stats = fit_tile_limits(held, range(10), CellRule(counts=(1,)), Rates()).stats
+    stats = fit_tile_limits(held, range(10), CellRule.of((1,)), Rates()).stats
     kinds = {place: len(np.unique(stats[place].median_Lhw)) for place in (TILE, OVERVIEW, POOLED)}
     assert cut.edge == 4
     assert kinds == {TILE: 5, OVERVIEW: 2, POOLED: 5}
@@ -288,7 +288,7 @@ def test_the_overview_decides_as_seldom_however_many_tiles_there_are(size_hw):
         HeldPicture("sheet", cut, rng.gamma(3, 2, (len(cut) + 1, 1, 12, 12)).astype(np.float32))
         for _ in range(100)
     ]
-    rule = CellRule(counts=(1,))
+    rule = CellRule.of((1,))
     limits = fit_tile_limits(held, range(100), rule, Rates())
     decided = 0
     for one in held:

@@ -150,9 +150,9 @@ def test_banks_in_the_second_space_make_scores_and_no_map():
     standard = PRESETS["standard"]
     assert [bank.name for bank in standard.banks] == ["", "second.", "fine.", "fine.second."]
     assert [bank.space.contrast for bank in standard.banks] == [0.5, 1.0, 0.5, 1.0]
-    assert standard.score_rule.counts == (2, 2)
+    assert standard.score_rule.predictors == ((0, 1), (2, 3))
     assert standard.score_rule.weights == (1 / 2, 0, 1 / 2, 0)
-    assert PRESETS["dit"].score_rule.counts == (1, 2, 2)
+    assert PRESETS["dit"].score_rule.predictors == ((0,), (1, 2), (3, 4))
     assert PRESETS["dit"].score_rule.weights == pytest.approx((1 / 3, 1 / 3, 0, 1 / 3, 0))
     levels = replace(
         standard, empirical=EmpiricalConfig(timesteps=(20, 50)), fine=None, top_fractions=(0.02,)

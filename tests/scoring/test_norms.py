@@ -1,10 +1,14 @@
 """Map, score and limits in numpy are those of PyTorch."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from invad.scoring import crossfit, norms, typicality
+from invad.system.plain import from_plain, to_plain
 
 RULES = {
     "one predictor": {"counts": (1,), "floor": 0.5},
@@ -15,16 +19,37 @@ RULES = {
 }
 
 
+SHARED = {"predictors": ((0,), (0, 1, 2)), "weights": (0.0, 0.5, 0.5), "top_fractions": (0.02, 0.1)}
+
+
 @pytest.mark.parametrize("called", RULES)
 @pytest.mark.parametrize("by_largest", [False, True])
 def test_it_is_the_same_as_with_torch(called, by_largest):
-    rng, settings = np.random.default_rng(3), RULES[called]
-    maps = rng.gamma(3, 2, (23, sum(settings["counts"]), 6, 7)).astype(np.float32)
+    settings = RULES[called]
+    same_as_with_torch(norms.CellRule.of(**settings), typicality.ScoreRule.of(**settings), by_largest)
+
+
+@pytest.mark.parametrize("by_largest", [False, True])
+def test_it_is_the_same_where_predictors_share_a_map(by_largest):
+    same_as_with_torch(norms.CellRule(**SHARED), typicality.ScoreRule(**SHARED), by_largest)
+
+
+def test_a_rule_written_by_counts_is_read_as_what_it_was():
+    old = {"counts": [1, 2], "mapped": [1, 1], "floor": 0.5, "top_fraction": 0.02}
+    old["top_fractions"] = [0.1, 0.2]
+    read = from_plain(norms.CellRule, json.loads(json.dumps(norms.as_written_now(old))), "held")
+    assert read == norms.CellRule.of((1, 2), (1, 1), floor=0.5, top_fractions=(0.1, 0.2))
+    assert (read.predictors, read.weights) == (((0,), (1, 2)), (0.5, 0.5, 0))
+    now = to_plain(read)
+    assert norms.as_written_now(now) == now
+
+
+def same_as_with_torch(own, torched, by_largest):
+    rng = np.random.default_rng(3)
+    maps = rng.gamma(3, 2, (23, len(own.weights), 6, 7)).astype(np.float32)
     categories, groups = ["a"] * 13 + ["b"] * 10, [*range(20), 19, 19, 18]
-    own = norms.CellRule(**settings)
-    torched = typicality.ScoreRule(
-        **settings, of_map=(lambda map_Bhw: map_Bhw.flatten(1).amax(dim=1)) if by_largest else None
-    )
+    if by_largest:
+        torched = replace(torched, of_map=lambda map_Bhw: map_Bhw.flatten(1).amax(dim=1))
     of_map = (lambda map_hw: float(map_hw.max())) if by_largest else None
     expected = crossfit.cross_fit(torch.from_numpy(maps), torched, categories, groups)
     found = norms.cross_fit(maps, own, categories, groups, of_map)
@@ -42,7 +67,7 @@ def test_it_is_the_same_as_with_torch(called, by_largest):
 
 
 def test_where_pictures_move_a_place_says_how_near_the_border_is_and_no_more():
-    rng, rule = np.random.default_rng(0), norms.CellRule(counts=(1, 1))
+    rng, rule = np.random.default_rng(0), norms.CellRule.of((1, 1))
     maps = rng.normal(5, 1, (40, 2, 7, 9))
     maps[:, :, 3, 4] += 50  # one place that is odd in every picture
     ring = np.ones((7, 9), int)
@@ -57,7 +82,7 @@ def test_where_pictures_move_a_place_says_how_near_the_border_is_and_no_more():
         if number == 3:
             spread = 1.4826 * np.median(np.abs(own - expected[:, None]), axis=1)
             np.testing.assert_allclose(stats.scale_Lhw[:, 3, 4], spread, rtol=1e-4)
-    one = norms.ring_stats(np.ones((1, 1, 2, 2)), np.ones((1, 2, 2), bool), 1, norms.CellRule(counts=(1,)))
+    one = norms.ring_stats(np.ones((1, 1, 2, 2)), np.ones((1, 2, 2), bool), 1, norms.CellRule.of((1,)))
     assert (one.scale_Lhw > 0).all()
     # A ring of which nothing counts anywhere is judged by all of its cells.
     without = norms.ring_stats(maps, counted & (ring > 1), 2, rule)
@@ -65,7 +90,7 @@ def test_where_pictures_move_a_place_says_how_near_the_border_is_and_no_more():
 
 
 def test_tails_near_the_border_are_as_long_as_within():
-    rng, rule = np.random.default_rng(0), norms.CellRule(counts=(2, 1))
+    rng, rule = np.random.default_rng(0), norms.CellRule.of((2, 1))
     maps = rng.normal(5, 1, (60, 3, 12, 14))
     ring = np.ones((12, 14), bool)
     ring[1:-1, 1:-1] = False

@@ -161,7 +161,7 @@ def test_stats_are_plain_data():
 
 # Scores combined from those of the predictors
 
-TWO = ScoreRule(counts=(1, 1), top_fractions=(0.25, 0.25))
+TWO = ScoreRule.of((1, 1), top_fractions=(0.25, 0.25))
 
 
 def test_combined_scores_are_lengths_of_what_lies_above_the_normals():
@@ -190,14 +190,14 @@ def test_what_one_predictor_sees_is_not_averaged_away():
     alone, both = maps_of(1, seed=6), maps_of(1, seed=6)
     alone[0, 1, 1, 1] += 20
     both[0, :, 1, 1] += 10
-    averaged = ScoreRule(counts=(1, 1), top_fraction=0.25)
+    averaged = ScoreRule.of((1, 1), top_fraction=0.25)
     ratios = [float(judge(alone, stats, r)[0] / judge(both, stats, r)[0]) for r in (TWO, averaged)]
     assert ratios[0] > 1.25 * ratios[1]
     torch.testing.assert_close(judge(alone, stats, TWO)[1], judge(alone, stats, averaged)[1])
 
 
 def test_a_norm_map_that_is_not_mapped_changes_the_score_alone():
-    rule = ScoreRule(counts=(2, 1), mapped=(1, 1), top_fractions=(0.25, 0.25))
+    rule = ScoreRule.of((2, 1), (1, 1), top_fractions=(0.25, 0.25))
     assert rule.weights == (1 / 2, 0, 1 / 2)
     normals = maps_of(40, levels=3, seed=5)
     stats = fit_position_stats(normals)

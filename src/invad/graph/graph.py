@@ -312,8 +312,8 @@ class Judge(nn.Module):
         if self.rule.top_fractions is None:
             return image_scores(map_Bhw, self.rule.top_fraction)
         own = [
-            image_scores(less_floor(z_BLhw[:, part].mean(dim=1), self.rule.floor), share)
-            for part, share in zip(self.rule.parts, self.rule.top_fractions, strict=True)
+            image_scores(less_floor(z_BLhw[:, list(part)].mean(dim=1), self.rule.floor), share)
+            for part, share in zip(self.rule.predictors, self.rule.top_fractions, strict=True)
         ]
         stats = ScoreStats(self.score_mean[category_B], self.score_std[category_B])
         return combined_scores(torch.stack(own, dim=1), stats)

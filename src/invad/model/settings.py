@@ -178,9 +178,9 @@ class Preset:
     @property
     def score_rule(self) -> ScoreRule:
         """How norm maps, in the order of `Model.read`, become an anomaly map and an image score."""
-        return ScoreRule(
-            counts=self._counts(len(self._spaces)),
-            mapped=None if self.second_space is None else self._counts(1),
+        return ScoreRule.of(
+            self._counts(len(self._spaces)),
+            None if self.second_space is None else self._counts(1),
             floor=self.floor,
             top_fraction=self.top_fraction,
             top_fractions=self.top_fractions,

@@ -18,7 +18,7 @@ from invad.data.region import Region, cells_of, inside_of, untouched
 from invad.errors import ArtifactError, DataError, in_one_line, reason
 from invad.records import Hw
 from invad.runtime.bundle import AGAIN, ExportInfo
-from invad.scoring.norms import CellRule, CellStats
+from invad.scoring.norms import CellRule, CellStats, as_written_now
 from invad.system.plain import from_plain, to_plain
 
 HELD, LIMITS = "held.npz", "limits-{}.npz"
@@ -172,6 +172,7 @@ def read_held(path: Path) -> Held:
     arrays = arrays_in(path)
     try:
         plain = json.loads(arrays[TOLD].tobytes())
+        plain["rule"] = as_written_now(plain["rule"])
         means: dict[Hw, NDArray[np.uint8]] = {}
         means_of: dict[str, dict[Hw, NDArray[np.uint8]]] = {}
         for key, array in arrays.items():
@@ -182,7 +183,7 @@ def read_held(path: Path) -> Held:
                 means_of.setdefault(name, {})[_size(size)] = array
         told = from_plain(Told, plain, str(path), ArtifactError, AGAIN)
         return Held(told, arrays["middle"], arrays["offsets"], stats_in(path, arrays), means, means_of)
-    except (KeyError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise unreadable(path, error) from None
 
 

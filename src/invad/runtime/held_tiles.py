@@ -14,7 +14,7 @@ from invad.records import Hw
 from invad.runtime.bundle import AGAIN
 from invad.runtime.held import TOLD, arrays_in, of_stats, stats_in, unreadable
 from invad.runtime.kept_tiles import KeptTiles
-from invad.scoring.norms import CellRule, CellStats
+from invad.scoring.norms import CellRule, CellStats, as_written_now
 from invad.system.plain import from_plain, to_plain
 
 MIDDLES, OFFSETS = "middles", "offsets"
@@ -77,6 +77,7 @@ def read_rule(path: Path) -> CellRule:
 def _told(path: Path, arrays: Mapping[str, Any]) -> _Told:
     try:
         plain = json.loads(arrays[TOLD].tobytes())
-    except (KeyError, ValueError) as error:
+        plain["rule"] = as_written_now(plain["rule"])
+    except (KeyError, TypeError, ValueError) as error:
         raise unreadable(path, error) from None
     return from_plain(_Told, plain, str(path), ArtifactError, AGAIN)

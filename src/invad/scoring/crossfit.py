@@ -43,7 +43,7 @@ def cross_fit(
     scores = torch.empty(len(maps_NLhw), dtype=torch.float64)
     peaks = torch.empty_like(scores)
     maps_Nhw = maps_NLhw.new_empty((len(maps_NLhw), *maps_NLhw.shape[2:]))
-    by_predictor = torch.empty(len(maps_NLhw), len(rule.counts), dtype=torch.float64)
+    by_predictor = torch.empty(len(maps_NLhw), len(rule.predictors), dtype=torch.float64)
     for rest, fold in parts:
         stats = fit_position_stats(maps_NLhw[rest])
         map_Bhw = typicality_map(maps_NLhw[fold], stats, rule.weights, rule.floor)

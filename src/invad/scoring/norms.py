@@ -3,8 +3,9 @@
 For bundles whose limits are made anew where no PyTorch is. What both say is the same up to rounding.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,35 +27,48 @@ TAIL = 0.01
 Floats = NDArray[np.floating]
 
 
-def map_weights(counts: Sequence[int], mapped: Sequence[int] | None) -> tuple[float, ...]:
-    """Of each norm map in the anomaly map: the same for each predictor, and for each of its `mapped` maps."""
-    return tuple(
+def grouped(
+    counts: Sequence[int], mapped: Sequence[int] | None = None
+) -> tuple[tuple[tuple[int, ...], ...], tuple[float, ...]]:
+    """The norm maps of each predictor, which has so many of them, and the weight of each in the anomaly map.
+
+    All predictors weigh the same, of each its first `mapped` maps, None for all; the others make scores
+    alone.
+    """
+    ends = np.cumsum(counts).tolist()
+    predictors = tuple(tuple(range(end - count, end)) for end, count in zip(ends, counts, strict=True))
+    weights = tuple(
         1 / (len(counts) * own) if i < own else 0.0
         for count, own in zip(counts, mapped or counts, strict=True)
         for i in range(count)
     )
+    return predictors, weights
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellRule:
     """How the norm maps of an image become its map and score: the fields of `typicality.ScoreRule`."""
 
-    counts: tuple[int, ...]
-    mapped: tuple[int, ...] | None = None
+    predictors: tuple[tuple[int, ...], ...]
+    weights: tuple[float, ...]
     floor: float = 0.0
     top_fraction: float = 0.02
     top_fractions: tuple[float, ...] | None = None
 
-    @property
-    def weights(self) -> NDArray[np.float32]:
-        """Of each norm map in the anomaly map; they sum to one."""
-        return np.array(map_weights(self.counts, self.mapped), np.float32)
+    @classmethod
+    def of(cls, counts: Sequence[int], mapped: Sequence[int] | None = None, **others: Any) -> "CellRule":
+        """Of predictors that share no norm map; see `grouped`."""
+        predictors, weights = grouped(counts, mapped)
+        return cls(predictors=predictors, weights=weights, **others)
 
-    @property
-    def parts(self) -> tuple[slice, ...]:
-        """The norm maps of each predictor."""
-        ends = np.cumsum(self.counts).tolist()
-        return tuple(slice(end - count, end) for end, count in zip(ends, self.counts, strict=True))
+
+def as_written_now(rule: Mapping[str, Any]) -> dict[str, Any]:
+    """A rule as plain data, which until 2026-12-01 had the counts of norm maps in place of their numbers."""
+    others = dict(rule)
+    if "counts" not in rule:
+        return others
+    predictors, weights = grouped(others.pop("counts"), others.pop("mapped", None))
+    return {"predictors": predictors, "weights": weights, **others}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +141,7 @@ def ring_stats(
         cells_LK = maps_NLhw.swapaxes(0, 1)[:, counted if counted.any() else own_Nhw]
         middle = np.median(cells_LK, axis=1, keepdims=True)
         spread = 1.4826 * np.median(np.abs(cells_LK - middle), axis=1, keepdims=True) + floor
-        map_K = rule.weights @ ((cells_LK - middle) / spread)
+        map_K = np.array(rule.weights, np.float32) @ ((cells_LK - middle) / spread)
         tails.append(top_mean(map_K, max(1, round(TAIL * map_K.size))))
         median[:, ring_hw == ring], scale[:, ring_hw == ring] = middle, spread
     for ring, tail in enumerate(tails) if tails[-1] > 0 else ():
@@ -166,15 +180,15 @@ def judge(
 def typicality_map(maps_BLhw: NDArray[np.float32], stats: CellStats, rule: CellRule) -> NDArray[np.float32]:
     """Robust z-scores averaged over the maps: B x h x w."""
     z_BLhw = (maps_BLhw - stats.median_Lhw) / stats.scale_Lhw
-    return _less_floor(np.einsum("blhw,l->bhw", z_BLhw, rule.weights), rule.floor)
+    return _less_floor(np.einsum("blhw,l->bhw", z_BLhw, np.array(rule.weights, np.float32)), rule.floor)
 
 
 def predictor_scores(maps_BLhw: NDArray[np.float32], stats: CellStats, rule: CellRule) -> NDArray[np.float64]:
     """The score of each predictor by itself: B x P."""
     z_BLhw = (maps_BLhw - stats.median_Lhw) / stats.scale_Lhw
     scores = [
-        _highest(_less_floor(z_BLhw[:, own].mean(axis=1), rule.floor), share)
-        for own, share in zip(rule.parts, rule.top_fractions or (), strict=True)
+        _highest(_less_floor(z_BLhw[:, list(own)].mean(axis=1), rule.floor), share)
+        for own, share in zip(rule.predictors, rule.top_fractions or (), strict=True)
     ]
     return np.stack(scores, axis=1)
 
@@ -199,7 +213,7 @@ def cross_fit(
     `crossfit.cross_fit`."""
     parts = list(folds(categories, CROSS_FITS, 0, groups))
     scores, peaks = np.empty(len(maps_NLhw)), np.empty(len(maps_NLhw))
-    by_predictor = np.empty((len(maps_NLhw), len(rule.counts)))
+    by_predictor = np.empty((len(maps_NLhw), len(rule.predictors)))
     maps_Nhw = np.empty((len(maps_NLhw), *maps_NLhw.shape[2:]), np.float32)
     for rest, fold in parts:
         stats = cell_stats(maps_NLhw[rest])

@@ -7,13 +7,13 @@ it is compared, cell by cell, with its distribution over normal images that were
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from invad.scoring.norms import FLOOR_CELLS, CellRule, CellStats, map_weights, position_stats
+from invad.scoring.norms import FLOOR_CELLS, CellRule, CellStats, grouped, position_stats
 from invad.scoring.spread import shrunk_variance
 
 
@@ -21,38 +21,32 @@ from invad.scoring.spread import shrunk_variance
 class ScoreRule:
     """How the norm maps of an image become its anomaly map and its score.
 
-    counts: norm maps of each predictor, in their order; all predictors weigh the same. mapped: of how many of
-    them, the first ones, the anomaly map is made, None for all; the others count in scores only. floor: see
-    `less_floor`. top_fraction: share of the most atypical cells of the map whose mean is the image score.
-    top_fractions: that share for each predictor, where the score is combined from scores of the predictors
-    (see `combined_scores`); None where it is that of the map. of_map: makes the scores B of the anomaly maps
-    B x h x w, in place of all that; None where nothing does.
+    predictors: numbers of the norm maps of each; a map may be of several. weights: of each norm map in the
+    anomaly map; they sum to one. floor: see `less_floor`. top_fraction: share of the most atypical cells of
+    the map whose mean is the image score. top_fractions: that share for each predictor, where the score is
+    combined from scores of the predictors (see `combined_scores`); None where it is that of the map. of_map:
+    makes the scores B of the anomaly maps B x h x w, in place of all that; None where nothing does.
     """
 
-    counts: tuple[int, ...]
-    mapped: tuple[int, ...] | None = None
+    predictors: tuple[tuple[int, ...], ...]
+    weights: tuple[float, ...]
     floor: float = 0.0
     top_fraction: float = 0.02
     top_fractions: tuple[float, ...] | None = None
     of_map: Callable[[Tensor], Tensor] | None = None
 
-    @property
-    def weights(self) -> tuple[float, ...]:
-        """Of each norm map in the anomaly map; they sum to one."""
-        return map_weights(self.counts, self.mapped)
-
-    @property
-    def parts(self) -> tuple[slice, ...]:
-        """The norm maps of each predictor."""
-        ends = np.cumsum(self.counts).tolist()
-        return tuple(slice(end - count, end) for end, count in zip(ends, self.counts, strict=True))
+    @classmethod
+    def of(cls, counts: Sequence[int], mapped: Sequence[int] | None = None, **others: Any) -> "ScoreRule":
+        """Of predictors that share no norm map; see `grouped`."""
+        predictors, weights = grouped(counts, mapped)
+        return cls(predictors=predictors, weights=weights, **others)
 
     @property
     def of_cells(self) -> CellRule:
         """The same without PyTorch, but for `of_map`."""
         return CellRule(
-            counts=self.counts,
-            mapped=self.mapped,
+            predictors=self.predictors,
+            weights=self.weights,
             floor=self.floor,
             top_fraction=self.top_fraction,
             top_fractions=self.top_fractions,
@@ -137,8 +131,8 @@ def predictor_scores(maps_BLhw: Tensor, stats: PositionStats, rule: ScoreRule) -
     """The score of each predictor by itself, from its own anomaly map and its own share of cells: B x P."""
     z_BLhw = (maps_BLhw - stats.median_Lhw) / stats.scale_Lhw
     scores = [
-        image_scores(less_floor(z_BLhw[:, own].mean(dim=1), rule.floor), share)
-        for own, share in zip(rule.parts, rule.top_fractions or (), strict=True)
+        image_scores(less_floor(z_BLhw[:, list(own)].mean(dim=1), rule.floor), share)
+        for own, share in zip(rule.predictors, rule.top_fractions or (), strict=True)
     ]
     return torch.stack(scores, dim=1)
 

@@ -240,7 +240,7 @@ def from_pipeline(
         dtype=str(model.dtype).removeprefix("torch."),
         pipeline_files={},
         reading=reading,
-        rule=ScoreRule(counts=(len(reading.timesteps),), floor=FLOOR),
+        rule=ScoreRule.of((len(reading.timesteps),), floor=FLOOR),
         input_hw=size,
         window=choose_window(_decoded(samples)),
         cell=cell,
