@@ -72,21 +72,23 @@ STUDIES = ("accuracy", "robustness", "sizes", "unified", "teacher")
 STANDARD = preset_named("standard")
 SIZES = (10, 20, 50, 100)
 
-ONE_EACH = "one bank on each grid"
-"""The bank in `space` alone, scores combined as the preset combines them."""
-CONFIGURATIONS = {
-    "standard": {
-        "standard": (0, 1, 2, 3),
-        ONE_EACH: (0, 2),
-        "grid alone": (0,),
-        "fine grid alone": (2,),
-        "maps averaged": (0, 2),
-    },
-    "fast": {"fast": (0,)},
-    "accurate": {"accurate": (0, 1), "grid alone": (0,), "fine grid alone": (1,), "maps averaged": (0, 1)},
+FIRST = "first backbone alone"
+"""As if it were the only one: what judges is its grid and its fine one, what draws their banks in `space`."""
+OF_FIRST = (0, 1, 2, 3)
+OF_TWO = {
+    FIRST: OF_FIRST,
+    "grid of the first alone": (0, 1),
+    "second backbone alone": (4, 5),
+    "all banks averaged": (*OF_FIRST, 4, 5),
 }
-"""By preset, the norm maps it uses: known cells on the grid, on the fine one, in each of the spaces. But for
-the preset itself and ONE_EACH their averaged map alone decides, as with one predictor."""
+CONFIGURATIONS = {
+    "standard": {"standard": (*OF_FIRST, 4, 5), **OF_TWO},
+    "fast": {"fast": (0,)},
+    "accurate": {"accurate": (*OF_FIRST, 4, 5), **OF_TWO},
+}
+"""By preset, the norm maps it uses: known cells of the first backbone on both grids, on each in both spaces,
+and of the second one on both. But for the preset itself and FIRST their averaged map alone decides, as with
+one predictor."""
 
 
 def read_maps(model: Model, samples: tuple[Sample, ...], change: Callable[[Any], Any] | None = None) -> Any:
@@ -123,11 +125,10 @@ def seven(scores_N: Tensor, map_Nhw: Tensor, labels: Any, masks: dict[int, Any],
 
 def rule_of(preset: str, name: str) -> ScoreRule:
     """The preset's own rule, or that of another configuration, which scores the averaged map."""
-    own = preset_named(preset).score_rule
-    if name == preset:
-        return own
-    shares = own.top_fractions if name == ONE_EACH else None
-    return ScoreRule.of((1,) * len(CONFIGURATIONS[preset][name]), floor=own.floor, top_fractions=shares)
+    settings = preset_named(preset)
+    if name in (preset, FIRST):
+        return (settings if name == preset else settings.of_first_backbone).score_rule
+    return ScoreRule.of((1,) * len(CONFIGURATIONS[preset][name]), floor=settings.floor)
 
 
 def calibrated(
@@ -162,7 +163,7 @@ def baselines(model: Model, train: Any, test: Any, seed: int) -> dict[str, tuple
     space = FeatureSpace.fit(SpaceConfig(), train, np.arange(len(train)))
     x_train, x_test = (space(torch.from_numpy(x)).numpy() for x in (train, test))
     nearest = NearestNeighbour(x_train, 0.1, seed)(x_test)
-    single = x_train.shape[1] // len(model.extract.scales)
+    single = model.extract.backbone.apart[0].backbone.channels
     first = NearestNeighbour(x_train[:, :single], 0.1, seed)(x_test[:, :single])
     # Fully whitened, because the baseline standardises whatever it is given.
     noised = FeatureSpace.fit(STANDARD.space, train, np.arange(len(train)))

@@ -2,7 +2,7 @@ import pytest
 import timm
 import torch
 
-from invad.backbones.base import Backbone
+from invad.backbones.base import Backbone, Part
 from invad.backbones.registry import BACKBONES, SUGGESTED, load_backbone
 from invad.errors import ConfigError, WeightsError
 
@@ -64,19 +64,34 @@ def test_side_by_side_a_file_of_weights_is_of_neither(tmp_path):
 def test_one_for_the_grid_and_one_for_the_fine_grid_see_the_image_at_their_own_sizes():
     name = "invad-s//efficientnet-lite2"
     net = load_backbone(name, pretrained=False)
-    grid, fine = net.of_grid, net.of_fine_grid
+    of_grid, of_fine = net.apart
+    grid, fine = of_grid.backbone, of_fine.backbone
     assert (net.info.name, net.info.side, fine.info.side) == (name, 384, 384)
-    assert net.share == grid.info.side / 384 == pytest.approx(2 / 3)
+    assert of_grid.share == grid.info.side / 384 == pytest.approx(2 / 3)
+    assert [(one.on_grid, one.on_fine) for one in net.apart] == [(True, False), (False, True)]
     x = torch.rand(1, 3, 64, 96)
     for found, expected in zip(net(x), grid(x), strict=True):
         torch.testing.assert_close(found, expected)
     assert (net.channels, fine.channels) == (sum(c for c, _, _ in grid.probe((64, 64))), 192)
     again = load_backbone(name, pretrained=False, shape=net.info.shape)
     again.load_state_dict(net.state_dict())
-    for found, expected in zip(again.of_fine_grid(x), fine(x), strict=True):
+    for found, expected in zip(again.apart[1].backbone(x), fine(x), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_single_backbone_serves_both_grids():
     net = load_backbone("invad-s", pretrained=False)
-    assert (net.of_grid, net.of_fine_grid, net.share) == (net, None, 1.0)
+    assert net.apart == (Part(net),)
+
+
+def test_several_with_known_cells_of_their_own_see_the_image_at_their_own_sizes():
+    name = "invad-s,efficientnet-lite2"
+    net = load_backbone(name, pretrained=False)
+    assert (net.info.name, net.info.side) == (name, 384)
+    assert [part.share for part in net.apart] == [pytest.approx(2 / 3), 1.0]
+    assert all(part.on_grid and part.on_fine for part in net.apart)
+    again = load_backbone(name, pretrained=False, shape=net.info.shape)
+    again.load_state_dict(net.state_dict())
+    x = torch.rand(1, 3, 64, 96)
+    for found, expected in zip(again(x), net(x), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

@@ -479,7 +479,7 @@ def test_what_fit_refuses(good_parts, tiny_preset, make_backbone, tmp_path):
     refused(ConfigError, "backbone 'resnet_18' is unknown", backbone="resnet_18")
     refused(DataError, "no such folder", data=tmp_path / "none")
     refused(DataError, "no readable image", data=[])
-    assert preset_named("standard").backbone == "invad-s"
+    assert preset_named("standard").backbone == "invad-s,efficientnet-lite2"
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,8 @@ needs_weights = pytest.mark.skipif(
 )
 pytestmark = needs_weights
 SMALL = replace(PRESETS["accurate"], area_side=96, scales=(1.0, 0.5))
+DIVIDED = replace(SMALL, backbone="invad-s//efficientnet-lite2", second_space=None)
+"""As `accurate` was until 2026-12-01."""
 
 
 class Notes(Silent):
@@ -52,11 +54,14 @@ def test_nothing_is_trained_and_steps_are_answered(known, told):
     assert any("steps = 7: these settings have no network to train" in note for note in told.notes)
 
 
-def test_each_grid_has_the_features_of_its_own_backbone(known, draw):
-    extract = known.model.extract
+def test_each_grid_has_the_features_of_its_own_backbone(good_parts, draw):
+    extract = plan(good_parts[:4], DIVIDED, DIVIDED.load_backbone(), strict=False)
     assert isinstance(extract.backbone, Divided)
-    assert (extract.preprocess.input_hw, extract.grid_hw, extract.cells_hw) == ((96, 96), (6, 6), (4, 4))
-    assert extract.seen_hw((96, 96)) == ((64, 64), (32, 32))
+    of_grid, of_fine = extract.backbone.apart
+    assert (extract.preprocess.input_hw, extract.grid_hw) == ((96, 96), (6, 6))
+    assert (extract.cells_hw(of_grid), extract.cells_hw(of_fine)) == ((4, 4), (6, 6))
+    assert extract.seen_hw((96, 96), of_grid) == ((64, 64), (32, 32))
+    assert extract.seen_hw((96, 96), of_fine) == ((96, 96),)
     z, fine = extract.split(extract(draw(0)))
     assert z.shape == (1, 2 * 304, 6, 6)
     assert fine.shape == (1, 192, 4 * 6, 6)
@@ -78,12 +83,19 @@ def test_it_finds_a_defect_and_travels(known, draw, tmp_path):
     assert again.predict(draw(90, defect=True)).score == bad
 
 
-def test_the_exported_graph_says_the_same(known, good_parts, tmp_path):
+@pytest.fixture(scope="module")
+def divided(good_parts):
+    return Detector.fit(good_parts[:16], preset=DIVIDED, device="cpu")
+
+
+@pytest.mark.parametrize("which", ["known", "divided"])
+def test_the_exported_graph_says_the_same(request, which, good_parts, tmp_path):
     pytest.importorskip("onnxscript", reason="exporting needs invad[onnx]")
     pytest.importorskip("onnxruntime", reason="needs invad[onnx]")
     pytest.importorskip("openvino", reason="needs invad[openvino]")
     from invad.export import ExportConfig, export
 
+    known = request.getfixturevalue(which)
     _, certificate = export(known, tmp_path / "bundle", ExportConfig())
     assert certificate.problems == []
     pixels = read_image(good_parts[20].path)
@@ -108,7 +120,7 @@ def test_a_benchmark_has_the_protocol_that_needs_no_network(known, good_parts):
 
 
 def test_without_a_size_the_input_has_the_one_its_backbone_is_best_at(good_parts):
-    for name, side in (("standard", 256), ("fast", 192), ("accurate", 384)):
+    for name, side in (("standard", 384), ("fast", 192), ("dit", 256), ("accurate", 384)):
         settings = PRESETS[name]
         extract = plan(good_parts[:4], settings, settings.load_backbone(), strict=False)
         assert extract.preprocess.input_hw == (side, side)
@@ -130,5 +142,6 @@ def test_int8_reaches_the_backbones_of_both_grids(known, tmp_path):
     heavy = [scopes[name] for name in names]
     shapes = {tensor.name: tensor.dims for tensor in model.graph.initializer}
     assert all(shapes[node.input[1]][1] > 4 for node in model.graph.node if node.name in names)
-    for part in ("features.backbone", "features.fine_backbone"):
+    for part in ("features.parts.0.backbone", "features.parts.1.backbone"):
         assert any(f"'{part}" in scope for scope in heavy), part
+    assert all(".backbone" in scope for scope in heavy)

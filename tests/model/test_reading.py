@@ -5,7 +5,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from invad.backbones.base import pool_to_grid
+from invad.backbones.base import Part, pool_to_grid
+from invad.backbones.beside import Each
+from invad.backbones.registry import load_backbone
 from invad.data.preprocess import Preprocess
 from invad.diffusion.ddim import invert
 from invad.diffusion.denoiser import DenoiserConfig, build_denoiser
@@ -13,6 +15,7 @@ from invad.diffusion.empirical import EmpiricalConfig, EmpiricalDenoiser, draw_c
 from invad.diffusion.readings import norms
 from invad.diffusion.schedule import SCHEDULE
 from invad.model.reading import Bank, FeatureExtractor, Model
+from invad.model.settings import preset_named
 from invad.model.space import FeatureSpace, SpaceConfig, Standardiser
 
 HW = (64, 96)
@@ -99,7 +102,7 @@ def test_a_small_scale_keeps_a_whole_number_of_the_backbones_steps(extract, draw
 class Spy:
     def __init__(self, backbone, call):
         self.call, self.size_multiple, self.mean = call, backbone.size_multiple, backbone.mean
-        self.share, self.channels, self.of_fine_grid = 1.0, backbone.channels, None
+        self.channels, self.apart = backbone.channels, (Part(self),)
 
     def __call__(self, x):
         return self.call(x)
@@ -172,3 +175,39 @@ def test_the_fine_map_is_the_noise_in_all_the_fine_cells_of_a_cell(extract, draw
         whole = noise.view(1, 8, 4, 4, 6).permute(0, 2, 1, 3, 4).reshape(1, 32, 4, 6)
         torch.testing.assert_close(found, norms(whole)[0])
     assert not torch.allclose(maps[3], maps[4], rtol=0.01)
+
+
+def test_each_of_several_backbones_has_channels_of_its_own_on_both_grids(extract, draw):
+    """The one that is at its best on a smaller image sees it smaller; cells are the same for both."""
+    names = ("invad-s", "efficientnet-lite2")
+    parts = [load_backbone(name, pretrained=False) for name in names]
+    both = replace(extract, backbone=Each(parts).freeze(), scales=(1.0, 0.5), fine=2)
+    settings = replace(preset_named("standard"), backbone=",".join(names))
+    z = torch.from_numpy(both(draw(4, size=(96, 64))).numpy())
+    widths = [part.channels for part in parts]
+    assert [part.share for part in both.backbone.apart] == [256 / 384, 1.0]
+    assert (both.channels, z.shape[1]) == (6 * sum(widths), 6 * sum(widths))
+    x = both.preprocess(draw(4, size=(96, 64)))[None]
+    smaller = F.interpolate(x, (44, 64), mode="bilinear", antialias=True)
+    spans = {bank.name: both.span(bank) for bank in settings.banks}
+    a, b = widths
+    assert spans == {
+        "": (0, 2 * a),
+        "second.": (0, 2 * a),
+        "fine.": (0, a),
+        "fine.second.": (0, a),
+        "part1.": (2 * a, 2 * (a + b)),
+        "part1.fine.": (a, a + b),
+    }
+    for bank in settings.banks:
+        seen = parts[bank.part](x if bank.part else smaller)
+        times = 2 if bank.fine else 1
+        h, w = both.cells_hw(both.backbone.apart[bank.part])
+        pooled = F.interpolate(
+            pool_to_grid(seen, (times * h, times * w)), (4 * times, 6 * times), mode="bilinear"
+        )
+        found = both.known(z, bank)[:, : parts[bank.part].channels]
+        if bank.fine:
+            pooled = torch.cat([pooled[:, :, dy::2, dx::2] for dy in (0, 1) for dx in (0, 1)], dim=2)
+        torch.testing.assert_close(found, pooled, rtol=1e-3, atol=1e-3)
+    assert both.learned(z).shape[1] == 2 * a

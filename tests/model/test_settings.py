@@ -55,8 +55,8 @@ def test_paper_m_is_the_paper_in_everything_but_size():
     assert replace(standardised, space=small.space) == small
 
 
-def test_dit_is_standard_with_a_network_beside_its_banks():
-    dit, standard = PRESETS["dit"], PRESETS["standard"]
+def test_dit_is_standard_on_its_first_backbone_with_a_network_beside_its_banks():
+    dit, standard = PRESETS["dit"], PRESETS["standard"].of_first_backbone
     same = {"denoiser": None, "reading": standard.reading, "train": standard.train}
     assert replace(dit, **same, top_fractions=standard.top_fractions) == standard
     assert dit.top_fractions == (0.02, *standard.top_fractions)
@@ -64,17 +64,20 @@ def test_dit_is_standard_with_a_network_beside_its_banks():
 
 
 def test_fast_is_standard_with_less_to_compute():
-    fast, standard = PRESETS["fast"], PRESETS["standard"]
+    fast, standard = PRESETS["fast"], PRESETS["standard"].of_first_backbone
     same = {"area_side": standard.area_side, "fine": standard.fine, "top_fractions": standard.top_fractions}
     same["second_space"] = standard.second_space
     assert replace(fast, **same) == standard
     assert (fast.area_side, fast.fine, fast.denoiser, fast.top_fractions) == (192, None, None, None)
 
 
-def test_accurate_is_standard_on_another_backbone_for_the_fine_grid():
+def test_accurate_is_standard_with_smaller_cells():
     accurate, standard = PRESETS["accurate"], PRESETS["standard"]
-    assert replace(accurate, backbone=standard.backbone) == replace(standard, second_space=None)
-    assert accurate.backbone == "invad-s//efficientnet-lite2"
+    assert replace(accurate, grid_stride=None) == standard
+    backbone = standard.load_backbone()
+    assert (standard.cell_px(backbone), accurate.cell_px(backbone)) == (24, 16)
+    first = standard.of_first_backbone
+    assert (first.backbone, first.cell_px(first.load_backbone())) == ("invad-s", 16)
 
 
 def test_every_preset_trains_on_whole_images():
@@ -140,14 +143,16 @@ def test_training_values_out_of_range_are_named(option, value):
 
 
 def test_every_predictor_counts_alike_whatever_its_levels():
-    assert PRESETS["accurate"].score_rule.weights == (1 / 2, 1 / 2)
+    divided = replace(PRESETS["standard"], backbone="invad-s//efficientnet-lite2", second_space=None)
+    assert divided.score_rule.weights == (1 / 2, 1 / 2)
+    assert divided.score_rule.predictors == ((0,), (1,))
     assert PRESETS["fast"].score_rule.weights == (1.0,)
     assert Preset().score_rule.weights == pytest.approx((1 / 9, 1 / 9, 1 / 9, 1 / 3, 1 / 3))
     assert PRESETS["paper"].score_rule.weights == pytest.approx((1 / 3, 1 / 3, 1 / 3))
 
 
 def test_banks_in_the_second_space_make_scores_and_no_map():
-    standard = PRESETS["standard"]
+    standard = PRESETS["standard"].of_first_backbone
     assert [bank.name for bank in standard.banks] == ["", "second.", "fine.", "fine.second."]
     assert [bank.space.contrast for bank in standard.banks] == [0.5, 1.0, 0.5, 1.0]
     assert standard.score_rule.predictors == ((0, 1), (2, 3))
@@ -158,3 +163,21 @@ def test_banks_in_the_second_space_make_scores_and_no_map():
         standard, empirical=EmpiricalConfig(timesteps=(20, 50)), fine=None, top_fractions=(0.02,)
     )
     assert levels.score_rule.weights == (1 / 2, 1 / 2, 0, 0)
+
+
+def test_the_last_of_several_backbones_draws_and_all_of_them_judge():
+    standard = PRESETS["standard"]
+    names = ["", "second.", "fine.", "fine.second.", "part1.", "part1.fine."]
+    assert [bank.name for bank in standard.banks] == names
+    assert [bank.part for bank in standard.banks] == [0, 0, 0, 0, 1, 1]
+    assert standard.score_rule.predictors == ((0, 1), (0, 1, 2, 3, 4, 5))
+    assert standard.score_rule.weights == (0, 0, 0, 0, 1 / 2, 1 / 2)
+    dit = PRESETS["dit"]
+    both = replace(standard, denoiser=dit.denoiser, reading=dit.reading, top_fractions=(0.02, 0.02, 0.01))
+    assert both.score_rule.predictors == ((0,), (1, 2), (1, 2, 3, 4, 5, 6))
+    assert both.score_rule.weights == pytest.approx((1 / 3, 0, 0, 0, 0, 1 / 3, 1 / 3))
+
+
+def test_several_backbones_want_known_cells_of_each():
+    with pytest.raises(ConfigError, match=r"^backbone = 'invad-s,efficientnet-lite2': give one backbone, or"):
+        replace(PRESETS["paper-m"], backbone="invad-s,efficientnet-lite2")

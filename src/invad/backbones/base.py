@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from invad.records import Hw
 
+CELL = 16
+"""Pixels of a cell, and the fewest where a backbone sees the image smaller than another."""
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -28,6 +31,16 @@ class BackboneInfo:
     licence: str
     side: int = 256
     shape: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A network that sees an image at `share` of the input's size, and the grids that its maps are for."""
+
+    backbone: "Backbone"
+    share: float = 1.0
+    on_grid: bool = True
+    on_fine: bool = True
 
 
 class Backbone(nn.Module):
@@ -70,19 +83,9 @@ class Backbone(nn.Module):
         return tuple((m.shape[1], m.shape[2], m.shape[3]) for m in maps)
 
     @property
-    def of_grid(self) -> "Backbone":
-        """The backbone whose maps make the feature grid: this one, unless it has parts."""
-        return self
-
-    @property
-    def of_fine_grid(self) -> "Backbone | None":
-        """The backbone of the fine grid, which sees the whole input; None: the maps of this one serve."""
-        return None
-
-    @property
-    def share(self) -> float:
-        """Size at which `of_grid` sees the image, relative to the input."""
-        return 1.0
+    def apart(self) -> tuple[Part, ...]:
+        """The networks that see the image, each at its own size: this one, unless it is made of several."""
+        return (Part(self),)
 
     @property
     def channels(self) -> int:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from invad.backbones.base import Backbone
-from invad.backbones.beside import JOINT, OVER, Divided, SideBySide
+from invad.backbones.beside import EACH, JOINT, OVER, Divided, Each, SideBySide
 from invad.backbones.invad_s import NAME as INVAD_S
 from invad.backbones.invad_s import empty_invad_s, load_invad_s
 from invad.backbones.lite import FILES as LITE
@@ -19,7 +19,7 @@ SUGGESTED = {
     "invad-s": "ships with the package, needs no network; strides 4/8/16; about 10 ms an image on 2 cores",
     "efficientnet-lite0": "the paper's family at its lightest, trained on ImageNet; extra lite",
     "efficientnet-lite1": "the same, with deeper stages",
-    "efficientnet-lite2": "the same, with wider stages",
+    "efficientnet-lite2": "the same, with wider stages; the second backbone of standard",
     "resnet50": "the classic of PatchCore-like detectors; strides 4/8/16",
     "wide_resnet50_2": "what most published results use; heavy",
     "efficientnet_b4": "the paper's backbone (it taps strides 2/4/8/16)",
@@ -49,15 +49,16 @@ def load_backbone(
     image_size: int | None = None,
     shape: Mapping[str, Any] | None = None,
 ) -> Backbone:
-    """A frozen backbone by name, several side by side (`A+B`), or one for the grid and one for the fine grid
-    (`A//B`).
+    """A frozen backbone by name, or several: with known cells of their own (`A,B`), side by side in one
+    feature space (`A+B`), or one for the grid and one for the fine grid (`A//B`).
 
     weights: a file in place of those that the name stands for, of one backbone alone. pretrained=False makes
     it empty, for a saved model to fill: `shape` is then its BackboneInfo.shape. image_size: for networks of
     timm that have to know it; None for 256.
     Raises ConfigError or WeightsError with what to do (see `load_timm`).
     """
-    if (joint := OVER if OVER in name else JOINT) in name:
+    joint = next((one for one in (EACH, OVER) if one in name), JOINT)
+    if joint in name:
         if weights is not None:
             raise ConfigError(
                 f"backbone {name}: a file of weights is of one backbone; give their names alone"
@@ -74,7 +75,9 @@ def load_backbone(
             )
             for part in names
         ]
-        return (Divided(*parts) if joint == OVER else SideBySide(parts)).freeze()
+        if joint == OVER:
+            return Divided(*parts).freeze()
+        return (Each(parts) if joint == EACH else SideBySide(parts)).freeze()
     if name not in BACKBONES:
         return load_timm(
             name,

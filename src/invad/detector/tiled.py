@@ -24,7 +24,7 @@ from invad.detector.views import require_regions
 from invad.errors import ArtifactError, ConfigError
 from invad.fit.fit import FitRecord
 from invad.fit.run import Run
-from invad.fit.tile_choice import choose_tiling, tile_settings
+from invad.fit.tile_choice import choose_tiling, of_tiles, tile_settings
 from invad.fit.tiles import fit_tiles, held_picture, read_tiles
 from invad.model.reading import Model
 from invad.model.settings import Preset, preset_of
@@ -120,6 +120,7 @@ class TiledDetector(TiledPredictor):
             tiling = choose_tiling(first_size(samples), settings, net, smallest_defect=smallest_defect)
         if tiling is None:
             raise ConfigError("the whole picture shows such a defect already; use Detector.fit")
+        settings, net = of_tiles(settings, net)
         settings = tile_settings(settings, net, tiling.tile_px, tiling.positions, tiling.cells)
         fitted = fit_tiles(samples, tiling, settings, net, strict=strict, run=run)
         rule, named = settings.score_rule.of_cells, preset if isinstance(preset, str) else "custom"
@@ -217,9 +218,8 @@ class TiledDetector(TiledPredictor):
     def frame_for(self, size_hw: Hw) -> Hw:
         """Height and width in which maps and masks of a picture are compared: whole pixels a cell."""
         rows, columns = self.grid_for(size_hw)
-        scale = max(
-            1, min(self.inside.info.settings.grid_stride, int((FRAME_PIXELS / rows / columns) ** 0.5))
-        )
+        cell = self.inside.info.settings.cell_px(self.inside.model.extract.backbone)
+        scale = max(1, min(cell, int((FRAME_PIXELS / rows / columns) ** 0.5)))
         return rows * scale, columns * scale
 
     def compile(self, *, size_hw: Hw | None = None, low: torch.dtype | None = None) -> ExportedDetector:

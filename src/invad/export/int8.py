@@ -4,6 +4,7 @@ The projection into the feature space, distances, comparison with the normals an
 float32: an anomaly is a small number there. What may be quantised is found by the parameters it uses.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from invad.runtime.detector import grey_levels
 from invad.runtime.engines import Array
 from invad.scoring.fusion import Fusion
 
-PARTS = ("features.backbone", "features.fine_backbone", "reader.network")
+PARTS = re.compile(r"['.]features\.parts\.\d+\.backbone|['.]reader\.network")
+"""Where in the graph a network is."""
+
 MOST_IMAGES = 128
 HEAVY = ("Conv", "Gemm", "MatMul")
 FEW_CHANNELS = 4
@@ -92,8 +95,7 @@ def heavy_nodes(model: Any) -> list[str]:
             continue
         changing.update(node.output)
         scopes = {p.key: p.value for p in node.metadata_props}.get("pkg.torch.onnx.name_scopes", "")
-        inside = any(f"'{part}" in scopes or f".{part}" in scopes for part in PARTS)
-        if not inside or node.op_type not in HEAVY or node.input[1] not in weights:
+        if not PARTS.search(scopes) or node.op_type not in HEAVY or node.input[1] not in weights:
             continue
         if node.op_type != "Conv" or weights[node.input[1]][1] > FEW_CHANNELS:
             names.append(node.name)

@@ -250,8 +250,7 @@ class Job:
         """A model of the images `index`, all categories alike (see `balance`), and its last loss, if any."""
         settings = self.settings
         steps = settings.steps_for(len(index))
-        z, z_fine = self.extract.split(self.features.z_NChw)
-        rows = self.features.rows
+        z, rows = self.extract.learned(self.features.z_NChw), self.features.rows
         balanced = index[balance([self.categories[i] for i in index])]
         images, repeats = np.unique(balanced, return_inverse=True)
         space = FeatureSpace.fit(settings.space, z, rows[balanced])
@@ -276,7 +275,7 @@ class Job:
             for config in settings.banks[:1]:
                 banks.append(Bank(config, space, self.remember(config.empirical, x_NKhw, repeats)))
         for config in settings.banks[1:]:
-            cells = z_fine if config.fine and z_fine is not None else z
+            cells = self.extract.known(self.features.z_NChw, config)
             with ExitStack() as stack:
                 own = FeatureSpace.fit(config.space, cells, rows[balanced])
                 x_NKhw = self._in_space(own, cells, rows[images], stack)

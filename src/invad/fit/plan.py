@@ -145,13 +145,14 @@ def _shapes(sizes: Mapping[str, Sequence[Hw]]) -> list[list[Hw]]:
 def input_and_grid(sizes_hw: Sequence[Hw], settings: Preset, backbone: Backbone) -> tuple[Hw, Hw]:
     """Input size and grid. Where patches and grid do not go together (14 and 16) the patches are the grid."""
     side = settings.area_side or backbone.info.side
-    multiple = math.lcm(backbone.size_multiple, settings.grid_stride)
+    cell = settings.cell_px(backbone)
+    multiple = math.lcm(backbone.size_multiple, cell)
     if multiple <= LARGEST_MULTIPLE:
         h, w = choose_input_hw(sizes_hw, side, multiple, settings.square)
-        return (h, w), (h // settings.grid_stride, w // settings.grid_stride)
+        return (h, w), (h // cell, w // cell)
     h, w = choose_input_hw(sizes_hw, side, backbone.size_multiple, settings.square)
     grids = [(rows, columns) for _, rows, columns in backbone.probe((h, w))]
-    return (h, w), min(grids, key=lambda grid: abs(h / grid[0] - settings.grid_stride))
+    return (h, w), min(grids, key=lambda grid: abs(h / grid[0] - cell))
 
 
 def _extremes(pixels: NDArray[Any]) -> NDArray[Any]:

@@ -4,6 +4,7 @@ import math
 from dataclasses import replace
 
 from invad.backbones.base import Backbone
+from invad.backbones.beside import Each
 from invad.data.region import Region
 from invad.data.tiling import Cut, Tiling, tile_for
 from invad.errors import ConfigError
@@ -32,6 +33,13 @@ cell, a tenth of a pixel of the network, from their cells; noise of single pixel
 OVERLAP_EACH = 0.25  # of tiles whose borders lie in the same place in every picture
 
 
+def of_tiles(settings: Preset, backbone: Backbone) -> tuple[Preset, Backbone]:
+    """The settings, and the backbone, that see tiles: of several with banks of their own the first."""
+    if not isinstance(backbone, Each):
+        return settings, backbone
+    return settings.of_first_backbone, backbone.apart[0].backbone
+
+
 def tile_settings(
     settings: Preset, backbone: Backbone, tile_px: int, positions: str, cells: int | None = None
 ) -> Preset:
@@ -53,9 +61,10 @@ def tile_settings(
     # A tile has a map, of which pictures are judged, and needs no score combined from several.
     settings = replace(settings, top_fractions=None, second_space=None)
     side = settings.area_side or backbone.info.side
-    wide = (cells or 0) * settings.grid_stride
+    cell = settings.cell_px(backbone)
+    wide = (cells or 0) * cell
     if cells is None and positions == "shared":
-        wide = min(2 * side, TILE_CELLS * settings.grid_stride)
+        wide = min(2 * side, TILE_CELLS * cell)
         wide = wide if side < wide <= tile_px else 0
     if wide:
         top = settings.top_fraction * (side / wide) ** 2
@@ -90,6 +99,7 @@ def choose_tiling(
         (input_hw, grid_hw) = input_and_grid([(short, short)], settings, backbone)
         if max(size_hw) <= max(max(input_hw), smallest_defect * max(grid_hw)):
             return None
+        settings, backbone = of_tiles(settings, backbone)
         settings = tile_settings(settings, backbone, short, "each" if each else "shared")
         input_hw, grid_hw = input_and_grid([(short, short)], settings, backbone)
         tile = min(tile_for(smallest_defect, input_hw, grid_hw), short)
@@ -111,7 +121,7 @@ def _larger(size_hw: Hw, tile_px: int, cells: int, settings: Preset, backbone: B
     least, off = _seen(usual), usual.off
     found: dict[tuple[bool, int], Tiling] = {}
     for more in range(cells, MOST_CELLS + 1) if cells >= TILE_CELLS else ():
-        own = replace(settings, area_side=more * settings.grid_stride)
+        own = replace(settings, area_side=more * settings.cell_px(backbone))
         _, grid_hw = input_and_grid([(tile_px, tile_px)], own, backbone)
         if grid_hw != (more, more):
             continue

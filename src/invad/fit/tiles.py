@@ -28,7 +28,7 @@ from invad.fit.features import COMPARED_VALUES, Features, independent, require_p
 from invad.fit.fit import FitRecord, Job
 from invad.fit.plan import plan
 from invad.fit.run import Run
-from invad.fit.tile_choice import tile_settings
+from invad.fit.tile_choice import of_tiles, tile_settings
 from invad.model.reading import FeatureExtractor, Model
 from invad.model.settings import Preset
 from invad.observer import Observer
@@ -172,6 +172,7 @@ def cost(samples: Sequence[Sample], tiling: Tiling, settings: Preset, backbone: 
 
     settings: of whole pictures.
     """
+    settings, backbone = of_tiles(settings, backbone)
     settings = tile_settings(settings, backbone, tiling.tile_px, tiling.positions, tiling.cells)
     sample, pixels = next(
         (sample, found) for sample, found in _decoded(samples) if not isinstance(found, DataError)

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from invad.backbones.base import Backbone
+from invad.backbones.base import Backbone, Part
 from invad.diffusion.base import Denoiser
 from invad.diffusion.readings import ReadingConfig, read
 from invad.diffusion.schedule import SCHEDULE
@@ -103,33 +103,46 @@ class Extractor(nn.Module):
 
     def __init__(self, extract: FeatureExtractor, low: torch.dtype | None) -> None:
         super().__init__()
-        input_hw, backbone = extract.preprocess.input_hw, extract.backbone
-        area, sizes = extract.pooling == "area", extract.seen_hw(input_hw)
-        self.backbone = FoldedBackbone(backbone.of_grid, sizes[0], low)
-        self.shrink = nn.ModuleList(_shrink(input_hw, hw) for hw in sizes)
-        cells_hw, grid_hw = extract.cells_hw, extract.grid_hw
-        self.pools = nn.ModuleList(
-            nn.Sequential(pool, _fit(cells_hw, grid_hw, area))
-            for hw in sizes
-            for pool in _pool(backbone, hw, cells_hw, area)
-        )
-        self.fine: nn.ModuleList | None = None
-        self.fine_backbone: FoldedBackbone | None = None
-        if extract.fine is not None:
-            fine_hw = (extract.fine * extract.grid_hw[0], extract.fine * extract.grid_hw[1])
-            seen_hw = sizes[0]
-            if (other := backbone.of_fine_grid) is not None:
-                self.fine_backbone, seen_hw = FoldedBackbone(other, input_hw, low), input_hw
-            self.fine = _pool(extract.fine_backbone, seen_hw, fine_hw, area)
+        fine = extract.fine is not None
+        used = [part for part in extract.backbone.apart if part.on_grid or fine]
+        self.parts = nn.ModuleList(PartMaps(extract, part, low) for part in used)
 
     def forward(self, x_B3HW: Tensor) -> tuple[Tensor, Tensor | None]:
+        coarse, finer = [], []
+        for part in self.parts:
+            of_grid, of_fine = part(x_B3HW)
+            coarse += of_grid
+            finer += of_fine
+        return _tokens(coarse), _tokens(finer) if finer else None
+
+
+class PartMaps(nn.Module):
+    """B x 3 x H x W to the maps of one network on the grid, at all scales, and on the fine grid."""
+
+    def __init__(self, extract: FeatureExtractor, part: Part, low: torch.dtype | None) -> None:
+        super().__init__()
+        input_hw, area = extract.preprocess.input_hw, extract.pooling == "area"
+        sizes, times = extract.seen_hw(input_hw, part), extract.fine
+        self.backbone = FoldedBackbone(part.backbone, sizes[0], low)
+        self.shrink = nn.ModuleList(_shrink(input_hw, hw) for hw in sizes)
+
+        def on_grid(seen_hw: Hw, finer: int) -> list[nn.Module]:
+            (h, w), (rows, columns) = extract.grid_hw, extract.cells_hw(part)
+            cells_hw, grid_hw = (finer * rows, finer * columns), (finer * h, finer * w)
+            pools = _pool(part.backbone, seen_hw, cells_hw, area)
+            return [nn.Sequential(pool, _fit(cells_hw, grid_hw, area)) for pool in pools]
+
+        coarse = [pool for hw in sizes for pool in on_grid(hw, 1)] if part.on_grid else []
+        self.pools = nn.ModuleList(coarse)
+        fine = on_grid(sizes[0], times) if part.on_fine and times is not None else []
+        self.fine = nn.ModuleList(fine)
+
+    def forward(self, x_B3HW: Tensor) -> tuple[list[Tensor], list[Tensor]]:
         taps = [self.backbone(shrink(x_B3HW)) for shrink in self.shrink]
-        maps = [m for of_scale in taps for m in of_scale]
-        coarse = _tokens([pool(m) for pool, m in zip(self.pools, maps, strict=True)])
-        if self.fine is None:
-            return coarse, None
-        finer = taps[0] if self.fine_backbone is None else self.fine_backbone(x_B3HW)
-        return coarse, _tokens([pool(m) for pool, m in zip(self.fine, finer, strict=True)])
+        maps = [m for of_scale in taps for m in of_scale] if len(self.pools) else []
+        finer = taps[0] if len(self.fine) else []
+        coarse = [pool(m) for pool, m in zip(self.pools, maps, strict=True)]
+        return coarse, [pool(m) for pool, m in zip(self.fine, finer, strict=True)]
 
 
 class FoldedBackbone(nn.Module):
@@ -224,13 +237,20 @@ class Reader(nn.Module):
         settings, self.grid_hw = model.settings, model.extract.grid_hw
         self.network: NoiseNorms | None = None
         if model.denoiser is not None:
+            self.learned = model.space.standardiser.mean_C.shape[0]
             self.space = Space(model.space)
             self.network = NoiseNorms(model.denoiser, settings.reading, low)
         times = model.extract.fine or 1
-        self.banks = nn.ModuleList(BankNorms(bank, self.grid_hw, times) for bank in model.banks)
+        self.banks = nn.ModuleList(
+            BankNorms(bank, self.grid_hw, times, model.extract.span(bank.config)) for bank in model.banks
+        )
 
     def forward(self, z_BNC: Tensor, fine_BMC: Tensor | None) -> Tensor:
-        maps = [] if self.network is None else [self.network(_cells(self.space(z_BNC), self.grid_hw))]
+        maps = (
+            []
+            if self.network is None
+            else [self.network(_cells(self.space(z_BNC[:, :, : self.learned]), self.grid_hw))]
+        )
         maps += [bank(z_BNC, fine_BMC) for bank in self.banks]
         return torch.cat(maps, dim=1)
 
@@ -238,8 +258,9 @@ class Reader(nn.Module):
 class BankNorms(nn.Module):
     """Norm maps of a bank on the grid, from tokens of raw features of the grid and of the fine one."""
 
-    def __init__(self, bank: Bank, grid_hw: Hw, times: int) -> None:
+    def __init__(self, bank: Bank, grid_hw: Hw, times: int, span: tuple[int, int]) -> None:
         super().__init__()
+        self.span = slice(*span)
         self.fine = bank.config.fine
         self.times = times if self.fine else 1
         self.cells_hw = (self.times * grid_hw[0], self.times * grid_hw[1])
@@ -248,7 +269,7 @@ class BankNorms(nn.Module):
 
     def forward(self, z_BNC: Tensor, fine_BMC: Tensor | None) -> Tensor:
         tokens = fine_BMC if self.fine and fine_BMC is not None else z_BNC
-        lengths: Tensor = self.norms(_cells(self.space(tokens), self.cells_hw))
+        lengths: Tensor = self.norms(_cells(self.space(tokens[:, :, self.span]), self.cells_hw))
         if not self.fine:
             return lengths
         return (self.times**2 * F.avg_pool2d(lengths.square(), self.times)).sqrt()

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from invad.backbones.base import Backbone, pool_to_grid
+from invad.backbones.base import CELL, Backbone, Part, pool_to_grid
 from invad.data.images import ImageSource, read_image
 from invad.data.preprocess import Preprocess
 from invad.data.region import require_frame
@@ -36,9 +36,9 @@ class FeatureExtractor:
     """Pixels to raw features on the grid: preprocessing, frozen backbone at several scales, pooling.
 
     fine: maps are given a second time, on a grid this many times finer, whose cells are packed as channels of
-    the grid's cells (pixel unshuffle); `split` takes the two apart. They are those of the first scale, or of
-    the backbone that the fine grid has for itself. inspected: the part of the picture that counts, None where
-    all of it does.
+    the grid's cells (pixel unshuffle); `split` takes the two apart. They are those of the first scale. Of
+    several backbones (`Backbone.apart`) the channels follow each other, on either grid. inspected: the part
+    of the picture that counts, None where all of it does.
     """
 
     preprocess: Preprocess
@@ -56,22 +56,33 @@ class FeatureExtractor:
     @property
     def channels(self) -> int:
         """Of the raw features: those of the taps, once per scale and once per fine cell."""
-        return len(self.scales) * self.backbone.channels + (self.fine or 0) ** 2 * self.fine_backbone.channels
+        return sum(self._widths(False)) + (self.fine or 0) ** 2 * sum(self._widths(True))
 
-    @property
-    def fine_backbone(self) -> Backbone:
-        return self.backbone.of_fine_grid or self.backbone
+    def _widths(self, fine: bool) -> list[int]:
+        """Channels of a cell that each part has on the grid, or on the fine one."""
+        if fine:
+            return [part.backbone.channels for part in self.backbone.apart if part.on_fine]
+        return [len(self.scales) * part.backbone.channels for part in self.backbone.apart if part.on_grid]
 
-    @property
-    def cells_hw(self) -> Hw:
-        """Cells in which the backbone sees the image: the grid, or fewer where it sees it smaller."""
-        h, w = (max(1, round(self.backbone.share * side)) for side in self.grid_hw)
+    def span(self, config: BankConfig) -> tuple[int, int]:
+        """First channel of those that a bank knows of the cells of its grid, and the one behind the last."""
+        widths = self._widths(config.fine and self.fine is not None)
+        if config.part is None:
+            return 0, sum(widths)
+        return sum(widths[: config.part]), sum(widths[: config.part + 1])
+
+    def cells_hw(self, part: Part) -> Hw:
+        """Cells in which a part sees the image: the grid, or fewer where it sees it so small that cells of
+        the grid are smaller than CELL of its pixels."""
+        sides = zip(self.grid_hw, self.preprocess.input_hw, strict=True)
+        h, w = (max(1, round(n * min(1.0, part.share * max(1.0, side / n / CELL)))) for n, side in sides)
         return h, w
 
-    def seen_hw(self, input_hw: Hw) -> tuple[Hw, ...]:
-        """The sizes at which the backbone sees an image of this size, one per scale."""
-        share, multiple = self.backbone.share, self.backbone.size_multiple
-        return tuple(scaled_hw(input_hw, share * scale, multiple) for scale in self.scales)
+    def seen_hw(self, input_hw: Hw, part: Part) -> tuple[Hw, ...]:
+        """The sizes at which a part sees an image of this size, one per scale; on the fine grid the first."""
+        multiple = part.backbone.size_multiple
+        scales = self.scales if part.on_grid else self.scales[:1]
+        return tuple(scaled_hw(input_hw, part.share * scale, multiple) for scale in scales)
 
     def decode(self, source: ImageSource) -> NDArray[Any]:
         """Pixels of an image. Raises DataError for one that is unreadable or not of the region's size."""
@@ -96,15 +107,18 @@ class FeatureExtractor:
         # From pinned memory the copy to a GPU overlaps with what it still computes.
         x = x_B3HW.pin_memory() if self.device.type == "cuda" else x_B3HW
         x = x.to(self.device, non_blocking=True)
-        taps = [self.backbone(_resized(x, hw)) for hw in self.seen_hw((x.shape[2], x.shape[3]))]
-        parts = [self._on_grid(self._pooled(maps, self.cells_hw)) for maps in taps]
-        if self.fine is not None:
-            h, w = self.grid_hw
-            other = self.backbone.of_fine_grid
-            maps = taps[0] if other is None else other(_resized(x, None))
-            finer = self._pooled(maps, (self.fine * h, self.fine * w))
-            parts.append(F.pixel_unshuffle(finer, self.fine))
-        return torch.cat(parts, dim=1)
+        coarse, finer = [], []
+        for part in self.backbone.apart:
+            if not part.on_grid and self.fine is None:
+                continue
+            taps = [part.backbone(_resized(x, hw)) for hw in self.seen_hw((x.shape[2], x.shape[3]), part)]
+            if part.on_grid:
+                coarse += [self._on_grid(maps, part, 1) for maps in taps]
+            if part.on_fine and self.fine is not None:
+                finer.append(self._on_grid(taps[0], part, self.fine))
+        if self.fine is None:
+            return torch.cat(coarse, dim=1)
+        return torch.cat([*coarse, F.pixel_unshuffle(torch.cat(finer, dim=1), self.fine)], dim=1)
 
     def split(self, z_BChw: Array) -> tuple[Array, Array | None]:
         """Raw features to those of the grid and those of the fine one, views of what is given.
@@ -115,14 +129,27 @@ class FeatureExtractor:
         if self.fine is None:
             return z_BChw, None
         b, c, h, w = z_BChw.shape
-        own = len(self.scales) * self.backbone.channels
+        own = sum(self._widths(False))
         taps = (c - own) // self.fine**2
         return z_BChw[:, :own], z_BChw[:, own:].reshape(b, taps, self.fine**2 * h, w)
 
-    def _on_grid(self, x_BChw: Tensor) -> Tensor:
-        if tuple(x_BChw.shape[2:]) == self.grid_hw:
+    def known(self, z_BChw: Array, config: BankConfig) -> Array:
+        """Of raw features the cells and channels that a bank knows, as `split` gives them."""
+        z, z_fine = self.split(z_BChw)
+        first, last = self.span(config)
+        return (z if z_fine is None or not config.fine else z_fine)[:, first:last]
+
+    def learned(self, z_BChw: Array) -> Array:
+        """Of raw features those that a network learns: of the grid, and of the first of several backbones."""
+        return self.split(z_BChw)[0][:, : self._widths(False)[0]]
+
+    def _on_grid(self, maps: Sequence[Tensor], part: Part, times: int) -> Tensor:
+        """The maps of a part on the grid, or on one that is `times` finer."""
+        (h, w), (rows, columns) = self.grid_hw, self.cells_hw(part)
+        x_BChw = self._pooled(maps, (times * rows, times * columns))
+        if (rows, columns) == (h, w):
             return x_BChw
-        return F.interpolate(x_BChw, self.grid_hw, mode="bilinear")
+        return F.interpolate(x_BChw, (times * h, times * w), mode="bilinear")
 
     def _pooled(self, maps: Sequence[Tensor], grid_hw: Hw) -> Tensor:
         if self.pooling == "area":
@@ -130,8 +157,8 @@ class FeatureExtractor:
         return torch.cat([F.interpolate(m, grid_hw, mode="bilinear") for m in maps], dim=1)
 
 
-def _resized(x_B3HW: Tensor, hw: Hw | None) -> Tensor:
-    if hw is not None and hw != tuple(x_B3HW.shape[2:]):
+def _resized(x_B3HW: Tensor, hw: Hw) -> Tensor:
+    if hw != tuple(x_B3HW.shape[2:]):
         x_B3HW = F.interpolate(x_B3HW, hw, mode="bilinear", antialias=True)
     return x_B3HW.contiguous(memory_format=torch.channels_last)
 
@@ -179,13 +206,13 @@ class Model:
         all the fine cells of a cell of the grid. With a region of interest only cells that count are there:
         B x L x 1 x n.
         """
-        z, z_fine = self.extract.split(z_BChw.to(self.extract.device))
+        z = z_BChw.to(self.extract.device)
         maps = []
         if self.denoiser is not None:
-            x = self.space(z)
+            x = self.space(self.extract.learned(z))
             maps.append(read(self.settings.reading, self.denoiser.predict_noise, x, SCHEDULE))
         for bank in self.banks:
-            x = bank.space(z_fine if bank.config.fine and z_fine is not None else z)
+            x = bank.space(self.extract.known(z, bank.config))
             lengths = read(bank.config.reading, bank.empirical.predict_noise, x, SCHEDULE)
             blocks = lengths.view(*lengths.shape[:2], -1, *z.shape[2:])
             maps.append(torch.linalg.vector_norm(blocks, dim=2) if bank.config.fine else lengths)
@@ -199,7 +226,7 @@ class Model:
 
         Raises ConfigError without a network.
         """
-        x = self.space(self.extract.split(z_1Chw.to(self.extract.device))[0])
+        x = self.space(self.extract.learned(z_1Chw.to(self.extract.device)))
         return invert(self.network.predict_noise, x, SCHEDULE, timesteps)
 
     @property

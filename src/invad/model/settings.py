@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from invad.backbones.base import Backbone
+from invad.backbones.base import CELL, Backbone
+from invad.backbones.beside import EACH
 from invad.backbones.registry import load_backbone
 from invad.diffusion.denoiser import SIZES, DenoiserConfig
 from invad.diffusion.empirical import EmpiricalConfig
@@ -84,12 +85,14 @@ class TrainConfig:
 
 @dataclass(frozen=True, slots=True)
 class BankConfig:
-    """A bank of known cells: what the names of its tensors begin with, its grid and its space."""
+    """A bank of known cells: what the names of its tensors begin with, its grid, its space, and the number of
+    the backbone whose features it knows, None for those of all."""
 
     name: str
     fine: bool
     space: SpaceConfig
     empirical: EmpiricalConfig
+    part: int | None = None
 
     @property
     def reading(self) -> ReadingConfig:
@@ -100,26 +103,29 @@ class BankConfig:
 class Preset:
     """All settings of a detector that do not depend on the images.
 
-    backbone: a name (see `invad backbones list`). strides: taps of a convolutional backbone. grid_stride:
-    pixels per cell of the feature grid. area_side: the input has about area_side^2 pixels; None for the side
-    at which the backbone is best. square: ignore the images' aspect ratio. scales: sizes, relative to the
-    input, at which the backbone sees the image; the maps of all are brought to one grid. fine: how many times
-    finer a second grid is, on which the first of the scales alone, or the second part of a backbone `A//B`,
-    is compared with an empirical predictor of its own; None for no such grid. pooling: how finer maps reach
-    a grid, `area` (antialiased) or `bilinear` (the paper's). space: what is noised and denoised.
-    second_space: of a second empirical predictor beside that of each grid; its maps count as much as those of
-    the first in the image score of that grid, and not at all in the anomaly map. None for no such. denoiser:
-    the network that predicts noise, and reading: where it is read; None for no network. empirical: the
-    predictor of known cells, on the grid and on the fine one; None for none. All predictors count the same.
-    floor: share of an image's own floor that is taken away from its map (see `typicality_map`).
-    top_fraction: share of the most atypical cells whose mean is the image score. top_fractions: that share
-    for each predictor, in the order network, grid, fine grid, where the image score is combined from the
-    predictors' own (see `combined_scores`); None for the score of the map.
+    backbone: a name (see `invad backbones list`), or several, each with known cells of its own (`A,B`).
+    strides: taps of a convolutional backbone. grid_stride: pixels of the input per cell of the feature grid;
+    None for CELL pixels of the image as the backbone sees it that sees it smallest. area_side: the input has
+    about area_side^2 pixels; None for the side at which the backbone is best, of several the largest such.
+    square: ignore the images' aspect ratio. scales: sizes, relative to the input, at which the backbone sees
+    the image; the maps of all are brought to one grid. fine: how many times finer a second grid is, on which
+    the first of the scales alone, or the second part of a backbone `A//B`, is compared with an empirical
+    predictor of its own; None for no such grid. pooling: how finer maps reach a grid, `area` (antialiased) or
+    `bilinear` (the paper's). space: what is noised and denoised. second_space: of a second empirical
+    predictor beside that of each grid, of the first backbone; its maps count as much as those of the first in
+    the image score, and not at all in the anomaly map. None for no such. denoiser: the network that predicts
+    noise, and reading: where it is read; None for no network. empirical: the predictor of known cells, on the
+    grid and on the fine one; None for none. All predictors count the same. floor: share of an image's own
+    floor that is taken away from its map (see `typicality_map`). top_fraction: share of the most atypical
+    cells whose mean is the image score. top_fractions: that share for each predictor, in the order network,
+    grid, fine grid, where the image score is combined from the predictors' own (see `combined_scores`); None
+    for the score of the map. Of several backbones the last draws the anomaly map, and beside a network there
+    are two predictors: the grid of the first one, and the maps of all.
     """
 
     backbone: str = "invad-s"
     strides: tuple[int, ...] = (4, 8, 16)
-    grid_stride: int = 16
+    grid_stride: int | None = None
     area_side: int | None = None
     square: bool = False
     pooling: str = "area"
@@ -138,10 +144,18 @@ class Preset:
 
     def __post_init__(self) -> None:
         require_fields(self)
+        predictors = len(self.score_rule.predictors)
         rules = {
             "moved": (0 <= self.moved <= MOST_MOVED, f"a share from 0 to {MOST_MOVED}, such as 0.02"),
             "strides": (bool(self.strides) and min(self.strides) >= 1, "strides such as 4, 8, 16"),
-            "grid_stride": (self.grid_stride >= 1, "an integer of at least 1"),
+            "backbone": (
+                len(self._backbones) == 1 or self.empirical is not None,
+                "one backbone, or an empirical predictor of each",
+            ),
+            "grid_stride": (
+                self.grid_stride is None or self.grid_stride >= 1,
+                "an integer of at least 1, or null",
+            ),
             "area_side": (self.area_side is None or self.area_side >= 16, "pixels, at least 16"),
             "scales": (
                 bool(self.scales) and all(0.1 <= s <= 1 for s in self.scales),
@@ -165,10 +179,10 @@ class Preset:
             "top_fractions": (
                 self.top_fractions is None
                 or (
-                    len(self.top_fractions) == len(self._counts(1))
+                    len(self.top_fractions) == predictors
                     and all(0 < share <= 1 for share in self.top_fractions)
                 ),
-                f"{len(self._counts(1))} shares above 0, at most 1, one for each predictor, or null",
+                f"{predictors} shares above 0, at most 1, one for each predictor, or null",
             ),
         }
         for name, (holds, wanted) in rules.items():
@@ -178,9 +192,22 @@ class Preset:
     @property
     def score_rule(self) -> ScoreRule:
         """How norm maps, in the order of `Model.read`, become an anomaly map and an image score."""
-        return ScoreRule.of(
-            self._counts(len(self._spaces)),
-            None if self.second_space is None else self._counts(1),
+        network = () if self.denoiser is None else tuple(range(len(self.reading.timesteps)))
+        maps = self._maps_of_banks(len(network))
+        if len(self._backbones) > 1:
+            grid = tuple(i for bank, own in maps.items() if not (bank.part or bank.fine) for i in own)
+            predictors = [network, grid, tuple(i for own in maps.values() for i in own)]
+        else:
+            fine = [
+                tuple(i for bank, own in maps.items() if bank.fine == is_ for i in own)
+                for is_ in (False, True)
+            ]
+            predictors = [network, *fine]
+        drawn = [one for one in (network, *(own for bank, own in maps.items() if self._draws(bank))) if one]
+        weight = {i: 1 / (len(drawn) * len(one)) for one in drawn for i in one}
+        return ScoreRule(
+            predictors=tuple(one for one in predictors if one),
+            weights=tuple(weight.get(i, 0.0) for i in range(len(network) + sum(map(len, maps.values())))),
             floor=self.floor,
             top_fraction=self.top_fraction,
             top_fractions=self.top_fractions,
@@ -188,27 +215,56 @@ class Preset:
 
     @property
     def banks(self) -> tuple[BankConfig, ...]:
-        """Of the grid and of the fine one, on each in `space` and in the second one."""
+        """Of each backbone those of the grid and of the fine one, on each in `space`, and of the first
+        backbone in the second one as well."""
         if self.empirical is None:
             return ()
         grids = {"": False} if self.fine is None else {"": False, "fine.": True}
+        several = len(self._backbones) > 1
         return tuple(
-            BankConfig(grid + own, fine, space, self.empirical)
+            BankConfig(
+                (f"part{part}." if part else "") + grid + own,
+                fine,
+                space,
+                self.empirical,
+                part if several else None,
+            )
+            for part in range(len(self._backbones))
             for grid, fine in grids.items()
-            for own, space in self._spaces.items()
+            for own, space in (self._spaces if part == 0 else {"": self.space}).items()
         )
+
+    def cell_px(self, backbone: Backbone) -> int:
+        """Pixels of the input per cell of the grid."""
+        smallest = min([part.share for part in backbone.apart if part.on_grid and part.on_fine], default=1.0)
+        return self.grid_stride or round(CELL / smallest)
+
+    @property
+    def of_first_backbone(self) -> "Preset":
+        """The same with the first of several backbones alone."""
+        return replace(self, backbone=self._backbones[0])
+
+    @property
+    def _backbones(self) -> list[str]:
+        return self.backbone.split(EACH)
 
     @property
     def _spaces(self) -> dict[str, SpaceConfig]:
         second = {} if self.second_space is None else {"second.": self.second_space}
         return {"": self.space, **second}
 
-    def _counts(self, spaces: int) -> tuple[int, ...]:
-        """Norm maps of each predictor, which on each grid has this many banks."""
-        counts = [] if self.denoiser is None else [len(self.reading.timesteps)]
-        if self.empirical is not None:
-            counts += [spaces * len(self.empirical.timesteps)] * (1 if self.fine is None else 2)
-        return tuple(counts)
+    def _draws(self, bank: BankConfig) -> bool:
+        """Whether the maps of a bank make the anomaly map."""
+        last = bank.part is None or bank.part == len(self._backbones) - 1
+        return last and not bank.name.endswith("second.")
+
+    def _maps_of_banks(self, first: int) -> dict[BankConfig, tuple[int, ...]]:
+        """Numbers of the norm maps of each bank, from `first` on."""
+        maps = {}
+        for bank in self.banks:
+            maps[bank] = tuple(range(first, first + len(bank.empirical.timesteps)))
+            first += len(bank.empirical.timesteps)
+        return maps
 
     def steps_for(self, images: int) -> int:
         """Optimiser steps for a training on this many images; 0 without a network."""
@@ -258,8 +314,11 @@ def preset_named(name: str) -> Preset:
 
 
 # Known cells alone: nothing is trained (see docs/results.md for what a network gave beside them).
-# A fine grid is there for what is small, so fewer of its cells make its score.
-_STANDARD = Preset(denoiser=None, top_fractions=(0.02, 0.01), second_space=DIRECTIONS)
+# A fine grid is there for what is small, so fewer cells make a score that it has a part in.
+_BANKS = Preset(denoiser=None, top_fractions=(0.02, 0.01), second_space=DIRECTIONS)
+
+# One backbone knows best whether a whole image is normal, one that was trained on ImageNet where it is not.
+_STANDARD = replace(_BANKS, backbone="invad-s,efficientnet-lite2")
 
 # The paper's setting; 1,223 M parameters, for a data-centre GPU.
 _PAPER = Preset(
@@ -297,14 +356,13 @@ _PAPER_M = replace(
 
 PRESETS: dict[str, Preset] = {
     "standard": _STANDARD,
-    # On a smaller input, one grid and one space, for a short cycle and a small CPU.
-    "fast": replace(_STANDARD, area_side=192, fine=None, second_space=None, top_fractions=None),
-    # Small defects on a larger input and a backbone trained on ImageNet.
-    # There a second space found nothing more.
-    "accurate": replace(_STANDARD, backbone="invad-s//efficientnet-lite2", second_space=None),
+    # One backbone on a smaller input, one grid and one space, for a short cycle and a small CPU.
+    "fast": replace(_BANKS, area_side=192, fine=None, second_space=None, top_fractions=None),
+    # Smaller cells, for small defects.
+    "accurate": replace(_STANDARD, grid_stride=16),
     # A network with attention over the grid beside the known cells, for what is missing or misplaced.
     "dit": replace(
-        _STANDARD,
+        _BANKS,
         denoiser=SIZES["dit-s"],
         reading=ReadingConfig(timesteps=(100,)),
         top_fractions=(0.02, 0.02, 0.01),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from invad.backbones.base import Backbone
+from invad.backbones.base import CELL, Backbone
 from invad.backbones.registry import load_backbone
 from invad.data.datasets import normal_set, not_taken
 from invad.detector.detector import DEFAULT_RATES, Detector
@@ -96,7 +96,7 @@ def _read(normals: str | Path, observer: Observer) -> Sequence[Sample]:
 def _settings(paper: Preset, cells: int, backbone: str | Backbone | None) -> Preset:
     """The paper's settings for a grid of this many cells a side."""
     name = backbone.info.name if isinstance(backbone, Backbone) else backbone or paper.backbone
-    return replace(paper, backbone=name, area_side=cells * paper.grid_stride)
+    return replace(paper, backbone=name, area_side=cells * CELL)
 
 
 def _load(settings: Preset, weights: str | Path | None) -> Backbone:
