@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -138,12 +139,12 @@ def _room() -> str:
     return f"{folder} is writable, {free / 2**30:.0f} GB free{few}"
 
 
-def _shipped() -> str:
+def _loads(name: str) -> str:
     import torch
 
     from invad.backbones.registry import load_backbone
 
-    net = load_backbone("invad-s")
+    net = load_backbone(name)
     maps = net(torch.full((1, 3, 64, 64), 0.5))
     if not all(bool(torch.isfinite(m).all()) for m in maps):
         raise RuntimeError("its features are not finite numbers")
@@ -159,5 +160,5 @@ CHECKS: dict[str, Callable[[], str]] = {
     "caches": _caches,
     "network": _network,
     "temporary files": _room,
-    "invad-s": _shipped,
+    **{name: partial(_loads, name) for name in ("invad-s", "efficientnet-lite2")},
 }

@@ -205,7 +205,7 @@ PresetOption = Annotated[
     typer.Option(
         metavar="NAME",
         autocompletion=one_of(*PRESET_NAMES),
-        help="standard, fast (less than half the time), accurate (small defects), dit (for a GPU) or paper.",
+        help="standard, fast (a fifth of the time), accurate (small defects), dit (for a GPU) or paper.",
     ),
 ]
 BackboneOption = Annotated[
@@ -214,7 +214,7 @@ BackboneOption = Annotated[
         metavar="NAME",
         rich_help_panel=FEATURES,
         autocompletion=one_of(*BACKBONES),
-        help="Feature network, see 'invad backbones list'. Default: the preset's.",
+        help="Feature network, or several as A,B, see 'invad backbones list'. Default: the preset's.",
     ),
 ]
 WeightsOption = Annotated[
